@@ -1,0 +1,71 @@
+"""The only import of numba: one decorator, one cache policy.
+
+Kernels see int64 (and float64, bool) arrays only, and no bounds are checked when compiled, so
+everything that comes from a file is validated before it reaches one.
+
+numba's on-disk cache looks at the file of the function alone: an edit in another file would leave
+old machine code in force. Here the cache directory is named by the content of every source file
+of the package, the numba version and the CPU, so it cannot be stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+
+def _fingerprint() -> str:
+    import importlib.metadata
+
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
+    extra = (importlib.metadata.version("numba"), platform.python_version(), platform.machine(),
+             platform.processor(), os.environ.get("NUMBA_BOUNDSCHECK", ""))
+    digest.update(repr(extra).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_root() -> Path:
+    """Where compiled kernels live: $REPLAY_CACHE_DIR, else the user's cache directory."""
+    base = os.environ.get("REPLAY_CACHE_DIR")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "replay"
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(cache_root() / _fingerprint())
+
+import numba  # noqa: E402  (the cache directory must be set first)
+from numba import types  # noqa: E402
+
+INT = types.int64
+REAL = types.float64
+VECTOR = types.Array(types.int64, 1, "C")
+TABLE = types.Array(types.int64, 2, "C")
+REALS = types.Array(types.float64, 1, "C")
+
+interpreted = bool(numba.config.DISABLE_JIT)
+"""True under NUMBA_DISABLE_JIT=1: kernels then run as plain Python, thousands of times slower."""
+
+
+def kernel(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function with the project's one set of options.
+
+    signature: declared for kernels passed as function values, so that the loop that takes them
+    comes from the cache; None to infer.
+    """
+    args = () if signature is None else (signature,)
+    return numba.njit(*args, cache=True, nogil=True, **options)  # type: ignore[no-any-return]
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Compile a small helper that is merged into the kernels calling it."""
+    return numba.njit(cache=True, nogil=True, inline="never")(function)
