@@ -1,0 +1,179 @@
+"""The machine a trace runs on: three address views as plain data.
+
+1. `host`: what each machine frame is (RAM of dom0, RAM of others, MMIO, reserved);
+2. stage 2, dom0's guest-physical map, is derived (physmap/stage2.py): it changes during a replay;
+3. `iomem`: Linux's first-level resource tree, plus `regions`, which the hypervisor advertises.
+
+An allocator sees view 3 only; what it cannot know shows up as a typed overwrite in view 2.
+All addresses are bytes; extents are half-open [start, end).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from replay.errors import ReplayError
+
+HOST_TYPES = ("ram_dom0", "ram_other", "ram_xen", "mmio", "reserved")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One first-level child of `iomem_resource`: [start, end) in bytes and its name."""
+
+    start: int
+    end: int
+    name: str
+
+
+@dataclass(frozen=True)
+class HostRange:
+    """One range of the host's machine memory, [start, end) in bytes, of a HOST_TYPES type."""
+
+    start: int
+    end: int
+    type: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """dom0's memory at the start, in pages; what the balloon's decisions depend on.
+
+    available: si_mem_available(). total_reserve: totalreserve_pages. current, target, total,
+    unpopulated, low: the fields of balloon_stats. Source: /proc/meminfo, /proc/zoneinfo, sysfs.
+    """
+
+    available: int
+    current: int
+    target: int
+    total: int
+    total_reserve: int = 0
+    unpopulated: int = 0
+    low: int = 0
+
+
+@dataclass(frozen=True)
+class Physmap:
+    """One machine, as far as the allocators and the hazards depend on it.
+
+    mode: pv, pvh, hvm or arm. section_bytes: Linux's memory section (SECTION_SIZE_BITS).
+    pluggable: mhp_get_pluggable_range(true). clip: ranges arch_remove_reservations() cuts from a
+    candidate (x86: BIOS ROM, then e820 entries in table order; empty elsewhere). regions: extended
+    regions, in device-tree order, unchecked. iomem_end: end of the root resource.
+    """
+
+    name: str
+    arch: Literal["x86", "arm64"]
+    mode: Literal["pv", "pvh", "hvm", "arm"]
+    page_bytes: int
+    section_bytes: int
+    direct_mapped: bool
+    iommu: bool
+    iomem_end: int
+    pluggable: tuple[int, int]
+    iomem: tuple[Resource, ...]
+    clip: tuple[tuple[int, int], ...]
+    regions: tuple[tuple[int, int], ...]
+    host: tuple[HostRange, ...]
+    memory: Memory
+    grant_table: tuple[int, int] | None = None
+    source: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def section_pages(self) -> int:
+        """Pages of one memory section."""
+        return self.section_bytes // self.page_bytes
+
+    def with_changes(self, **changes: Any) -> Physmap:
+        """A copy with other fields; validated again."""
+        return validated(replace(self, **changes))
+
+    def to_json(self) -> str:
+        """The metadata form; `from_json` reads it back."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def _extents(value: Any, what: str) -> tuple[tuple[int, int], ...]:
+    return tuple((int(start), int(end)) for start, end in value or ())
+
+
+def from_dict(data: dict[str, Any]) -> Physmap:
+    """A physmap from its JSON or TOML form; ReplayError names the field that is missing or odd."""
+    try:
+        table = data.get("grant_table")
+        return validated(Physmap(
+            name=str(data["name"]), arch=data["arch"], mode=data["mode"],
+            page_bytes=int(data["page_bytes"]), section_bytes=int(data["section_bytes"]),
+            direct_mapped=bool(data["direct_mapped"]), iommu=bool(data["iommu"]),
+            iomem_end=int(data["iomem_end"]),
+            pluggable=(int(data["pluggable"][0]), int(data["pluggable"][1])),
+            iomem=tuple(Resource(int(r["start"]), int(r["end"]), str(r["name"]))
+                        for r in data["iomem"]),
+            clip=_extents(data.get("clip"), "clip"),
+            regions=_extents(data.get("regions"), "regions"),
+            host=tuple(HostRange(int(h["start"]), int(h["end"]), str(h["type"]),
+                                 str(h.get("name", ""))) for h in data["host"]),
+            memory=Memory(**{k: int(v) for k, v in data["memory"].items()}),
+            grant_table=None if not table else (int(table[0]), int(table[1])),
+            source=str(data.get("source", "")), notes=tuple(map(str, data.get("notes", ()))),
+        ))
+    except KeyError as error:
+        raise ReplayError(f"physmap: field {error} is missing") from None
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ReplayError(f"physmap: {error}") from None
+
+
+def from_json(text: str) -> Physmap:
+    """A physmap from the trace's metadata."""
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ReplayError(f"physmap: not JSON ({error})") from None
+    if not isinstance(data, dict):
+        raise ReplayError("physmap: expected a JSON object")
+    return from_dict(data)
+
+
+def validated(machine: Physmap) -> Physmap:
+    """The same physmap, or a ReplayError that says which field cannot be.
+
+    Kernels trust these bounds: addresses are below 2^62 so that int64 sums cannot overflow.
+    """
+    def fail(text: str) -> None:
+        raise ReplayError(f"physmap {machine.name!r}: {text}")
+
+    top = 1 << 62
+    if machine.arch not in ("x86", "arm64") or machine.mode not in ("pv", "pvh", "hvm", "arm"):
+        fail(f"unknown arch or mode {machine.arch!r}, {machine.mode!r}")
+    if machine.page_bytes not in (4096, 16384, 65536):
+        fail(f"page_bytes is {machine.page_bytes}, expected 4096, 16384 or 65536")
+    section = machine.section_bytes
+    if section < machine.page_bytes or section & (section - 1) or section > 1 << 40:
+        fail(f"section_bytes is {section}, expected a power of two above the page size")
+    if not 0 < machine.iomem_end <= top:
+        fail(f"iomem_end {machine.iomem_end:#x} is not within (0, 2^62]")
+    if not 0 <= machine.pluggable[0] <= machine.pluggable[1] <= top:
+        fail(f"pluggable range {machine.pluggable} is not an extent below 2^62")
+    last = 0
+    for child in machine.iomem:
+        if not last <= child.start < child.end <= machine.iomem_end:
+            fail(f"iomem child {child.name!r} [{child.start:#x}, {child.end:#x}) is out of order, "
+                 "overlaps its predecessor, or lies beyond the root")
+        last = child.end
+    for what, extents in (("clip", machine.clip), ("regions", machine.regions)):
+        for start, end in extents:
+            if not 0 <= start < end <= top:
+                fail(f"{what} entry [{start:#x}, {end:#x}) is not an extent below 2^62")
+    for entry in machine.host:
+        if not 0 <= entry.start < entry.end <= top:
+            fail(f"host range [{entry.start:#x}, {entry.end:#x}) is not an extent below 2^62")
+        if entry.type not in HOST_TYPES:
+            fail(f"host range type {entry.type!r} is not one of {', '.join(HOST_TYPES)}")
+    for name, pages in asdict(machine.memory).items():
+        if not 0 <= pages < 1 << 50:
+            fail(f"memory.{name} is {pages} pages")
+    return machine
