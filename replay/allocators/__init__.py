@@ -1,0 +1,58 @@
+"""Strategies are found by being a file in this folder that defines STRATEGY.
+
+An import error is never swallowed, and two files with one name are an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from functools import cache
+from pathlib import Path
+
+from replay.allocators.contract import Strategy
+from replay.errors import InputError, ReplayError, unknown_name
+
+DEFAULT = ("balloon", "hotplug", "pool", "hypervisor")
+"""What `replay run` compares when no strategy is named: the four of the thread."""
+
+
+@cache
+def discover() -> dict[str, Strategy]:
+    """All strategies of this folder by name, sorted."""
+    found: dict[str, Strategy] = {}
+    for module in sorted(m.name for m in pkgutil.iter_modules(__path__)):
+        strategy = getattr(importlib.import_module(f"{__name__}.{module}"), "STRATEGY", None)
+        if strategy is None:
+            continue
+        if strategy.name in found:
+            raise ReplayError(f"two strategies are called {strategy.name!r}")
+        found[strategy.name] = strategy
+    return dict(sorted(found.items()))
+
+
+def from_file(path: Path) -> Strategy:
+    """The STRATEGY of a Python file named on the command line; it is run as code."""
+    spec = importlib.util.spec_from_file_location(f"replay_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(path, "no such Python file", hint="give the path of a strategy file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a plug-in may raise anything; say which file it was
+        raise InputError(path, f"cannot be loaded: {type(error).__name__}: {error}") from error
+    strategy = getattr(module, "STRATEGY", None)
+    if not isinstance(strategy, Strategy):
+        raise InputError(path, "defines no STRATEGY", hint="see 'How to add a strategy' in README")
+    return strategy
+
+
+def load(name: str) -> Strategy:
+    """A strategy by name, or by the path of a .py file."""
+    if name.endswith(".py"):
+        return from_file(Path(name))
+    known = discover()
+    if name not in known:
+        raise unknown_name("allocator", name, list(known))
+    return known[name]

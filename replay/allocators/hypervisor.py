@@ -1,0 +1,228 @@
+"""hypervisor: the pool draws from guest-physical ranges that the hypervisor names.
+
+static (the default), what was merged: on Arm the extended regions of the device tree become
+`xen_resource` (arch/arm/xen/enlighten.c, arch_xen_unpopulated_init, Linux 5.17+); on a PVH dom0 the
+list is seeded with the memory map's UNUSABLE ranges (arch/x86/xen/enlighten.c,
+arch_xen_unpopulated_init, and enlighten_pvh.c, pvh_reserve_extra_memory, Linux 6.9+).
+Without usable ranges the kernel falls back to the balloon driver (Arm) or to iomem_resource (x86).
+
+query, what was proposed as XENMEM_get_unallocated_space (xen-devel, 28 July 2021) and rejected: at
+each refill the hypervisor is asked for a range that is unused just now. It may be used by the time
+it is mapped: `stale_every=K` makes every K-th answer such a one (assumed; no data exists).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from replay.allocators import balloon, pool
+from replay.allocators.balloon import page_work, take
+from replay.allocators.contract import Option, Setup, Strategy
+from replay.allocators.pool import O_FILL_PAGES, O_XEN_RESOURCE, add_region, pool_state
+from replay.allocators.state import (
+    EBUSY,
+    R_COUNT,
+    R_LIST,
+    R_NO_CLIP,
+    R_OPTION,
+    R_PAGE_BYTES,
+    R_PLUG_MAX,
+    R_PLUG_MIN,
+    R_SECTION_PAGES,
+    R_TREE,
+    R_XEN_TREE,
+    SECTION_POOL,
+    SECTION_SEED,
+    SECTION_STALE,
+    W_HYPERCALL,
+    W_REGION_QUERY,
+    W_RESOURCE_ADD,
+    W_RESOURCE_STEP,
+    did,
+    hold,
+    log_section,
+    set_tree,
+)
+from replay.kernel import inline, kernel
+from replay.loop import LOOP, loop
+from replay.physmap.model import Physmap
+from replay.physmap.resource import find, request
+from replay.units import align_down, align_up
+
+O_FALLBACK, O_QUERY, O_STALE_EVERY, O_QUERIES = range(R_OPTION + 8, R_OPTION + 12)
+"""Options beside the pool's three: the balloon serves all calls; ask at run time; the race."""
+
+EXTRA_MEM_RATIO = 10
+"""Seeded UNUSABLE memory is at most this many times RAM (arch/x86/xen/setup.c, Linux 6.9)."""
+
+QUERY_ALIGN = 2 << 20
+"""Xen names ranges in 2 MiB granules (add_ext_regions, xen/arch/arm/domain_build.c, 4.16)."""
+
+
+@inline
+def _query_fill(m: np.ndarray, deficit: int) -> int:
+    """Ask Xen for an unused range of whole sections; 0 or -errno."""
+    section = m[R_SECTION_PAGES]
+    page = m[R_PAGE_BYTES]
+    granule = m[O_FILL_PAGES]
+    nr_pages = (deficit + granule - 1) // granule * granule
+    m[O_QUERIES] += 1
+    did(m, W_REGION_QUERY, 1)
+    did(m, W_HYPERCALL, 1)
+    bounds = (m[R_PLUG_MIN], m[R_PLUG_MAX], section * page)
+    start, steps = find(m, R_XEN_TREE, R_NO_CLIP, nr_pages * page, bounds)
+    did(m, W_RESOURCE_STEP, steps)
+    if start < 0:
+        return -EBUSY
+    last = start + nr_pages * page - 1
+    # In Xen's view the range is taken from now on, whatever Linux then makes of it.
+    if request(m, R_XEN_TREE, start, last) < 0 or request(m, R_TREE, start, last) < 0:
+        return -EBUSY
+    did(m, W_RESOURCE_ADD, 1)
+    stale = m[O_STALE_EVERY] > 0 and m[O_QUERIES] % m[O_STALE_EVERY] == 0
+    add_region(m, start, nr_pages, SECTION_STALE if stale else SECTION_POOL)
+    return 0
+
+
+@kernel()
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_alloc_unpopulated_pages() with a target named by the hypervisor."""
+    if m[O_FALLBACK]:
+        return balloon.alloc(m, now, nr_pages, frames, at)
+    if m[O_QUERY] == 0:
+        return pool.alloc(m, now, nr_pages, frames, at)
+    if m[R_COUNT] < nr_pages:
+        error = _query_fill(m, nr_pages - m[R_COUNT])
+        if error < 0:
+            return error
+    take(m, nr_pages, frames, at)
+    return 0
+
+
+@kernel()
+def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_free_unpopulated_pages()."""
+    if m[O_FALLBACK]:
+        return balloon.free(m, now, nr_pages, frames, at)
+    return pool.free(m, now, nr_pages, frames, at)
+
+
+@kernel()
+def wake(m: np.ndarray, now: int) -> int:
+    """The balloon thread under the fallback; nothing otherwise."""
+    if m[O_FALLBACK]:
+        return balloon.wake(m, now)
+    return pool.wake(m, now)
+
+
+@kernel(LOOP)
+def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
+    """The replay loop around this strategy."""
+    return loop(alloc, free, wake, m, q, out, cost)
+
+
+def usable_regions(machine: Physmap) -> tuple[list[tuple[int, int]], str]:
+    """The regions Linux accepts, and why none is where that is so.
+
+    One overlap or one pair out of order disables all of them.
+    """
+    regions = list(machine.regions)
+    for (_, end), (start, _) in zip(regions, regions[1:], strict=False):
+        if end > start:
+            return [], "extended regions overlap or are out of order: Linux uses none of them"
+    return regions, "" if regions else "the hypervisor names no regions"
+
+
+def _unusable(machine: Physmap) -> list[tuple[int, int]]:
+    """UNUSABLE ranges of a PVH dom0's memory map as frame extents, up to EXTRA_MEM_RATIO x RAM."""
+    page = machine.page_bytes
+    room = EXTRA_MEM_RATIO * sum(
+        c.end // page - align_up(c.start, page) // page
+        for c in machine.iomem if c.name == "System RAM")
+    extents = []
+    for child in machine.iomem:
+        if child.name == "Unusable memory":
+            start = align_up(child.start, page) // page
+            end = min(child.end // page, start + room)
+            if end > start:
+                extents.append((start, end))
+                room -= end - start
+    return extents
+
+
+@kernel()
+def _seed(m: np.ndarray, start: int, nr_pages: int) -> int:
+    """Free a range to the list page by page, ascending, as arch_xen_unpopulated_init() does."""
+    for frame in range(start, start + nr_pages):
+        hold(m, frame)
+    return 0
+
+
+def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+    extents = _unusable(machine)
+    pages = sum(end - start for start, end in extents)
+    m = pool_state(machine, peak_pages, values, pages)
+    for start, end in extents:
+        log_section(m, start, end - start, SECTION_SEED)
+        _seed(m, start, end - start)
+    note = (f"list seeded at boot with {pages} pages of UNUSABLE memory (Linux 6.9+)" if pages
+            else "no UNUSABLE memory to seed the list: as the pool, on iomem_resource")
+    return Setup(m, page_work(machine), (note,))
+
+
+def _fallen_back(machine: Physmap, peak_pages: int, why: str) -> Setup:
+    defaults = {name: option.default for name, option in balloon.OPTIONS.items()}
+    m = balloon.balloon_state(machine, peak_pages, defaults)
+    m[O_FALLBACK] = 1
+    return Setup(m, page_work(machine), (f"{why}: the balloon driver serves all calls",))
+
+
+def _query_tree(machine: Physmap) -> tuple[list[tuple[int, int]], int]:
+    """What Xen knows to be in use, as merged extents of 2 MiB granules, and the end of the map."""
+    taken = [(h.start, h.end) for h in machine.host] + [(c.start, c.end) for c in machine.iomem]
+    end = min(machine.iomem_end, machine.pluggable[1])
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(taken):
+        start, stop = align_down(start, QUERY_ALIGN), min(align_up(stop, QUERY_ALIGN), end)
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        elif start < stop:
+            merged.append((start, stop))
+    return merged, end
+
+
+def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+    if values["mode"] == "query":
+        m = pool_state(machine, peak_pages, values)
+        taken, end = _query_tree(machine)
+        set_tree(m, R_XEN_TREE, taken, 0, end)
+        m[O_QUERY], m[O_STALE_EVERY] = 1, values["stale_every"]
+        return Setup(m, page_work(machine),
+                     ("run-time query: proposed in 2021 and rejected; no kernel has it",))
+    if machine.arch == "x86":
+        return _seeded(machine, peak_pages, values)
+    regions, why = usable_regions(machine)
+    if not regions:
+        return _fallen_back(machine, peak_pages, why)
+    m = pool_state(machine, peak_pages, values)
+    holes = [(end, start) for (_, end), (start, _) in zip(regions, regions[1:], strict=False)
+             if end < start]
+    set_tree(m, R_XEN_TREE, holes, regions[0][0], regions[-1][1])
+    m[O_XEN_RESOURCE] = 1
+    return Setup(m, page_work(machine))
+
+
+STRATEGY = Strategy(
+    name="hypervisor",
+    summary="the pool on guest-physical ranges that the hypervisor names",
+    models="Linux 5.17+ arch/arm/xen/enlighten.c; Linux 6.9+ arch/x86/xen/enlighten.c",
+    init=_init, run=run, alloc=alloc, free=free, wake=wake,
+    options=pool.OPTIONS | {
+        "mode": Option("static", "static: regions fixed at boot; query: asked for at each refill",
+                       ("static", "query")),
+        "stale_every": Option(0, "query: every K-th answer is out of date when used; 0 is never"),
+    },
+)

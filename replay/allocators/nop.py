@@ -1,0 +1,54 @@
+"""nop: hands out its slot numbers and keeps nothing, so that the engine itself can be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from replay.allocators.contract import Setup, Strategy
+from replay.allocators.state import NEVER, R_WAKE_AT, new_state
+from replay.kernel import kernel
+from replay.loop import LOOP, loop
+from replay.physmap.model import Physmap
+
+
+@kernel()
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """Frame numbers that nobody else has: the positions in the output."""
+    for k in range(nr_pages):
+        frames[at + k] = at + k
+    return 0
+
+
+@kernel()
+def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """Forget the pages."""
+    return 0
+
+
+@kernel()
+def wake(m: np.ndarray, now: int) -> int:
+    """Nothing runs in the background."""
+    m[R_WAKE_AT] = NEVER
+    return 0
+
+
+@kernel(LOOP)
+def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
+    """The replay loop around this strategy."""
+    return loop(alloc, free, wake, m, q, out, cost)
+
+
+def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+    return Setup(new_state(machine, 0), ((), ()), ("no allocator at all: its frames mean nothing",))
+
+
+STRATEGY = Strategy(
+    name="nop",
+    summary="no allocator: the engine alone",
+    models="nothing",
+    init=_init, run=run, alloc=alloc, free=free, wake=wake,
+    check=lambda m: [],
+)

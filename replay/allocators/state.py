@@ -1,0 +1,399 @@
+"""The state every strategy works on, and the few helpers they share.
+
+One int64 array `m`: registers first, then segments whose place and capacity are registers. One
+plain array (and not a tuple of many) is what lets the compiled loop call a strategy in a few
+nanoseconds; it also makes a state something one can hash, copy and compare.
+
+The free list of all strategies is a stack: Linux's pool is a singly linked list through
+`page->zone_device_data`, and the balloon adds to and takes from the head of its list
+(drivers/xen/unpopulated-alloc.c, drivers/xen/balloon.c, Linux 6.1; highmem exists on 32-bit only).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from replay.errors import ReplayError
+from replay.kernel import inline
+from replay.physmap.model import Physmap
+from replay.physmap.resource import TREE_WORDS
+from replay.units import SUPERPAGE_BYTES, align_up
+
+ENOMEM, EBUSY = 12, 16
+E_WAIT = 11
+"""Not a kernel errno of this path: the call sleeps on a wait queue; the engine resumes it."""
+
+# -- registers -------------------------------------------------------------------------------
+(
+    R_NOW,  # ns, modelled time at which the current call got the lock
+    R_LIST, R_COUNT, R_CAPACITY,  # the free list: first word, length, room
+    R_RAM, R_RAM_COUNT, R_RAM_CAPACITY,  # dom0's allocatable RAM frames, a stack
+    R_PAGE_BYTES, R_SECTION_PAGES, R_BLOCK_PAGES,
+    R_PLUG_MIN, R_PLUG_MAX,  # bytes, max inclusive
+    R_CURRENT, R_TARGET, R_UNPOPULATED, R_TOTAL,  # balloon_stats, pages
+    R_AVAILABLE, R_TOTAL_RESERVE,  # si_mem_available(), totalreserve_pages
+    R_BP_STATE, R_DELAY_S, R_RETRIES, R_SLEEP_CREDIT, R_WAKE_AT, R_WOKEN,  # the balloon thread
+    R_GOT, R_RESUME,  # a sleeping call: pages it has; whether this call resumes one
+    R_DIRTY, R_MOVED,  # the call did more work than its pages' own; some gauge moved
+    R_SECTIONS, R_SECTION_COUNT, R_SECTION_CAPACITY,  # log of added sections
+    R_PV, R_FAULT,  # xen_alloc_p2m_entry per page; an internal bound was hit
+    R_OPTION,  # fourteen words for the strategy's own options
+) = range(34)  # fmt: skip
+R_TREE = 48
+R_XEN_TREE = R_TREE + TREE_WORDS
+R_CLIP = R_XEN_TREE + TREE_WORDS
+R_NO_CLIP = R_CLIP + TREE_WORDS
+
+# -- what is tracked of the frames: tables over the address space, see Segments ------------------
+T_BLOCKS, T_NR_BLOCKS, T_BLOCK_SHIFT = range(72, 75)
+"""Free frames per 2 MiB block."""
+T_RUN, T_RUN_COUNT, T_TOP = range(75, 78)
+"""Length of a run of wholly free blocks, at its first and last block; how many runs of each length
+there are; the longest."""
+T_LIVE, T_SECTION_SHIFT = range(78, 80)
+"""Live frames per memory section."""
+T_BROKEN = 80
+"""Whether the stage-2 superpage of a block was broken."""
+
+# -- gauges: current values, integrated over time by the engine --------------------------------
+G_LIVE, G_HELD, G_ADDED, G_PINNED, G_GIVEN, G_BROKEN, G_WHOLE = range(84, 91)
+"""live pages; live + free pages; pages of added sections; sections with a live page; RAM pages
+given back to Xen; superpages broken in stage 2; wholly free 2 MiB blocks."""
+
+# -- work: primitives of the current call ------------------------------------------------------
+WORK = (
+    "resource_step", "resource_add", "memmap_page", "section_map", "hotplug_page",
+    "hotplug_section", "page_alloc", "page_free", "scrub", "va_reset", "va_update", "tlb_flush",
+    "hypercall", "extent_decrease", "extent_populate", "p2m_invalidate", "superpage_break",
+    "thread_wake", "region_query", "list_push", "list_pop", "p2m_entry",
+)  # fmt: skip
+W = 96
+(
+    W_RESOURCE_STEP, W_RESOURCE_ADD, W_MEMMAP_PAGE, W_SECTION_MAP, W_HOTPLUG_PAGE,
+    W_HOTPLUG_SECTION, W_PAGE_ALLOC, W_PAGE_FREE, W_SCRUB, W_VA_RESET, W_VA_UPDATE, W_TLB_FLUSH,
+    W_HYPERCALL, W_EXTENT_DECREASE, W_EXTENT_POPULATE, W_P2M_INVALIDATE, W_SUPERPAGE_BREAK,
+    W_THREAD_WAKE, W_REGION_QUERY, W_LIST_PUSH, W_LIST_POP, W_P2M_ENTRY,
+) = range(W, W + len(WORK))  # fmt: skip
+
+HEADER = 128
+
+# -- section log rows ----------------------------------------------------------------------------
+SECTION_COLUMNS = ("time_ns", "start_pfn", "nr_pages", "kind")
+SECTION_POOL, SECTION_HOTPLUG, SECTION_SEED, SECTION_STALE = range(4)
+SECTION_KINDS = ("pool", "hotplug", "seed", "stale")
+
+NEVER = 1 << 62
+"""A time that never comes."""
+
+
+# -- helpers for strategies ------------------------------------------------------------------------
+@inline
+def did(m: np.ndarray, primitive: int, count: int) -> None:
+    """Report work beyond the per-page list operations, which the engine counts itself."""
+    m[primitive] += count
+    m[R_DIRTY] = 1
+
+
+@inline
+def push(m: np.ndarray, frame: int) -> None:
+    """Put a frame at the head of the free list."""
+    count = m[R_COUNT]
+    if count >= m[R_CAPACITY]:
+        m[R_FAULT] = 1
+        return
+    m[m[R_LIST] + count] = frame
+    m[R_COUNT] = count + 1
+
+
+@inline
+def _block_filled(m: np.ndarray, b: int) -> None:
+    """Block `b` became wholly free: join it with the runs on either side (boundary tags)."""
+    whole = m[R_BLOCK_PAGES]
+    blocks, run, count = m[T_BLOCKS], m[T_RUN], m[T_RUN_COUNT]
+    below = m[run + b - 1] if b > 0 and m[blocks + b - 1] == whole else 0
+    above = m[run + b + 1] if b + 1 < m[T_NR_BLOCKS] and m[blocks + b + 1] == whole else 0
+    joined = below + above + 1
+    m[count + below] -= 1
+    m[count + above] -= 1
+    m[count + joined] += 1
+    m[run + b - below] = joined
+    m[run + b + above] = joined
+    m[T_TOP] = max(m[T_TOP], joined)
+    m[G_WHOLE] += 1
+
+
+@inline
+def _block_opened(m: np.ndarray, b: int) -> None:
+    """Block `b` is no longer wholly free: split the run it was part of."""
+    whole = m[R_BLOCK_PAGES]
+    blocks, run, count = m[T_BLOCKS], m[T_RUN], m[T_RUN_COUNT]
+    if b + 1 == m[T_NR_BLOCKS] or m[blocks + b + 1] != whole:
+        length = m[run + b]
+        below = length - 1
+    else:
+        below = 0
+        while below < b and m[blocks + b - below - 1] == whole:
+            below += 1
+        length = m[run + b - below]
+    above = length - below - 1
+    m[count + length] -= 1
+    m[count + below] += 1
+    m[count + above] += 1
+    if below > 0:
+        m[run + b - below] = below
+        m[run + b - 1] = below
+    if above > 0:
+        m[run + b + 1] = above
+        m[run + b + above] = above
+    top = m[T_TOP]
+    while top > 0 and m[count + top] <= 0:
+        top -= 1
+    m[T_TOP] = top
+    m[G_WHOLE] -= 1
+
+
+@inline
+def frame_free(m: np.ndarray, frame: int) -> None:
+    """A frame became free: it came from a caller, or from outside."""
+    b = frame >> m[T_BLOCK_SHIFT]
+    if b < 0 or b >= m[T_NR_BLOCKS]:
+        return
+    free = m[m[T_BLOCKS] + b] + 1
+    m[m[T_BLOCKS] + b] = free
+    if free == m[R_BLOCK_PAGES]:
+        _block_filled(m, b)
+
+
+@inline
+def frame_gone(m: np.ndarray, frame: int) -> None:
+    """A free frame went to a caller, or out of the strategy's hands."""
+    b = frame >> m[T_BLOCK_SHIFT]
+    if b < 0 or b >= m[T_NR_BLOCKS]:
+        return
+    free = m[m[T_BLOCKS] + b]
+    m[m[T_BLOCKS] + b] = free - 1
+    if free == m[R_BLOCK_PAGES]:
+        _block_opened(m, b)
+
+
+@inline
+def frames_taken(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> int:
+    """Frames went to a caller; returns the runs of neighbouring frames they form.
+
+    A run goes up or down by one frame at a time, in the order returned.
+    """
+    whole, nr_blocks = m[R_BLOCK_PAGES], m[T_NR_BLOCKS]
+    blocks, shift = m[T_BLOCKS], m[T_BLOCK_SHIFT]
+    live, section_shift = m[T_LIVE], m[T_SECTION_SHIFT]
+    runs = 0
+    before = -2
+    for k in range(first, first + count):
+        frame = frames[k]
+        step = frame - before
+        before = frame
+        if step != 1 and step != -1:
+            runs += 1
+        b = frame >> shift
+        if b < 0 or b >= nr_blocks:
+            continue
+        free = m[blocks + b]
+        m[blocks + b] = free - 1
+        if free == whole:
+            _block_opened(m, b)
+        at = live + (frame >> section_shift)
+        m[at] += 1
+        if m[at] == 1:
+            m[G_PINNED] += 1
+            m[R_MOVED] = 1
+    m[G_LIVE] += count
+    return runs
+
+
+@inline
+def frames_returned(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> None:
+    """Callers gave live frames back."""
+    whole, nr_blocks = m[R_BLOCK_PAGES], m[T_NR_BLOCKS]
+    blocks, shift = m[T_BLOCKS], m[T_BLOCK_SHIFT]
+    live, section_shift = m[T_LIVE], m[T_SECTION_SHIFT]
+    for k in range(first, first + count):
+        frame = frames[k]
+        b = frame >> shift
+        if b < 0 or b >= nr_blocks:
+            continue
+        free = m[blocks + b] + 1
+        m[blocks + b] = free
+        if free == whole:
+            _block_filled(m, b)
+        at = live + (frame >> section_shift)
+        m[at] -= 1
+        if m[at] == 0:
+            m[G_PINNED] -= 1
+            m[R_MOVED] = 1
+    m[G_LIVE] -= count
+
+
+@inline
+def hold(m: np.ndarray, frame: int) -> None:
+    """A frame enters the free list from outside: a new section, or ballooned-out RAM."""
+    push(m, frame)
+    m[G_HELD] += 1
+    m[R_MOVED] = 1
+    frame_free(m, frame)
+
+
+@inline
+def let_go(m: np.ndarray, frame: int) -> None:
+    """A frame that was on the free list leaves the strategy: given back to dom0 as RAM."""
+    m[G_HELD] -= 1
+    m[R_MOVED] = 1
+    frame_gone(m, frame)
+
+
+@inline
+def break_superpage(m: np.ndarray, frame: int) -> None:
+    """A 4 KiB change inside a stage-2 superpage: count it the first time, nothing mends it."""
+    b = frame >> m[T_BLOCK_SHIFT]
+    if b < 0 or b >= m[T_NR_BLOCKS] or m[m[T_BROKEN] + b]:
+        return
+    m[m[T_BROKEN] + b] = 1
+    m[G_BROKEN] += 1
+    m[R_MOVED] = 1
+    did(m, W_SUPERPAGE_BREAK, 1)
+
+
+@inline
+def log_section(m: np.ndarray, start_pfn: int, nr_pages: int, kind: int) -> None:
+    """Remember an added region for the report and for `verify`."""
+    count = m[R_SECTION_COUNT]
+    m[G_ADDED] += nr_pages
+    m[R_MOVED] = 1
+    if count >= m[R_SECTION_CAPACITY]:
+        m[R_FAULT] = 3
+        return
+    m[R_SECTION_COUNT] = count + 1
+    at = m[R_SECTIONS] + 4 * count
+    m[at] = m[R_NOW]
+    m[at + 1] = start_pfn
+    m[at + 2] = nr_pages
+    m[at + 3] = kind
+
+
+# -- building a state --------------------------------------------------------------------------------
+class Segments:
+    """Hands out segments of the state array and collects their initial contents."""
+
+    def __init__(self) -> None:
+        self.end = HEADER
+        self.contents: list[tuple[int, np.ndarray]] = []
+
+    def room(self, words: int) -> int:
+        """Reserve `words` zeroed words; returns the first one's index."""
+        at = self.end
+        self.end += int(words)
+        return at
+
+    def fill(self, values: np.ndarray, room: int = 0) -> int:
+        """Reserve room for at least `values`, filled with them."""
+        at = self.room(max(len(values), room))
+        self.contents.append((at, values))
+        return at
+
+    def build(self) -> np.ndarray:
+        """The zeroed array with all contents in place."""
+        if self.end > 1 << 33:
+            raise ReplayError(f"the state would need {self.end * 8 >> 30} GiB: physmap too large")
+        m = np.zeros(self.end, np.int64)  # calloc: untouched pages cost no memory
+        for at, values in self.contents:
+            m[at : at + len(values)] = values
+        return m
+
+
+def ram_frames(machine: Physmap) -> np.ndarray:
+    """dom0's RAM frames that the page allocator may hand out, as a stack (the last goes first).
+
+    Which frames alloc_page() picks is the buddy allocator's affair and is not modelled: assumed
+    descending from the top of RAM, limited to si_mem_available() pages. `verify` feeds the
+    recorded ones instead.
+    """
+    page = machine.page_bytes
+    parts: list[np.ndarray] = []
+    left = machine.memory.available
+    for child in reversed([c for c in machine.iomem if c.name == "System RAM"]):
+        start, end = align_up(child.start, page) // page, child.end // page
+        take = min(left, end - start)
+        if take > 0:
+            parts.append(np.arange(end - take, end, dtype=np.int64))
+            left -= take
+    return np.concatenate(parts[::-1]) if parts else np.zeros(0, np.int64)
+
+
+def _tree(segments: Segments, rows: Sequence[tuple[int, int]], room: int) -> int:
+    flat = np.array([v for start, end in rows for v in (start, end - 1)], dtype=np.int64)
+    return segments.fill(flat, 2 * (len(rows) + room))
+
+
+def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
+              seed_pages: int = 0) -> np.ndarray:
+    """A state for `machine`, with room for a workload of at most `peak_pages` live at once.
+
+    section_pages: Linux's section unless overridden. seed_pages: frames put on the list at boot.
+    """
+    page = machine.page_bytes
+    section = section_pages or machine.section_pages
+    if section & (section - 1) or not 1 <= section <= 1 << 28:
+        raise ReplayError(f"section_pages is {section}, expected a power of two up to 2^28")
+    block = max(1, min(section, SUPERPAGE_BYTES // page))
+    ram = ram_frames(machine)
+    # Every refill leaves at most one section's round-up unused, so this bounds the list.
+    capacity = peak_pages + 2 * section + seed_pages + len(ram)
+    top = max(machine.iomem_end, machine.pluggable[1], page) // page
+    used = max([c.end for c in machine.iomem] + [e for _, e in machine.regions] + [1 << 32])
+    # First fit stays below the end of what exists plus what is added.
+    top = min(top, align_up(used // page, section) + 4 * (peak_pages + seed_pages + 4 * section))
+    blocks, sections = top // block + 1, top // section + 1
+    added = (peak_pages + seed_pages + len(ram)) // section * 2 + 1024
+
+    s = Segments()
+    regs: dict[int, int] = {
+        R_PAGE_BYTES: page, R_SECTION_PAGES: section, R_BLOCK_PAGES: block,
+        R_PLUG_MIN: machine.pluggable[0], R_PLUG_MAX: machine.pluggable[1] - 1,
+        R_CURRENT: machine.memory.current, R_TARGET: machine.memory.target,
+        R_UNPOPULATED: machine.memory.unpopulated, R_TOTAL: machine.memory.total,
+        R_AVAILABLE: machine.memory.available, R_TOTAL_RESERVE: machine.memory.total_reserve,
+        R_DELAY_S: 1, R_RETRIES: 1, R_WAKE_AT: NEVER,
+        R_PV: int(machine.mode == "pv"),
+        R_CAPACITY: capacity, R_LIST: s.room(capacity),
+        R_RAM: s.fill(ram, len(ram) + capacity), R_RAM_COUNT: len(ram),
+        R_RAM_CAPACITY: len(ram) + capacity,
+        R_SECTION_CAPACITY: added, R_SECTIONS: s.room(4 * added),
+        T_BLOCKS: s.room(blocks), T_NR_BLOCKS: blocks, T_BLOCK_SHIFT: block.bit_length() - 1,
+        T_RUN: s.room(blocks), T_RUN_COUNT: s.room(blocks + 1), T_BROKEN: s.room(blocks),
+        T_LIVE: s.room(sections), T_SECTION_SHIFT: section.bit_length() - 1,
+    }  # fmt: skip
+    iomem = [(c.start, c.end) for c in machine.iomem]
+    for base, rows, start, last, room in (
+        (R_TREE, iomem, 0, machine.iomem_end - 1, added),
+        (R_XEN_TREE, [], 0, 0, added + 2 * len(machine.regions)),
+        (R_CLIP, list(machine.clip), 0, 0, 0),
+        (R_NO_CLIP, [], 0, 0, 0),
+    ):
+        at = _tree(s, rows, room)
+        for word, value in enumerate((at, len(rows), len(rows) + room, start, last)):
+            regs[base + word] = value
+    m = s.build()
+    for register, value in regs.items():
+        m[register] = value
+    return m
+
+
+def set_tree(m: np.ndarray, base: int, rows: Sequence[tuple[int, int]], start: int,
+             end: int) -> None:
+    """Fill a tree's descriptor with a root [start, end) and sorted children, before a replay."""
+    if len(rows) > m[base + 2]:
+        raise ReplayError(f"{len(rows)} resources do not fit the room of {m[base + 2]}")
+    at = m[base]
+    for k, (low, high) in enumerate(rows):
+        m[at + 2 * k], m[at + 2 * k + 1] = low, high - 1
+    m[base + 1], m[base + 3], m[base + 4] = len(rows), start, end - 1

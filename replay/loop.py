@@ -1,0 +1,388 @@
+"""The one compiled loop: requests in, outcome rows, frames, histograms and integrals out.
+
+Each strategy file compiles it around its own alloc, free and wake (three lines at its end), so that
+the calls are direct and the result comes from the on-disk cache.
+
+Time here is modelled: requests arrive at recorded times, one mutex per allocator is taken first
+come first served, `start = max(arrival, lock free)`, and a call's effects count from its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from replay.allocators.state import (
+    E_WAIT,
+    G_HELD,
+    G_LIVE,
+    G_WHOLE,
+    R_BLOCK_PAGES,
+    R_COUNT,
+    R_DIRTY,
+    R_GOT,
+    R_MOVED,
+    R_NOW,
+    R_RESUME,
+    R_TARGET,
+    R_WAKE_AT,
+    T_TOP,
+    WORK,
+    W,
+    frames_returned,
+    frames_taken,
+)
+from replay.kernel import INT, REALS, TABLE, VECTOR, inline, template, types
+
+ALLOC, FREE, TARGET = 0, 1, 2
+"""Values of Requests.kind."""
+
+FAST, SLOW, SLEPT = 0, 1, 2
+"""Values of the outcome's path: list operations only; more work; slept on a wait queue."""
+
+NR_WORK = len(WORK)
+C_LOCK, C_ALLOC_PAGE, C_FREE_PAGE = NR_WORK, NR_WORK + 1, NR_WORK + 2
+"""Places in the cost vector (picoseconds) after one entry per primitive."""
+
+ROW = ("wait_ns", "service_ns", "errno", "path", "runs")
+C_WAIT, C_SERVICE, C_ERRNO, C_PATH, C_RUNS = range(5)
+
+AREAS = (
+    "live_pages", "held_pages", "added_pages", "pinned_sections", "given_pages",
+    "superpages_broken", "unusable_free_index", "largest_free_run",
+)  # fmt: skip
+"""Integrated over time: gauges (state.G_*), then ratios. Names of Out.area and Out.peak."""
+NR_GAUGES = 6
+A_LIVE, A_UNUSABLE, A_LARGEST = 0, 6, 7
+A_SINCE, A_SLOW_SINCE, A_BEFORE = 8, 9, 10
+"""Up to when the fast and the slow ones are integrated; the slow ones' values since then."""
+NR_AREA_WORDS = A_BEFORE + NR_GAUGES
+
+HIST_SUB_BITS = 10
+HIST_BUCKETS = (64 - HIST_SUB_BITS) << HIST_SUB_BITS
+HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "free_latency")
+
+T_SLEEPING, T_EARLY, T_BUSY, T_PASSES, T_SKIPPED = range(5)
+NR_TALLIES = 8
+
+
+class Requests(NamedTuple):
+    """Columns of the request stream, all int64, in the order in which the lock is asked for.
+
+    time: ns. kind: ALLOC, FREE or TARGET. pages: count, or the new target. first: first slot of
+    an ALLOC, first index into `slots` of a FREE.
+    """
+
+    time: np.ndarray
+    kind: np.ndarray
+    pages: np.ndarray
+    first: np.ndarray
+    slots: np.ndarray
+
+
+class Out(NamedTuple):
+    """What the loop fills; sizes are fixed before it starts."""
+
+    frames: np.ndarray
+    """Frame per slot, -1 where none was allocated."""
+    rows: np.ndarray
+    """(requests, 5): see ROW."""
+    work: np.ndarray
+    """(requests, NR_WORK): primitives of slow calls; list operations of fast ones are implied."""
+    histograms: np.ndarray
+    """(HISTOGRAMS, HIST_BUCKETS) counts."""
+    totals: np.ndarray
+    """Primitives of background passes, then the T_* tallies."""
+    sleeping: np.ndarray
+    """Requests asleep on a wait queue, oldest first."""
+    early: np.ndarray
+    """Slots whose free came while their allocation was still asleep."""
+    scratch: np.ndarray
+    area: np.ndarray
+    """Integrals over time, in value x ns; see AREAS."""
+    peak: np.ndarray
+
+
+REQUESTS_TYPE = types.NamedUniTuple(VECTOR, 5, Requests)
+OUT_TYPE = types.NamedTuple(
+    [VECTOR, TABLE, TABLE, TABLE, VECTOR, VECTOR, VECTOR, VECTOR, REALS, REALS], Out)
+LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
+
+
+@inline
+def bucket_of(value: int) -> int:
+    """HDR layout: linear up to 2^11, then 2^10 buckets per octave (0.1 % wide)."""
+    shift = 0
+    while value >= 2 << HIST_SUB_BITS:
+        value >>= 1
+        shift += 1
+    return (shift << HIST_SUB_BITS) + value
+
+
+@inline
+def _spent(m: np.ndarray, cost: np.ndarray) -> int:
+    """Picoseconds of the extra work that the current call reported."""
+    total = 0
+    for k in range(NR_WORK):
+        total += m[W + k] * cost[k]
+    return total
+
+
+@inline
+def _move_work(m: np.ndarray, into: np.ndarray, at: int) -> None:
+    """Add the call's extra work to into[at:], and clear it."""
+    for k in range(NR_WORK):
+        into[at + k] += m[W + k]
+        m[W + k] = 0
+    m[R_DIRTY] = 0
+
+
+@inline
+def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> None:
+    """Let the current values of what moves with every call stand until `until`."""
+    dt = until - int(area[A_SINCE])
+    area[A_SINCE] = until
+    live = m[G_LIVE]
+    free = m[G_HELD] - live
+    unusable = 0.0
+    largest = 0.0
+    if free > 0:
+        share = m[R_BLOCK_PAGES] / free
+        unusable = 1.0 - m[G_WHOLE] * share
+        largest = m[T_TOP] * share
+    area[A_LIVE] += float(live) * dt
+    area[A_UNUSABLE] += unusable * dt
+    area[A_LARGEST] += largest * dt
+    peak[A_LIVE] = max(peak[A_LIVE], float(live))
+    peak[A_UNUSABLE] = max(peak[A_UNUSABLE], unusable)
+    peak[A_LARGEST] = max(peak[A_LARGEST], largest)
+
+
+@inline
+def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
+    """Some slow gauge moved at `now`: integrate what it was before, remember what it is."""
+    dt = now - area[A_SLOW_SINCE]
+    area[A_SLOW_SINCE] = now
+    for k in range(1, NR_GAUGES):
+        area[k] += area[A_BEFORE + k] * dt
+        value = float(m[G_LIVE + k])
+        area[A_BEFORE + k] = value
+        peak[k] = max(peak[k], value)
+    m[R_MOVED] = 0
+
+
+@inline
+def count_runs(frames: np.ndarray, first: int, count: int) -> int:
+    """Runs of neighbouring frames, ascending or descending, in the order returned."""
+    runs = 0
+    before = -2
+    for k in range(first, first + count):
+        step = frames[k] - before
+        if step != 1 and step != -1:
+            runs += 1
+        before = frames[k]
+    return runs
+
+
+@template
+def _background(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.ndarray,
+                until: int, lock_free: int) -> int:
+    """Passes of the background thread that ask for the lock up to `until`; new lock-free time."""
+    while m[R_WAKE_AT] <= until:
+        start = max(m[R_WAKE_AT], lock_free)
+        integrate(m, out.area, out.peak, start)
+        m[R_NOW] = start
+        listed, target = m[R_COUNT], m[R_TARGET]
+        held = m[G_HELD]
+        wake(m, start)
+        spent = cost[C_LOCK] + _spent(m, cost)
+        _move_work(m, out.totals, 0)
+        settle(m, out.area, out.peak, start)
+        lock_free = start + max(1, (spent + 500) // 1000)
+        out.totals[NR_WORK + T_PASSES] += 1
+        if m[R_WAKE_AT] <= start:
+            m[R_WAKE_AT] = lock_free
+            if m[R_COUNT] == listed and m[G_HELD] == held and m[R_TARGET] == target:
+                # The thread spins without getting anywhere; it would until something changes.
+                out.totals[NR_WORK + T_BUSY] += 1
+                m[R_WAKE_AT] = 1 << 62
+    return lock_free
+
+
+@template
+def _free_early(free: Callable[..., int], m: np.ndarray, out: Out, first: int, count: int) -> None:
+    """Give back pages of a woken sleeper whose free has come already."""
+    kept = 0
+    returned = 0
+    total = out.totals[NR_WORK + T_EARLY]
+    for k in range(total):
+        slot = out.early[k]
+        if first <= slot < first + count:
+            out.scratch[returned] = out.frames[slot]
+            returned += 1
+        else:
+            out.early[kept] = slot
+            kept += 1
+    out.totals[NR_WORK + T_EARLY] = kept
+    if returned > 0:
+        frames_returned(m, out.scratch, 0, returned)
+        free(m, m[R_NOW], returned, out.scratch, 0)
+
+
+@template
+def _wake_sleepers(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray,
+                   q: Requests, out: Out, cost: np.ndarray, lock_free: int) -> int:
+    """The free list is not empty: sleepers go on, oldest first; new lock-free time."""
+    waiting = out.totals[NR_WORK + T_SLEEPING]
+    while waiting > 0 and m[R_COUNT] > 0:
+        r = out.sleeping[0]
+        first, pages = q.first[r], q.pages[r]
+        got = out.rows[r, C_RUNS]
+        m[R_NOW] = lock_free
+        m[R_RESUME] = 1
+        error = alloc(m, lock_free, pages - got, out.frames, first + got)
+        m[R_RESUME] = 0
+        spent = cost[C_LOCK] + _spent(m, cost)
+        _move_work(m, out.work[r], 0)
+        if error == -E_WAIT:
+            out.rows[r, C_RUNS] = got + m[R_GOT]
+            frames_taken(m, out.frames, first + got, m[R_GOT])
+            lock_free += max(1, (spent + 500) // 1000)
+            break
+        spent += pages * cost[C_ALLOC_PAGE] if error == 0 else 0
+        service = max(1, (spent + 500) // 1000)
+        out.rows[r, C_SERVICE] += service
+        lock_free += service
+        out.rows[r, C_WAIT] = lock_free - q.time[r] - out.rows[r, C_SERVICE]
+        out.rows[r, C_ERRNO] = error
+        out.rows[r, C_RUNS] = 0
+        if error == 0:
+            frames_taken(m, out.frames, first + got, pages - got)
+            out.rows[r, C_RUNS] = count_runs(out.frames, first, pages)
+            out.histograms[0, bucket_of(lock_free - q.time[r])] += 1
+            out.histograms[3, bucket_of(lock_free - q.time[r])] += 1
+            _free_early(free, m, out, first, pages)
+        for k in range(1, waiting):
+            out.sleeping[k - 1] = out.sleeping[k]
+        waiting -= 1
+    out.totals[NR_WORK + T_SLEEPING] = waiting
+    return lock_free
+
+
+@template
+def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
+         cost: np.ndarray) -> int:
+    """Replay all requests; returns the modelled time at which the lock was last released.
+
+    cost: picoseconds per primitive (WORK order), then per lock, per page of alloc and of free.
+
+    The integrals of what moves with every call are kept in locals here (integrate() does the same
+    for the rare paths): through memory they cost more than the rest of the loop together.
+    """
+    times, kinds, counts, firsts, slots = q
+    frames, rows, scratch = out.frames, out.rows, out.scratch
+    area, peak, totals = out.area, out.peak, out.totals
+    work, histograms, early, sleeping = out.work, out.histograms, out.early, out.sleeping
+    lock_free = since = live_peak = 0
+    live_area = unusable_area = largest_area = unusable_peak = largest_peak = 0.0
+    for r in range(times.shape[0]):
+        arrival = times[r]
+        if m[R_WAKE_AT] <= arrival:
+            area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
+            area[A_SINCE] = since
+            lock_free = _background(wake, m, out, cost, arrival, lock_free)
+            live_area, unusable_area, largest_area = area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST]
+            since = int(area[A_SINCE])
+        kind = kinds[r]
+        pages = counts[r]
+        first = firsts[r]
+        start = max(arrival, lock_free)
+        dt = start - since
+        since = start
+        live = m[G_LIVE]
+        listed = m[G_HELD] - live
+        live_area += float(live) * dt
+        live_peak = max(live_peak, live)
+        if listed > 0:
+            share = m[R_BLOCK_PAGES] / listed
+            unusable = 1.0 - m[G_WHOLE] * share
+            largest = m[T_TOP] * share
+            unusable_area += unusable * dt
+            largest_area += largest * dt
+            if unusable > unusable_peak:
+                unusable_peak = unusable
+            if largest > largest_peak:
+                largest_peak = largest
+        m[R_NOW] = start
+        error = 0
+        spent = cost[C_LOCK]
+        path = FAST
+        runs = 0
+        if kind == ALLOC:
+            error = alloc(m, start, pages, frames, first)
+            if error == 0:
+                runs = frames_taken(m, frames, first, pages)
+                spent += pages * cost[C_ALLOC_PAGE]
+        elif kind == FREE:
+            known = 0
+            for k in range(first, first + pages):
+                slot = slots[k]
+                frame = frames[slot] if slot >= 0 else -1
+                if frame >= 0:
+                    scratch[known] = frame
+                    known += 1
+                elif slot >= 0 and totals[NR_WORK + T_SLEEPING] > 0:
+                    early[totals[NR_WORK + T_EARLY]] = slot
+                    totals[NR_WORK + T_EARLY] += 1
+            frames_returned(m, scratch, 0, known)
+            totals[NR_WORK + T_SKIPPED] += pages - known
+            if known > 0:
+                error = free(m, start, known, scratch, 0)
+            spent += known * cost[C_FREE_PAGE]
+        else:
+            # balloon_set_new_target(): no lock; the thread looks at its credit again.
+            if m[R_TARGET] != pages:
+                m[R_WAKE_AT] = min(m[R_WAKE_AT], start)
+            m[R_TARGET] = pages
+            spent = 0
+        if m[R_DIRTY]:
+            path = SLOW
+            spent += _spent(m, cost)
+            _move_work(m, work[r], 0)
+        if m[R_MOVED]:
+            settle(m, area, peak, start)
+        service = (spent + 500) // 1000
+        lock_free = start + service
+        rows[r, C_WAIT] = start - arrival
+        rows[r, C_SERVICE] = service
+        rows[r, C_ERRNO] = error
+        rows[r, C_PATH] = path
+        rows[r, C_RUNS] = runs
+        if kind == ALLOC:
+            if error == 0:
+                histograms[0, bucket_of(lock_free - arrival)] += 1
+                histograms[1, bucket_of(start - arrival)] += 1
+                histograms[2, bucket_of(service)] += 1
+                if path == SLOW:
+                    histograms[3, bucket_of(lock_free - arrival)] += 1
+            elif error == -E_WAIT:
+                rows[r, C_PATH] = SLEPT
+                rows[r, C_RUNS] = m[R_GOT]
+                frames_taken(m, frames, first, m[R_GOT])
+                sleeping[totals[NR_WORK + T_SLEEPING]] = r
+                totals[NR_WORK + T_SLEEPING] += 1
+        elif kind == FREE:
+            histograms[4, bucket_of(lock_free - arrival)] += 1
+        if totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0:
+            lock_free = _wake_sleepers(alloc, free, m, q, out, cost, lock_free)
+    area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
+    area[A_SINCE] = since
+    peak[A_LIVE] = max(peak[A_LIVE], float(live_peak))
+    peak[A_UNUSABLE] = max(peak[A_UNUSABLE], unusable_peak)
+    peak[A_LARGEST] = max(peak[A_LARGEST], largest_peak)
+    end = max(lock_free, since)
+    integrate(m, area, peak, end)
+    settle(m, area, peak, end)
+    return lock_free
