@@ -1,0 +1,87 @@
+"""Facts out of the text files of a running dom0: /proc/meminfo, zoneinfo, `xl info`, logs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from replay.errors import InputError
+
+
+def meminfo_pages(path: Path, text: str, field: str, page_bytes: int) -> int | None:
+    """One field of /proc/meminfo in pages; None if the file has no such line."""
+    for number, line in enumerate(text.splitlines(), 1):
+        name, _, rest = line.partition(":")
+        if name.strip() != field:
+            continue
+        parts = rest.split()
+        if len(parts) != 2 or not parts[0].isdecimal() or parts[1] != "kB":
+            raise InputError(path, f"expected '{field}: N kB', found {line.strip()!r}",
+                             f"line {number}")
+        return int(parts[0]) * 1024 // page_bytes
+    return None
+
+
+def total_reserve_pages(path: Path, text: str) -> int:
+    """totalreserve_pages from /proc/zoneinfo.
+
+    calculate_totalreserve_pages() in mm/page_alloc.c (Linux 6.12): over all zones, the high
+    watermark plus the largest lowmem reserve ("protection"), at most the zone's managed pages.
+    """
+    total = 0
+    high = managed = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if len(words) == 2 and words[0] in ("high", "managed"):
+            if not words[1].isdecimal():
+                raise InputError(path, f"expected '{words[0]} N', found {line.strip()!r}",
+                                 f"line {number}")
+            if words[0] == "high":
+                high = int(words[1])
+            else:
+                managed = int(words[1])
+        elif words and words[0] == "protection:":
+            reserves = [int(word) for word in re.findall(r"\d+", line)]
+            if not reserves:
+                raise InputError(path, "expected 'protection: (N, ...)'", f"line {number}")
+            total += min(high + max(reserves), managed)
+            high = managed = 0
+    return total
+
+
+def balloon_kb(path: Path, text: str) -> dict[str, int]:
+    """The balloon's sysfs values in KiB by name: lines of "PATH:N" or "PATH N"."""
+    out = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        match = re.fullmatch(r"\s*(?:.*/)?(\w+_kb)[:\s]\s*(\d+)\s*", line)
+        if not match:
+            raise InputError(path, f"expected '.../NAME_kb N', found {line.strip()[:60]!r}",
+                             f"line {number}")
+        out[match[1]] = int(match[2])
+    return out
+
+
+def xl_info(text: str) -> dict[str, str]:
+    """`xl info` as a table of its "name : value" lines."""
+    pairs = (line.partition(":") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
+
+
+def mhz_to_hz(text: str) -> int:
+    """'2596.144' MHz in Hz, through integers only."""
+    whole, _, part = text.partition(".")
+    return int(whole) * 1_000_000 + int((part + "000000")[:6])
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """'6.1.0-54-amd64' as (6, 1); (0, 0) if it does not start with a version."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def first(pattern: str, text: str) -> str | None:
+    """Group 1 of the first match, over lines."""
+    match = re.search(pattern, text, re.MULTILINE)
+    return match[1].strip() if match else None
