@@ -1,0 +1,138 @@
+"""Event formats and kernel symbols as a trace.dat carries them: text, parsed once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+_FIELD = re.compile(
+    r"\s*field:(?P<decl>[^;]+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);"
+    r"(?:\s*signed:(?P<signed>[01]);)?")
+_ELEMENT = re.compile(r"(?:unsigned |signed )?(?P<type>[\w ]+?)\s*(?P<array>\[\w*\])?$")
+_WIDTHS = {"u8": 1, "s8": 1, "x8": 1, "char": 1, "bool": 1, "u16": 2, "s16": 2, "x16": 2,
+           "short": 2, "u32": 4, "s32": 4, "x32": 4, "int": 4, "u64": 8, "s64": 8, "x64": 8}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field of an event: where it lies, and elements of which size it has.
+
+    element_bytes: 0 when it is text or of an unknown type. data_loc: a reference to the bytes.
+    symbol: an address that the event prints as a function.
+    """
+
+    name: str
+    offset: int
+    size: int
+    signed: bool
+    element_bytes: int
+    is_array: bool
+    data_loc: bool
+    symbol: bool
+
+
+@dataclass(frozen=True)
+class EventFormat:
+    """One event: system, name, id and its own fields (the common ones are left out)."""
+
+    system: str
+    name: str
+    id: int
+    fields: tuple[Field, ...]
+
+    def field(self, name: str) -> Field | None:
+        """The field of that name."""
+        return next((f for f in self.fields if f.name == name), None)
+
+
+def parse_format(system: str, text: str) -> EventFormat | None:
+    """The format of one event, or None when the text has no name or id."""
+    name = re.search(r"^name: (\S+)$", text, re.MULTILINE)
+    number = re.search(r"^ID: (\d{1,9})$", text, re.MULTILINE)
+    if not name or not number:
+        return None
+    body, _, printing = text.partition("print fmt:")
+    symbols = _symbol_fields(printing)
+    fields = []
+    for line in body.splitlines():
+        match = _FIELD.match(line)
+        if match and not re.search(r"\bcommon_\w+$", match["decl"]):
+            fields.append(_field(match, symbols))
+    return EventFormat(system, name[1], int(number[1]), tuple(fields))
+
+
+def _symbol_fields(printing: str) -> set[str]:
+    """Fields that a `%pS` of the print format shows: they stand behind a cast to pointer."""
+    if "%p" not in printing:
+        return set()
+    return set(re.findall(r"\(void \*\)\s*(?:\([\w ]+\)\s*)?REC->(\w+)", printing))
+
+
+def _field(match: re.Match[str], symbols: set[str]) -> Field:
+    declaration, size = match["decl"].strip(), int(match["size"])
+    data_loc = declaration.startswith("__data_loc")
+    head, _, tail = declaration.rpartition(" ")
+    name, _, array = tail.partition("[")
+    if data_loc:  # "__data_loc char[] name"
+        return Field(name, int(match["offset"]), size, False, 0, True, True, False)
+    kind = head.replace("unsigned", "").replace("signed", "").replace("const", "").strip()
+    width = _WIDTHS.get(kind, 0)
+    is_array = bool(array)
+    if not is_array:
+        width = size if size in (1, 2, 4, 8) else 0
+    elif kind == "char" or not width or size % width:
+        width = 0
+    return Field(name, int(match["offset"]), size, match["signed"] == "1", width, is_array,
+                 False, name in symbols)
+
+
+class Symbols:
+    """Kernel text symbols, to turn addresses into function and offset."""
+
+    REACH = 1 << 20
+    """An address farther than this behind a symbol belongs to none."""
+
+    def __init__(self, text: str) -> None:
+        addresses, names = [], []
+        for line in text.splitlines():
+            parts = line.split(None, 3)
+            if len(parts) < 3 or parts[1] not in "tTwW":
+                continue
+            try:
+                address = int(parts[0], 16)
+            except ValueError:
+                continue
+            if 0 < address < 1 << 64:
+                addresses.append(address)
+                names.append(parts[2])
+        unsorted = np.array(addresses, dtype=np.uint64)
+        order = np.argsort(unsorted, kind="stable")
+        self._addresses = unsorted[order]
+        self._names = names
+        self._order = order
+        self._cache: dict[int, tuple[str, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._addresses)
+
+    def find(self, address: int) -> tuple[str, int]:
+        """(function, offset in it); ("", 0) when no symbol is near. The first alias counts."""
+        address &= (1 << 64) - 1
+        known = self._cache.get(address)
+        if known is None:
+            known = self._cache[address] = self._search(address)
+        return known
+
+    def _search(self, address: int) -> tuple[str, int]:
+        key = np.uint64(address)
+        index = int(np.searchsorted(self._addresses, key, side="right")) - 1
+        if index < 0 or address - int(self._addresses[index]) >= self.REACH:
+            return "", 0
+        first = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
+        return self._names[self._order[first]], address - int(self._addresses[index])
+
+    def name(self, address: int) -> str:
+        """The function an address lies in, or the address itself in hexadecimal."""
+        return self.find(address)[0] or f"{address & ((1 << 64) - 1):#x}"
