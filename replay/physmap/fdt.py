@@ -118,8 +118,8 @@ def pairs(raw: bytes, address_cells: int, size_cells: int) -> list[tuple[int, in
     if not step or len(raw) % step:
         raise ValueError(f"{len(raw)} bytes are no multiple of {step}")
     split = 4 * address_cells
-    return [(int.from_bytes(raw[i:i + split], "big"), int.from_bytes(raw[i + split:i + step], "big"))
-            for i in range(0, len(raw), step)]
+    rows = [raw[at:at + step] for at in range(0, len(raw), step)]
+    return [(int.from_bytes(r[:split], "big"), int.from_bytes(r[split:], "big")) for r in rows]
 
 
 Windows = list[tuple[int, int, int]] | None

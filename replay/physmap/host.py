@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from replay.physmap.model import HostRange
 
@@ -15,7 +16,7 @@ def paint(claims: Sequence[HostRange]) -> list[HostRange]:
     known = [r for r in claims if r.start < r.end]
     edges = sorted({edge for r in known for edge in (r.start, r.end)})
     out: list[HostRange] = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         covering = [r for r in known if r.start <= low and high <= r.end]
         if not covering:
             continue

@@ -145,7 +145,8 @@ def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Ma
 
 def _facts(files: _Folder) -> dict[str, Any]:
     """What the trace's metadata says about the machine besides the physmap."""
-    dmesg, log, info = files.text("dmesg"), files.text("xen_log"), proc.xl_info(files.text("xl_info"))
+    dmesg, log = files.text("dmesg"), files.text("xen_log")
+    info = proc.xl_info(files.text("xl_info"))
     uname = files.text("uname").split()
     release = uname[2] if len(uname) > 2 else None
     kernel = files.settle("kernel", (release, "uname") if release else (
@@ -195,7 +196,8 @@ def _cpu_hz(files: _Folder, arch: str, info: dict[str, str]) -> int:
         mhz = proc.first(r"Detected (\d+\.\d+) MHz processor", log)
         what = "xen_log"
         if not mhz:
-            mhz, what = proc.first(r"Detected (\d+\.\d+) MHz processor", files.text("dmesg")), "dmesg"
+            mhz = proc.first(r"Detected (\d+\.\d+) MHz processor", files.text("dmesg"))
+            what = "dmesg"
         found, default = (proc.mhz_to_hz(mhz), what) if mhz else (None, ""), 0
     if found[0] is None and proc.first(r"^(\d+\.\d+)$", info.get("cpu_mhz", "")):
         found = (proc.mhz_to_hz(info["cpu_mhz"]), "xl_info")
@@ -370,7 +372,7 @@ def _device_tree(files: _Folder) -> tuple[list[fdt.Claim], Regions, tuple[int, i
 
 
 def _xxd(path: Path, text: str) -> bytes:
-    """The bytes of a hex dump: an offset and a colon, groups of hex digits, two spaces, the text."""
+    """The bytes of a hex dump: offset, colon, groups of hex digits, two spaces, the text."""
     out = b""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -69,7 +69,7 @@ def e820_table(dmesg: str) -> E820:
 
 
 def _change(table: E820, span: tuple[int, int], old: str, new: str | None) -> E820:
-    """e820__range_update() / e820__range_remove(): `span` of type `old` becomes `new` or nothing."""
+    """e820__range_update(), e820__range_remove(): `span` of type `old` becomes `new` or none."""
     out: E820 = []
     for start, end, kind in table:
         low, high = max(start, span[0]), min(end, span[1])
