@@ -1,0 +1,220 @@
+"""Drives one strategy over one workload: arrays in, an Outcome out.
+
+Everything that reaches the compiled loop is checked here first; the loop itself checks nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from replay.allocators.contract import Strategy
+from replay.allocators.state import (
+    R_COUNT,
+    R_FAULT,
+    R_LIST,
+    R_SECTION_COUNT,
+    R_SECTIONS,
+    WORK,
+)
+from replay.costs.profile import Profile
+from replay.errors import ReplayError
+from replay.loop import (
+    ALLOC,
+    AREAS,
+    FREE,
+    HIST_BUCKETS,
+    HISTOGRAMS,
+    NR_AREA_WORDS,
+    NR_TALLIES,
+    NR_WORK,
+    ROW,
+    TARGET,
+    Out,
+    Requests,
+)
+from replay.physmap.model import Physmap
+
+MAX_TIME_NS = 1 << 53
+"""104 days; bounds the background passes that a hostile gap between requests could ask for."""
+MAX_PAGES = 1 << 36
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A request stream in the order in which the lock is asked for, and what belongs to it.
+
+    requests: see loop.Requests. nr_slots: pages allocated over the whole stream; page k of the
+    stream is slot k. peak_pages: most pages live at once. event: trace row of each request.
+    """
+
+    requests: Requests
+    nr_slots: int
+    peak_pages: int
+    event: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.requests.time)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one replay gives; the metrics are computed from it.
+
+    rows: (requests, 5) of loop.ROW. work: (requests, primitives). sections: (n, 4) of
+    state.SECTION_COLUMNS. areas, peaks: by name, see loop.AREAS. duration_ns: modelled.
+    """
+
+    strategy: Strategy
+    options: dict[str, Any]
+    machine: Physmap
+    profile: Profile
+    workload: Workload
+    notes: tuple[str, ...]
+    rows: np.ndarray
+    work: np.ndarray
+    frames: np.ndarray
+    sections: np.ndarray
+    free_list: np.ndarray
+    histograms: dict[str, np.ndarray]
+    areas: dict[str, float]
+    peaks: dict[str, float]
+    ends: dict[str, float]
+    background: dict[str, int]
+    tallies: dict[str, int]
+    page_work: tuple[tuple[str, ...], tuple[str, ...]]
+    duration_ns: int
+    broken: tuple[str, ...] = ()
+
+    def frames_digest(self) -> str:
+        """SHA-256 over all returned frames in order, little-endian int64; -1 where none was."""
+        return hashlib.sha256(self.frames.astype("<i8").tobytes()).hexdigest()
+
+
+def checked(workload: Workload) -> Workload:
+    """The workload, or a ReplayError that says which request cannot be."""
+    q = workload.requests
+    for name, column in zip(q._fields, q, strict=True):
+        if column.dtype != np.int64 or column.ndim != 1 or not column.flags.c_contiguous:
+            raise ReplayError(f"requests.{name}: expected a contiguous int64 column")
+    if len({len(c) for c in (q.time, q.kind, q.pages, q.first)}) != 1:
+        raise ReplayError("requests: columns of different length")
+
+    def first_bad(bad: np.ndarray, text: str) -> None:
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ReplayError(f"request {row} (event {int(workload.event[row])}): {text}")
+
+    first_bad((q.time < 0) | (q.time > MAX_TIME_NS), f"time is not within 0 to {MAX_TIME_NS} ns")
+    first_bad(np.diff(q.time, prepend=0) < 0, "time runs backwards; sort the trace")
+    first_bad((q.kind < ALLOC) | (q.kind > TARGET), "unknown kind")
+    moves = q.kind != TARGET
+    first_bad((q.pages < 0) | (q.pages > MAX_PAGES), f"pages is not within 0 to {MAX_PAGES}")
+    first_bad(moves & (q.pages < 1), "a request of no pages")
+    ends = q.first + np.where(moves, q.pages, 0)
+    room = np.where(q.kind == ALLOC, workload.nr_slots, len(q.slots))
+    first_bad(moves & ((q.first < 0) | (ends > room)), "slots beyond the stream's pages")
+    _check_slots(workload, first_bad)
+    return workload
+
+
+def _check_slots(workload: Workload, first_bad: Any) -> None:
+    """Allocations tile the slots in order; a slot is freed at most once, after its allocation."""
+    q = workload.requests
+    alloc = q.kind == ALLOC
+    expected = np.concatenate(([0], np.cumsum(q.pages[alloc])))
+    bad = np.zeros(len(q.time), bool)
+    bad[alloc] = q.first[alloc] != expected[:-1]
+    first_bad(bad, "slot numbers do not run on from the allocation before")
+    if expected[-1] != workload.nr_slots:
+        raise ReplayError(f"{workload.nr_slots} slots announced, {int(expected[-1])} allocated")
+    free = np.flatnonzero(q.kind == FREE)
+    if ((q.slots < -1) | (q.slots >= workload.nr_slots)).any():
+        raise ReplayError("a free names a slot beyond the stream's pages")
+    counts = q.pages[free]
+    if int(counts.sum()) != len(q.slots):
+        raise ReplayError("frees do not cover the slot list")
+    by = np.repeat(free, counts)
+    known = q.slots >= 0
+    allocated_by = np.repeat(np.flatnonzero(alloc), q.pages[alloc])
+    bad = np.zeros(len(q.time), bool)
+    bad[by[known][allocated_by[q.slots[known]] >= by[known]]] = True
+    first_bad(bad, "frees a page before it is allocated")
+    order = np.argsort(q.slots[known], kind="stable")
+    twice = np.diff(q.slots[known][order], prepend=-1) == 0
+    bad = np.zeros(len(q.time), bool)
+    bad[by[known][order][twice]] = True
+    first_bad(bad, "frees a page that was freed before")
+
+
+def _room(workload: Workload) -> Out:
+    n = len(workload)
+    q = workload.requests
+    free_pages = q.pages[q.kind == FREE]
+    return Out(
+        frames=np.full(workload.nr_slots, -1, np.int64),
+        rows=np.zeros((n, len(ROW)), np.int64),
+        work=np.zeros((n, NR_WORK), np.int64),
+        histograms=np.zeros((len(HISTOGRAMS), HIST_BUCKETS), np.int64),
+        totals=np.zeros(NR_WORK + NR_TALLIES, np.int64),
+        sleeping=np.zeros(n, np.int64),
+        early=np.zeros(len(q.slots) + 1, np.int64),
+        scratch=np.zeros(max(int(free_pages.max(initial=1)), int(q.pages.max(initial=1)), 1),
+                         np.int64) if n else np.zeros(1, np.int64),
+        area=np.zeros(NR_AREA_WORDS, np.float64),
+        peak=np.zeros(len(AREAS), np.float64),
+    )
+
+
+def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workload: Workload,
+           profile: Profile, *, check: bool = False) -> Outcome:
+    """Replay a checked workload through one strategy.
+
+    given: option texts (`--set strategy.name=text` without the prefix). check: also test the
+    strategy's invariants at the end.
+    """
+    values = strategy.values(given)
+    setup = strategy.init(machine, workload.peak_pages, values)
+    out = _room(workload)
+    m = setup.state
+    end = strategy.run(m, workload.requests, out, profile.vector(setup.page_work))
+    if m[R_FAULT]:
+        raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(m[R_FAULT])}); "
+                          "this is a defect of the strategy")
+    rows = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4).copy()
+    return Outcome(
+        strategy=strategy, options=values, machine=machine, profile=profile, workload=workload,
+        notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames, sections=rows,
+        free_list=m[m[R_LIST] : m[R_LIST] + m[R_COUNT]].copy(),
+        histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
+        areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
+        peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
+        ends=_ends(m),
+        background={name: int(out.totals[k]) for k, name in enumerate(WORK)},
+        tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=int(end),
+        broken=tuple(strategy.check(m)) if check else (),
+    )
+
+
+def _ends(m: np.ndarray) -> dict[str, float]:
+    """Values at the end, under the names of loop.AREAS."""
+    from replay.allocators.state import G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, T_TOP
+    from replay.loop import NR_GAUGES
+
+    ends = {AREAS[k]: float(m[G_LIVE + k]) for k in range(NR_GAUGES)}
+    free = int(m[G_HELD] - m[G_LIVE])
+    block = int(m[R_BLOCK_PAGES])
+    ends["unusable_free_index"] = 1 - int(m[G_WHOLE]) * block / free if free > 0 else 0.0
+    ends["largest_free_run"] = int(m[T_TOP]) * block / free if free > 0 else 0.0
+    return ends
+
+
+def _tallies(totals: np.ndarray) -> dict[str, int]:
+    """What the loop counted beside the requests."""
+    names = ("sleeping_at_end", "freed_while_sleeping", "thread_spins", "thread_passes",
+             "frees_skipped")
+    return {name: int(totals[NR_WORK + k]) for k, name in enumerate(names)}
