@@ -1,0 +1,196 @@
+"""A trace: one Arrow IPC file that needs nothing else.
+
+Written with pyarrow (which keeps schema metadata) and compressed with zstd; everything a replay
+needs is in the metadata under the key `replay`, as JSON. A file is refused with a sentence when it
+is not one of ours, is newer, or breaks a promise that the engine relies on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from replay.errors import InputError, ReplayError
+from replay.physmap.model import Physmap, from_dict
+from replay.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
+
+KEY = b"replay"
+MAX_TIME_NS = 1 << 53
+MAX_PAGES = 1 << 36
+BATCH_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Meta:
+    """What a trace says of itself; all of it plain JSON in the file.
+
+    accounting: records = imported + skipped (by reason) + lost. anomalies: counters by name of
+    anomalies.KNOWN. recorded_strategy: which allocator the recorded kernel used, "" if none.
+    """
+
+    name: str
+    synthetic: bool
+    description: str
+    sources: list[dict[str, Any]]
+    clock: dict[str, Any]
+    provenance: dict[str, str]
+    recorded_strategy: str
+    accounting: dict[str, Any]
+    anomalies: dict[str, int]
+    options: dict[str, str] = field(default_factory=dict)
+    importer: str = ""
+    physmap: Physmap | None = None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the recorded times are those of an emulator, not of hardware."""
+        return "emulated" in self.provenance
+
+    @property
+    def lost(self) -> int:
+        """Records known to be missing."""
+        return int(self.accounting.get("lost", 0))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Events (columns of schema.SCHEMA, sorted by time) and what the file says of itself."""
+
+    table: pa.Table
+    meta: Meta
+
+
+def _to_json(meta: Meta) -> str:
+    data = {k: v for k, v in vars(meta).items() if k != "physmap"}
+    data["schema_version"] = SCHEMA_VERSION
+    data["physmap"] = json.loads(meta.physmap.to_json()) if meta.physmap else None
+    return json.dumps(data, separators=(",", ":"), sort_keys=True)
+
+
+def save(trace: Trace, path: Path) -> None:
+    """Write aside, then rename: a reader never sees half a trace."""
+    table = trace.table.cast(SCHEMA).replace_schema_metadata({KEY: _to_json(trace.meta).encode()})
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    options = pa.ipc.IpcWriteOptions(compression="zstd", unify_dictionaries=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(
+                sink, table.schema, options=options) as writer:
+            writer.write_table(table.combine_chunks(), max_chunksize=BATCH_ROWS)
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(path, f"cannot be written: {error.strerror or error}",
+                         hint="nothing was changed") from None
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Trace:
+    """Read and check a trace; InputError says what is wrong with the file."""
+    hint = "a trace is made by `replay import` or `replay synth`"
+    if path.is_dir():
+        raise InputError(path, "is a directory, expected an Arrow trace", hint=hint)
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise InputError(path, f"cannot be read: {error.strerror}", hint=hint) from None
+    if not head:
+        raise InputError(path, "is empty, expected an Arrow trace", hint=hint)
+    if not head.startswith(b"ARROW1"):
+        raise InputError(path, f"begins with {head[:6]!r}, expected an Arrow file (ARROW1)",
+                         "offset 0", hint)
+    try:
+        with pa.ipc.open_file(pa.BufferReader(path.read_bytes())) as reader:
+            table = reader.read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(path, f"is damaged or truncated ({first})", hint=hint) from None
+    return Trace(_check_table(path, table), _read_meta(path, table.schema.metadata))
+
+
+def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
+    try:
+        data = json.loads((metadata or {})[KEY])
+        version = int(data["schema_version"])
+    except (KeyError, ValueError, TypeError):
+        raise InputError(path, "has no `replay` metadata: an Arrow file, but not a trace",
+                         hint="make one with `replay import`") from None
+    if version != SCHEMA_VERSION:
+        newer = version > SCHEMA_VERSION
+        raise InputError(path, f"has schema version {version}, this program reads {SCHEMA_VERSION}",
+                         hint="update replay" if newer else "import the recording again")
+    try:
+        physmap = data.pop("physmap")
+        data.pop("schema_version")
+        meta = Meta(**data, physmap=from_dict(physmap) if physmap else None)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(path, f"metadata: {error}") from None
+    except ReplayError as error:
+        raise InputError(path, f"metadata: {error}") from None
+    _check_meta(path, meta)
+    return meta
+
+
+def _check_meta(path: Path, meta: Meta) -> None:
+    kinds: tuple[tuple[str, Any, type], ...] = (
+        ("name", meta.name, str), ("sources", meta.sources, list), ("clock", meta.clock, dict),
+        ("provenance", meta.provenance, dict), ("accounting", meta.accounting, dict),
+        ("anomalies", meta.anomalies, dict), ("recorded_strategy", meta.recorded_strategy, str),
+        ("synthetic", meta.synthetic, bool), ("description", meta.description, str))
+    for name, value, kind in kinds:
+        if not isinstance(value, kind):
+            raise InputError(path, f"metadata: {name} is not a {kind.__name__}")
+    counts = [*meta.anomalies.values(), meta.accounting.get("lost", 0)]
+    if not all(isinstance(c, int) and c >= 0 for c in counts):
+        raise InputError(path, "metadata: a count is not a whole number")
+
+
+def _check_table(path: Path, table: pa.Table) -> pa.Table:
+    names = table.schema.names
+    wanted = [column.name for column in COLUMNS]
+    if names != wanted:
+        extra = sorted(set(names) - set(wanted))
+        missing = sorted(set(wanted) - set(names))
+        raise InputError(path, f"columns differ: unknown {extra}, missing {missing}"
+                         if extra or missing else "columns are in another order")
+    try:
+        table = table.cast(SCHEMA)
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(path, f"a column has the wrong type ({str(error).splitlines()[0]})",
+                         ) from None
+    time = table["time_ns"]
+    if time.null_count:
+        raise InputError(path, "a row has no time_ns")
+    ns = time.to_numpy()
+    if len(ns):
+        _check_time(path, ns)
+    for name in ("nr_pages", "start_pfn"):
+        top = pc.max(table[name]).as_py()
+        low = pc.min(table[name]).as_py()
+        if top is not None and (top > MAX_PAGES * 64 or low < 0):
+            raise InputError(path, f"{name} holds {low if low < 0 else top}, "
+                             f"expected 0 to {MAX_PAGES * 64}")
+    unknown = set(pc.unique(table["kind"]).to_pylist()) - set(KINDS)
+    if unknown:
+        raise InputError(path, f"unknown event kinds {sorted(map(str, unknown))}")
+    return table
+
+
+def _check_time(path: Path, ns: np.ndarray) -> None:
+    if ns.min() < 0 or ns.max() > MAX_TIME_NS:
+        row = int(np.argmax((ns < 0) | (ns > MAX_TIME_NS)))
+        raise InputError(path, f"time_ns is {ns[row]}, expected 0 to 2^53", f"row {row}")
+    back = np.diff(ns) < 0
+    if back.any():
+        row = int(np.argmax(back)) + 1
+        raise InputError(path, f"time_ns runs backwards ({ns[row - 1]} to {ns[row]})",
+                         f"row {row}", "sort the trace by time")
