@@ -64,10 +64,8 @@ def parse_format(system: str, text: str) -> EventFormat | None:
 
 
 def _symbol_fields(printing: str) -> set[str]:
-    """Fields that a `%pS` of the print format shows: they stand behind a cast to pointer."""
-    if "%p" not in printing:
-        return set()
-    return set(re.findall(r"\(void \*\)\s*(?:\([\w ]+\)\s*)?REC->(\w+)", printing))
+    """Fields that the print format shows as `name=%pS`: addresses of functions."""
+    return set(re.findall(r"\b(\w+)=%p[sS]", printing))
 
 
 def _field(match: re.Match[str], symbols: set[str]) -> Field:
