@@ -1,0 +1,60 @@
+"""Names of Xen's trace events and hypercalls, from xen/include/public/trace.h and xen.h."""
+
+from __future__ import annotations
+
+EVENT_NAMES = {
+    0x0001F001: "lost_records", 0x0001F002: "wrap_buffer", 0x0001F003: "cpu_change",
+    0x0001F004: "trace_irq",
+    0x00021002: "continue_running",
+    0x00022001: "csched_tick", 0x00041001: "dom0_dom_add", 0x00041002: "dom0_dom_rem",
+    0x00028001: "dom_add", 0x00028002: "dom_rem", 0x00028003: "sleep", 0x00028004: "wake",
+    0x00028005: "yield", 0x00028006: "block", 0x00028007: "shutdown", 0x00028008: "ctl",
+    0x00028009: "adjdom", 0x0002800A: "switch", 0x0002800B: "s_timer_fn",
+    0x0002800C: "t_timer_fn", 0x0002800D: "dom_timer_fn", 0x0002800E: "switch_infprev",
+    0x0002800F: "switch_infnext", 0x00028010: "shutdown_code", 0x00028011: "switch_infcont",
+    0x0010F001: "page_grant_map", 0x0010F002: "page_grant_unmap",
+    0x0010F003: "page_grant_transfer", 0x0010F004: "set_p2m_entry",
+    0x0010F005: "decrease_reservation", 0x0010F010: "pod_populate",
+    0x0010F011: "pod_zero_reclaim", 0x0010F012: "pod_superpage_splinter",
+    0x00201001: "pv_hypercall", 0x00201101: "pv_hypercall_64", 0x0020100D: "pv_hypercall_v2",
+    0x0020200E: "pv_hypercall_subcall", 0x00201003: "pv_trap", 0x00201103: "pv_trap_64",
+    0x00201004: "pv_page_fault", 0x00201104: "pv_page_fault_64",
+    0x00201005: "pv_forced_invalid_op", 0x00201105: "pv_forced_invalid_op_64",
+    0x00201006: "pv_emulate_privop", 0x00201106: "pv_emulate_privop_64",
+    0x00201007: "pv_emulate_4gb", 0x00201107: "pv_emulate_4gb_64",
+    0x00201008: "pv_math_state_restore", 0x00201108: "pv_math_state_restore_64",
+    0x00201009: "pv_paging_fixup", 0x00201109: "pv_paging_fixup_64",
+    0x0020100A: "pv_gdt_ldt_mapping_fault", 0x0020110A: "pv_gdt_ldt_mapping_fault_64",
+    0x0020100B: "pv_ptwr_emulation", 0x0020110B: "pv_ptwr_emulation_64",
+    0x0020100C: "pv_ptwr_emulation_pae", 0x0020110C: "pv_ptwr_emulation_pae_64",
+    0x00081001: "hvm_vmentry", 0x00081002: "hvm_vmexit", 0x00081102: "hvm_vmexit_64",
+    0x00081003: "hvm_vmexit_svm", 0x00081103: "hvm_vmexit_svm_64",
+    0x00081401: "hvm_nested_vmentry", 0x00081402: "hvm_nested_vmexit",
+    0x00081502: "hvm_nested_vmexit_64",
+    0x00082001: "hvm_pf_xen", 0x00082101: "hvm_pf_xen_64", 0x00082002: "hvm_pf_inject",
+    0x00082102: "hvm_pf_inject_64", 0x00082003: "hvm_inj_exc", 0x00082004: "hvm_inj_virq",
+    0x00082006: "hvm_io_read", 0x00082007: "hvm_io_write", 0x00082008: "hvm_cr_read",
+    0x00082108: "hvm_cr_read_64", 0x00082009: "hvm_cr_write", 0x00082109: "hvm_cr_write_64",
+    0x0008200A: "hvm_dr_read", 0x0008200B: "hvm_dr_write", 0x0008200C: "hvm_msr_read",
+    0x0008200D: "hvm_msr_write", 0x0008200E: "hvm_cpuid", 0x0008200F: "hvm_intr",
+    0x00082010: "hvm_nmi", 0x00082011: "hvm_smi", 0x00082012: "hvm_vmmcall",
+    0x00082412: "hvm_nested_vmmcall", 0x00082013: "hvm_hlt", 0x00082014: "hvm_invlpg",
+    0x00082114: "hvm_invlpg_64", 0x00082015: "hvm_mce", 0x00082016: "hvm_io_assist",
+    0x00082017: "hvm_mmio_assist", 0x00082018: "hvm_clts", 0x00082019: "hvm_lmsw",
+    0x00082020: "hvm_rdtsc", 0x00082021: "hvm_npf", 0x00082022: "hvm_realmode_emulate",
+    0x00082023: "hvm_trap", 0x00082024: "hvm_trap_debug", 0x00082025: "hvm_vlapic",
+    0x00801001: "pm_freq_change", 0x00801002: "pm_idle_entry", 0x00801003: "pm_idle_exit",
+}  # fmt: skip
+"""Event number to name, for the account of what was skipped."""
+
+HYPERCALLS = dict(enumerate((
+    "set_trap_table", "mmu_update", "set_gdt", "stack_switch", "set_callbacks", "fpu_taskswitch",
+    "sched_op_compat", "platform_op", "set_debugreg", "get_debugreg", "update_descriptor",
+    "op 11", "memory_op", "multicall", "update_va_mapping", "set_timer_op",
+    "event_channel_op_compat", "xen_version", "console_io", "physdev_op_compat",
+    "grant_table_op", "vm_assist", "update_va_mapping_otherdomain", "iret", "vcpu_op",
+    "set_segment_base", "mmuext_op", "xsm_op", "nmi_op", "sched_op", "callback_op", "xenoprof_op",
+    "event_channel_op", "physdev_op", "hvm_op", "sysctl", "domctl", "kexec_op", "tmem_op",
+    "argo_op", "xenpmu_op", "dm_op", "hypfs_op",
+)))
+"""Hypercall number to name: __HYPERVISOR_* of xen/include/public/xen.h."""
