@@ -1,0 +1,72 @@
+"""Plain numpy views of a trace's columns: nulls become a stated value, lists become flat arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+NONE = -(1 << 62)
+"""Stands for null in integer columns; no recorded quantity comes near it."""
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """A list column: row r holds values[start[r] : start[r] + length[r]]."""
+
+    start: np.ndarray
+    length: np.ndarray
+    values: np.ndarray
+
+    def row(self, r: int) -> np.ndarray:
+        """The values of row r, empty where the list is null."""
+        return self.values[self.start[r] : self.start[r] + self.length[r]]
+
+
+def ints(table: pa.Table, name: str, null: int = NONE) -> np.ndarray:
+    """An integer column as int64, `null` where it is null."""
+    column = pc.fill_null(table[name].cast(pa.int64()), null)
+    return np.ascontiguousarray(column.combine_chunks().to_numpy(zero_copy_only=False), np.int64)
+
+
+def strings(table: pa.Table, name: str) -> np.ndarray:
+    """A text column as objects, "" where it is null."""
+    column = pc.fill_null(table[name].cast(pa.string()), "")
+    return column.combine_chunks().to_numpy(zero_copy_only=False).astype(object)
+
+
+def is_kind(table: pa.Table, *kinds: str) -> np.ndarray:
+    """A boolean mask of the rows of these kinds."""
+    mask = pc.is_in(table["kind"].cast(pa.string()), value_set=pa.array(kinds, pa.string()))
+    return mask.combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+
+
+def ragged(table: pa.Table, name: str) -> Ragged:
+    """A list<int64> column as flat values; null lists and null elements become empty and -1."""
+    column = table[name].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    values = pc.fill_null(column.flatten(), -1).to_numpy(zero_copy_only=False)
+    lengths = lengths.astype(np.int64)
+    start = np.concatenate(([0], np.cumsum(lengths)))[:-1] if len(lengths) else lengths
+    return Ragged(start.astype(np.int64), lengths, values.astype(np.int64))
+
+
+def lists(rows: list[np.ndarray | None]) -> pa.Array:
+    """A list<int64> Arrow array from one array (or None for null) per row."""
+    lengths = np.array([0 if r is None else len(r) for r in rows], np.int64)
+    offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+    values = np.concatenate([r for r in rows if r is not None and len(r)] or [np.zeros(0, np.int64)])
+    mask = pa.array([r is None for r in rows], pa.bool_())
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int64()),
+                                    mask=mask)
+
+
+def replace(table: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """The table with one column exchanged, its type kept."""
+    at = table.schema.get_field_index(name)
+    field = table.schema.field(at)
+    return table.set_column(at, field, values.cast(field.type))
