@@ -121,17 +121,30 @@ def _requests(table: pa.Table) -> list[_Request]:
     return found
 
 
+def _possible(chosen: tuple[_Request, ...], left: list[_Request]) -> bool:
+    """Whether an order respects time: what was over before another was entered comes first."""
+    for k, later in enumerate(chosen):
+        if any(later.latest <= earlier.entered for earlier in chosen[:k]):
+            return False
+    return not any(f.latest <= c.entered for f in left for c in chosen)
+
+
 def _options(pending: list[_Request], at: int) -> list[tuple[_Request, ...]]:
     """Ordered choices of pending frees that came before an allocation that held the lock at `at`.
 
     Those that were over by then must be among them.
     """
-    must = {f.row for f in pending if f.latest <= at}
-    free = pending[-MAX_PENDING:] if len(pending) > MAX_PENDING else pending
-    older = tuple(f for f in pending if f not in free)
-    choices = [older + chosen for size in range(len(free), -1, -1)
-               for chosen in permutations(free, size)
-               if must <= {f.row for f in older + chosen}]
+    if all(f.latest <= at for f in pending) and _possible(tuple(pending), []) and all(
+            a.latest <= b.entered for a, b in zip(pending, pending[1:], strict=False)):
+        return [tuple(pending)]
+    free = pending[-MAX_PENDING:]
+    older = tuple(pending[:-MAX_PENDING])
+    choices = []
+    for size in range(len(free), -1, -1):
+        for chosen in permutations(free, size):
+            left = [f for f in free if f not in chosen]
+            if all(f.latest > at for f in left) and _possible(older + chosen, left):
+                choices.append(older + chosen)
     return sorted(choices, key=lambda c: [f.entered for f in c] != sorted(f.entered for f in c))
 
 

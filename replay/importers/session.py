@@ -1,0 +1,146 @@
+"""One recording as a whole: its sources, the machine they came from, and the trace they become."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+
+import replay
+from replay.anomalies import Anomalies
+from replay.errors import InputError, ReplayError
+from replay.importers.ftrace_text import read_ftrace_text
+from replay.importers.imported import Imported
+from replay.importers.merge import merge
+from replay.importers.normalise import normalise
+from replay.importers.probes import ProbeTable, load_table
+from replay.importers.sniff import FTRACE_TEXT, TRACE_DAT, XENTRACE, sniff
+from replay.importers.trace_dat import read_trace_dat
+from replay.importers.xentrace import read_xentrace
+from replay.physmap.model import Physmap
+from replay.physmap.readers import Machine, read_machine
+from replay.trace.columns import is_kind, ragged, strings
+from replay.trace.lock_order import recover
+from replay.trace.pairing import pair
+from replay.trace.store import Meta, Trace
+
+SETTINGS = {
+    "cpu_hz": "ticks per second of the trace clock",
+    "vmemmap_base": "address of the struct page of frame 0",
+    "xen_version": "Xen that wrote the xentrace records, such as 4.17.7",
+    "clock_offset_ns": "xentrace time minus ftrace time at the same instant, in ns",
+    "description": "a sentence on how the recording was made",
+    "emulated": "the emulator, where the recorded times are not those of hardware",
+}
+"""Names that `--set` takes at import, beside those of the machine's readers."""
+
+ARM64_VMEMMAP_START = 0xFFFFFDFFC0000000
+"""VMEMMAP_START of Linux 6.12 on arm64, 48-bit addresses, 4 KiB pages (asm/memory.h)."""
+
+
+def _whole(settings: dict[str, str], name: str, default: int | None) -> int | None:
+    text = settings.get(name)
+    if text is None:
+        return default
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise ReplayError(f"--set {name}={text}: expected a whole number") from None
+
+
+def _vmemmap(machine: Machine | None) -> int | None:
+    """The default for a kernel without address randomisation, from the machine's RAM start."""
+    if machine is None or machine.physmap.arch != "arm64":
+        return None
+    ram = min((c.start for c in machine.physmap.iomem if c.name == "System RAM"), default=0)
+    memstart = ram >> 30 << 30  # ARM64_MEMSTART_ALIGN is 1 GiB
+    return ARM64_VMEMMAP_START - memstart // machine.physmap.page_bytes * 64
+
+
+def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | None,
+          table: ProbeTable) -> tuple[Imported, str, dict[str, str]]:
+    facts: dict[str, Any] = machine.provenance if machine else {}
+    hz = _whole(settings, "cpu_hz", facts.get("cpu_hz"))
+    kind = sniff(path)
+    if kind == XENTRACE:
+        if hz is None:
+            raise InputError(path, "xentrace does not say the frequency of its clock",
+                             hint="pass --machine DIR or --set cpu_hz=HZ")
+        version = settings.get("xen_version") or facts.get("xen_version") or None
+        return read_xentrace(path, hz=hz, xen_version=version, arch=facts.get("arch", ""),
+                             source=index), kind, {}
+    decoded = read_trace_dat(path) if kind == TRACE_DAT else read_ftrace_text(path)
+    base = _whole(settings, "vmemmap_base", _vmemmap(machine))
+    imported = normalise(decoded, hz=hz, vmemmap_base=base, table=table, source=index)
+    return imported, kind, {k: v for k, v in (("kernel", decoded.kernel), ("arch", decoded.arch))
+                            if v}
+
+
+def _recorded_strategy(trace: Any, machine: Physmap | None) -> str:
+    """Which of the strategies the recorded kernel used, by its own calls."""
+    reserved = is_kind(trace, "decrease", "increase").any()
+    labels = set(strings(trace, "label")[is_kind(trace, "alloc")])
+    if "xen_alloc_ballooned_pages" in labels or (
+            reserved and "xen_alloc_unpopulated_pages" not in labels):
+        return "balloon"
+    if not is_kind(trace, "alloc").any():
+        return ""
+    return "hypervisor" if machine and machine.arch == "arm64" and machine.regions else "pool"
+
+
+def _source(path: Path, kind: str, imported: Imported) -> dict[str, Any]:
+    return {"file": path.name, "format": kind, "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "clock": imported.clock, "hz": imported.hz,
+            "records": int(imported.accounting["records"])}
+
+
+def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
+    anomalies = Anomalies()
+    skipped: Counter[str] = Counter()
+    for part in parts:
+        anomalies.counts.update(part.anomalies.counts)
+        skipped.update(part.accounting["skipped"])
+    totals = {name: sum(int(p.accounting[name]) for p in parts)
+              for name in ("records", "imported", "lost")}
+    return {**totals, "skipped": dict(sorted(skipped.items()))}, anomalies
+
+
+def _check_frames(trace: Any, machine: Physmap | None, anomalies: Anomalies) -> None:
+    if machine is None:
+        return
+    frames = ragged(trace, "frames").values
+    top = max(machine.iomem_end, machine.pluggable[1]) // machine.page_bytes
+    anomalies.count("frames_outside_physmap", int(((frames < -1) | (frames >= top)).sum()))
+
+
+def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
+                     settings: dict[str, str], probes: Path | None) -> Trace:
+    """Read all sources of one recording, merge, order and pair them into a trace."""
+    machine = read_machine(machine_dir, settings) if machine_dir else None
+    table = load_table(probes)
+    parts, metas, seen = [], [], {}
+    for index, path in enumerate(sources):
+        part, kind, facts = _read(path, index, settings, machine, table)
+        parts.append(part)
+        metas.append(_source(path, kind, part))
+        seen.update(facts)
+    accounting, anomalies = _account(parts)
+    offset = _whole(settings, "clock_offset_ns", None)
+    merged = parts[0] if len(parts) == 1 else merge(parts, offset_ns=offset)
+    rows = pair(recover(merged.table, anomalies), anomalies)
+    physmap = machine.physmap if machine else None
+    _check_frames(rows, physmap, anomalies)
+    provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
+                             if not isinstance(v, dict | list)}}
+    if "emulated" in settings:
+        provenance["emulated"] = settings["emulated"]
+    return Trace(rows, Meta(
+        name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
+        clock={"name": merged.clock, "hz": merged.hz, "t0_raw": merged.t0_raw},
+        provenance=provenance, recorded_strategy=_recorded_strategy(rows, physmap),
+        accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
+        options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
+        physmap=physmap))

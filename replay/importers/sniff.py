@@ -1,0 +1,51 @@
+"""Which wire format a file is in, by its first bytes; gzip and zstd are looked through."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+
+from replay.errors import InputError
+
+TRACE_DAT, FTRACE_TEXT, XENTRACE = "trace.dat", "ftrace text", "xentrace"
+HEAD_BYTES = 4096
+TRACE_DAT_MAGIC = b"\x17\x08\x44tracing"
+CPU_CHANGE = (b"\x03\xf0\x01\x20", b"\x20\x01\xf0\x03")
+HINT = "expected trace-cmd's trace.dat, ftrace text, or xentrace binary (also as .gz)"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if head.startswith(b"\x1f\x8b"):
+            with gzip.open(path) as file:
+                return file.read(HEAD_BYTES)
+        if head.startswith(b"\x28\xb5\x2f\xfd"):
+            with pa.input_stream(str(path), compression="zstd") as stream:
+                return bytes(stream.read(HEAD_BYTES))
+    except IsADirectoryError:
+        raise InputError(path, "is a directory", hint=HINT) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+        raise InputError(path, f"damaged compression ({error})", hint=HINT) from None
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror or error})", hint=HINT) from None
+    return head
+
+
+def sniff(path: Path) -> str:
+    """TRACE_DAT, FTRACE_TEXT or XENTRACE; InputError for anything else."""
+    head = _head(path)
+    if not head:
+        raise InputError(path, "is empty", hint=HINT)
+    if head.startswith(TRACE_DAT_MAGIC):
+        return TRACE_DAT
+    if head.startswith(CPU_CHANGE):
+        return XENTRACE
+    if b"\x00" in head or head.startswith((b"\x89PNG", b"ARROW1")):
+        raise InputError(path, f"begins with {head[:8]!r}, no format this program reads",
+                         "offset 0", HINT)
+    return FTRACE_TEXT

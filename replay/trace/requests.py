@@ -1,0 +1,76 @@
+"""From a trace's rows to the request stream that every strategy replays, the same for all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from replay.engine import Workload, checked
+from replay.errors import ReplayError
+from replay.loop import ALLOC, FREE, TARGET, Requests
+from replay.trace.columns import NONE, ints, is_kind, ragged
+from replay.trace.store import Trace
+
+MAX_SLOTS = 1 << 32
+
+
+def _release_failed(pid: np.ndarray, time: np.ndarray, errno: np.ndarray, alloc: np.ndarray,
+                    free: np.ndarray) -> list[tuple[int, int]]:
+    """(time, row) of a free for each allocation that failed in the recording.
+
+    Another strategy may serve it; its caller then gives the pages back when the recording shows
+    the task's last free, or at once where there is none (a task that got nothing frees nothing).
+    """
+    last: dict[int, int] = {}
+    for r in np.flatnonzero(free).tolist():
+        last[int(pid[r])] = int(time[r])
+    return [(max(int(time[r]), last.get(int(pid[r]), 0)), r)
+            for r in np.flatnonzero(alloc & (errno < 0)).tolist()]
+
+
+def to_workload(trace: Trace) -> Workload:
+    """The requests in the order of arrival, checked for the compiled loop.
+
+    Pages that were live before the recording began appear only in frees, as slot -1, and are
+    skipped by every strategy alike.
+    """
+    table = trace.table
+    alloc, free = is_kind(table, "alloc"), is_kind(table, "free")
+    target = is_kind(table, "target")
+    time, nr = ints(table, "time_ns"), ints(table, "nr_pages", 0)
+    goal, errno, pid = ints(table, "target_pages"), ints(table, "errno", 0), ints(table, "pid")
+    slots = ragged(table, "slots")
+    if (nr[alloc | free] < 1).any() or int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
+        raise ReplayError(f"trace {trace.meta.name!r}: a request of no pages, or more than 2^32 "
+                          "pages allocated in all")
+    if (slots.length[free] != nr[free]).any():
+        raise ReplayError(f"trace {trace.meta.name!r}: a free without the slots of its pages; "
+                          "import the recording again")
+    base = np.cumsum(np.where(alloc, nr, 0)) - np.where(alloc, nr, 0)
+    rows = np.flatnonzero(alloc | free | (target & (goal != NONE)))
+    extra = _release_failed(pid, time, errno, alloc, free)
+    times = np.concatenate([time[rows], np.array([t for t, _ in extra], np.int64)])
+    events = np.concatenate([rows, np.array([r for _, r in extra], np.int64)])
+    added = np.arange(len(events)) >= len(rows)
+    order = np.argsort(times, kind="stable")
+    times, events, added = times[order], events[order], added[order]
+    return _assemble(times, events, added, (alloc, free, nr, goal, base), slots)
+
+
+def _assemble(times, events, added, columns, slots) -> Workload:  # type: ignore[no-untyped-def]
+    alloc, free, nr, goal, base = columns
+    is_alloc = alloc[events] & ~added
+    is_free = free[events] | added
+    kind = np.where(is_alloc, ALLOC, np.where(is_free, FREE, TARGET)).astype(np.int64)
+    pages = np.where(kind == TARGET, goal[events], nr[events]).astype(np.int64)
+    lists = [np.arange(base[r], base[r] + nr[r]) if extra else slots.row(r)
+             for r, extra in zip(events[is_free].tolist(), added[is_free].tolist(), strict=True)]
+    flat = np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
+    offsets = np.cumsum(np.where(is_free, pages, 0)) - np.where(is_free, pages, 0)
+    first = np.where(is_alloc, base[events], np.where(is_free, offsets, 0)).astype(np.int64)
+    known = np.zeros(len(events), np.int64)
+    known[is_free] = [int((s >= 0).sum()) for s in lists]
+    live = np.cumsum(np.where(is_alloc, pages, 0) - known)
+    nr_slots = int(pages[is_alloc].sum())
+    requests = Requests(*(np.ascontiguousarray(c, np.int64)
+                          for c in (times, kind, pages, first, flat)))
+    return checked(Workload(requests, nr_slots, int(live.max(initial=0)), events))
