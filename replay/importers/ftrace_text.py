@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from replay.errors import InputError
 from replay.importers.probes import Decoded, Loss
@@ -21,8 +21,8 @@ from replay.importers.text_streams import Event, StreamBuilder
 
 MAX_LINE: Final = 1 << 20
 _CONTEXT: Final = (
-    r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] +(?:(?P<flags>[^\s\d]\S{3,7}|"
-    r"\d\S*[^\s\d:.]\S*) +)?(?P<seconds>\d{1,18})(?:\.(?P<fraction>\d{1,9}))?: +"
+    r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] +(?:[^\s\d]\S{3,9} +)?"
+    r"(?P<seconds>\d{1,18})(?:\.(?P<fraction>\d{1,9}))?: +"
     r"(?P<event>[A-Za-z_][\w.]*): ?")
 _ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT)
 _JOINED: Final = re.compile(_CONTEXT)
@@ -44,18 +44,18 @@ def read_ftrace_text(path: Path) -> Decoded:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The file's lines without their ends, gunzipped if need be, each of bounded length."""
+    """The file's lines gunzipped if need be, each of bounded length."""
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
-            stream: IO[bytes] = gzip.open(raw) if packed else raw  # type: ignore[assignment]
+            stream = gzip.GzipFile(fileobj=raw) if packed else raw
             number = 0
             while line := stream.readline(MAX_LINE):
                 number += 1
                 if len(line) == MAX_LINE:
                     raise InputError(path, f"longer than {MAX_LINE} bytes", f"line {number}")
-                yield line.rstrip(b"\r\n")
+                yield line
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(path, f"the gzip stream is damaged or cut ({error})") from None
     except OSError as error:
@@ -79,7 +79,10 @@ class _Reader:
             if b"\0" in raw:
                 raise InputError(self.path, "binary data where ftrace text was expected",
                                  f"line {self.line}")
-            self._read_line(raw.decode("utf-8", "backslashreplace"))
+            whole = raw.endswith(b"\n")
+            if not whole:
+                self.decoded.anomalies.count("file_truncated")
+            self._read_line(raw.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), whole)
         decoded = self.decoded
         if not decoded.records and not (self.header and not decoded.anomalies.counts):
             raise InputError(self.path, "no ftrace event found", hint=(
@@ -91,7 +94,7 @@ class _Reader:
         decoded.anomalies.count("records_lost", decoded.records_lost)
         return decoded
 
-    def _read_line(self, line: str) -> None:
+    def _read_line(self, line: str, whole: bool) -> None:
         match = _ANCHOR.match(line)
         if not match:
             self._read_notice(line)
@@ -109,7 +112,7 @@ class _Reader:
             self.decoded.anomalies.count("joined_lines_recovered")
             comm = rest[cut:joined.start()].lstrip(" ")
             rest, match = rest[joined.end():], joined
-        self._add(match, comm, rest, cut_short=False)
+        self._add(match, comm, rest, cut_short=not whole)
 
     def _read_notice(self, line: str) -> None:
         entries = _ENTRIES.match(line)
@@ -119,7 +122,7 @@ class _Reader:
             kept, written = int(entries[1]), int(entries[2])
             self.decoded.records_lost += max(0, written - kept)
         elif lost:
-            count = int(lost[1 + 1] or lost[3])
+            count = int(lost[2] or lost[3])
             self.decoded.records_lost += count
             self.pending_losses[int(lost[1])] = (count, self.line)
         elif line.startswith("# tracer: function_graph"):

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,9 @@ import pyarrow.compute as pc
 
 from replay.anomalies import Anomalies
 from replay.errors import ReplayError
+from replay.importers.alloc_handlers import Handler
 from replay.importers.calls import Joiner, Row, View
-from replay.importers.handlers import HANDLERS, Handler
+from replay.importers.handlers import HANDLERS
 from replay.importers.imported import Imported
 from replay.importers.probes import Decoded, Ints, Probe, ProbeStream, ProbeTable
 from replay.schema import SCHEMA, Flag
@@ -63,7 +65,7 @@ def normalise(
     skipped += joiner.skipped
     events = sum(len(stream) for stream in decoded.streams) + decoded.undecoded.total()
     anomalies.count("events_skipped", skipped.total())
-    accounting = {"read": events, "imported": events - skipped.total(),
+    accounting = {"records": events, "imported": events - skipped.total(),
                   "skipped": dict(sorted(skipped.items())), "lost": decoded.records_lost}
     rows.sort(key=lambda row: (row["time"], row["source_offset"]))
     ticks = np.array([row["time"] for row in rows], dtype=np.int64)
@@ -163,11 +165,14 @@ def _phases(decoded: Decoded) -> list[Row]:
 
 def _mark_losses(rows: list[Row], decoded: Decoded) -> None:
     """A row per loss; the first row of that CPU behind it is flagged."""
-    by_time = sorted(rows, key=lambda r: (r["time"], r["source_offset"]))
+    by_cpu: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda r: (r["time"], r["source_offset"])):
+        by_cpu.setdefault(row["cpu"], []).append(row)
     for loss in decoded.losses:
-        after = next((r for r in by_time if r["cpu"] == loss.cpu and r["time"] >= loss.time), None)
-        if after is not None:
-            after["flags"] |= Flag.AFTER_LOSS
+        there = by_cpu.get(loss.cpu, [])
+        after = bisect_left(there, loss.time, key=lambda r: int(r["time"]))
+        if after < len(there):
+            there[after]["flags"] |= Flag.AFTER_LOSS
         rows.append({"kind": "lost", "time": loss.time, "cpu": loss.cpu, "value": loss.count,
                      "flags": 0, "source_offset": loss.source_offset})
 
@@ -178,7 +183,8 @@ def to_ns(raw: Ints, t0_raw: int, hz: int | None) -> Ints:
     if hz is None:
         return elapsed
     seconds, rest = np.divmod(elapsed, hz)
-    return seconds * NS_PER_S + rest * NS_PER_S // hz
+    scaled: Ints = seconds * NS_PER_S + rest * NS_PER_S // hz
+    return scaled
 
 
 def _column(rows: list[Row], name: str, type_: pa.DataType) -> pa.Array:

@@ -181,7 +181,7 @@ def _merge(
                                      {**roles[role], **own})
             for place in PLACES:
                 for event in entry.get(place, []):
-                    hints[str(event)] = (function, place)  # type: ignore[assignment]
+                    hints[str(event)] = (function, place)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(path, f"not a probe table: {type(error).__name__} {error}",
                          hint="see importers/probes.toml for the form") from None

@@ -66,8 +66,7 @@ def _step(words, at, stop):  # type: ignore[no-untyped-def]
         if _half(words, at) >> 5 == 0:
             return kind, at + 1, 0, stop
         rest = (_half(words, at + 1) + 3) >> 2
-        if rest < 1:
-            rest = 1
+        rest = max(rest, 1)
         return kind, at + 1, 0, at + 1 + rest
     return kind, at + 1, 0, at + 2
 
@@ -156,10 +155,10 @@ def scan_pages(data: bytes | bytearray, page_bytes: int, long_bytes: int) -> Rec
     # the shortest record takes three halves: its header and 8 bytes
     events = np.empty((6, len(data) // 12 + 1), dtype=np.int64)
     found = int(_scan(words, page_bytes // 4, 2 + long_bytes // 4, events, pages))
-    columns = [events[row, :found].copy() for row in range(6)]
+    time, number, pid, at, length, page = (events[row, :found].copy() for row in range(6))
     bad = pages[:, _PAGE_BAD_AT]
-    return Records(*columns, lost=pages[:, _PAGE_LOST].copy(),
-                   first=pages[:, _PAGE_FIRST_EVENT].copy(), bad_at=bad[bad >= 0] * 4)
+    return Records(time, number, pid, at, length, page, pages[:, _PAGE_LOST].copy(),
+                   pages[:, _PAGE_FIRST_EVENT].copy(), bad[bad >= 0] * 4)
 
 
 def gather(data: bytes | bytearray, at: Ints, size: int, signed: bool) -> Ints:

@@ -11,7 +11,7 @@ from replay.errors import InputError
 from replay.importers.event_format import EventFormat, Field, Symbols, parse_format
 from replay.importers.probes import Decoded, Elements, Ints, Loss, ProbeStream
 from replay.importers.ring_buffer import LOST_UNKNOWN, Records, gather, gather_array, scan_pages
-from replay.importers.trace_dat_file import Container, Reader, read_container
+from replay.importers.trace_dat_file import Container, read_container
 
 TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
@@ -58,7 +58,7 @@ def _describe(decoded: Decoded, container: Container) -> None:
         multiplier, shift, offset = container.tsc2nsec
         decoded.metadata["tsc2nsec"] = {"mult": multiplier, "shift": shift, "offset": offset}
         if multiplier and shift < 64 and decoded.unit == "ticks":
-            decoded.hz = round((10**9 << shift) / multiplier)
+            decoded.hz = ((10**9 << shift) + multiplier // 2) // multiplier
     decoded.metadata["version"] = container.version
     decoded.metadata["compressor"] = container.compressor
     decoded.metadata["buffers"] = container.instances
@@ -115,7 +115,6 @@ class _Builder:
             if form is None:
                 self.decoded.undecoded[f"event id {number} without a format"] += len(rows)
                 continue
-            self._check_length(form, rows)
             self._add(form, rows)
 
     def _formats(self, wanted: set[int]) -> dict[int, EventFormat]:
@@ -145,6 +144,7 @@ class _Builder:
         if probe is None or probe.size not in (4, 8):
             self.decoded.streams.append(self._stream(form, rows, "", 0, False, False))
             return
+        self._check_length(form, rows)
         addresses = self._number(probe, rows)
         for address in np.unique(addresses):
             name, offset = self.symbols.find(int(address))

@@ -110,7 +110,7 @@ class Reader:
         try:
             if self.container.compressor == "zstd":
                 codec = pa.Codec("zstd")
-                plain = codec.decompress(packed, decompressed_size=size, asbytes=True)
+                plain: bytes = codec.decompress(packed, decompressed_size=size, asbytes=True)
             elif self.container.compressor == "zlib":
                 plain = zlib.decompressobj().decompress(packed, size + 1)
             else:
