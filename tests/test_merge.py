@@ -12,7 +12,7 @@ from test_xentrace import GRANT_MAP, record, window
 
 from replay.errors import ReplayError
 from replay.importers.imported import Imported
-from replay.importers.merge import merge
+from replay.importers.merge import merge, same_counter
 from replay.importers.xentrace import read_xentrace
 from replay.schema import SCHEMA
 
@@ -79,6 +79,15 @@ def test_two_clocks_are_refused_until_their_offset_is_stated(tmp_path: Path) -> 
         merge(mono, counter, same_clock=False)
     table = merge(mono, counter, same_clock=False, clock_offset_ns=4 * 10**9 + 90)
     assert seen(table) == [(0, 0, 0), (90, 1, 12), (100, 0, 1), (106, 1, 28)]
+
+
+def test_a_pvh_dom0_reads_a_tsc_with_an_offset(tmp_path: Path) -> None:
+    assert same_counter("x86-tsc", "pv")
+    assert not same_counter("x86-tsc", "pvh")
+    assert not same_counter("mono", "arm")
+    table = merge(ftrace([0], 2 * HZ, HZ), xen(tmp_path, 5 * HZ), same_clock=False,
+                  clock_offset_ns=-3 * 10**9 + 7)
+    assert seen(table) == [(0, 0, 0), (7, 1, 12)]
 
 
 def test_an_empty_stream_changes_nothing(tmp_path: Path) -> None:

@@ -129,7 +129,8 @@ def test_hypercalls_have_a_number_and_a_name(tmp_path: Path) -> None:
     got = read(tmp_path, window(
         0, record(0x20100D, 20 | 1 << 20 | 1 << 24, 0, 8, tsc=1), record(0x20200E, 1, tsc=2),
         record(0x201001, 0xC0001000, 12, tsc=3),
-        record(0x201101, *wide(0xFFFF800000000000), 32, tsc=4), record(0x82012, 999), record(0x20100D, 20, tsc=6)))
+        record(0x201101, *wide(0xFFFF800000000000), 32, tsc=4), record(0x82012, 999),
+        record(0x20100D, 20, tsc=6)))
     assert rows(got, "kind", "value", "label") == [
         ("hypercall", 20, "grant_table_op"), ("hypercall", 1, "multicall mmu_update"),
         ("hypercall", 12, "memory_op"), ("hypercall", 32, "event_channel_op"),

@@ -42,12 +42,21 @@ HOW_TO_STATE = (
     "that both streams show, such as the first grant mapping")
 
 
+def same_counter(ftrace_clock: str, mode: str) -> bool:
+    """Whether ftrace's clock and Xen's time stamps are one counter with one zero.
+
+    Only a PV dom0 reads the host's TSC. A PVH or HVM dom0 reads the TSC plus an offset that Xen
+    set for it (4.42 s in the recorded PVH machine), an arm64 one counts from its own boot.
+    """
+    return ftrace_clock == "x86-tsc" and mode == "pv"
+
+
 def merge(reference: Timed, other: Imported, *, same_clock: bool,
           clock_offset_ns: int | None = None) -> pa.Table:
     """Rows of both, by (time_ns, source, source_offset); time 0 is the earlier stream's first.
 
-    same_clock: both read one counter (ftrace's x86-tsc and Xen's TSC), so that raw values compare
-    as they are. Otherwise clock_offset_ns is how far `other`'s clock, in nanoseconds from its own
+    same_clock: both read one counter with one zero (see same_counter), so that raw values compare
+    as they are. Otherwise, or where it is stated nevertheless, clock_offset_ns is how far `other`'s clock, in nanoseconds from its own
     zero, must be moved to show `reference`'s.
     """
     if reference.table.num_rows and other.table.num_rows:
@@ -70,7 +79,7 @@ def merge(reference: Timed, other: Imported, *, same_clock: bool,
 def _on_reference(reference: Timed, other: Imported, same_clock: bool,
                   clock_offset_ns: int | None) -> np.ndarray:
     assert other.ticks is not None
-    if same_clock:
+    if same_clock and clock_offset_ns is None:
         if reference.hz != other.hz:
             raise ReplayError(f"one counter was given two frequencies, {reference.hz} and "
                               f"{other.hz} Hz; state it once: --set cpu_hz=...")
