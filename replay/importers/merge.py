@@ -56,8 +56,8 @@ def merge(reference: Timed, other: Imported, *, same_clock: bool,
     """Rows of both, by (time_ns, source, source_offset); time 0 is the earlier stream's first.
 
     same_clock: both read one counter with one zero (see same_counter), so that raw values compare
-    as they are. Otherwise, or where it is stated nevertheless, clock_offset_ns is how far `other`'s clock, in nanoseconds from its own
-    zero, must be moved to show `reference`'s.
+    as they are. Otherwise, or where it is stated nevertheless, clock_offset_ns is how far
+    `other`'s clock, in nanoseconds from its own zero, must be moved to show `reference`'s.
     """
     if reference.table.num_rows and other.table.num_rows:
         if other.ticks is None or len(other.ticks) != other.table.num_rows:
