@@ -51,6 +51,7 @@ def alloc_entry(joiner: Joiner, view: View) -> Handler:
         top = state.calls[-1] if state.calls else None
         if top and top.function == outer_function(view.function) and not top.nested:
             joiner.anomalies.count("nested_calls")
+            top.row["label"] = view.function
             state.calls.append(OpenCall(top.row, view.function, view.event, nested=True))
             return
         if top and top.function == view.function and top.event != view.event and (
@@ -62,6 +63,7 @@ def alloc_entry(joiner: Joiner, view: View) -> Handler:
         row = joiner.new_row(view, index, "alloc")
         row["nr_pages"] = view.pages(index)
         row["caller"] = known_caller(view.text("caller", index))
+        row["label"] = view.function
         pointer = view.number("pointer", index)
         if pointer is not None:
             row["value"] = pointer
@@ -241,7 +243,7 @@ def section(joiner: Joiner, view: View) -> Handler:
     def handle(index: int) -> None:
         state = joiner.state(view.pid[index])
         name = view.text("name", index)
-        start, last = view.number("start", index), view.number("last", index)
+        start, last = view.number("start", index), view.number("end", index)
         pfn, pages = view.number("start_pfn", index), view.pages(index)
         if start is not None and last is not None:
             pfn, pages = start >> PAGE_SHIFT, (last + 1 - start) >> PAGE_SHIFT

@@ -163,6 +163,8 @@ class Joiner:
             return
         wanted = row.get("nr_pages")
         whole = int(elements.whole[index])
+        if not whole:
+            return
         frames = elements.values[index, :whole if wanted is None else min(whole, max(0, wanted))]
         self.set_frames(row, frames.tolist())
 

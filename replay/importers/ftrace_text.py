@@ -22,7 +22,7 @@ from replay.importers.text_streams import Event, StreamBuilder
 MAX_LINE: Final = 1 << 20
 _CONTEXT: Final = (
     r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] +(?:[^\s\d]\S{3,9} +)?"
-    r"(?P<seconds>\d{1,18})(?:\.(?P<fraction>\d{1,9}))?: +"
+    r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?: +"
     r"(?P<event>[A-Za-z_][\w.]*): ?")
 _ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT)
 _JOINED: Final = re.compile(_CONTEXT)
@@ -35,6 +35,8 @@ _ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(
 _NOTICE: Final = re.compile(
     r"#|\s*$| => |##### CPU \d+ buffer started ####|version = \d|cpus=\d+$|CPU \d+ is empty$")
 _COMM_WIDTH: Final = 16
+_TOO_BIG: Final = "[LINE TOO BIG]"
+"""What trace_seq puts behind a line that outgrew it."""
 MARKER_EVENTS: Final = ("tracing_mark_write", "print", "0")
 
 
@@ -101,6 +103,9 @@ class _Reader:
             return
         rest = line[match.end():]
         comm = match["comm"]
+        text, too_big, behind = rest.partition(_TOO_BIG)
+        if too_big and not behind:
+            rest, whole = text, False
         while _MAYBE_JOINED.search(rest) and rest.startswith("("):
             joined = _JOINED.search(rest)
             if not joined:
@@ -142,8 +147,7 @@ class _Reader:
         found = Event(event, time, cpu, int(match["pid"]), comm, self.line)
         self.decoded.records += 1
         if event in MARKER_EVENTS:
-            text = rest.removeprefix("tracing_mark_write: ") if event == "print" else rest
-            self.builder.add_marker(found, text.strip())
+            self.builder.add_marker(found, rest.strip().removeprefix("tracing_mark_write: "))
             return
         place, tail = self._place(rest)
         self.builder.add(found, place, tail, cut_short)

@@ -35,6 +35,7 @@ def free_entry(joiner: Joiner, view: View) -> Handler:
         if before and before.row["nr_pages"] == pages:
             if before.function == outer_function(view.function):
                 joiner.anomalies.count("nested_calls")
+                before.row["label"] = view.function
                 state.free = OpenCall(before.row, view.function, view.event, nested=True)
                 state.free_events = {view.event}
                 return
@@ -46,6 +47,7 @@ def free_entry(joiner: Joiner, view: View) -> Handler:
         row = joiner.new_row(view, index, "free")
         row["nr_pages"] = pages
         row["caller"] = known_caller(view.text("caller", index))
+        row["label"] = view.function
         if pointer is not None:
             row["value"] = pointer
         fill(view, index, row, (("list_count", "list_count"),))
@@ -101,7 +103,7 @@ def hypercall_entry(kind: str) -> Callable[[Joiner, View], Handler]:
             if gfns is not None:
                 kept: Row = {"nr_pages": row["nr_pages"]}
                 joiner.keep_frames(kept, gfns, index)
-                row[column] = kept["frames"]
+                row[column] = kept.get("frames", [])
                 if len(row[column]) < (row["nr_pages"] or 0) and column == "mfns":
                     row["flags"] |= Flag.ARRAY_TRUNCATED
                     joiner.anomalies.count("arrays_truncated")
@@ -144,7 +146,7 @@ def mapping(kind: str) -> Callable[[Joiner, View], Handler]:
             if pointer is not None:
                 row["value"] = pointer
             joiner.keep_frames(row, frames, index)
-            if mfns is not None:
+            if mfns is not None and mfns.whole[index]:
                 count = min(int(mfns.whole[index]), max(0, row["nr_pages"] or 0))
                 row["mfns"] = mfns.values[index, :count].tolist()
 

@@ -1,6 +1,7 @@
 """Probe streams to the one table of a trace: rows with exactly the columns of schema.SCHEMA.
 
-`slots`, `lock_rank` and the recovered lock order are left to trace/pairing.py.
+`slots`, `lock_rank` and the recovered lock order are left to the trace folder. The label of an
+alloc or free is the function that served it: the fallback, where the outer one fell back.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from replay.units import NS_PER_S
 
 X86_VMEMMAP_BASE: Final = 0xFFFFEA0000000000
 """arch/x86/include/asm/pgtable_64_types.h, __VMEMMAP_BASE_L4; moves with KASLR."""
+_X86_VMEMMAP_TOP: Final = (X86_VMEMMAP_BASE >> 40) - (1 << 24)
 MAX_HZ: Final = 9_000_000_000
 """Beyond it the remainder of a division, times 10^9, would leave 64 bits."""
 _PV_ONLY: Final = ("xen_alloc_p2m_entry", "xen_remap_pfn")
@@ -116,17 +118,22 @@ def _base(decoded: Decoded, matched: list[Matched], given: int | None) -> int:
         return given
     if decoded.arch == "x86_64":
         return X86_VMEMMAP_BASE
+    seen = False
     for stream, probe, place in matched:
         view = View(stream, probe, place, X86_VMEMMAP_BASE)
         for meaning in _PAGE_MEANINGS:
-            found = view.pfns(meaning)
-            if found is None or not len(stream) or not found.whole.any():
+            found = view.elements(meaning)
+            if found is None:
                 continue
-            if decoded.arch == "" and (found.values[:, 0] >= 0).all():
+            first = found.values[found.whole > 0][:, :1]
+            seen |= bool(len(first))
+            # ftrace text names no architecture; this range is that of x86 without KASLR
+            if not decoded.arch and ((first >> 40) == _X86_VMEMMAP_TOP).any():
                 return X86_VMEMMAP_BASE
-            raise ReplayError(
-                f"{decoded.path}: frames are recorded as struct page addresses; say where the "
-                "array of struct page begins (vmemmap base)")
+    if seen:
+        raise ReplayError(
+            f"{decoded.path}: frames are recorded as struct page addresses; say where the "
+            "array of struct page begins (vmemmap_base)")
     return X86_VMEMMAP_BASE
 
 
