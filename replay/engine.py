@@ -151,7 +151,8 @@ def _check_slots(workload: Workload, first_bad: Any) -> None:
     first_bad(bad, "frees a page that was freed before")
 
 
-def _room(workload: Workload) -> Out:
+def room(workload: Workload) -> Out:
+    """The zeroed arrays that the loop fills."""
     n = len(workload)
     q = workload.requests
     free_pages = q.pages[q.kind == FREE]
@@ -179,7 +180,7 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     """
     values = strategy.values(given)
     setup = strategy.init(machine, workload.peak_pages, values)
-    out = _room(workload)
+    out = room(workload)
     m = setup.state
     end = strategy.run(m, workload.requests, out, profile.vector(setup.page_work))
     if m[R_FAULT]:

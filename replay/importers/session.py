@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 
 import replay
 from replay.anomalies import Anomalies
@@ -21,7 +23,7 @@ from replay.importers.trace_dat import read_trace_dat
 from replay.importers.xentrace import read_xentrace
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
-from replay.trace.columns import is_kind, ragged, strings
+from replay.trace.columns import NONE, ints, is_kind, ragged
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
 from replay.trace.store import Meta, Trace
@@ -78,15 +80,19 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
                             if v}
 
 
-def _recorded_strategy(trace: Any, machine: Physmap | None) -> str:
-    """Which of the strategies the recorded kernel used, by its own calls."""
-    reserved = is_kind(trace, "decrease", "increase").any()
-    labels = set(strings(trace, "label")[is_kind(trace, "alloc")])
-    if "xen_alloc_ballooned_pages" in labels or (
-            reserved and "xen_alloc_unpopulated_pages" not in labels):
-        return "balloon"
-    if not is_kind(trace, "alloc").any():
+def _recorded_strategy(rows: pa.Table, machine: Physmap | None) -> str:
+    """Which of the strategies the recorded kernel used, by what its calls show.
+
+    Calls of the pool carry the length of its list; where they fall through to the balloon driver
+    they carry balloon_stats as well, or nothing but that driver's calls is there.
+    """
+    alloc = is_kind(rows, "alloc")
+    if not alloc.any():
         return ""
+    listed = ints(rows, "list_count")[alloc] != NONE
+    stats = ints(rows, "current_pages")[alloc] != NONE
+    if not (listed & ~stats).any():
+        return "balloon"
     return "hypervisor" if machine and machine.arch == "arm64" and machine.regions else "pool"
 
 
@@ -108,10 +114,10 @@ def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
     return {**totals, "skipped": dict(sorted(skipped.items()))}, anomalies
 
 
-def _check_frames(trace: Any, machine: Physmap | None, anomalies: Anomalies) -> None:
+def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies) -> None:
     if machine is None:
         return
-    frames = ragged(trace, "frames").values
+    frames = ragged(rows, "frames").values
     top = max(machine.iomem_end, machine.pluggable[1]) // machine.page_bytes
     anomalies.count("frames_outside_physmap", int(((frames < -1) | (frames >= top)).sum()))
 

@@ -28,7 +28,7 @@ class Ragged:
 def ints(table: pa.Table, name: str, null: int = NONE) -> np.ndarray:
     """An integer column as int64, `null` where it is null."""
     column = pc.fill_null(table[name].cast(pa.int64()), null)
-    return np.ascontiguousarray(column.combine_chunks().to_numpy(zero_copy_only=False), np.int64)
+    return np.array(column.combine_chunks().to_numpy(zero_copy_only=False), np.int64)
 
 
 def strings(table: pa.Table, name: str) -> np.ndarray:

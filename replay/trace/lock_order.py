@@ -8,8 +8,9 @@ a search over the few places it can have, step by step, with backtracking.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from replay.trace.columns import NONE, ints, is_kind, ragged, replace, strings
 
 MAX_STEPS = 4_000_000
 """Bounds the search on a recording that contradicts the stack."""
-MAX_PENDING = 4
+MAX_ORDERS = 2000
 NEVER = 1 << 62
 
 
@@ -33,6 +34,8 @@ class _Request:
     """Frees: the task's next event, by which the free was over. Allocs: a time in the lock."""
     frames: tuple[int, ...]
     nr: int
+    listed: int
+    """Length of the list as read at entry, before the lock; NONE if not recorded."""
     sections: tuple[tuple[int, int], ...] = ()
 
 
@@ -91,6 +94,7 @@ def _requests(table: pa.Table) -> list[_Request]:
     time, lock = ints(table, "time_ns"), ints(table, "lock_ns")
     pid, nr, value = ints(table, "pid"), ints(table, "nr_pages", 0), ints(table, "value")
     errno, start = ints(table, "errno", 0), ints(table, "start_pfn")
+    listed = ints(table, "list_count")
     frames = ragged(table, "frames")
     alloc, free = is_kind(table, "alloc"), is_kind(table, "free")
     label = strings(table, "label")
@@ -113,39 +117,61 @@ def _requests(table: pa.Table) -> list[_Request]:
                           if p == pid[r] and time[r] <= t <= max(held, int(latest[r])))
             sections = [s for s in sections if (s[2], s[3]) not in added]
             found.append(_Request(r, True, int(time[r]), held, got,
-                                  count if errno[r] >= 0 else 0, added))
+                                  count if errno[r] >= 0 else 0, int(listed[r]), added))
         else:
             found.append(_Request(
                 r, False, int(lock[r]) if lock[r] != NONE else int(time[r]), int(latest[r]),
-                _free_frames(r, count, recorded, int(value[r]), by_array), count))
+                _free_frames(r, count, recorded, int(value[r]), by_array), count,
+                int(listed[r])))
     return found
 
 
-def _possible(chosen: tuple[_Request, ...], left: list[_Request]) -> bool:
-    """Whether an order respects time: what was over before another was entered comes first."""
-    for k, later in enumerate(chosen):
-        if any(later.latest <= earlier.entered for earlier in chosen[:k]):
-            return False
-    return not any(f.latest <= c.entered for f in left for c in chosen)
+def _extensions(left: list[_Request], chosen: tuple[_Request, ...],
+                at: int) -> Iterator[tuple[_Request, ...]]:
+    """All orders of `left` in which what was over before another was entered comes first.
 
-
-def _options(pending: list[_Request], at: int) -> list[tuple[_Request, ...]]:
-    """Ordered choices of pending frees that came before an allocation that held the lock at `at`.
-
-    Those that were over by then must be among them.
+    Those not over by `at` may also be left out: they come later.
     """
-    if all(f.latest <= at for f in pending) and _possible(tuple(pending), []) and all(
-            a.latest <= b.entered for a, b in zip(pending, pending[1:], strict=False)):
-        return [tuple(pending)]
-    free = pending[-MAX_PENDING:]
-    older = tuple(pending[:-MAX_PENDING])
-    choices = []
-    for size in range(len(free), -1, -1):
-        for chosen in permutations(free, size):
-            left = [f for f in free if f not in chosen]
-            if all(f.latest > at for f in left) and _possible(older + chosen, left):
-                choices.append(older + chosen)
-    return sorted(choices, key=lambda c: [f.entered for f in c] != sorted(f.entered for f in c))
+    if all(f.latest > at for f in left):
+        yield chosen
+    for k, f in enumerate(left):
+        if not any(g.latest <= f.entered for g in left):
+            yield from _extensions(left[:k] + left[k + 1 :], (*chosen, f), at)
+
+
+def _misread(order: tuple[_Request, ...], count: int, since: int) -> int:
+    """How many frees of an order read a list length, at entry, that cannot have been there.
+
+    The read comes before the lock is taken: it saw the length after some earlier free, none that
+    was over by then missing. count: length before the order; since: when that length began.
+    """
+    lengths = [count]
+    for f in order:
+        lengths.append(lengths[-1] + f.nr)
+    wrong = 0
+    for k, f in enumerate(order):
+        if f.listed == NONE or f.entered < since:
+            continue
+        low = max((j + 1 for j in range(k) if order[j].latest <= f.entered), default=0)
+        wrong += f.listed not in lengths[low : k + 1]
+    return wrong
+
+
+def _options(pending: list[_Request], at: int, count: int,
+             since: int) -> list[tuple[_Request, ...]]:
+    """Orders of pending frees that came before an allocation that held the lock at `at`.
+
+    Those that were over by then must be among them. The likeliest first: those that fit the list
+    lengths that were read, then those in the order of entry.
+    """
+    if not pending:
+        return [()]
+    found = list(islice(_extensions(pending, (), at), MAX_ORDERS))
+    if len(found) == 1:
+        return found
+    place = {f.row: k for k, f in enumerate(pending)}
+    return sorted(found, key=lambda c: (_misread(c, count, since), -len(c),
+                                        [place[f.row] for f in c]))
 
 
 def _apply(stack: _Stack, before: tuple[_Request, ...], call: _Request) -> bool:
@@ -166,9 +192,18 @@ class _Choice:
 
     undo: int
     order: int
+    count: int
     pending: list[_Request]
     next_free: int
     left: list[tuple[_Request, ...]]
+
+
+def _first_length(allocs: list[_Request], frees: list[_Request]) -> int:
+    """Length of the list before the first request, from what the first allocation read."""
+    first = allocs[0] if allocs else None
+    if first is None or first.listed == NONE:
+        return 0
+    return first.listed - sum(f.nr for f in frees if f.latest <= first.entered)
 
 
 def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Request], bool]:
@@ -176,6 +211,7 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
     stack, order, choices = _Stack(), [], []
     pending: list[_Request] = []
     next_free = steps = k = 0
+    count = _first_length(allocs, frees)
     left: list[tuple[_Request, ...]] | None = None
     while k < len(allocs):
         steps += 1
@@ -184,11 +220,14 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
             while next_free < len(frees) and frees[next_free].entered < call.latest:
                 pending.append(frees[next_free])
                 next_free += 1
-            left = _options(pending, call.latest)
+            since = allocs[k - 1].latest if k else -1
+            left = _options(pending, call.latest, count, since)
         undo, length = len(stack.log), len(order)
         for n, option in enumerate(left):
             if _apply(stack, option, call):
-                choices.append(_Choice(undo, length, list(pending), next_free, left[n + 1 :]))
+                choices.append(
+                    _Choice(undo, length, count, list(pending), next_free, left[n + 1 :]))
+                count += sum(f.nr for f in option) + sum(n for _, n in call.sections) - call.nr
                 order.extend((*option, call))
                 rows = {f.row for f in option}
                 pending = [f for f in pending if f.row not in rows]
@@ -204,6 +243,7 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
             stack.undo_to(back.undo)
             del order[back.order :]
             pending, next_free, left = back.pending, back.next_free, back.left
+            count = back.count
             continue
         k += 1
         left = None

@@ -1,0 +1,85 @@
+"""What a verification counts, and how recorded frames are held against modelled ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+PLACEHOLDER = 1 << 50
+"""Frames from here on stand for ones the recording has not shown yet."""
+MAX_DIFFERENCES = 20
+
+
+@dataclass
+class Verification:
+    """Counters of one verification; `counts` holds (checked, equal) by what was compared."""
+
+    strategy: str
+    frames_learned: int = 0
+    counts: dict[str, list[int]] = field(default_factory=dict)
+    differences: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def compare(self, what: str, time_ns: int, position: int, recorded: Any, model: Any) -> bool:
+        """Count one comparison, and keep the first differences."""
+        pair = self.counts.setdefault(what, [0, 0])
+        pair[0] += 1
+        if recorded == model:
+            pair[1] += 1
+            return True
+        if len(self.differences) < MAX_DIFFERENCES:
+            self.differences.append({"what": what, "time_ns": int(time_ns), "event": int(position),
+                                     "recorded": recorded, "model": model})
+        return False
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing that was compared differs."""
+        return all(checked == same for checked, same in self.counts.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form: X_checked and X_equal for each X, and what was learned."""
+        data: dict[str, Any] = {"strategy": self.strategy, "frames_learned": self.frames_learned}
+        for what in sorted({*self.counts, "frames", "sections"}):
+            checked, same = self.counts.get(what, [0, 0])
+            data[f"{what}_checked"], data[f"{what}_equal"] = checked, same
+        return {**data, "equal": self.equal, "differences": self.differences, "notes": self.notes}
+
+
+class Frames:
+    """Learns what each placeholder stands for, and checks every frame that is known.
+
+    A recording that starts in mid-life does not show the initial free list, nor which pages
+    alloc_page() picks: the first sight of such a frame is learned, every later one checked.
+    """
+
+    def __init__(self, result: Verification) -> None:
+        self.result = result
+        self.real: dict[int, int] = {}
+        self.stands_for: dict[int, int] = {}
+
+    def known(self, model: int) -> int:
+        """The real frame behind a modelled one; -1 while it is not learned."""
+        return model if model < PLACEHOLDER else self.real.get(model, -1)
+
+    def forget(self, model: int) -> None:
+        """The frame left the strategy's hands; its number may come back under another name."""
+        frame = self.real.pop(model, None)
+        if frame is not None:
+            self.stands_for.pop(frame, None)
+
+    def check(self, time_ns: int, event: int, recorded: np.ndarray, model: np.ndarray) -> None:
+        """Hold recorded frames against the modelled ones, in order."""
+        compare = self.result.compare
+        for ours, theirs in zip(model.tolist(), recorded.tolist(), strict=False):
+            if theirs < 0:
+                continue
+            frame = self.known(ours)
+            if frame < 0 and ours >= PLACEHOLDER and theirs not in self.stands_for:
+                self.real[ours] = theirs
+                self.stands_for[theirs] = ours
+                self.result.frames_learned += 1
+                continue
+            compare("frames", time_ns, event, int(theirs), int(frame))
