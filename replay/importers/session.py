@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from replay.anomalies import Anomalies
 from replay.errors import InputError, ReplayError
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.imported import Imported
-from replay.importers.merge import merge
+from replay.importers.merge import merge, same_counter
 from replay.importers.normalise import normalise
 from replay.importers.probes import ProbeTable, load_table
 from replay.importers.sniff import FTRACE_TEXT, TRACE_DAT, XENTRACE, sniff
@@ -32,7 +33,8 @@ SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",
     "vmemmap_base": "address of the struct page of frame 0",
     "xen_version": "Xen that wrote the xentrace records, such as 4.17.7",
-    "clock_offset_ns": "xentrace time minus ftrace time at the same instant, in ns",
+    "trace_clock": "ftrace's clock, which its text form does not name, such as x86-tsc",
+    "clock_offset_ns": "added to a time of the Xen trace it gives ftrace's time of that moment",
     "description": "a sentence on how the recording was made",
     "emulated": "the emulator, where the recorded times are not those of hardware",
 }
@@ -75,6 +77,7 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
                              source=index), kind, {}
     decoded = read_trace_dat(path) if kind == TRACE_DAT else read_ftrace_text(path)
     base = _whole(settings, "vmemmap_base", _vmemmap(machine))
+    decoded.clock = settings.get("trace_clock", decoded.clock)
     imported = normalise(decoded, hz=hz, vmemmap_base=base, table=table, source=index)
     return imported, kind, {k: v for k, v in (("kernel", decoded.kernel), ("arch", decoded.arch))
                             if v}
@@ -122,6 +125,22 @@ def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies)
     anomalies.count("frames_outside_physmap", int(((frames < -1) | (frames >= top)).sum()))
 
 
+def _merged(parts: list[Imported], metas: list[dict[str, Any]], settings: dict[str, str],
+            machine: Machine | None) -> pa.Table:
+    """All sources on the first one's clock; only Xen traces can follow."""
+    if len(parts) > 1 and any(meta["format"] != XENTRACE for meta in metas[1:]):
+        raise ReplayError("several sources of one recording: give one ftrace file first, "
+                          "then the xentrace files")
+    rows = parts[0].table
+    mode = machine.physmap.mode if machine else ""
+    offset = _whole(settings, "clock_offset_ns", None)
+    for other in parts[1:]:
+        reference = replace(parts[0], table=rows)
+        rows = merge(reference, other, same_clock=same_counter(parts[0].clock, mode),
+                     clock_offset_ns=offset)
+    return rows
+
+
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
                      settings: dict[str, str], probes: Path | None) -> Trace:
     """Read all sources of one recording, merge, order and pair them into a trace."""
@@ -134,9 +153,7 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
         metas.append(_source(path, kind, part))
         seen.update(facts)
     accounting, anomalies = _account(parts)
-    offset = _whole(settings, "clock_offset_ns", None)
-    merged = parts[0] if len(parts) == 1 else merge(parts, offset_ns=offset)
-    rows = pair(recover(merged.table, anomalies), anomalies)
+    rows = pair(recover(_merged(parts, metas, settings, machine), anomalies), anomalies)
     physmap = machine.physmap if machine else None
     _check_frames(rows, physmap, anomalies)
     provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
@@ -145,7 +162,7 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
         provenance["emulated"] = settings["emulated"]
     return Trace(rows, Meta(
         name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
-        clock={"name": merged.clock, "hz": merged.hz, "t0_raw": merged.t0_raw},
+        clock={"name": parts[0].clock, "hz": parts[0].hz, "t0_raw": parts[0].t0_raw},
         provenance=provenance, recorded_strategy=_recorded_strategy(rows, physmap),
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
