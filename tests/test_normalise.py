@@ -304,6 +304,13 @@ def test_ticks_become_nanoseconds_in_integers(tmp_path: Path) -> None:
         int(t) // 1000 * 10**9 // 62_500_000 for t in ticks]
 
 
+def test_absurd_frequency_is_refused(tmp_path: Path) -> None:
+    events = [line(t, "h", "reserve_additional_memory") for t in (1, 1 << 40)]
+    for hz in (1, 10**10, -5):
+        with pytest.raises(ReplayError, match="per second"):
+            run(tmp_path, *events, hz=hz)
+
+
 def test_time_begins_at_the_first_event_of_any_kind(tmp_path: Path) -> None:
     result = run(tmp_path, line(5, "g", "gntdev_alloc_map", "count=1"),
                  line(9, "h", "reserve_additional_memory"))
@@ -349,6 +356,15 @@ def test_a_users_wrong_table_is_explained(tmp_path: Path, text: str, says: str) 
 def test_page_addresses_outside_the_kernels_half_are_no_frames() -> None:
     addresses = np.array([0, 64, -1, 0x7FFF_FFFF_FFFF_FFC0], dtype=np.int64)
     assert page_to_pfn(addresses, 0xFFFFEA0000000000).tolist() == [-1, -1, -1, -1]
+
+
+def test_events_without_the_arguments_they_should_have(tmp_path: Path) -> None:
+    result = run(tmp_path, line(1, "a", ALLOC, "nr=-1 page_list={}"),
+                 line(2, "p", "xen_alloc_p2m_entry"), line(3, "x", FREE, "p={"),
+                 line(4, "r", f"f<-{ALLOC}"), line(5, "d", "xenmem_reservation_decrease"))
+    assert rows(result, "kind", "nr_pages", "frames", "errno") == [
+        ("alloc", None, None, None), ("free", None, None, None), ("decrease", None, None, None)]
+    assert result.accounting["skipped"] == {"xen_alloc_p2m_entry without a frame": 1}
 
 
 # --- the recordings -------------------------------------------------------------------------

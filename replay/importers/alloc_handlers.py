@@ -211,15 +211,15 @@ def put_ends(joiner: Joiner, row: Row, first: int | None, last: int | None) -> N
 
 def p2m_entry(joiner: Joiner, view: View) -> Handler:
     """xen_alloc_p2m_entry: on PV one per returned page, and a few per refill."""
-    pfns = view.numbers("pfn") or []
-
     def handle(index: int) -> None:
         state = joiner.state(view.pid[index])
-        if not state.calls:
-            joiner.skipped["xen_alloc_p2m_entry outside an allocation"] += 1
+        pfn = view.number("pfn", index)
+        if not state.calls or pfn is None:
+            where = "outside an allocation" if pfn is not None else "without a frame"
+            joiner.skipped[f"{view.function} {where}"] += 1
             return
         call = state.calls[-1]
-        call.frames.append(pfns[index])
+        call.frames.append(pfn)
         if len(call.frames) == call.refill_mark + 1:
             call.row.setdefault("lock", view.time[index])
 

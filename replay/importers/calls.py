@@ -76,7 +76,7 @@ class View:
             if part is None and name in self.stream.numbers:
                 values = self.stream.numbers[name]
                 part = Elements(values[:, None], (values != MISSING).astype(np.int64))
-            if part is None:
+            if part is None or not part.values.shape[1]:
                 continue
             tables.append(part.values)
             # behind an array that was cut nothing is in its place
@@ -128,6 +128,8 @@ class TaskState:
     free: OpenCall | None = None
     free_events: set[str] = field(default_factory=set)
     hypercalls: dict[str, list[Row]] = field(default_factory=dict)
+    batch_began: int | None = None
+    """When decrease_reservation() was entered; it holds the balloon's lock from there on."""
     sections: dict[tuple[int, int], set[str]] = field(default_factory=dict)
 
 
@@ -210,8 +212,10 @@ class Joiner:
 
 
 def known_caller(name: str | None) -> str | None:
-    """A caller's name as in its source, None for the return trampolines that hide it."""
-    return None if name is None or name in _UNKNOWN_CALLERS else bare(name)
+    """A caller's name as in its source, None for an address and for return trampolines."""
+    if name is None or name in _UNKNOWN_CALLERS or name.startswith("0x"):
+        return None
+    return bare(name)
 
 
 def is_refill_caller(name: str | None) -> bool:

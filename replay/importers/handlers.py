@@ -107,11 +107,23 @@ def hypercall_entry(kind: str) -> Callable[[Joiner, View], Handler]:
                 if len(row[column]) < (row["nr_pages"] or 0) and column == "mfns":
                     row["flags"] |= Flag.ARRAY_TRUNCATED
                     joiner.anomalies.count("arrays_truncated")
-            joiner.state(view.pid[index]).hypercalls.setdefault(kind, []).append(row)
+            state = joiner.state(view.pid[index])
+            if kind == "decrease" and state.batch_began is not None:
+                row["lock"], state.batch_began = state.batch_began, None
+            state.hypercalls.setdefault(kind, []).append(row)
 
         return handle
 
     return make
+
+
+def batch_entry(joiner: Joiner, view: View) -> Handler:
+    """Entry of decrease_reservation(): the pages are allocated between it and the hypercall."""
+
+    def handle(index: int) -> None:
+        joiner.state(view.pid[index]).batch_began = view.time[index]
+
+    return handle
 
 
 def hypercall_return(kind: str) -> Callable[[Joiner, View], Handler]:
@@ -185,6 +197,7 @@ HANDLERS: Final[dict[tuple[str, str], Callable[[Joiner, View], Handler]]] = {
     ("section", "entry"): section,
     ("decrease", "entry"): hypercall_entry("decrease"),
     ("decrease", "return"): hypercall_return("decrease"),
+    ("decrease_batch", "entry"): batch_entry,
     ("increase", "entry"): hypercall_entry("increase"),
     ("increase", "return"): hypercall_return("increase"),
     ("grant_map", "entry"): mapping("grant_map"),

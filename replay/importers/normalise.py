@@ -29,6 +29,7 @@ X86_VMEMMAP_BASE: Final = 0xFFFFEA0000000000
 _X86_VMEMMAP_TOP: Final = (X86_VMEMMAP_BASE >> 40) - (1 << 24)
 MAX_HZ: Final = 9_000_000_000
 """Beyond it the remainder of a division, times 10^9, would leave 64 bits."""
+MAX_SECONDS: Final = 1 << 32
 _PV_ONLY: Final = ("xen_alloc_p2m_entry", "xen_remap_pfn")
 _PAGE_MEANINGS: Final = ("frames", "page", "first", "last")
 
@@ -63,6 +64,10 @@ def normalise(
         pv=any(name in functions for name in _PV_ONLY))
     rows = _run(joiner, matched, base, skipped) + _phases(decoded)
     t0_raw = min((int(s.time.min()) for s in decoded.streams if len(s)), default=0)
+    last = max((int(s.time.max()) for s in decoded.streams if len(s)), default=0)
+    if rate is not None and (last - t0_raw) // rate > MAX_SECONDS:
+        raise ReplayError(f"{decoded.path}: at {rate} ticks per second the recording would last "
+                          f"{(last - t0_raw) // rate} seconds")
     _mark_losses(rows, decoded)
     skipped += joiner.skipped
     events = sum(len(stream) for stream in decoded.streams) + decoded.undecoded.total()
