@@ -16,9 +16,19 @@ from replay.importers.alloc_handlers import (
     refill,
     section,
 )
-from replay.importers.calls import Joiner, OpenCall, Row, View, known_caller, outer_function
+from replay.importers.calls import (
+    Joiner,
+    OpenCall,
+    Row,
+    TaskState,
+    View,
+    known_caller,
+    outer_function,
+)
 from replay.schema import Flag
 
+_UNDOING: Final = "xen_alloc_ballooned_pages"
+_UNDONE: Final = "xen_free_ballooned_pages"
 
 def free_entry(joiner: Joiner, view: View) -> Handler:
     """Entry of a free: a new row, unless another probe or an outer call reported it."""
@@ -26,8 +36,8 @@ def free_entry(joiner: Joiner, view: View) -> Handler:
 
     def handle(index: int) -> None:
         state = joiner.state(view.pid[index])
-        if state.calls and state.calls[-1].function == _undone_by(view.function):
-            # the allocation gives back what it had when it failed half-way
+        caller = known_caller(view.text("caller", index))
+        if _undoes(view.function, caller, state):
             joiner.anomalies.count("nested_calls")
             return
         pages, pointer = view.pages(index), view.number("pointer", index)
@@ -46,7 +56,7 @@ def free_entry(joiner: Joiner, view: View) -> Handler:
                 return
         row = joiner.new_row(view, index, "free")
         row["nr_pages"] = pages
-        row["caller"] = known_caller(view.text("caller", index))
+        row["caller"] = caller
         row["label"] = view.function
         if pointer is not None:
             row["value"] = pointer
@@ -66,8 +76,10 @@ def free_entry(joiner: Joiner, view: View) -> Handler:
     return handle
 
 
-def _undone_by(function: str) -> str:
-    return function.replace("_free_", "_alloc_")
+def _undoes(function: str, caller: str | None, state: TaskState) -> bool:
+    """Whether xen_alloc_ballooned_pages, failing half-way, gives back what it had."""
+    inside = state.calls and state.calls[-1].function == _UNDOING
+    return bool(function == _UNDONE and inside and caller in (None, _UNDOING))
 
 
 def free_inside(joiner: Joiner, view: View) -> Handler:

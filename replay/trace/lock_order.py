@@ -89,6 +89,16 @@ def _free_frames(row: int, nr: int, recorded: np.ndarray, array: int,
     return frames + (-1,) * (nr - len(frames))
 
 
+def next_of_task(time: np.ndarray, pid: np.ndarray) -> np.ndarray:
+    """Per row, the time of the same task's next row, by which the row's call was over."""
+    following: dict[int, int] = {}
+    latest = np.full(len(time), NEVER, np.int64)
+    for r in range(len(time) - 1, -1, -1):
+        latest[r] = following.get(int(pid[r]), NEVER)
+        following[int(pid[r])] = int(time[r])
+    return latest
+
+
 def _requests(table: pa.Table) -> list[_Request]:
     """Requests by the time that is known of them, with their sections and upper bounds."""
     time, lock = ints(table, "time_ns"), ints(table, "lock_ns")
@@ -100,11 +110,7 @@ def _requests(table: pa.Table) -> list[_Request]:
     label = strings(table, "label")
     sections = [(int(time[r]), int(pid[r]), int(start[r]), int(nr[r]))
                 for r in np.flatnonzero(is_kind(table, "section")) if label[r] == "Xen scratch"]
-    following: dict[int, int] = {}
-    latest = np.full(len(time), NEVER, np.int64)
-    for r in range(len(time) - 1, -1, -1):
-        latest[r] = following.get(int(pid[r]), NEVER)
-        following[int(pid[r])] = int(time[r])
+    latest = next_of_task(time, pid)
     by_array: dict[int, tuple[int, ...]] = {}
     found = []
     for r in np.flatnonzero(alloc | free).tolist():

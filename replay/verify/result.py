@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 
 PLACEHOLDER = 1 << 50
 """Frames from here on stand for ones the recording has not shown yet."""
+ANONYMOUS = PLACEHOLDER * 2
+"""And from here on for freed pages whose identity the recording does not tell at all."""
 MAX_DIFFERENCES = 20
 
 
@@ -59,6 +62,23 @@ class Frames:
         self.result = result
         self.real: dict[int, int] = {}
         self.stands_for: dict[int, int] = {}
+        self.unnamed = 0
+        """Freed pages that the recording did not name and that have not turned up since."""
+        self.is_listed: Callable[[int], bool] = lambda placeholder: True
+
+    def _may_be(self, ours: int, theirs: int) -> bool:
+        """Whether an unlearned frame can be this one: nobody else is, or it was freed unnamed.
+
+        Then whoever was thought to hold it is the one that gave it back.
+        """
+        holder = self.stands_for.get(theirs)
+        if holder is None:
+            return True
+        if self.unnamed <= 0 or self.is_listed(holder):
+            return False
+        self.unnamed -= 1
+        self.real.pop(holder, None)
+        return True
 
     def known(self, model: int) -> int:
         """The real frame behind a modelled one; -1 while it is not learned."""
@@ -77,7 +97,7 @@ class Frames:
             if theirs < 0:
                 continue
             frame = self.known(ours)
-            if frame < 0 and ours >= PLACEHOLDER and theirs not in self.stands_for:
+            if frame < 0 and ours >= PLACEHOLDER and self._may_be(ours, theirs):
                 self.real[ours] = theirs
                 self.stands_for[theirs] = ours
                 self.result.frames_learned += 1

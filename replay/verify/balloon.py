@@ -1,0 +1,337 @@
+"""Verify the balloon driver: statistics, hypercalls and frames at each step, in lock order.
+
+The pages that alloc_page() picks are the buddy allocator's affair: the recorded ones are fed. The
+balloon thread is stepped when the recording shows it at work; how many pages it moves, which, and
+what it leaves behind is then the model's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from replay.allocators import balloon
+from replay.allocators.state import (
+    NEVER,
+    R_AVAILABLE,
+    R_COUNT,
+    R_CURRENT,
+    R_LIST,
+    R_NOW,
+    R_PAGE_BYTES,
+    R_RAM,
+    R_RAM_CAPACITY,
+    R_RAM_COUNT,
+    R_SECTION_COUNT,
+    R_SECTIONS,
+    R_TARGET,
+    R_UNPOPULATED,
+    R_WAKE_AT,
+    W_EXTENT_DECREASE,
+    W_EXTENT_POPULATE,
+    WORK,
+    W,
+)
+from replay.physmap.model import Physmap
+from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
+from replay.trace.lock_order import next_of_task
+from replay.trace.store import Trace
+from replay.verify.result import ANONYMOUS, PLACEHOLDER, Frames, Verification
+
+THREAD = "xen-balloon"
+PLENTY = 1 << 40
+"""si_mem_available() of the moment is not recorded: never short, unless the call failed."""
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The trace's columns that the comparison reads."""
+
+    time: np.ndarray
+    nr: np.ndarray
+    errno: np.ndarray
+    pid: np.ndarray
+    value: np.ndarray
+    start: np.ndarray
+    target: np.ndarray
+    stats: dict[str, np.ndarray]
+    frames: Ragged
+    slots: Ragged
+    kind: np.ndarray
+    base: np.ndarray
+
+
+STATS = {"list_count": R_COUNT, "current_pages": R_CURRENT, "target_pages": R_TARGET,
+         "target_unpopulated": R_UNPOPULATED}
+
+
+def _columns(table: Any) -> _Columns:
+    alloc = is_kind(table, "alloc")
+    nr = ints(table, "nr_pages", 0)
+    pages = np.where(alloc, nr, 0)
+    names = (*STATS, "list_count_after")
+    return _Columns(
+        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "pid"),
+        ints(table, "value"), ints(table, "start_pfn"), ints(table, "target_pages"),
+        {name: ints(table, name) for name in names}, ragged(table, "frames"),
+        ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages)
+
+
+def _steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:
+    """(time, rank, what, row) in the order in which balloon_mutex was held.
+
+    Requests go by their lock time or rank; thread passes and targets by their own time. A free
+    that was entered while a pass was under way got the lock after it.
+    """
+    table = trace.table
+    time, lock, rank = (ints(table, n) for n in ("time_ns", "lock_ns", "lock_rank"))
+    latency = ints(table, "latency_ns", 0)
+    kind, task, label = (strings(table, n) for n in ("kind", "task", "label"))
+    thread = task == THREAD
+    passes = [(int(lock[r] if lock[r] != NONE else time[r]), -1, kind[r], r)
+              for r in np.flatnonzero(thread & is_kind(table, "increase", "decrease"))]
+    checks = np.flatnonzero(thread & is_kind(table, "hotplug_check"))
+    added = np.flatnonzero(is_kind(table, "section") & (label == "System RAM"))
+    passes += [(int(time[r]), -1, "hotplug", r) for r in (checks if len(checks) else added)]
+    targets = [(int(time[r]), -1, "target", r) for r in np.flatnonzero(is_kind(table, "target"))]
+    if pool:
+        return sorted([*passes, *targets])
+    busy = sorted((t, int(time[r]) + int(latency[r])) for t, _, _, r in passes)
+    starts = np.array([b[0] for b in busy], np.int64)
+    requests = []
+    for r in np.flatnonzero(is_kind(table, "alloc", "free")).tolist():
+        at = int(lock[r]) if lock[r] != NONE else int(time[r])
+        k = int(np.searchsorted(starts, at, side="right")) - 1
+        if lock[r] == NONE and k >= 0 and at < busy[k][1]:
+            at = busy[k][1]
+        requests.append((at, int(rank[r]), kind[r], r))
+    return sorted([*passes, *targets, *requests])
+
+
+class _Stepper:
+    """The model's state, stepped along the recording."""
+
+    def __init__(self, trace: Trace, machine: Physmap, result: Verification) -> None:
+        self.c = _columns(trace.table)
+        self.result = result
+        self.pv = machine.mode == "pv"
+        moved = self.c.kind == "decrease"
+        supply = int(self.c.nr[moved].sum()) + 4096
+        defaults = {name: option.default for name, option in balloon.OPTIONS.items()}
+        total = int(self.c.nr[self.c.kind == "alloc"].sum())
+        self.m = balloon.balloon_state(machine, total + supply, defaults)
+        self.out = np.full(max(1, total), -1, np.int64)
+        m = self.m
+        # alloc_page() hands out a new placeholder each time; freed RAM does not come back by name.
+        m[m[R_RAM] : m[R_RAM] + supply] = PLACEHOLDER + np.arange(supply)
+        m[R_RAM_COUNT], m[R_RAM_CAPACITY] = supply, 0
+        m[R_AVAILABLE] = PLENTY
+        self.frames = Frames(result)
+        self.frames.is_listed = self.is_listed
+        self.scratch = np.zeros(int(self.c.nr.max(initial=1)) + 1, np.int64)
+
+    def work(self) -> np.ndarray:
+        """The primitives since the last look."""
+        done = self.m[W : W + len(WORK)].copy()
+        self.m[W : W + len(WORK)] = 0
+        return done
+
+    def is_listed(self, frame: int) -> bool:
+        """Whether a frame is on the free list now."""
+        m = self.m
+        return bool((m[m[R_LIST] : m[R_LIST] + m[R_COUNT]] == frame).any())
+
+    def last_freed(self, r: int) -> int:
+        """The last page of a free, which goes to the list's head; -1 where it is not known."""
+        slots = self.c.slots.row(r)
+        if len(slots) and slots[-1] >= 0:
+            return self.frames.known(int(self.out[slots[-1]]))
+        frames = self.c.frames.row(r)
+        return int(frames[-1]) if len(frames) == self.c.nr[r] else -1
+
+    def head(self, count: int) -> np.ndarray:
+        """The first `count` frames of the list, head first."""
+        top = int(self.m[R_LIST] + self.m[R_COUNT])
+        return self.m[max(int(self.m[R_LIST]), top - count) : top][::-1].copy()
+
+    def compare_stats(self, r: int) -> None:
+        """balloon_stats as the recorded kernel read them in the lock, before the call."""
+        for name, register in STATS.items():
+            recorded = int(self.c.stats[name][r])
+            if recorded != NONE:
+                self.result.compare("stats", self.c.time[r], r, {name: recorded},
+                                    {name: int(self.m[register])})
+
+    def alloc(self, at: int, r: int) -> None:
+        """xen_alloc_ballooned_pages()."""
+        m, c = self.m, self.c
+        self.compare_stats(r)
+        nr, base = int(c.nr[r]), int(c.base[r])
+        m[R_NOW] = at
+        m[R_AVAILABLE] = PLENTY if c.errno[r] >= 0 else 0
+        error = int(balloon.alloc(m, at, nr, self.out, base))
+        m[R_AVAILABLE] = PLENTY
+        self.result.compare("errnos", c.time[r], r, int(c.errno[r]), error)
+        after = int(c.stats["list_count_after"][r])
+        if after != NONE and error == 0:
+            self.result.compare("stats", c.time[r], r, {"list_count_after": after},
+                                {"list_count_after": int(m[R_COUNT])})
+        if error == 0:
+            got = self.out[base : base + nr]
+            recorded = c.frames.row(r)[:nr]
+            self.frames.check(int(c.time[r]), r, recorded, got)
+            if len(recorded) < nr and c.value[r] != NONE and not self.pv:
+                self.frames.check(int(c.time[r]), r, c.value[r : r + 1], got[-1:])
+
+    def free(self, at: int, r: int) -> None:
+        """xen_free_ballooned_pages(): the model's own frames of the slots; unknown ones by name."""
+        m, c = self.m, self.c
+        slots, recorded = c.slots.row(r), c.frames.row(r)
+        pages = np.where(slots >= 0, self.out[np.maximum(slots, 0)], -1)
+        for k in np.flatnonzero(pages < 0).tolist():
+            known = int(recorded[k]) if k < len(recorded) else -1
+            self.frames.unnamed += known < 0
+            pages[k] = self.frames.stands_for.get(known, ANONYMOUS + r * 65536 + k)
+        m[R_NOW] = at
+        self.scratch[: len(pages)] = pages
+        balloon.free(m, at, len(pages), self.scratch, 0)
+
+    def thread(self, at: int, r: int, what: str) -> None:
+        """One pass of the balloon thread, at the time the recording shows it at work."""
+        m, c = self.m, self.c
+        offered = self.head(512)
+        m[R_NOW] = at
+        before = int(m[R_COUNT])
+        self.work()
+        balloon.wake(m, at)
+        m[R_WAKE_AT] = NEVER
+        done = self.work()
+        moved = {"increase": int(done[W_EXTENT_POPULATE - W]),
+                 "decrease": int(done[W_EXTENT_DECREASE - W])}
+        if what == "hotplug":
+            self.result.compare("thread_passes", c.time[r], r, {"increase": 0, "decrease": 0},
+                                moved)
+            return
+        same = self.result.compare("thread_passes", c.time[r], r, {what: int(c.nr[r])},
+                                   {what: moved[what]})
+        if same and what == "increase":
+            self.frames.check(int(c.time[r]), r, c.frames.row(r), offered)
+            for frame in offered[: moved[what]].tolist():
+                self.frames.forget(frame)
+        elif same and not self.pv:
+            held = m[m[R_LIST] + before : m[R_LIST] + m[R_COUNT]]
+            self.frames.check(int(c.time[r]), r, c.frames.row(r), held)
+
+
+def _nested_hypercalls(stepper: _Stepper, alloc_row: int, rows: list[int]) -> None:
+    """The decrease hypercalls of one allocation: as many, of the same sizes, as the model made."""
+    c = stepper.c
+    done = stepper.work()
+    recorded = {"hypercalls": len(rows), "pages": int(sum(c.nr[r] for r in rows))}
+    model = {"hypercalls": int(done[WORK.index("hypercall")]),
+             "pages": int(done[W_EXTENT_DECREASE - W])}
+    stepper.result.compare("hypercalls", c.time[alloc_row], alloc_row, recorded, model)
+
+
+def _hypercalls_by_alloc(trace: Trace) -> dict[int, list[int]]:
+    """Decrease rows that belong to an allocation: same task, within the call."""
+    table = trace.table
+    time, pid = ints(table, "time_ns"), ints(table, "pid")
+    task = strings(table, "task")
+    events = np.flatnonzero(is_kind(table, "alloc", "decrease"))
+    kind = strings(table, "kind")
+    current: dict[int, int] = {}
+    found: dict[int, list[int]] = {}
+    for r in events[np.argsort(time[events], kind="stable")].tolist():
+        if kind[r] == "alloc":
+            current[int(pid[r])] = r
+            found[r] = []
+        elif task[r] != THREAD and int(pid[r]) in current:
+            found[current[int(pid[r])]].append(r)
+    return found
+
+
+def _comes_later(stepper: _Stepper, free: int, step: tuple[int, int, str, int],
+                 latest: int) -> bool:
+    """Whether a free of unknown lock time got the lock only after the thread's next pass.
+
+    What the pass moved tells: how many pages, and which one was at the head of the list.
+    """
+    at, _, what, r = step
+    if what not in ("increase", "hotplug") or latest <= at:
+        return False
+    c, m = stepper.c, stepper.m
+    listed, nr = int(m[R_COUNT]), int(c.nr[free])
+    credit = int(m[R_TARGET] - m[R_CURRENT])
+    batch = 512 * int(m[R_PAGE_BYTES]) // 4096
+    if what == "hotplug":
+        return listed == 0
+    moved = int(c.nr[r])
+    with_it, without = min(credit, batch, listed + nr), min(credit, batch, listed)
+    if with_it != without:
+        return moved == without
+    head, last = c.frames.row(r)[:1], stepper.last_freed(free)
+    return len(head) > 0 and last >= 0 and int(head[0]) != last
+
+
+def _reordered(stepper: _Stepper, steps: list[tuple[int, int, str, int]],
+               latest: np.ndarray, unknown: np.ndarray) -> Iterator[tuple[int, int, str, int]]:
+    """The steps, frees moved behind a thread pass where what it moved shows that they were."""
+    waiting = list(reversed(steps))
+    moved = 0
+    while waiting:
+        step = waiting.pop()
+        if (step[2] == "free" and unknown[step[3]] and waiting
+                and _comes_later(stepper, step[3], waiting[-1], int(latest[step[3]]))):
+            first = waiting.pop()
+            waiting.append(step)
+            moved += 1
+            yield first
+            continue
+        yield step
+    if moved:
+        stepper.result.notes.append(
+            f"{moved} frees were placed behind a pass of the balloon thread, as what it moved shows")
+
+
+def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verification:
+    """Step the balloon model along the recording.
+
+    pool: the recorded allocator is the pool, so only targets and the thread concern the balloon.
+    """
+    result = Verification("balloon driver" if pool else "balloon")
+    stepper = _Stepper(trace, machine, result)
+    nested = {} if pool else _hypercalls_by_alloc(trace)
+    table = trace.table
+    latest = next_of_task(ints(table, "time_ns"), ints(table, "pid"))
+    steps = _reordered(stepper, _steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
+    for at, _, what, r in steps:
+        if what == "alloc":
+            stepper.work()
+            stepper.alloc(at, r)
+            _nested_hypercalls(stepper, r, nested.get(r, []))
+        elif what == "free":
+            stepper.free(at, r)
+        elif what == "target":
+            stepper.m[R_TARGET] = stepper.c.target[r]
+        else:
+            stepper.thread(at, r, what)
+    _compare_sections(trace, stepper, result)
+    result.notes.append("frames from alloc_page() are fed from the recording; the balloon thread "
+                        "is stepped when the recording shows it at work")
+    return result
+
+
+def _compare_sections(trace: Trace, stepper: _Stepper, result: Verification) -> None:
+    table, c, m = trace.table, stepper.c, stepper.m
+    rows = np.flatnonzero(is_kind(table, "section") & (strings(table, "label") == "System RAM"))
+    log = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4)
+    model = [(int(start), int(nr)) for _, start, nr, _ in log.tolist()]
+    for k, r in enumerate(rows.tolist()):
+        result.compare("sections", c.time[r], r, (int(c.start[r]), int(c.nr[r])),
+                       model[k] if k < len(model) else None)
+    for extra in model[len(rows):]:
+        result.compare("sections", -1, -1, None, extra)
