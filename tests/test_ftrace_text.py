@@ -68,7 +68,8 @@ def test_probed_function_stands_in_the_parentheses(
 def test_values_keep_their_64_bits_and_symbols_lose_their_offset(tmp_path: Path) -> None:
     stream = only(decode(
         tmp_path, "    a-1     [000] ..... 5: e: (f+0x0/0x1) p={0xffffffffffffffff,0x2} "
-                  'n=18446744073709551615 c=alloc_empty_pages+0x49/0x70 [xen_privcmd] s="x y" k=7\n'))
+                  "n=18446744073709551615 c=alloc_empty_pages+0x49/0x70 [xen_privcmd] "
+                  's="x y" k=7\n'))
     assert stream.arrays["p"].values.tolist() == [[-1, 2]]
     assert {k: v.tolist() for k, v in stream.numbers.items()} == {"n": [-1], "k": [7]}
     assert stream.texts == {"c": ["alloc_empty_pages"], "s": ["x y"]}

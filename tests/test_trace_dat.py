@@ -139,7 +139,7 @@ def make(cpus: dict[int, list[bytes]], kind: str = "none", clock: str = "mono",
          kallsyms: str = KALLSYMS, options: tuple[tuple[int, bytes], ...] = ()) -> bytes:
     """A file of the formats above."""
     made = File(kind)
-    made.section(16, b"header_page\0" + b"\tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n")
+    made.section(16, b"header_page\0\tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n")
     text = PRINT_FORMAT.encode()
     made.section(17, struct.pack("<IQ", 1, len(text)) + text)
     formats = b"".join(struct.pack("<Q", len(f)) + f.encode() for f in FORMATS.values())

@@ -1,0 +1,110 @@
+"""The ftrace importers on the raw recordings of real machines."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from replay.importers.ftrace_text import read_ftrace_text
+from replay.importers.normalise import Normalised, normalise
+from replay.importers.probes import Decoded, load_table
+from replay.importers.trace_dat import read_trace_dat
+from replay.schema import SCHEMA
+
+RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
+                  or Path(__file__).parents[2] / "shared" / "recordings")
+TSC_HZ = 2_596_140_000
+ARM64_BASE = 0xFFFFFDFFBD000000
+
+TOTALS = {
+    "x86-pvh-guests": (4184, 37135, 17005), "x86-pvh-churn": (3131, 74602, 7470),
+    "x86-pv-churn": (3128, 73576, 6444), "x86-pv-concurrent": (6887, 121490, 6678),
+    "x86-pv-blkback": (18030, 18795, 612), "x86-pv-balloon-target": (6091, 263145, 2580),
+    "x86-pv-ballooned-churn": (2640, 63405, 6444), "x86-pv-ballooned-ring": (2563, 104843, 3256),
+    "arm64-regions": (10602, 1191096, 258887), "arm64-no-regions": (10581, 1105080, 172839),
+}
+"""Recording -> allocator calls, pages, peak of live pages, as their makers counted them."""
+
+SECTIONS = {
+    "x86-pv-blkback": [("Xen scratch", 0x68000)],
+    "x86-pv-balloon-target": [("Xen scratch", 0x68000)],
+    "x86-pv-ballooned-churn": [("System RAM", 0x68000)],
+    "arm64-regions": [("Xen scratch", 0x100000 + 0x8000 * n) for n in range(8)],
+    "arm64-no-regions": [("System RAM", pfn) for pfn in
+                         (0, 0x40000, 0x48000, 0x50000, 0x58000, 0x60000)],
+}
+
+
+def recordings(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks a test that reads the raw recordings; skips it where they are not."""
+    missing = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings: {RECORDINGS}")
+    return pytest.mark.recordings(missing(test))
+
+
+@cache
+def decoded_dat(name: str) -> Decoded:
+    """One recording's trace.dat."""
+    return read_trace_dat(RECORDINGS / name / "trace.dat")
+
+
+def imported(decoded: Decoded) -> Normalised:
+    """Its rows."""
+    arm = decoded.arch == "aarch64"
+    return normalise(decoded, hz=TSC_HZ, vmemmap_base=ARM64_BASE if arm else None,
+                     table=load_table(), source=0)
+
+
+@recordings
+@pytest.mark.parametrize("name", TOTALS)
+def test_recording_gives_its_known_totals(name: str) -> None:
+    result = imported(decoded_dat(name))
+    kinds, errno, pages = (result.table[c].to_pylist() for c in ("kind", "errno", "nr_pages"))
+    moves = [n if k == "alloc" else -n for k, e, n in zip(kinds, errno, pages, strict=True)
+             if k == "free" or (k == "alloc" and e == 0)]
+    gained = [m for m in moves if m > 0]
+    assert (len(gained), sum(gained), max(np.cumsum(moves).tolist())) == TOTALS[name]
+    sections = [(r["label"], r["start_pfn"]) for r in result.table.to_pylist()
+                if r["kind"] == "section"]
+    assert sections == SECTIONS.get(name, [])
+    account = result.accounting
+    assert account["records"] == account["imported"] + sum(account["skipped"].values())
+    assert result.anomalies.data_loss == 0
+    assert not result.anomalies.counts.keys() & {
+        "requests_unfinished", "returns_unmatched", "frames_outside_physmap",
+        "symbols_unresolved", "probe_unknown", "time_inversions"}
+
+
+@recordings
+@pytest.mark.parametrize("name", [n for n in TOTALS if n.startswith("x86")])
+def test_text_and_dat_of_a_recording_agree(name: str) -> None:
+    dat = decoded_dat(name)
+    text = read_ftrace_text(RECORDINGS / name / "trace.txt.gz")
+    assert text.events() == dat.events()
+    with gzip.open(RECORDINGS / name / "trace.txt.gz", "rt") as stream:
+        entries = re.search(r"written: (\d+)/", stream.read(2000))
+    assert entries
+    assert dat.records == int(entries[1])
+    left, right = imported(text), imported(dat)
+    for column in set(SCHEMA.names) - {"source_offset", "frames", "flags", "caller"}:
+        assert left.table[column].equals(right.table[column]), column
+    cut = 0
+    for ours, theirs in zip(frames_of(left.table), frames_of(right.table), strict=True):
+        if ours != theirs:
+            cut += 1
+            assert theirs[0][:len(ours[0])] == ours[0]
+            assert ours[1] in (None, theirs[1])
+    assert cut <= dat.events()["xen_free256"]
+
+
+def frames_of(table: pa.Table) -> list[tuple[list[int], str | None]]:
+    """Frames and caller of each row: what a cut line may lack."""
+    return [(f or [], c) for f, c in zip(table["frames"].to_pylist(),
+                                         table["caller"].to_pylist(), strict=True)]
