@@ -77,8 +77,8 @@ def test_values_keep_their_64_bits_and_symbols_lose_their_offset(tmp_path: Path)
 
 def test_event_behind_a_cut_line_is_recovered(tmp_path: Path) -> None:
     decoded = decode(tmp_path, (
-        "         gntload-663     [000] ..... 10: xen_free256: (xen_free_unpopulated_pages+0x0/0xb) "
-        "nr=3 p={0x1,0x2} q={0x3,0x4,0x5"
+        "         gntload-663     [000] ..... 10: xen_free256: (xen_free_unpopulated_pages+0x0/0xb)"
+        " nr=3 p={0x1,0x2} q={0x3,0x4,0x5"
         "      tool a [b]-9       [001] ..... 11: gntdev_map: (gntdev_alloc_map+0x0/0x1) count=1"
         "\n"))
     free, mapped = decoded.streams
