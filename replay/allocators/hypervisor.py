@@ -58,6 +58,9 @@ O_FALLBACK, O_QUERY, O_STALE_EVERY, O_QUERIES = range(R_OPTION + 8, R_OPTION + 1
 EXTRA_MEM_RATIO = 10
 """Seeded UNUSABLE memory is at most this many times RAM (arch/x86/xen/setup.c, Linux 6.9)."""
 
+SCRATCH = "Xen scratch"
+"""Name of the pool's resources (fill_list)."""
+
 QUERY_ALIGN = 2 << 20
 """Xen names ranges in 2 MiB granules (add_ext_regions, xen/arch/arm/domain_build.c, 4.16)."""
 
@@ -210,7 +213,10 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     m = pool_state(machine, peak_pages, values)
     holes = [(end, start) for (_, end), (start, _) in zip(regions, regions[1:], strict=False)
              if end < start]
-    set_tree(m, R_XEN_TREE, holes, regions[0][0], regions[-1][1])
+    # A recording that starts in mid-life: what the pool took before is taken in both trees.
+    taken = [(c.start, c.end) for c in machine.iomem
+             if c.name == SCRATCH and any(a <= c.start and c.end <= b for a, b in regions)]
+    set_tree(m, R_XEN_TREE, sorted(holes + taken), regions[0][0], regions[-1][1])
     m[O_XEN_RESOURCE] = 1
     return Setup(m, page_work(machine))
 

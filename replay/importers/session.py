@@ -153,8 +153,10 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
         metas.append(_source(path, kind, part))
         seen.update(facts)
     accounting, anomalies = _account(parts)
-    rows = pair(recover(_merged(parts, metas, settings, machine), anomalies), anomalies)
+    merged = _merged(parts, metas, settings, machine)
     physmap = machine.physmap if machine else None
+    strategy = _recorded_strategy(merged, physmap)
+    rows = pair(recover(merged, anomalies, stack=strategy != "balloon"), anomalies)
     _check_frames(rows, physmap, anomalies)
     provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
                              if not isinstance(v, dict | list)}}
@@ -163,7 +165,7 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
     return Trace(rows, Meta(
         name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
         clock={"name": parts[0].clock, "hz": parts[0].hz, "t0_raw": parts[0].t0_raw},
-        provenance=provenance, recorded_strategy=_recorded_strategy(rows, physmap),
+        provenance=provenance, recorded_strategy=strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
         physmap=physmap))

@@ -266,13 +266,17 @@ def _settled(order: list[_Request]) -> list[_Request]:
     return sorted(order, key=lambda q: (q.latest if q.alloc else q.entered, q.row))
 
 
-def recover(table: pa.Table, anomalies: Anomalies) -> pa.Table:
-    """The table with `lock_rank` filled: the place of each request in the order of lock holders."""
+def recover(table: pa.Table, anomalies: Anomalies, *, stack: bool) -> pa.Table:
+    """The table with `lock_rank` filled: the place of each request in the order of lock holders.
+
+    stack: the allocator's list changes by these requests alone (the pool), so that the frames
+    tell. The balloon thread changes the balloon's list too; there the order of entry is kept.
+    """
     requests = _requests(table)
     entered = _settled(requests)
     frees_known = ints(table, "lock_ns")[is_kind(table, "free")]
     order, found = entered, True
-    if (frees_known == NONE).any():
+    if stack and (frees_known == NONE).any():
         allocs = [q for q in entered if q.alloc]
         order, found = _search(allocs, [q for q in entered if not q.alloc])
         if not found:
