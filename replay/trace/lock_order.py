@@ -8,9 +8,9 @@ a search over the few places it can have, step by step, with backtracking.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, product
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +19,10 @@ from replay.anomalies import Anomalies
 from replay.schema import Flag
 from replay.trace.columns import NONE, ints, is_kind, ragged, replace, strings
 
-MAX_STEPS = 4_000_000
-"""Bounds the search on a recording that contradicts the stack."""
-MAX_ORDERS = 2000
+MAX_STEPS = 50_000_000
+"""Bounds the search, in comparisons, on a recording that contradicts the stack."""
+MAX_ORDERS, MAX_CLUSTER = 200, 100
+"""Bounds what is tried for one allocation."""
 NEVER = 1 << 62
 
 
@@ -132,8 +133,37 @@ def _requests(table: pa.Table) -> list[_Request]:
     return found
 
 
-def _extensions(left: list[_Request], chosen: tuple[_Request, ...],
-                at: int) -> Iterator[tuple[_Request, ...]]:
+def _clusters(pending: list[_Request]) -> list[list[_Request]]:
+    """Runs of frees that overlap in time; whatever is in an earlier one was over before."""
+    clusters: list[list[_Request]] = []
+    over = -1
+    for f in pending:
+        if not clusters or over <= f.entered:
+            clusters.append([])
+        clusters[-1].append(f)
+        over = max(over, f.latest)
+    return clusters
+
+
+def _misread(f: _Request, before: tuple[_Request, ...], count: int, since: int) -> bool:
+    """Whether a free read a list length, at entry, that cannot have been there.
+
+    The read comes before the lock is taken: it saw the length after some of the frees before it,
+    none missing that was over by then. count: length before all of them; since: from when on.
+    """
+    if f.listed == NONE or f.entered < since:
+        return False
+    length = count
+    seen = length == f.listed
+    for g in before:
+        length += g.nr
+        seen = (seen and g.latest > f.entered) or length == f.listed
+    return not seen
+
+
+def _extensions(left: list[_Request], chosen: tuple[_Request, ...], at: int,
+                misread: Callable[[_Request, tuple[_Request, ...]], bool],
+                ) -> Iterator[tuple[_Request, ...]]:
     """All orders of `left` in which what was over before another was entered comes first.
 
     Those not over by `at` may also be left out: they come later.
@@ -141,26 +171,28 @@ def _extensions(left: list[_Request], chosen: tuple[_Request, ...],
     if all(f.latest > at for f in left):
         yield chosen
     for k, f in enumerate(left):
-        if not any(g.latest <= f.entered for g in left):
-            yield from _extensions(left[:k] + left[k + 1 :], (*chosen, f), at)
+        if not any(g.latest <= f.entered for g in left) and not misread(f, chosen):
+            yield from _extensions(left[:k] + left[k + 1 :], (*chosen, f), at, misread)
 
 
-def _misread(order: tuple[_Request, ...], count: int, since: int) -> int:
-    """How many frees of an order read a list length, at entry, that cannot have been there.
+def _orders(pending: list[_Request], at: int, count: int, since: int,
+            strict: bool) -> Iterator[tuple[_Request, ...]]:
+    """Orders that respect time, cluster by cluster; huge clusters only in order of entry.
 
-    The read comes before the lock is taken: it saw the length after some earlier free, none that
-    was over by then missing. count: length before the order; since: when that length began.
+    strict: only those that fit the list lengths that were read.
     """
-    lengths = [count]
-    for f in order:
-        lengths.append(lengths[-1] + f.nr)
-    wrong = 0
-    for k, f in enumerate(order):
-        if f.listed == NONE or f.entered < since:
-            continue
-        low = max((j + 1 for j in range(k) if order[j].latest <= f.entered), default=0)
-        wrong += f.listed not in lengths[low : k + 1]
-    return wrong
+    choices = []
+    for cluster in _clusters(pending):
+        def misread(f: _Request, before: tuple[_Request, ...], length: int = count) -> bool:
+            return strict and _misread(f, before, length, since)
+
+        if len(cluster) > MAX_CLUSTER or (len(cluster) == 1 and cluster[0].latest <= at):
+            choices.append([tuple(cluster)])
+        else:
+            choices.append(list(islice(_extensions(cluster, (), at, misread), MAX_ORDERS)))
+        count += sum(f.nr for f in cluster)
+    for parts in product(*choices):
+        yield tuple(f for part in parts for f in part)
 
 
 def _options(pending: list[_Request], at: int, count: int,
@@ -168,16 +200,16 @@ def _options(pending: list[_Request], at: int, count: int,
     """Orders of pending frees that came before an allocation that held the lock at `at`.
 
     Those that were over by then must be among them. The likeliest first: those that fit the list
-    lengths that were read, then those in the order of entry.
+    lengths that were read, then the longest, then those in the order of entry.
     """
     if not pending:
         return [()]
-    found = list(islice(_extensions(pending, (), at), MAX_ORDERS))
-    if len(found) == 1:
-        return found
-    place = {f.row: k for k, f in enumerate(pending)}
-    return sorted(found, key=lambda c: (_misread(c, count, since), -len(c),
-                                        [place[f.row] for f in c]))
+    found = list(islice(_orders(pending, at, count, since, True), MAX_ORDERS))
+    known = set(found)
+    if len(found) != 1 or any(f.latest > at for f in pending):
+        found += [c for c in islice(_orders(pending, at, count, since, False), MAX_ORDERS)
+                  if c not in known]
+    return sorted(found, key=lambda c: (c not in known, -len(c)))
 
 
 def _apply(stack: _Stack, before: tuple[_Request, ...], call: _Request) -> bool:
@@ -220,7 +252,6 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
     count = _first_length(allocs, frees)
     left: list[tuple[_Request, ...]] | None = None
     while k < len(allocs):
-        steps += 1
         call = allocs[k]
         if left is None:
             while next_free < len(frees) and frees[next_free].entered < call.latest:
@@ -228,6 +259,9 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
                 next_free += 1
             since = allocs[k - 1].latest if k else -1
             left = _options(pending, call.latest, count, since)
+        steps += len(left) * max(1, len(pending)) ** 2
+        if steps > MAX_STEPS:
+            return [], False
         undo, length = len(stack.log), len(order)
         for n, option in enumerate(left):
             if _apply(stack, option, call):
@@ -242,7 +276,7 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
         else:
             while choices and not choices[-1].left:
                 choices.pop()
-            if not choices or steps > MAX_STEPS:
+            if not choices:
                 return [], False
             back = choices.pop()
             k = len(choices)
