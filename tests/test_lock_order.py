@@ -1,0 +1,129 @@
+"""Inline request streams: the order of lock holders, and which pages a free returned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from replay.anomalies import Anomalies
+from replay.schema import SCHEMA, Flag
+from replay.trace.columns import ints, ragged
+from replay.trace.lock_order import recover
+from replay.trace.pairing import pair
+
+
+def events(*rows: dict) -> pa.Table:
+    """Rows with nulls where nothing is given."""
+    return pa.Table.from_pylist(
+        [{name: row.get(name, 0 if name in ("flags", "source") else None) for name in SCHEMA.names}
+         for row in rows], SCHEMA)
+
+
+def alloc(time: int, pid: int, frames: list[int], lock: int | None = None, **more: object) -> dict:
+    return {"time_ns": time, "lock_ns": lock if lock is not None else time + 1, "kind": "alloc",
+            "pid": pid, "nr_pages": more.pop("nr", len(frames)), "frames": frames, "errno": 0,
+            **more}
+
+
+def free(time: int, pid: int, frames: list[int], **more: object) -> dict:
+    return {"time_ns": time, "kind": "free", "pid": pid,
+            "nr_pages": more.pop("nr", len(frames)), "frames": frames, **more}
+
+
+def ranks(table: pa.Table) -> list[int]:
+    return ints(table, "lock_rank").tolist()
+
+
+def test_one_task_keeps_the_order_of_entry() -> None:
+    table = events(alloc(0, 1, [9]), free(10, 1, [9]), alloc(20, 1, [9]), free(30, 1, [9]))
+    anomalies = Anomalies()
+    assert ranks(recover(table, anomalies, stack=True)) == [0, 1, 2, 3]
+    assert not anomalies.counts
+
+
+def test_a_free_that_waited_for_the_lock_comes_after_the_allocation_that_did_not_get_its_page() -> None:
+    # Task 1 frees 9 at t=10 but gets the lock only after task 2 took 7 from beneath.
+    table = events(
+        alloc(0, 1, [9]), alloc(2, 1, [8]), free(5, 1, [8]), alloc(7, 2, [8]),
+        free(10, 1, [9]), alloc(12, 2, [7]), alloc(40, 1, [9]))
+    anomalies = Anomalies()
+    # 7 was never seen before: it lay beneath, so 9 cannot have been on top of it.
+    order = ranks(recover(table, anomalies, stack=True))
+    assert order[5] < order[4]
+    assert anomalies.counts["lock_order_recovered"] == 1
+
+
+def test_two_frees_exchange_places_when_the_next_allocation_shows_it() -> None:
+    table = events(
+        alloc(0, 1, [1]), alloc(1, 2, [2]), free(10, 1, [1]), free(11, 2, [2]),
+        alloc(50, 1, [1]), alloc(60, 2, [2]))
+    order = ranks(recover(table, Anomalies(), stack=True))
+    assert order[3] < order[2] < order[4] < order[5]
+
+
+def test_the_balloons_list_is_not_searched() -> None:
+    table = events(alloc(0, 1, [1]), free(10, 1, [1]), alloc(20, 1, [5]))
+    assert ranks(recover(table, Anomalies(), stack=False)) == [0, 1, 2]
+
+
+def test_many_overlapping_frees_of_a_hostile_trace_end_in_bounded_time() -> None:
+    rows = [alloc(k, k, [k]) for k in range(400)]
+    rows += [free(1000 + k, k, [k]) for k in range(400)]
+    rows += [alloc(5000 + k, 1000 + k, [(k * 7) % 400]) for k in range(400)]
+    anomalies = Anomalies()
+    table = recover(events(*rows), anomalies, stack=True)
+    assert sorted(ranks(table)) == list(range(1200))
+
+
+@pytest.fixture
+def anomalies() -> Anomalies:
+    return Anomalies()
+
+
+def paired(anomalies: Anomalies, *rows: dict) -> list[list[int]]:
+    table = pair(recover(events(*rows), anomalies, stack=True), anomalies)
+    slots = ragged(table, "slots")
+    return [slots.row(r).tolist() for r in range(len(table))]
+
+
+def test_frees_in_other_batches_name_the_slots_of_their_pages(anomalies: Anomalies) -> None:
+    slots = paired(anomalies, alloc(0, 1, [5, 4, 3]), alloc(9, 1, [2]), free(20, 1, [2, 4]),
+                   free(30, 1, [3, 5]))
+    assert slots == [[], [], [3, 1], [2, 0]]
+
+
+def test_pages_from_before_the_recording_are_unknown_and_counted(anomalies: Anomalies) -> None:
+    assert paired(anomalies, free(0, 1, [7, 8])) == [[-1, -1]]
+    assert anomalies.counts["pages_unknown_freed"] == 2
+
+
+def test_a_truncated_free_is_paired_by_the_callers_array(anomalies: Anomalies) -> None:
+    slots = paired(anomalies, alloc(0, 1, [9, 8, 7], value=0xAB), free(10, 1, [9], nr=3, value=0xAB))
+    assert slots[1] == [0, 1, 2]
+    assert anomalies.counts["frames_inferred"] == 2
+
+
+def test_a_truncated_free_whose_first_page_differs_is_not_paired_by_array(
+        anomalies: Anomalies) -> None:
+    slots = paired(anomalies, alloc(0, 1, [9, 8, 7], value=0xAB), free(10, 1, [6], nr=3, value=0xAB))
+    assert slots[1] == [-1, -1, -1]
+
+
+def test_truncated_requests_of_one_size_and_frames_are_paired(anomalies: Anomalies) -> None:
+    cut = int(Flag.ARRAY_TRUNCATED)
+    slots = paired(anomalies, alloc(0, 1, [50], nr=4, flags=cut), alloc(5, 1, [60], nr=4, flags=cut),
+                   {**free(10, 1, [60], nr=4, flags=cut), "lock_ns": 10})
+    assert slots[2] == [4, 5, 6, 7]
+
+
+def test_pages_live_at_the_end_are_counted(anomalies: Anomalies) -> None:
+    paired(anomalies, alloc(0, 1, [5, 4]), free(9, 1, [5]))
+    assert anomalies.counts["pages_live_at_end"] == 1
+
+
+def test_failed_allocations_take_no_slots_frames_but_keep_their_place(anomalies: Anomalies) -> None:
+    failed = {**alloc(0, 1, [], nr=2), "errno": -12}
+    slots = paired(anomalies, failed, alloc(5, 1, [4]), free(9, 1, [4]))
+    assert slots[2] == [2]
+    assert np.array(slots[0]).size == 0
