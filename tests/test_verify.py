@@ -1,0 +1,152 @@
+"""Verification: a true recording is equal, and each kind of falsehood is found."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from replay.anomalies import Anomalies
+from replay.errors import ReplayError
+from replay.importers.session import import_recording
+from replay.physmap import presets
+from replay.schema import SCHEMA
+from replay.trace.columns import is_kind, lists, ragged, replace
+from replay.trace.lock_order import recover
+from replay.trace.pairing import pair
+from replay.trace.store import Meta, Trace
+from replay.verify.recording import verify_recording
+
+RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS",
+                                 Path(__file__).parents[2] / "shared" / "recordings"))
+
+
+def trace_of(rows: list[dict], machine: str, strategy: str) -> Trace:
+    table = pa.Table.from_pylist(
+        [{name: row.get(name, 0 if name in ("flags", "source") else None) for name in SCHEMA.names}
+         for row in rows], SCHEMA)
+    anomalies = Anomalies()
+    table = pair(recover(table, anomalies, stack=strategy != "balloon"), anomalies)
+    return Trace(table, Meta(
+        name="inline", synthetic=False, description="", sources=[], clock={}, provenance={},
+        recorded_strategy=strategy, accounting={"lost": 0}, anomalies=dict(anomalies.counts),
+        physmap=presets.load(machine)))
+
+
+def pool_rows(first: int = 0x6FFFF) -> list[dict]:
+    """A pool's first section on the PV machine: frames come from its end, downwards."""
+    base = {"pid": 1, "errno": 0}
+    return [
+        {**base, "time_ns": 0, "lock_ns": 5, "kind": "alloc", "nr_pages": 2, "list_count": 0,
+         "frames": [first, first - 1]},
+        {"time_ns": 2, "kind": "section", "pid": 1, "start_pfn": 0x68000, "nr_pages": 32768,
+         "label": "Xen scratch"},
+        {"time_ns": 10, "kind": "free", "pid": 1, "nr_pages": 2, "frames": [first, first - 1]},
+        {**base, "time_ns": 20, "lock_ns": 21, "kind": "alloc", "nr_pages": 3, "list_count": 32768,
+         "frames": [first - 1, first, first - 2]},
+    ]
+
+
+def test_a_stack_with_a_fresh_section_is_equal_to_the_last_frame() -> None:
+    result, = verify_recording(trace_of(pool_rows(), "qemu-q35-pv", "pool"))
+    assert result.equal
+    assert result.as_dict()["frames_checked"] == 5
+    assert result.as_dict()["frames_learned"] == 0
+    assert result.as_dict()["sections_equal"] == result.as_dict()["sections_checked"] == 1
+
+
+def test_a_wrong_frame_is_found_with_its_time_and_position() -> None:
+    rows = pool_rows()
+    rows[3]["frames"] = [rows[3]["frames"][0], 0x68000, rows[3]["frames"][2]]
+    result, = verify_recording(trace_of(rows, "qemu-q35-pv", "pool"))
+    assert not result.equal
+    first = result.differences[0]
+    assert (first["what"], first["time_ns"], first["recorded"]) == ("frames", 20, 0x68000)
+
+
+def test_a_section_at_another_place_is_found() -> None:
+    rows = pool_rows()
+    rows[1]["start_pfn"] = 0x70000
+    result, = verify_recording(trace_of(rows, "qemu-q35-pv", "pool"))
+    assert result.as_dict()["sections_equal"] == 0
+
+
+def test_an_unknown_initial_list_is_learned_once_and_checked_after() -> None:
+    rows = [{"time_ns": t, "lock_ns": t + 1, "kind": "alloc", "pid": 1, "errno": 0, "nr_pages": 1,
+             "frames": [f], "list_count": c} for t, f, c in ((0, 77, 9), (20, 77, 9), (30, 78, 8))]
+    rows.insert(1, {"time_ns": 10, "kind": "free", "pid": 1, "nr_pages": 1, "frames": [77]})
+    result, = verify_recording(trace_of(rows, "qemu-q35-pv", "pool"))
+    assert result.equal
+    assert (result.frames_learned, result.as_dict()["frames_checked"]) == (2, 1)
+
+
+def balloon_rows() -> list[dict]:
+    """Two pages ballooned out by an allocation, freed, and given back by the thread."""
+    stats = {"current_pages": 262144, "target_pages": 262144, "target_unpopulated": 0}
+    return [
+        {"time_ns": 0, "lock_ns": 1, "kind": "alloc", "pid": 1, "errno": 0, "nr_pages": 2,
+         "frames": [500, 501], "list_count": 0, "list_count_after": 0, **stats},
+        {"time_ns": 2, "kind": "decrease", "pid": 1, "task": "xl", "nr_pages": 2, "errno": 2,
+         "frames": [501, 500]},
+        {"time_ns": 100, "lock_ns": 101, "kind": "free", "pid": 1, "nr_pages": 2,
+         "frames": [500, 501]},
+        {"time_ns": 200, "kind": "increase", "pid": 9, "task": "xen-balloon", "nr_pages": 2,
+         "errno": 2, "frames": [501, 500]},
+    ]
+
+
+def test_the_balloon_is_equal_in_statistics_hypercalls_passes_and_frames() -> None:
+    result, = verify_recording(trace_of(balloon_rows(), "qemu-virt-arm64-no-regions", "balloon"))
+    assert result.equal, result.differences
+    data = result.as_dict()
+    assert data["thread_passes_checked"] == 1
+    assert data["hypercalls_checked"] == 1
+    assert data["stats_checked"] == 5
+
+
+@pytest.mark.parametrize(("row", "change"), [
+    (0, {"current_pages": 262143}), (0, {"target_unpopulated": 2}), (0, {"errno": -12}),
+    (1, {"nr_pages": 3}), (3, {"nr_pages": 1}), (3, {"frames": [500, 501]}),
+])
+def test_each_falsehood_about_the_balloon_is_found(row: int, change: dict) -> None:
+    rows = balloon_rows()
+    rows[row].update(change)
+    result, = verify_recording(trace_of(rows, "qemu-virt-arm64-no-regions", "balloon"))
+    assert not result.equal
+
+
+def test_a_synthetic_trace_has_nothing_to_verify() -> None:
+    trace = trace_of(pool_rows(), "qemu-q35-pv", "pool")
+    trace = dataclasses.replace(trace, meta=dataclasses.replace(trace.meta, synthetic=True))
+    with pytest.raises(ReplayError, match="nothing to verify"):
+        verify_recording(trace)
+
+
+@pytest.mark.recordings
+@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not here")
+@pytest.mark.parametrize("name", [
+    "x86-pvh-guests", "x86-pvh-churn", "x86-pv-churn", "x86-pv-concurrent", "x86-pv-blkback",
+    "x86-pv-balloon-target", "x86-pv-ballooned-churn", "x86-pv-ballooned-ring", "arm64-regions",
+    "arm64-no-regions"])
+def test_every_recording_is_equal_and_a_changed_frame_is_not(name: str) -> None:
+    folder = RECORDINGS / name
+    trace = import_recording([folder / "trace.dat"], name, machine_dir=folder, settings={},
+                             probes=None)
+    results = verify_recording(trace)
+    assert all(r.equal for r in results), [r.differences[:3] for r in results]
+    assert sum(r.counts.get("frames", [0])[0] for r in results) > 5000
+    changed = dataclasses.replace(trace, table=_with_one_frame_changed(trace.table))
+    assert not all(r.equal for r in verify_recording(changed))
+
+
+def _with_one_frame_changed(table: pa.Table) -> pa.Table:
+    """The last allocation that has frames returns one that some other call returned too."""
+    frames = ragged(table, "frames")
+    rows: list[np.ndarray | None] = [frames.row(r).copy() for r in range(len(table))]
+    alloc = [r for r in np.flatnonzero(is_kind(table, "alloc")).tolist() if len(rows[r])]
+    rows[alloc[-1]][0] = rows[alloc[len(alloc) // 2]][0] + 1
+    return replace(table, "frames", lists(rows))
