@@ -1,0 +1,102 @@
+"""Per-request and per-slot views of an Outcome that several metrics share."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from replay.engine import Outcome
+from replay.loop import ALLOC, C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FREE
+from replay.trace.columns import strings
+
+PATHS = ("fast", "slow", "slept")
+"""Names of loop.FAST, SLOW and SLEPT."""
+
+SIZE_CLASSES = ("1", "2-8", "9-64", "65-512", ">512")
+SIZE_LIMITS = (1, 8, 64, 512)
+
+NO_CALLER = "(not recorded)"
+
+
+def is_alloc(o: Outcome) -> np.ndarray:
+    """Which requests allocate."""
+    return o.workload.requests.kind == ALLOC
+
+
+def is_served(o: Outcome) -> np.ndarray:
+    """Which requests are allocations that got their pages."""
+    return is_alloc(o) & (o.rows[:, C_ERRNO] == 0)
+
+
+def latency_ns(o: Outcome) -> np.ndarray:
+    """Modelled latency of each request: wait plus service."""
+    return o.rows[:, C_WAIT] + o.rows[:, C_SERVICE]
+
+
+def start_ns(o: Outcome) -> np.ndarray:
+    """Modelled time at which each request had the lock."""
+    return o.workload.requests.time + o.rows[:, C_WAIT]
+
+
+def callers(o: Outcome, table: pa.Table | None) -> np.ndarray:
+    """The calling kernel function of each request, from the trace; NO_CALLER where it has none."""
+    n = len(o.workload)
+    if table is None:
+        return np.full(n, NO_CALLER, object)
+    names = strings(table, "caller")
+    picked = names[o.workload.event] if len(names) else np.full(n, "", object)
+    return np.where(picked == "", NO_CALLER, picked).astype(object)
+
+
+def size_class(pages: np.ndarray) -> np.ndarray:
+    """Index into SIZE_CLASSES."""
+    return np.searchsorted(np.array(SIZE_LIMITS), pages, side="left")
+
+
+def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
+    """One row per allocation request, in the order of the stream; times are modelled."""
+    rows = np.flatnonzero(is_alloc(o))
+    q = o.workload.requests
+    return pl.DataFrame({
+        "request": rows,
+        "time_ns": q.time[rows],
+        "caller": pl.Series(callers(o, table)[rows].tolist(), dtype=pl.String),
+        "pages": q.pages[rows],
+        "size": pl.Series(size_class(q.pages[rows]).tolist(), dtype=pl.Int64).replace_strict(
+            dict(enumerate(SIZE_CLASSES)), return_dtype=pl.Enum(SIZE_CLASSES)),
+        "path": pl.Series(o.rows[rows, C_PATH].tolist(), dtype=pl.Int64).replace_strict(
+            dict(enumerate(PATHS)), return_dtype=pl.Enum(PATHS)),
+        "errno": o.rows[rows, C_ERRNO],
+        "wait_ns": o.rows[rows, C_WAIT],
+        "service_ns": o.rows[rows, C_SERVICE],
+        "latency_ns": latency_ns(o)[rows],
+        "runs": o.rows[rows, C_RUNS],
+    })
+
+
+def slot_requests(o: Outcome) -> np.ndarray:
+    """The request that each slot belongs to."""
+    rows = np.flatnonzero(is_alloc(o))
+    return np.repeat(rows, o.workload.requests.pages[rows])
+
+
+def lifetimes(o: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(frame, from_ns, to_ns, request) of each page handed out, in the order of the stream.
+
+    Times are modelled: from the moment the allocation had the lock to the moment the free had it;
+    pages never freed live to the end. Pages of failed requests are left out; those that a request
+    asleep at the end holds already count.
+    """
+    q = o.workload.requests
+    start = start_ns(o)
+    request = slot_requests(o)
+    end = np.full(o.workload.nr_slots, max(o.duration_ns, 0), np.int64)
+    frees = np.flatnonzero(q.kind == FREE)
+    by = np.repeat(frees, q.pages[frees])
+    known = q.slots >= 0
+    end[q.slots[known]] = start[by[known]]
+    errno = o.rows[request, C_ERRNO]
+    held = (o.frames >= 0) & ((errno == 0) | (o.rows[request, C_PATH] == PATHS.index("slept")))
+    begin = start[request]
+    return o.frames[held], begin[held], np.maximum(end, begin)[held], request[held]
