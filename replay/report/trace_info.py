@@ -126,3 +126,11 @@ def trace_info(trace: Trace, *, color: bool = False) -> str:
         parts.append(physmap_table(trace.meta.physmap, sections(trace)))
         parts += [f"  note: {plain(note)}" for note in trace.meta.physmap.notes]
     return render(parts, color=color)
+
+
+def import_report(trace: Trace, file: str, size: int) -> str:
+    """What `replay import` says: the account, the anomalies, the file."""
+    parts = _accounting(trace)
+    words = "SYNTHETIC trace" if trace.meta.synthetic else "trace"
+    parts.append(f"{words} {plain(file)}: {trace.table.num_rows:,} rows, {human_bytes(size)}")
+    return render(parts)

@@ -1,0 +1,218 @@
+"""The verbs of `replay`. Only this package prints and exits."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from replay.errors import ReplayError, unknown_name
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Replay recorded dom0 traces through the memory allocators behind Xen foreign mappings.")
+
+Sets = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="Set an option; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arrow).")]
+
+
+def _pairs(items: list[str] | None) -> dict[str, str]:
+    found = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ReplayError(f"--set {item}: expected KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def _emit(text: str) -> None:
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def _emit_json(data: Any) -> None:
+    _emit(json.dumps(data, indent=2, sort_keys=True))
+
+
+def _color() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+@app.command("import")
+def import_(
+    sources: Annotated[list[Path], typer.Argument(
+        metavar="SOURCE...", help="trace.dat or ftrace text first, then xentrace files.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The trace.")],
+    machine: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Folder with the dom0's iomem, dmesg, device tree, xl info.")] = None,
+    settings: Sets = None,
+    probes: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="TOML that adds probed functions and argument names.")] = None,
+) -> None:
+    """Turn recordings (trace.dat, ftrace text, xentrace) into one trace."""
+    from replay.importers.session import SETTINGS, import_recording
+    from replay.physmap.readers import OVERRIDES
+    from replay.report.trace_info import import_report
+    from replay.trace.store import save
+
+    given = _pairs(settings)
+    known = [*SETTINGS, *OVERRIDES]
+    for key in given:
+        if key not in known:
+            raise unknown_name("setting", key, known)
+    trace = import_recording(sources, output.stem, machine_dir=machine, settings=given,
+                             probes=probes)
+    save(trace, output)
+    _emit(import_report(trace, output.name, output.stat().st_size))
+
+
+@app.command()
+def info(trace: TraceFile, as_json: AsJson = False) -> None:
+    """Show what a trace holds: provenance, counts, anomalies, live pages, physmap."""
+    from replay.report import trace_info
+    from replay.trace.store import load
+
+    loaded = load(trace)
+    if as_json:
+        _emit_json(trace_info.info(loaded))
+    else:
+        _emit(trace_info.trace_info(loaded, color=_color()))
+
+
+@app.command()
+def run(
+    trace: TraceFile,
+    allocator: Annotated[list[str] | None, typer.Option(
+        metavar="NAME|FILE.py", help="Strategy; repeatable. Default: the four of the thread.")] = None,
+    settings: Sets = None,
+    physmap: Annotated[str | None, typer.Option(
+        metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
+    profile: Annotated[str | None, typer.Option(
+        metavar="NAME|FILE", help="Cost profile. Default: by architecture.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Folder for the results. Default: reports/<trace>/.")] = None,
+    check: Annotated[bool, typer.Option(
+        "--check", help="Test each strategy's invariants at the end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a trace through the strategies and compare them."""
+    from replay.cli.running import replay_trace
+
+    data, text = replay_trace(trace, allocator, _pairs(settings), physmap, profile, out, check)
+    if as_json:
+        _emit_json(data)
+    else:
+        _emit(text(_color()))
+    if any(d["broken_invariants"] for d in data["allocators"].values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(trace: TraceFile, as_json: AsJson = False) -> None:
+    """Hold the model against the recording, frame for frame; exit 1 on any difference."""
+    from replay.report.verification import verification
+    from replay.trace.store import load
+    from replay.verify.recording import verify_recording
+
+    loaded = load(trace)
+    results = verify_recording(loaded)
+    if as_json:
+        _emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
+                    "equal": all(r.equal for r in results), **results[0].as_dict()})
+    else:
+        _emit(verification(loaded.meta.name, results, color=_color()))
+    if not all(r.equal for r in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def synth(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The trace.")],
+    model: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Workload model; repeatable. Default: all of them.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same trace.")] = 1,
+    seconds: Annotated[int, typer.Option(min=1, max=86_400, help="Length in trace time.")] = 60,
+    physmap: Annotated[str, typer.Option(
+        metavar="PRESET|FILE", help="The machine.")] = "qemu-q35-pvh",
+) -> None:
+    """Generate a synthetic trace: netback, blkback, mapcache, migration and others."""
+    from replay.physmap import presets
+    from replay.report.trace_info import import_report
+    from replay.trace.store import save
+    from replay.trace.synthetic import synthesize
+
+    trace = synthesize(output.stem, model, seed=seed, duration_s=seconds,
+                       machine=presets.load(physmap))
+    save(trace, output)
+    _emit(import_report(trace, output.name, output.stat().st_size))
+
+
+@app.command("check-allocator")
+def check_allocator(name: Annotated[str, typer.Argument(metavar="NAME|FILE.py")]) -> None:
+    """Run a strategy through the contract tests; exit 1 if it breaks one."""
+    from replay import allocators
+    from replay.conformance import check_strategy
+
+    findings = check_strategy(allocators.load(name))
+    for finding in findings:
+        _emit(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.sentence}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_() -> None:
+    """List strategies with their options, machine presets and cost profiles."""
+    from replay import allocators
+    from replay.costs import profile
+    from replay.physmap import presets
+
+    for name, strategy in allocators.discover().items():
+        _emit(f"{name}: {strategy.summary}\n    models {strategy.models}")
+        for key, option in strategy.options.items():
+            _emit(f"    --set {name}.{key}={option.default}  {option.what}")
+    _emit(f"machines (--physmap): {', '.join(presets.names())}")
+    _emit(f"cost profiles (--profile): {', '.join(profile.names())}")
+
+
+@app.command(hidden=True)
+def warm() -> None:
+    """Compile all kernels, so that no later run waits for it."""
+    from replay.cli.running import warm_up
+
+    warm_up()
+
+
+def _sentence(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"{place}the disk is full; nothing was left half-written"
+    return f"{place}{error.strerror or error}"
+
+
+def main() -> None:
+    """Entry point: errors become one sentence and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except ReplayError as error:
+        sys.stderr.write(f"replay: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except MemoryError:
+        sys.stderr.write("replay: out of memory; the trace or its physmap is too large\n")
+        sys.exit(2)
+    except OSError as error:
+        sys.stderr.write(f"replay: {_sentence(error)}\n")
+        sys.exit(2)

@@ -1,0 +1,166 @@
+"""What `replay run` does between reading a trace and printing: replay, write aside, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from replay import allocators
+from replay.allocators.contract import Strategy
+from replay.allocators.state import WORK
+from replay.costs import profile as profiles
+from replay.engine import Outcome, replay
+from replay.errors import InputError, ReplayError, unknown_name
+from replay.loop import ALLOC, C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FREE
+from replay.metrics.summary import summary
+from replay.physmap import presets
+from replay.physmap.iomem import without_scratch
+from replay.physmap.model import Physmap
+from replay.report.text import report
+from replay.trace.columns import strings
+from replay.trace.requests import to_workload
+from replay.trace.store import Trace, load
+
+PATHS = ("fast", "slow", "slept")
+LONG_REQUESTS = 500_000
+
+
+def _machine(trace: Trace, name: str | None) -> Physmap:
+    if name:
+        return presets.load(name)
+    if trace.meta.physmap is None:
+        raise ReplayError(f"trace {trace.meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
+                          "or import the recording with --machine DIR")
+    # A replay starts with an empty pool, so what the recorded one held before is free again.
+    return without_scratch(trace.meta.physmap)
+
+
+def _options(given: dict[str, str], strategies: dict[str, Strategy]) -> dict[str, dict[str, str]]:
+    """`strategy.option=value` by strategy; every one must belong to a chosen strategy."""
+    found: dict[str, dict[str, str]] = {name: {} for name in strategies}
+    for key, value in given.items():
+        name, dot, option = key.partition(".")
+        if not dot:
+            raise ReplayError(f"--set {key}={value}: expected STRATEGY.OPTION=VALUE")
+        if name not in found:
+            raise unknown_name("allocator in --set", name, list(found))
+        found[name][option] = value
+    for name, values in found.items():
+        strategies[name].values(values)
+    return found
+
+
+def _outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
+    """One row per request. Times are modelled, in ns; work columns count primitives."""
+    q, rows, event = outcome.workload.requests, outcome.rows, outcome.workload.event
+    work = outcome.work.copy()
+    for names, kind in zip(outcome.page_work, (ALLOC, FREE), strict=True):
+        for name in names:
+            mask = (q.kind == kind) & (rows[:, C_ERRNO] == 0)
+            work[mask, WORK.index(name)] += q.pages[mask]
+    kinds = pa.DictionaryArray.from_arrays(pa.array(q.kind, pa.int8()),
+                                           pa.array(["alloc", "free", "target"]))
+    paths = pa.DictionaryArray.from_arrays(pa.array(rows[:, C_PATH], pa.int8()), pa.array(PATHS))
+    columns: dict[str, Any] = {
+        "event": event, "time_ns": q.time, "kind": kinds,
+        "task": pa.array(strings(trace.table, "task")[event], pa.string()).dictionary_encode(),
+        "caller": pa.array(strings(trace.table, "caller")[event], pa.string()).dictionary_encode(),
+        "nr_pages": q.pages, "wait_ns": rows[:, C_WAIT], "service_ns": rows[:, C_SERVICE],
+        "latency_ns": rows[:, C_WAIT] + rows[:, C_SERVICE], "path": paths,
+        "errno": rows[:, C_ERRNO], "runs": rows[:, C_RUNS],
+        **{f"work_{name}": work[:, k] for k, name in enumerate(WORK)}}
+    table = pa.table(columns)
+    about = {"times": "modelled", "profile": outcome.profile.name, "trace": trace.meta.name,
+             "physmap": outcome.machine.name}
+    return table.replace_schema_metadata({b"replay": json.dumps(about, sort_keys=True).encode()})
+
+
+def _write(folder: Path, files: dict[str, Callable[[Path], Any]]) -> None:
+    """Write all files aside first, then rename each: no reader sees a half-written one."""
+    aside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in files.items():
+            write(aside[name])
+        for name, path in aside.items():
+            path.replace(folder / name)
+    except OSError as error:
+        raise InputError(folder, f"cannot be written: {error.strerror or error}",
+                         hint="nothing was left half-written") from None
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
+
+
+def _arrow_writer(table: pa.Table) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(
+                sink, table.schema, options=options) as writer:
+            writer.write_table(table)
+    return write
+
+
+def _outcomes(trace: Trace, chosen: dict[str, Strategy], options: dict[str, dict[str, str]],
+              machine: Physmap, profile: profiles.Profile, check: bool) -> list[Outcome]:
+    workload = to_workload(trace)
+    if not len(workload):
+        raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
+    show = sys.stderr.isatty() and len(workload) > LONG_REQUESTS
+    names = list(chosen)
+    if not show:
+        return [replay(chosen[n], options[n], machine, workload, profile, check=check)
+                for n in names]
+    from rich.console import Console
+    from rich.progress import track
+
+    bar = track(names, description="replaying", console=Console(stderr=True))
+    return [replay(chosen[n], options[n], machine, workload, profile, check=check) for n in bar]
+
+
+def replay_trace(
+    path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
+    profile: str | None, out: Path | None, check: bool,
+) -> tuple[dict[str, Any], Callable[[bool], str]]:
+    """Replay, write the results, and give the summary and its text (of whether in colour)."""
+    trace = load(path)
+    chosen: dict[str, Strategy] = {}
+    for name in names or allocators.DEFAULT:
+        strategy = allocators.load(name)
+        chosen[strategy.name] = strategy
+    options = _options(given, chosen)
+    machine = _machine(trace, physmap)
+    costs = profiles.load(profile or machine.arch)
+    outcomes = _outcomes(trace, chosen, options, machine, costs, check)
+    data = summary(outcomes, trace)
+    files: dict[str, Callable[[Path], Any]] = {
+        f"outcome-{o.strategy.name}.arrow": _arrow_writer(_outcome_table(o, trace))
+        for o in outcomes}
+    body = json.dumps(data, indent=1, sort_keys=True) + "\n"
+    files["summary.json"] = lambda p: p.write_text(body, encoding="utf-8")
+    files["report.txt"] = lambda p: p.write_text(report(data), encoding="utf-8")
+    folder = out or Path("reports") / path.stem
+    _write(folder, files)
+    return data, lambda color: (
+        report(data, color=color) + f"Results: {', '.join(sorted(files))} in {folder}/\n")
+
+
+def warm_up() -> None:
+    """Replay a tiny stream through every strategy and run the importers' kernels."""
+    import numpy as np
+
+    from replay.engine import Workload
+    from replay.importers import ring_buffer, xentrace_file  # noqa: F401  (compiled on import)
+    from replay.loop import Requests
+
+    machine = presets.load("qemu-virt-arm64")
+    columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
+    q = Requests(*(np.array(c, np.int64) for c in columns))
+    for strategy in allocators.discover().values():
+        replay(strategy, {}, machine, Workload(q, 3, 3, np.arange(4)), profiles.load("arm64"))

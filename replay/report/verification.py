@@ -1,0 +1,33 @@
+"""The text of `replay verify`."""
+
+from __future__ import annotations
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from replay.report.tables import fitted, plain, render, table
+from replay.units import human_ns
+from replay.verify.result import Verification
+
+
+def verification(name: str, results: list[Verification], *, color: bool = False) -> str:
+    """What was compared, what is equal, what was learned, and the first differences."""
+    parts: list[RenderableType | str] = []
+    for result in results:
+        rows = [[what.replace("_", " "), f"{checked:,}", f"{same:,}",
+                 "all" if checked == same else f"{checked - same:,} DIFFER"]
+                for what, (checked, same) in sorted(result.counts.items())]
+        parts.append(table(f"{fitted(name, 40)}: model of the {result.strategy} against the recording",
+                           ["compared", "checked", "equal", ""], rows))
+        parts.append(f"  frames learned (first sight of a page whose origin is not recorded): "
+                     f"{result.frames_learned:,}")
+        parts += [Text(f"  note: {plain(note)}") for note in result.notes]
+        if result.differences:
+            listed = [[d["what"], human_ns(d["time_ns"]), str(d["event"]),
+                       fitted(d["recorded"], 30), fitted(d["model"], 30)]
+                      for d in result.differences]
+            parts.append(table("First differences", ["what", "at", "event", "recorded", "model"],
+                               listed, left=5))
+    equal = all(r.equal for r in results)
+    parts.append("\nEQUAL in everything compared" if equal else "\nDIFFERENT")
+    return render(parts, color=color)
