@@ -16,7 +16,7 @@ from replay.units import human_bytes, human_ns
 PER_TABLE = 5
 """Strategies side by side before a table is split."""
 
-Getter = Callable[[dict[str, Any]], float]
+Getter = Callable[[dict[str, Any]], float | None]
 
 
 def _count(value: float) -> str:
@@ -32,10 +32,10 @@ def _plain_number(value: float) -> str:
 
 
 def _get(*path: str) -> Getter:
-    def get(data: dict[str, Any]) -> float:
+    def get(data: dict[str, Any]) -> float | None:
         for name in path:
             data = data[name]
-        return float(data)  # type: ignore[arg-type]
+        return None if data is None else float(data)  # type: ignore[arg-type]
     return get
 
 
@@ -47,8 +47,8 @@ LATENCY: list[tuple[str, Getter, Callable[[float], str], bool | None]] = [
         ("max", "max"), ("mean", "mean"))),
     ("  of it waiting, p99", _get("wait_ns", "p99"), human_ns, True),
     ("  of it waiting, max", _get("wait_ns", "max"), human_ns, True),
-    ("slow path, share", _get("slow_share"), _share, True),
-    ("slow path, p50", _get("slow_latency_ns", "p50"), human_ns, True),
+    ("slow path, share", _get("slow", "share"), _share, True),
+    ("slow path, p50", _get("slow", "p50"), human_ns, True),
     ("free latency, p99", _get("free_latency_ns", "p99"), human_ns, True),
 ]
 
@@ -59,17 +59,13 @@ FRAGMENTATION: list[tuple[str, Getter, Callable[[float], str], bool | None]] = [
     ("unusable free index, end", _get("fragmentation", "unusable_free_index", "end"), _share, True),
     ("largest free run, mean", _get("fragmentation", "largest_free_run", "mean"), _share, False),
     ("runs per request, mean", _get("fragmentation", "runs_per_request", "mean"), _plain_number, True),
-    ("contiguous requests", _get("fragmentation", "runs_per_request", "contiguous_share"), _share,
-     False),
     ("sections added", _get("nr_sections"), _count, True),
     ("pages of sections, end", _get("fragmentation", "added_pages", "end"), _count, True),
     ("section use, mean", _get("fragmentation", "section_use", "mean"), _share, False),
-    ("struct pages, end", _get("fragmentation", "memmap_bytes", "end"), human_bytes, True),
+    ("struct pages, end", _get("fragmentation", "memmap_overhead_bytes", "end"), human_bytes, True),
     ("own RAM given up, mean", _get("fragmentation", "ram_given_bytes", "mean"), human_bytes, True),
     ("own RAM given up, peak", _get("fragmentation", "ram_given_bytes", "peak"), human_bytes, True),
     ("superpages broken", _get("fragmentation", "superpages_broken", "end"), _count, True),
-    ("advertised, not usable", _get("fragmentation", "unusable_region_bytes", "end"), human_bytes,
-     None),
 ]
 
 
@@ -81,7 +77,7 @@ def _family(title: str, rows: list[Any], chosen: dict[str, dict[str, Any]]) -> l
         cells = []
         for label, get, show, lowest in rows:
             values = [get(chosen[name]) for name in part]
-            shown = [show(value) for value in values]
+            shown = ["-" if value is None else show(value) for value in values]
             cells.append([label, *([Text(f"{s}  ") for s in shown] if lowest is None else
                                    best_marked(list(values), shown, lowest=lowest))])
         made.append(table(title, ["", *(fitted(n, 16) for n in part)], cells))
