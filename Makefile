@@ -1,0 +1,70 @@
+# Verbs of the project; `make help` lists them. Needs Python 3.11+ and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECORDINGS ?= ../shared/recordings
+STAMP := $(VENV)/.installed
+EMULATED := --set emulated="QEMU TCG"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lint golden traces verify twin fuzz clean
+
+help: ## List the verbs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "replay needs Python 3.11 or later; pass PYTHON=/path/to/python3"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Not a file: whether the kernels' cache is warm depends on the content of the sources.
+.PHONY: ready
+ready: $(STAMP)
+	@echo "compiling kernels (about two minutes the first time, then nothing)"
+	@$(BIN)/replay warm
+
+run: ready ## Set up, then replay a real PVH dom0 through the four strategies
+	$(BIN)/replay run traces/pvh-dom0.arrow
+
+test: ready ## Set up, then run the tests
+	$(BIN)/python -m pytest -q -n 2 tests
+
+bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
+	$(BIN)/python -m pytest -q benchmarks -p no:xdist --benchmark-only $(BENCH)
+
+lint: $(STAMP) ## ruff and mypy
+	$(BIN)/ruff check replay tests benchmarks
+	$(BIN)/mypy replay
+
+twin: ready ## The tests of compiled = interpreted = bounds-checked
+	$(BIN)/python -m pytest -q tests/test_twin.py
+
+fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
+	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/test_lockstep.py
+
+golden: ready ## Re-record the golden summaries of the shipped traces
+	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
+
+verify: ready ## Verify all recordings below RECORDINGS
+	@status=0; for dat in $(RECORDINGS)/*/trace.dat; do dir=$$(dirname $$dat); \
+	  name=$$(basename $$dir); $(BIN)/replay import $$dat -o reports/verify/$$name.arrow \
+	    --machine $$dir $(EMULATED) > /dev/null && \
+	  $(BIN)/replay verify reports/verify/$$name.arrow || status=1; done; exit $$status
+
+define make-trace
+	$(BIN)/replay import $(RECORDINGS)/$(1)/trace.dat -o traces/$(2).arrow \
+	  --machine $(RECORDINGS)/$(1) $(EMULATED) --set description="$(3)"
+endef
+
+traces: ready ## Rebuild the shipped traces from the recordings
+	$(call make-trace,x86-pvh-guests,pvh-dom0,PVH dom0: two PV guests created with xl and doing block I/O, blkback without persistent grants and page cache)
+	$(call make-trace,x86-pv-blkback,pv-dom0,PV dom0: guests with block I/O, blkback without persistent grants and page cache)
+	$(call make-trace,arm64-regions,arm64-dom0,direct-mapped arm64 dom0 with extended regions: load programs, guests, I/O, core dump, exhaustion in ten marked phases)
+	$(call make-trace,arm64-no-regions,arm64-dom0-no-regions,the same list of operations with ext_regions=0: the balloon serves all calls)
+	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1
+
+clean: ## Remove the environment and the results of runs
+	rm -rf $(VENV) build *.egg-info reports/*/
