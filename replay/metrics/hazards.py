@@ -1,193 +1,290 @@
 """Hazards: what a strategy does to the machine without being able to know it.
 
 An allocator sees Linux's resource tree only. Held against the host's memory map, a frame it hands
-out can lie on a device's window, on RAM that belongs to another domain, or, on a direct-mapped Arm
-dom0 behind an IOMMU, on the identity entry of a granted page.
+out can lie in a device's window, on RAM that belongs to another domain, or, on a direct-mapped Arm
+dom0 behind an IOMMU, on the 1:1 entry of a granted page. What follows on a real machine is from
+xen/arch/arm/p2m.c, xen/arch/x86/mm/p2m.c (p2m_add_page) and xen/common/memory.c of Xen 4.13-4.21.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from replay.allocators.state import SECTION_HOTPLUG, SECTION_STALE
+from replay.allocators.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.engine import Outcome
 from replay.loop import ALLOC, C_ERRNO, FREE
-from replay.physmap.model import Physmap
-from replay.trace.columns import ints, is_kind, ragged
+from replay.metrics.calls import NO_CALLER, callers, is_alloc, is_served, lifetimes, start_ns
+from replay.metrics.fragmentation import free_sections, section_pages
+from replay.metrics.identity import identities, needs_identity, overlaps
+from replay.physmap.host import paint
+from replay.physmap.model import HostRange, Physmap
 from replay.trace.store import Trace
-from replay.units import align_down, align_up
 
-NOTHING = "nothing"
-WINDOWS = ("PCI Bus", "PCI ECAM", "pcie@")
+WINDOWS = ("PCI ", "pcie@", "pci@")
 """iomem names of apertures in which a device may appear later."""
 
 CONSEQUENCES = {
-    "mmio_window": "the frame lies in a device window: a BAR placed there, or a device passed "
-                   "through, is shadowed; on x86 PVH mapping over direct MMIO crashes the domain",
-    "ram_of_others": "the frame number is RAM of another domain or of Xen: on a direct-mapped Arm "
-                     "dom0 with an IOMMU the identity entry of a grant of that page replaces it",
-    "identity_collision": "a grant's identity entry and a live scratch mapping share a frame: Arm "
-                          "silently remaps one onto the other (reads or DMA hit the wrong page)",
-    "hotplug_over_foreign_ram": "memory hot-added as System RAM over RAM of another domain",
-    "hotplug_over_mmio": "memory hot-added as System RAM over a device window or reserved range",
+    "identity_collision": "a scratch page and the 1:1 entry of a granted page had one frame number "
+                          "at the same time: one silently replaced the other",
+    "mmio_window": "frames handed out inside a device window: a BAR placed there later, or a "
+                   "device passed through, meets them",
+    "ram_of_others": "frames handed out that are machine RAM of another domain or of Xen "
+                     "(direct-mapped dom0 only)",
+    "hotplug_over_foreign_ram": "pages hot-added as System RAM over RAM of another domain or of "
+                                "Xen (direct-mapped dom0 only)",
+    "hotplug_over_mmio": "pages hot-added as System RAM over a device window or reserved range",
     "stale_region_pages": "pages from a run-time answer that was out of date when used",
     "out_of_memory": "requests refused with -ENOMEM",
     "no_region": "requests refused because no region was found (-EBUSY, -EINVAL)",
-    "no_region_while_free": "of these: enough whole free sections existed, but not in one piece",
+    "no_region_while_free": "of these: whole free sections would have covered the request, but "
+                            "not in one piece or not where the search looks first",
     "waits_without_end": "requests still asleep on a wait queue at the end",
-    "thread_spins": "background thread running without getting anywhere",
+    "thread_spins": "passes of a background thread that got nowhere and would repeat at once",
 }
+"""What each count is of; a frame number counts once, however often it is handed out."""
+
+SCHEMA: dict[str, Any] = {
+    "kind": pl.String, "time_ns": pl.Int64, "frame": pl.Int64, "count": pl.Int64,
+    "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
+MAX_PAIRS = 100_000
+"""Colliding pairs listed in the frame; the count is exact."""
+
+SCRATCH_FIRST = ("the grant's 1:1 entry silently replaced the scratch mapping: the caller reads and "
+                 "writes the wrong page")
+ENTRY_FIRST = ("the scratch mapping silently replaced the 1:1 entry: device DMA of the grant hits "
+               "the wrong page")
 
 
-def host_type(machine: Physmap, frames: np.ndarray) -> np.ndarray:
-    """The host's type of each frame number as a machine frame; NOTHING where no range covers it."""
-    page = machine.page_bytes
-    ranges = sorted((h.start // page, -(-h.end // page), h.type) for h in machine.host)
-    ranges += [(c.start // page, -(-c.end // page), "mmio") for c in machine.iomem
-               if c.name.startswith(WINDOWS)]
-    found = np.full(len(frames), NOTHING, object)
-    for start, end, kind in ranges:
-        found[(frames >= start) & (frames < end)] = kind
-    return found
+def _rows(kind: str, **columns: Any) -> pl.DataFrame:
+    size = max((len(v) for v in columns.values() if not isinstance(v, str | bool)), default=0)
+    return pl.DataFrame({
+        name: pl.Series(name, [v] * size if isinstance(v, str | bool) or v is None else list(v),
+                        dtype=dtype)
+        for name, dtype in SCHEMA.items()
+        for v in ((kind,) if name == "kind" else (columns.get(name),))})
 
 
-def _overlap_pages(machine: Physmap, sections: np.ndarray, *types: str) -> int:
-    page = machine.page_bytes
-    pages = 0
-    for _, start, nr, _ in sections.tolist():
-        for h in machine.host:
-            if h.type in types:
-                pages += max(0, min(start + nr, h.end // page) - max(start, h.start // page))
-    return pages
+class Ranges:
+    """Disjoint ranges of the host's map, to find frames in: which one, and its name."""
+
+    def __init__(self, machine: Physmap, claims: Iterable[HostRange]) -> None:
+        page = machine.page_bytes
+        self.painted = paint(list(claims))
+        self.start = np.array([r.start // page for r in self.painted], np.int64)
+        self.end = np.array([-(-r.end // page) for r in self.painted], np.int64)
+
+    def find(self, frames: np.ndarray) -> np.ndarray:
+        """Index of the range that holds each frame, -1 where none does."""
+        at = np.searchsorted(self.start, frames, side="right") - 1
+        if not len(self.start):
+            return at
+        return np.where((at >= 0) & (frames < self.end[np.maximum(at, 0)]), at, -1)
+
+    def name(self, at: int) -> str:
+        """What a range is: its name, else its type."""
+        return self.painted[at].name or self.painted[at].type
 
 
-def hazards(outcome: Outcome, trace: Trace | None = None) -> dict[str, int]:
-    """Counts by kind; CONSEQUENCES says what each means. Frames are counted once each."""
-    rows, q, machine = outcome.rows, outcome.workload.requests, outcome.machine
-    errors = rows[(q.kind == ALLOC), C_ERRNO]
+def windows(machine: Physmap) -> Ranges:
+    """Device memory: the host's MMIO ranges, and the PCI windows of Linux's tree."""
+    apertures = [HostRange(c.start, c.end, "mmio", c.name) for c in machine.iomem
+                 if c.name.startswith(WINDOWS)]
+    return Ranges(machine, [*apertures, *(h for h in machine.host if h.type == "mmio")])
+
+
+def ram_of_others(machine: Physmap) -> Ranges:
+    """Machine RAM that is not dom0's."""
+    return Ranges(machine, [h for h in machine.host if h.type in ("ram_other", "ram_xen")])
+
+
+def _at_window(machine: Physmap) -> str:
+    if machine.arch == "arm64":
+        return "a device mapped there later silently replaces the scratch page, or the reverse"
+    if machine.mode == "pv":
+        return "the frame's p2m entry shadows the device address in dom0's pseudo-physical map"
+    return ("a device mapped there first: domain_crash() (p2m_add_page over direct MMIO); one that "
+            "appears later is shadowed by the scratch page")
+
+
+def _at_ram(machine: Physmap) -> str:
+    if needs_identity(machine):
+        return "a grant of exactly this machine frame silently replaces the scratch page"
+    return "harmless as long as no IOMMU is used: no grant gets a 1:1 entry"
+
+
+def _handed_out(o: Outcome, ranges: Ranges, kind: str, what: str,
+                who: np.ndarray) -> pl.DataFrame:
+    """One row per distinct frame inside the ranges: first time and user, times handed out."""
+    frame, begin, _, request = lifetimes(o)
+    at = ranges.find(frame)
+    inside = np.flatnonzero(at >= 0)
+    number, first, count = np.unique(frame[inside], return_index=True, return_counts=True)
+    rows = inside[first]
+    return _rows(kind, time_ns=begin[rows], frame=number, count=count,
+                 user=who[request[rows]].tolist(),
+                 other=[ranges.name(k) for k in at[rows].tolist()], what=what, assumed=False)
+
+
+def _collisions(o: Outcome, trace: Trace, who: np.ndarray) -> tuple[int, pl.DataFrame]:
+    """Pairs of a scratch page and a 1:1 entry that share a frame at one time; how many, and rows.
+
+    Scratch pages live in modelled time, grants at their recorded times.
+    """
+    frame, begin, end, request = lifetimes(o)
+    theirs = identities(o.machine, trace.table, o.duration_ns)
+    count, low, order = overlaps(frame, begin, end, theirs)
+    total = int(count.sum())
+    met = np.repeat(np.arange(len(count)), count)
+    within = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    ours = order[low[met] + within]
+    since = np.maximum(begin[ours], theirs.from_ns[met])
+    picked = np.lexsort((frame[ours], since))[:MAX_PAIRS]
+    met, ours, since = met[picked], ours[picked], since[picked]
+    scratch_first = begin[ours] <= theirs.from_ns[met]
+    return total, _rows(
+        "identity_collision", time_ns=since, frame=frame[ours], count=np.ones(len(ours), np.int64),
+        user=who[request[ours]].tolist(), other=[f"domain {d}" for d in theirs.domid[met].tolist()],
+        what=[SCRATCH_FIRST if s else ENTRY_FIRST for s in scratch_first.tolist()],
+        assumed=theirs.assumed[met].tolist())
+
+
+def _sections_over(o: Outcome, kind: str, types: tuple[str, ...], what: str) -> pl.DataFrame:
+    """Hot-added sections that overlap host ranges of these types: one row each, pages counted."""
+    page = o.machine.page_bytes
+    rows = []
+    for time, start, nr, sort in o.sections.tolist():
+        if sort != SECTION_HOTPLUG:
+            continue
+        over = [(max(0, min(start + nr, h.end // page) - max(start, h.start // page)), h)
+                for h in o.machine.host if h.type in types]
+        pages = sum(n for n, _ in over)
+        if pages:
+            names = sorted({h.name or h.type for n, h in over if n})
+            rows.append((time, start, pages, ", ".join(names[:4])))
+    time_ns, frame, count, other = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return _rows(kind, time_ns=time_ns, frame=frame, count=count, user="balloon driver",
+                 other=other, what=what, assumed=False)
+
+
+def _stale(o: Outcome) -> pl.DataFrame:
+    found = o.sections[o.sections[:, 3] == SECTION_STALE]
+    return _rows("stale_region_pages", time_ns=found[:, 0], frame=found[:, 1], count=found[:, 2],
+                 user=NO_CALLER, other="what Xen placed there meanwhile",
+                 what="the mapping is refused, or replaces the newer use", assumed=False)
+
+
+def _refused(o: Outcome, kind: str, rows: np.ndarray, what: str, who: np.ndarray) -> pl.DataFrame:
+    return _rows(kind, time_ns=start_ns(o)[rows], count=o.workload.requests.pages[rows],
+                 user=who[rows].tolist(), other="", what=what, assumed=False)
+
+
+def _searched(o: Outcome) -> list[tuple[int, int]]:
+    """Where the strategy looks for regions: the extended ones, or all of the resource tree."""
+    static = o.options.get("mode") == "static" and o.machine.arch == "arm64"
+    return list(o.machine.regions) if static else [(0, o.machine.iomem_end)]
+
+
+def while_free(o: Outcome) -> np.ndarray:
+    """Requests refused for want of a region although free whole sections would cover the deficit.
+
+    Free are whole sections within the pluggable range that neither a child of iomem_resource, nor
+    a range the architecture clips, nor a section added by then overlaps. The deficit is the
+    request less what was listed: pages of sections added by then less live ones.
+    """
+    q, errors = o.workload.requests, o.rows[:, C_ERRNO]
+    refused = np.flatnonzero(is_alloc(o) & np.isin(errors, (-errno.EBUSY, -errno.EINVAL)))
+    if not len(refused):
+        return refused
+    size, page = section_pages(o), o.machine.page_bytes
+    change = np.where(is_served(o), q.pages, 0)
+    known = (q.slots >= 0) & (o.frames[np.maximum(q.slots, 0)] >= 0)
+    freeing = np.repeat(np.flatnonzero(q.kind == FREE), q.pages[q.kind == FREE])
+    change -= np.bincount(freeing[known], minlength=len(change)).astype(np.int64)
+    live = np.cumsum(change)
+    taken = [(c.start, c.end) for c in o.machine.iomem] + list(o.machine.clip)
+    by_then = np.searchsorted(o.sections[:, 0], start_ns(o)[refused], side="right")
+    room: dict[int, tuple[int, int]] = {}
+    for n in np.unique(by_then).tolist():
+        added = [(s * page, (s + nr) * page) for _, s, nr, _ in o.sections[:n].tolist()]
+        free = free_sections(_searched(o), o.machine.pluggable, size * page, taken + added)
+        room[n] = sum(b - a for a, b in free) // page, int(o.sections[:n, 2].sum())
+    free_pages = np.array([room[n][0] for n in by_then.tolist()])
+    listed = np.array([room[n][1] for n in by_then.tolist()]) - live[refused]
+    deficit = q.pages[refused] - np.maximum(listed, 0)
+    return refused[-(-deficit // size) * size <= free_pages]
+
+
+def _found(o: Outcome, trace: Trace | None) -> tuple[dict[str, int], list[pl.DataFrame]]:
+    machine, errors = o.machine, o.rows[:, C_ERRNO]
+    who = callers(o, None if trace is None else trace.table)
     counts = dict.fromkeys(CONSEQUENCES, 0)
-    counts["out_of_memory"] = int((errors == -errno.ENOMEM).sum())
-    refused = (q.kind == ALLOC) & np.isin(rows[:, C_ERRNO], (-errno.EBUSY, -errno.EINVAL))
-    counts["no_region"] = int(refused.sum())
-    counts["no_region_while_free"] = _while_free(outcome, refused)
-    counts["waits_without_end"] = outcome.tallies["sleeping_at_end"]
-    counts["thread_spins"] = outcome.tallies["thread_spins"]
-    kinds = outcome.sections[:, 3]
-    hot = outcome.sections[kinds == SECTION_HOTPLUG]
-    if machine.direct_mapped:
-        # Elsewhere a guest frame number says nothing about the machine frame behind it.
-        counts["hotplug_over_foreign_ram"] = _overlap_pages(machine, hot, "ram_other", "ram_xen")
-    counts["hotplug_over_mmio"] = _overlap_pages(machine, hot, "mmio", "reserved")
-    counts["stale_region_pages"] = int(outcome.sections[kinds == SECTION_STALE, 2].sum())
-    if outcome.page_work[0]:
-        frames = np.unique(outcome.frames[outcome.frames >= 0])
-        types = host_type(machine, frames)
-        counts["mmio_window"] = int((types == "mmio").sum())
+    frames = []
+    if trace is not None and needs_identity(machine):
+        counts["identity_collision"], rows = _collisions(o, trace, who)
+        frames.append(rows)
+    if o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
+        frames.append(_handed_out(o, windows(machine), "mmio_window", _at_window(machine), who))
         if machine.direct_mapped:
-            counts["ram_of_others"] = int(np.isin(types, ("ram_other", "ram_xen")).sum())
-    if trace is not None:
-        counts["identity_collision"] = len(identity_collisions(outcome, trace))
+            frames.append(_handed_out(o, ram_of_others(machine), "ram_of_others",
+                                      _at_ram(machine), who))
+    if machine.direct_mapped:
+        frames.append(_sections_over(
+            o, "hotplug_over_foreign_ram", ("ram_other", "ram_xen"),
+            "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries"))
+    frames.append(_sections_over(o, "hotplug_over_mmio", ("mmio", "reserved"), _at_window(machine)))
+    frames.append(_stale(o))
+    asked = is_alloc(o)
+    for kind, rows_of, what in (
+        ("out_of_memory", np.flatnonzero(asked & (errors == -errno.ENOMEM)),
+         "the mapping fails with -ENOMEM"),
+        ("no_region", np.flatnonzero(asked & np.isin(errors, (-errno.EBUSY, -errno.EINVAL))),
+         "the mapping fails (\"Cannot allocate new IOMEM resource\")"),
+        ("no_region_while_free", while_free(o), "fails for good: the search finds the same again"),
+        ("waits_without_end", np.flatnonzero(asked & (errors == -E_WAIT)), "the task hangs"),
+    ):
+        frames.append(_refused(o, kind, rows_of, what, who))
+        counts[kind] = len(rows_of)
+    counts["thread_spins"] = o.tallies["thread_spins"]
+    return counts, frames
+
+
+PAGE_COUNTS = ("hotplug_over_foreign_ram", "hotplug_over_mmio", "stale_region_pages")
+
+
+def hazards(o: Outcome, trace: Trace | None = None) -> dict[str, int]:
+    """Counts by kind, see CONSEQUENCES; identity collisions need the trace's grants."""
+    counts, frames = _found(o, trace)
+    for rows in frames:
+        if rows.height and (kind := rows["kind"][0]) in ("mmio_window", "ram_of_others"):
+            counts[kind] = rows.height
+        elif rows.height and kind in PAGE_COUNTS:
+            counts[kind] = int(rows["count"].sum())
     return counts
 
 
-def _free_sections(outcome: Outcome) -> int:
-    """Whole free sections within the pluggable range that the strategy's own resource leaves."""
-    machine = outcome.machine
-    size = machine.section_bytes
-    regions = machine.regions if outcome.strategy.name == "hypervisor" else (
-        (0, machine.iomem_end),)
-    added = {s for _, start, nr, _ in outcome.sections.tolist()
-             for s in range(start * machine.page_bytes // size,
-                            (start + nr) * machine.page_bytes // size)}
-    taken = sorted((c.start, c.end) for c in machine.iomem)
-    free = 0
-    for start, end in regions:
-        low = max(start, machine.pluggable[0])
-        high = min(end, machine.pluggable[1])
-        for a, b in zip([low, *(e for _, e in taken)], [*(s for s, _ in taken), high], strict=True):
-            first = align_up(max(a, low), size) // size
-            last = align_down(max(0, min(b, high)), size) // size
-            free += max(0, last - first)
-            free -= sum(1 for s in added if first <= s < last)
-    return free
+def hazard_rows(o: Outcome, trace: Trace | None = None) -> pl.DataFrame:
+    """Every hazard with its time (modelled), frame, both users and what a real machine would do.
 
-
-def _while_free(outcome: Outcome, refused: np.ndarray) -> int:
-    """Refused requests that the free sections would cover if they lay in one piece."""
-    if not refused.any():
-        return 0
-    room = _free_sections(outcome) * outcome.machine.section_pages
-    return int((outcome.workload.requests.pages[refused] <= room).sum())
-
-
-def identity_mapped(machine: Physmap) -> bool:
-    """Whether a grant gets a second, 1:1 entry: direct-mapped and behind an IOMMU (Xen on Arm)."""
-    return machine.arch == "arm64" and machine.direct_mapped and machine.iommu
-
-
-def _machine_frames(machine: Physmap, count: int, seed: np.ndarray) -> np.ndarray:
-    """Assumed machine frames of granted pages: spread over the RAM of others, by a fixed hash."""
-    page = machine.page_bytes
-    ranges = [(h.start // page, h.end // page) for h in machine.host if h.type == "ram_other"]
-    if not ranges or not count:
-        return np.full(count, -1, np.int64)
-    sizes = np.array([end - start for start, end in ranges])
-    ends = np.cumsum(sizes)
-    # Multiplicative hashing with the 64-bit golden ratio: stateless, the same on every machine.
-    hashed = (seed.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    place = ((hashed >> np.uint64(11)) % np.uint64(int(ends[-1]))).astype(np.int64)
-    which = np.searchsorted(ends, place, side="right")
-    starts = np.array([start for start, _ in ranges])
-    return starts[which] + place - (ends - sizes)[which]
-
-
-def _grants(trace: Trace, machine: Physmap) -> pl.DataFrame:
-    """Identity entries: machine frame, from and to; mfns that are not recorded are assumed."""
-    table = trace.table
-    time, nr, pid = ints(table, "time_ns"), ints(table, "nr_pages", 0), ints(table, "pid")
-    mfns, kinds = ragged(table, "mfns"), is_kind(table, "grant_map")
-    ends = {}
-    maps, lists = [], []
-    for r in np.flatnonzero(kinds | is_kind(table, "grant_unmap")).tolist():
-        if kinds[r]:
-            maps.append(r)
-            ends.setdefault((int(pid[r]), int(nr[r])), []).append(len(maps) - 1)
-            known = mfns.row(r)
-            lists.append(known if len(known) else _machine_frames(
-                machine, min(int(nr[r]), 1 << 16), np.int64(r) * 65536 + np.arange(
-                    min(int(nr[r]), 1 << 16))))
-    until = np.full(len(maps), np.iinfo(np.int64).max)
-    for r in np.flatnonzero(is_kind(table, "grant_unmap")).tolist():
-        waiting = ends.get((int(pid[r]), int(nr[r])))
-        if waiting:
-            until[waiting.pop(0)] = time[r]
-    rows = np.repeat(np.arange(len(maps)), [len(x) for x in lists])
-    return pl.DataFrame({
-        "frame": np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64),
-        "mapped_ns": time[np.array(maps, np.int64)][rows], "unmapped_ns": until[rows],
-        "assumed": np.array([not mfns.length[r] for r in maps], bool)[rows]})
-
-
-def identity_collisions(outcome: Outcome, trace: Trace) -> pl.DataFrame:
-    """Scratch frames that were live while a grant of the machine page of that number was mapped.
-
-    Columns: frame, alloc_ns, free_ns, mapped_ns, unmapped_ns, assumed (the machine frame is not in
-    the recording but assumed). Empty where the machine makes no identity entries.
+    count: times the frame was handed out; pages of a section or of a refused request. assumed: the
+    machine frame of the grant is not in the recording but drawn from the RAM of others.
     """
-    machine = outcome.machine
-    if not identity_mapped(machine):
-        return pl.DataFrame({"frame": []})
-    q = outcome.workload.requests
-    alloc = q.kind == ALLOC
-    start = np.repeat(q.time[alloc], q.pages[alloc])
-    end = np.full(len(start), np.iinfo(np.int64).max)
-    by = np.repeat(q.time[q.kind == FREE], q.pages[q.kind == FREE])
-    known = q.slots >= 0
-    end[q.slots[known]] = by[known]
-    scratch = pl.DataFrame({"frame": outcome.frames, "alloc_ns": start, "free_ns": end})
-    return scratch.filter(pl.col("frame") >= 0).join(_grants(trace, machine), on="frame").filter(
-        (pl.col("alloc_ns") < pl.col("unmapped_ns")) & (pl.col("mapped_ns") < pl.col("free_ns"))
-    ).sort("alloc_ns", "mapped_ns", "frame")
+    _, frames = _found(o, trace)
+    return pl.concat(frames).sort("time_ns", "kind", "frame", nulls_last=True)
+
+
+def assumed_collisions(o: Outcome, trace: Trace) -> int:
+    """How many of the listed identity collisions rest on assumed machine frames."""
+    if not needs_identity(o.machine):
+        return 0
+    rows = _collisions(o, trace, callers(o, None))[1]
+    return int(rows["assumed"].sum())
+
+
+def failed(o: Outcome) -> int:
+    """Allocations that got no pages: refused, or asleep to the end."""
+    return int((o.rows[o.workload.requests.kind == ALLOC, C_ERRNO] < 0).sum())
