@@ -5,7 +5,8 @@ everything that comes from a file is validated before it reaches one.
 
 numba's on-disk cache looks at the file of the function alone: an edit in another file would leave
 old machine code in force. Here the cache directory is named by the content of every source file
-of the package, the numba version and the CPU, so it cannot be stale.
+that can hold a kernel (it imports this module) or a constant that kernels freeze, the numba version
+and the CPU, so it cannot be stale.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parent
+CONSTANTS = ("kernel.py", "units.py", "schema.py")
 
 
 def _fingerprint() -> str:
@@ -25,7 +27,9 @@ def _fingerprint() -> str:
 
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
+        source = path.read_bytes()
+        if b"replay.kernel" in source or path.name in CONSTANTS:
+            digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + source)
     extra = (importlib.metadata.version("numba"), platform.python_version(), platform.machine(),
              platform.processor(), os.environ.get("NUMBA_BOUNDSCHECK", ""))
     digest.update(repr(extra).encode())

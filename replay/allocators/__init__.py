@@ -28,6 +28,8 @@ def discover() -> dict[str, Strategy]:
             continue
         if strategy.name in found:
             raise ReplayError(f"two strategies are called {strategy.name!r}")
+        if strategy.name != module:
+            raise ReplayError(f"{module}.py defines the strategy {strategy.name!r}; name them alike")
         found[strategy.name] = strategy
     return dict(sorted(found.items()))
 
@@ -52,7 +54,11 @@ def load(name: str) -> Strategy:
     """A strategy by name, or by the path of a .py file."""
     if name.endswith(".py"):
         return from_file(Path(name))
-    known = discover()
-    if name not in known:
-        raise unknown_name("allocator", name, list(known))
-    return known[name]
+    # The file is named like its strategy (discover() sees to it), so only that one is imported:
+    # each compiled loop takes a while to load from the cache.
+    files = [m.name for m in pkgutil.iter_modules(__path__)]
+    module = importlib.import_module(f"{__name__}.{name}") if name in files else None
+    strategy = getattr(module, "STRATEGY", None)
+    if strategy is None:
+        raise unknown_name("allocator", name, list(discover()))
+    return strategy

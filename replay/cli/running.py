@@ -144,11 +144,12 @@ def replay_trace(
         for o in outcomes}
     body = json.dumps(data, indent=1, sort_keys=True) + "\n"
     files["summary.json"] = lambda p: p.write_text(body, encoding="utf-8")
-    files["report.txt"] = lambda p: p.write_text(report(data), encoding="utf-8")
+    text = report(data)
+    files["report.txt"] = lambda p: p.write_text(text, encoding="utf-8")
     folder = out or Path("reports") / path.stem
     _write(folder, files)
     return data, lambda color: (
-        report(data, color=color) + f"Results: {', '.join(sorted(files))} in {folder}/\n")
+        (report(data, color=True) if color else text) + f"Results: {', '.join(sorted(files))} in {folder}/\n")
 
 
 def warm_up() -> None:
