@@ -64,7 +64,7 @@ traces: ready ## Rebuild the shipped traces from the recordings
 	$(call make-trace,x86-pv-blkback,pv-dom0,PV dom0: guests with block I/O, blkback without persistent grants and page cache)
 	$(call make-trace,arm64-regions,arm64-dom0,direct-mapped arm64 dom0 with extended regions: load programs, guests, I/O, core dump, exhaustion in ten marked phases)
 	$(call make-trace,arm64-no-regions,arm64-dom0-no-regions,the same list of operations with ext_regions=0: the balloon serves all calls)
-	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1
+	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1 --seconds 20
 
 clean: ## Remove the environment and the results of runs
 	rm -rf $(VENV) build *.egg-info reports/*/
