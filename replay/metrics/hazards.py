@@ -137,6 +137,8 @@ def _collisions(o: Outcome, trace: Trace, who: np.ndarray) -> tuple[int, pl.Data
     """
     frame, begin, end, request = lifetimes(o)
     theirs = identities(o.machine, trace.table, o.duration_ns)
+    met_at_all = np.isin(frame, theirs.frame)  # few are: the sorting below is over those alone
+    frame, begin, end, request = (c[met_at_all] for c in (frame, begin, end, request))
     count, low, order = overlaps(frame, begin, end, theirs)
     total = int(count.sum())
     met = np.repeat(np.arange(len(count)), count)
@@ -219,27 +221,10 @@ def while_free(o: Outcome) -> np.ndarray:
     return refused[-(-deficit // size) * size <= free_pages]
 
 
-def _found(o: Outcome, trace: Trace | None) -> tuple[dict[str, int], list[pl.DataFrame]]:
-    machine, errors = o.machine, o.rows[:, C_ERRNO]
-    who = callers(o, None if trace is None else trace.table)
-    counts = dict.fromkeys(CONSEQUENCES, 0)
-    frames = []
-    if trace is not None and needs_identity(machine):
-        counts["identity_collision"], rows = _collisions(o, trace, who)
-        frames.append(rows)
-    if o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
-        frames.append(_handed_out(o, windows(machine), "mmio_window", _at_window(machine), who))
-        if machine.direct_mapped:
-            frames.append(_handed_out(o, ram_of_others(machine), "ram_of_others",
-                                      _at_ram(machine), who))
-    if machine.direct_mapped:
-        frames.append(_sections_over(
-            o, "hotplug_over_foreign_ram", ("ram_other", "ram_xen"),
-            "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries"))
-    frames.append(_sections_over(o, "hotplug_over_mmio", ("mmio", "reserved"), _at_window(machine)))
-    frames.append(_stale(o))
-    asked = is_alloc(o)
-    for kind, rows_of, what in (
+def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
+    errors, asked = o.rows[:, C_ERRNO], is_alloc(o)
+    found = []
+    for kind, rows, what in (
         ("out_of_memory", np.flatnonzero(asked & (errors == -errno.ENOMEM)),
          "the mapping fails with -ENOMEM"),
         ("no_region", np.flatnonzero(asked & np.isin(errors, (-errno.EBUSY, -errno.EINVAL))),
@@ -247,42 +232,52 @@ def _found(o: Outcome, trace: Trace | None) -> tuple[dict[str, int], list[pl.Dat
         ("no_region_while_free", while_free(o), "fails for good: the search finds the same again"),
         ("waits_without_end", np.flatnonzero(asked & (errors == -E_WAIT)), "the task hangs"),
     ):
-        frames.append(_refused(o, kind, rows_of, what, who))
-        counts[kind] = len(rows_of)
+        found.append((kind, len(rows), _refused(o, kind, rows, what, who)))
+    return found
+
+
+def _frames_and_sections(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
+    machine = o.machine
+    found = []
+    if o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
+        rows = _handed_out(o, windows(machine), "mmio_window", _at_window(machine), who)
+        found.append(("mmio_window", rows.height, rows))
+    if o.page_work[0] and machine.direct_mapped:
+        rows = _handed_out(o, ram_of_others(machine), "ram_of_others", _at_ram(machine), who)
+        found.append(("ram_of_others", rows.height, rows))
+    sections = [_sections_over(o, "hotplug_over_mmio", ("mmio", "reserved"), _at_window(machine)),
+                _stale(o)]
+    if machine.direct_mapped:
+        sections.append(_sections_over(
+            o, "hotplug_over_foreign_ram", ("ram_other", "ram_xen"),
+            "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries"))
+    return found + [(rows["kind"][0], int(rows["count"].sum()), rows)
+                    for rows in sections if rows.height]
+
+
+def examine(o: Outcome, trace: Trace | None = None) -> tuple[dict[str, int], pl.DataFrame]:
+    """Counts by kind, see CONSEQUENCES, and a row per hazard.
+
+    Identity collisions need the trace's grants. The rows hold the time (modelled), the frame, both
+    users and what a real machine would do; `count` is how often the frame was handed out, or the
+    pages of a section or of a refused request; `assumed` says that the machine frame of the grant
+    is not in the recording but drawn from the RAM of others.
+    """
+    who = callers(o, None if trace is None else trace.table)
+    found = [*_frames_and_sections(o, who), *_failures(o, who)]
+    if trace is not None and needs_identity(o.machine):
+        total, rows = _collisions(o, trace, who)
+        found.append(("identity_collision", total, rows))
+    counts = dict.fromkeys(CONSEQUENCES, 0)
     counts["thread_spins"] = o.tallies["thread_spins"]
-    return counts, frames
-
-
-PAGE_COUNTS = ("hotplug_over_foreign_ram", "hotplug_over_mmio", "stale_region_pages")
+    counts.update({kind: number for kind, number, _ in found})
+    table = pl.concat([rows for _, _, rows in found])
+    return counts, table.sort("time_ns", "kind", "frame", nulls_last=True)
 
 
 def hazards(o: Outcome, trace: Trace | None = None) -> dict[str, int]:
-    """Counts by kind, see CONSEQUENCES; identity collisions need the trace's grants."""
-    counts, frames = _found(o, trace)
-    for rows in frames:
-        if rows.height and (kind := rows["kind"][0]) in ("mmio_window", "ram_of_others"):
-            counts[kind] = rows.height
-        elif rows.height and kind in PAGE_COUNTS:
-            counts[kind] = int(rows["count"].sum())
-    return counts
-
-
-def hazard_rows(o: Outcome, trace: Trace | None = None) -> pl.DataFrame:
-    """Every hazard with its time (modelled), frame, both users and what a real machine would do.
-
-    count: times the frame was handed out; pages of a section or of a refused request. assumed: the
-    machine frame of the grant is not in the recording but drawn from the RAM of others.
-    """
-    _, frames = _found(o, trace)
-    return pl.concat(frames).sort("time_ns", "kind", "frame", nulls_last=True)
-
-
-def assumed_collisions(o: Outcome, trace: Trace) -> int:
-    """How many of the listed identity collisions rest on assumed machine frames."""
-    if not needs_identity(o.machine):
-        return 0
-    rows = _collisions(o, trace, callers(o, None))[1]
-    return int(rows["assumed"].sum())
+    """Counts by kind; see examine()."""
+    return examine(o, trace)[0]
 
 
 def failed(o: Outcome) -> int:

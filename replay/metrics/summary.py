@@ -1,75 +1,117 @@
-"""The summary of a run: what `summary.json` holds, deterministic to the byte."""
+"""The summary of a run: what `summary.json` holds, deterministic to the byte.
+
+No wall clock and no path of the machine goes into it; floats have 12 significant digits, and what
+has no value is null.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 import replay
 from replay.allocators.state import SECTION_KINDS, WORK
+from replay.costs.profile import Profile
 from replay.engine import Outcome
-from replay.loop import ALLOC, C_ERRNO, C_PATH, FREE, SLOW
-from replay.metrics.fragmentation import fragmentation
-from replay.metrics.hazards import hazards
-from replay.metrics.latency import latency
+from replay.loop import ALLOC, FREE, TARGET
+from replay.metrics.calls import is_served
+from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
+from replay.metrics.hazards import examine, failed
+from replay.metrics.latency import RELATIVE_ERROR, latency, latency_by
 from replay.trace.store import Trace
 
 MAX_SECTIONS = 100
 """Sections listed per strategy; the count is always there."""
 
+EXAMPLES = 3
+"""Hazards told in full, of each kind the first."""
+
+MAX_CALLERS = 20
+"""Callers listed per strategy, the busiest first."""
+
 
 def rounded(value: Any) -> Any:
-    """Floats to 12 significant digits, so that the last bits of a sum never show."""
+    """Floats to 12 significant digits, so that the last bits of a sum never show; NaN is null."""
     if isinstance(value, float):
-        return float(f"{value:.12g}")
+        return float(f"{value:.12g}") if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
+        return {k: rounded(v) for k, v in sorted(value.items())}
     if isinstance(value, list | tuple):
         return [rounded(v) for v in value]
     return value
 
 
-def work(outcome: Outcome) -> dict[str, int]:
+def work(o: Outcome) -> dict[str, int]:
     """Primitives of the whole replay: requests, background passes, and the per-page list work."""
-    rows, q = outcome.rows, outcome.workload.requests
-    totals = {name: int(count) for name, count in zip(WORK, outcome.work.sum(axis=0), strict=True)}
-    for name, count in outcome.background.items():
+    q = o.workload.requests
+    sums = o.work.sum(axis=0).tolist() if len(o.work) else [0] * len(WORK)
+    totals = {name: int(count) for name, count in zip(WORK, sums, strict=True)}
+    for name, count in o.background.items():
         totals[name] += count
-    got = int(q.pages[(q.kind == ALLOC) & (rows[:, C_ERRNO] == 0)].sum())
-    freed = int(q.pages[q.kind == FREE].sum()) - outcome.tallies["frees_skipped"]
-    for names, pages in zip(outcome.page_work, (got, freed), strict=True):
+    got = int(q.pages[is_served(o)].sum())
+    freed = int(q.pages[q.kind == FREE].sum()) - o.tallies["frees_skipped"]
+    for names, pages in zip(o.page_work, (got, freed), strict=True):
         for name in names:
             totals[name] += pages
     return totals
 
 
-def one(outcome: Outcome, trace: Trace | None = None) -> dict[str, Any]:
-    """One strategy's figures. All times are modelled."""
-    rows, q = outcome.rows, outcome.workload.requests
-    alloc = q.kind == ALLOC
-    good = alloc & (rows[:, C_ERRNO] == 0)
-    slow = int((rows[good, C_PATH] >= SLOW).sum())
-    sections = [{"time_ns": t, "start_pfn": start, "nr_pages": nr, "kind": SECTION_KINDS[kind]}
-                for t, start, nr, kind in outcome.sections[:MAX_SECTIONS].tolist()]
+def _requests(o: Outcome) -> dict[str, Any]:
+    kind = o.workload.requests.kind
     return {
-        "requests": int(alloc.sum()), "frees": int((q.kind == FREE).sum()),
-        "failed": int((alloc & (rows[:, C_ERRNO] != 0)).sum()),
-        "pages_allocated": int(q.pages[good].sum()),
-        "slow_requests": slow, "slow_share": slow / max(1, int(good.sum())),
-        **latency(outcome), "fragmentation": fragmentation(outcome),
-        "hazards": hazards(outcome, trace), "work": work(outcome),
-        "background": {k: v for k, v in outcome.background.items() if v},
-        "tallies": outcome.tallies, "nr_sections": len(outcome.sections), "sections": sections,
-        "frames_digest": outcome.frames_digest(), "options": outcome.options,
-        "notes": list(outcome.notes), "broken_invariants": list(outcome.broken),
+        "requests": int((kind == ALLOC).sum()), "frees": int((kind == FREE).sum()),
+        "targets": int((kind == TARGET).sum()), "failed": failed(o),
+        "pages_allocated": int(o.workload.requests.pages[is_served(o)].sum()),
     }
 
 
-def header(outcomes: list[Outcome], trace: Trace) -> dict[str, Any]:
+def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
+    table = None if trace is None else trace.table
+    by_caller = latency_by(o, "caller", table)
+    return {
+        "latency_by_caller": by_caller.head(MAX_CALLERS).to_dicts(),
+        "nr_callers": by_caller.height,
+        "latency_by_size": latency_by(o, "size", table).to_dicts(),
+        "latency_by_path": latency_by(o, "path", table).to_dicts(),
+        "contiguity": contiguity(o).to_dicts(),
+    }
+
+
+def one(o: Outcome, trace: Trace | None = None) -> dict[str, Any]:
+    """One strategy's figures. All times are modelled."""
+    sections = [{"time_ns": t, "start_pfn": start, "nr_pages": nr, "kind": SECTION_KINDS[kind]}
+                for t, start, nr, kind in o.sections[:MAX_SECTIONS].tolist()]
+    total = work(o)
+    counts, rows = examine(o, trace)
+    return {
+        **_requests(o), **latency(o), **_tables(o, trace),
+        "fragmentation": fragmentation(o), **extra(o), "hazards": counts,
+        "hazard_examples": rows.group_by("kind", maintain_order=True).head(EXAMPLES).to_dicts(),
+        "collisions_assumed": int(rows["assumed"].sum()),
+        "work": total, "hypercalls": total["hypercall"],
+        "background": {k: v for k, v in o.background.items() if v}, "tallies": o.tallies,
+        "nr_sections": len(o.sections), "sections": sections,
+        "frames_digest": o.frames_digest(), "duration_ns": o.duration_ns,
+        "summary": o.strategy.summary, "models": o.strategy.models,
+        "options": o.options, "notes": list(o.notes), "broken_invariants": list(o.broken),
+    }
+
+
+def _profile(profile: Profile) -> dict[str, Any]:
+    assumed = [n for n, c in profile.costs.items() if c.source.lower().startswith("assumed")]
+    return {"profile": profile.name, "profile_summary": profile.summary,
+            "profile_constants": len(profile.costs), "profile_assumed": len(assumed),
+            "costs_ns": {n: {"ns": c.ns, "low": c.low, "high": c.high}
+                         for n, c in profile.costs.items()}}
+
+
+def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
     """What the figures rest on."""
     first, meta = outcomes[0], trace.meta
-    machine, profile = first.machine, first.profile
+    machine = first.machine
     return {
         "replay_version": replay.__version__, "trace": meta.name, "synthetic": meta.synthetic,
         "recorded_strategy": meta.recorded_strategy,
@@ -78,17 +120,33 @@ def header(outcomes: list[Outcome], trace: Trace) -> dict[str, Any]:
         else "as recorded",
         "records_lost": meta.lost, "mode": "open-loop, one mutex, first come first served",
         "times": "modelled: work counts x cost profile + waiting",
-        "profile": profile.name, "profile_summary": profile.summary,
+        "percentile_error": RELATIVE_ERROR, **_profile(first.profile),
         "physmap": machine.name, "arch": machine.arch, "dom0_mode": machine.mode,
+        "physmap_of_trace": meta.physmap is not None and meta.physmap.name == machine.name,
         "direct_mapped": machine.direct_mapped, "iommu": machine.iommu,
         "page_bytes": machine.page_bytes, "section_bytes": machine.section_bytes,
+        "advertised": advertised(machine),
         "kernel": meta.provenance.get("kernel", ""),
         "xen_version": meta.provenance.get("xen_version", ""),
         "modelled_span_ns": int(np.max([o.duration_ns for o in outcomes])),
     }
 
 
-def summary(outcomes: list[Outcome], trace: Trace) -> dict[str, Any]:
-    """The whole of `summary.json`."""
-    return rounded({"run": header(outcomes, trace),
-                    "allocators": {o.strategy.name: one(o, trace) for o in outcomes}})
+def names(outcomes: Sequence[Outcome]) -> list[str]:
+    """A name per outcome: the strategy's, numbered from the second one of a name on."""
+    seen: dict[str, int] = {}
+    found = []
+    for o in outcomes:
+        seen[o.strategy.name] = seen.get(o.strategy.name, 0) + 1
+        again = seen[o.strategy.name]
+        found.append(o.strategy.name if again == 1 else f"{o.strategy.name}#{again}")
+    return found
+
+
+def summary(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
+    """The whole of `summary.json`; `order` is the order in which the strategies were named."""
+    called = names(outcomes)
+    found: dict[str, Any] = rounded({
+        "run": header(outcomes, trace), "order": called,
+        "allocators": {n: one(o, trace) for n, o in zip(called, outcomes, strict=True)}})
+    return found

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import numpy as np
-from rich.table import Table
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from replay.physmap.model import Physmap
-from replay.report.tables import fitted, table
+import numpy as np
+from rich.console import Group, RenderableType
+
+from replay.metrics.fragmentation import advertised
+from replay.physmap.host import paint
+from replay.physmap.model import HostRange, Physmap
+from replay.report.tables import count, fitted, notes, share, table
 from replay.units import human_bytes
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+MAX_LINES = 80
+NEAR_BYTES = 1 << 16
+"""Alike ranges at most this far apart become one line."""
+
+HOST_WORDS = {"ram_dom0": "RAM of dom0", "ram_other": "RAM of others", "ram_xen": "RAM of Xen",
+              "mmio": "device", "reserved": "reserved"}
 
 
-def curve(times: np.ndarray, values: np.ndarray, *, width: int = 90, height: int = 6) -> str:
+def curve(times: np.ndarray, values: np.ndarray, *, width: int = 86, height: int = 6) -> str:
     """The greatest value in each of `width` equal time steps, as block characters."""
     if len(times) == 0 or values.max(initial=0) <= 0:
         return "(no live pages)\n"
     edges = np.linspace(0, int(times[-1]) + 1, width + 1)
-    before = np.searchsorted(times, edges, side="right")
+    before = np.searchsorted(times, edges, side="left")
     tops = []
     for low, high in zip(before[:-1], before[1:], strict=True):
         held = values[low - 1] if low else 0
@@ -25,25 +37,120 @@ def curve(times: np.ndarray, values: np.ndarray, *, width: int = 90, height: int
     scaled = np.array(tops) / max(tops) * height * 8
     lines = []
     for level in range(height - 1, -1, -1):
-        cells = np.clip(np.round(scaled - level * 8), 0, 8).astype(int)
-        lines.append("".join(BLOCKS[c] for c in cells))
-    return "\n".join(f"│{line}" for line in lines) + "\n└" + "─" * width + "\n"
+        # What is there at all shows: the lowest line starts at one eighth.
+        least = 1 if level == 0 else 0
+        cells = np.clip(np.round(scaled - level * 8), np.where(scaled > 0, least, 0), 8)
+        lines.append("".join(BLOCKS[c] for c in cells.astype(int)))
+    labels = [count(max(tops)), *[""] * (height - 2), "0"] if height > 1 else [count(max(tops))]
+    room = max(len(label) for label in labels)
+    return "".join(f"{label:>{room}} │{line}\n" for label, line in zip(labels, lines, strict=True))
 
 
-def physmap_table(machine: Physmap, sections: list[tuple[int, int, str]]) -> Table:
-    """The address space line by line: Linux's tree, the hypervisor's regions, added sections."""
-    rows = [(c.start, c.end, "iomem", c.name) for c in machine.iomem]
-    rows += [(start, end, "region", "extended region (hypervisor)") for start, end in machine.regions]
-    rows += [(start * machine.page_bytes, (start + nr) * machine.page_bytes, "added", name)
-             for start, nr, name in sections]
-    kinds = ("ram_other", "ram_xen", "mmio")
-    rows += [(h.start, h.end, "host", f"{h.type.replace('_', ' ')} {h.name}".strip())
-             for h in machine.host if h.type in kinds]
-    largest = max((end - start for start, end, _, _ in rows), default=1)
-    cells = []
-    for start, end, kind, name in sorted(rows)[:80]:
-        bar = "█" * max(1, round(16 * np.log2(end - start + 1) / np.log2(largest + 1)))
-        cells.append([f"{start:#014x}", f"{end - 1:#014x}", kind, human_bytes(end - start),
-                      bar, fitted(name, 28)])
-    title = f"Physmap {fitted(machine.name, 40)} (bars: logarithm of the size)"
-    return table(title, ["first", "last", "view", "size", "", "what"], cells, left=6)
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of addresses in which nothing changes, in all views at once."""
+
+    start: int
+    end: int
+    host: str
+    linux: str
+    also: str
+    ranges: int = 1
+
+
+def _stem(name: str) -> str:
+    """A name without its unit address: `virtio_mmio@a003e00` is one of many `virtio_mmio@`."""
+    return re.sub(r"(@[0-9a-f]+|[0-9a-f]{6,}\.)", "@", name)
+
+
+def _alike(a: Segment, b: Segment) -> bool:
+    names = [tuple(_stem(t) for t in (s.host, s.linux, s.also)) for s in (a, b)]
+    return names[0] == names[1] and b.start - a.end <= NEAR_BYTES
+
+
+def segments(machine: Physmap, sections: Sequence[tuple[int, int, str]]) -> list[Segment]:
+    """The address space cut at every edge of every view, alike neighbours joined."""
+    page = machine.page_bytes
+    views = [
+        paint(machine.host),
+        paint([HostRange(c.start, c.end, "mmio", c.name) for c in machine.iomem]),
+        paint([HostRange(a, b, "reserved", f"region {k}")
+               for k, (a, b) in enumerate(machine.regions, 1)]),
+        paint([HostRange(s * page, (s + nr) * page, "reserved", f"+ {name or 'section'}")
+               for s, nr, name in sections if nr > 0]),
+    ]
+    edges = sorted({e for view in views for r in view for e in (r.start, r.end)})
+    at = [0] * len(views)
+    found: list[Segment] = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        texts = []
+        for k, view in enumerate(views):
+            while at[k] < len(view) and view[at[k]].end <= start:
+                at[k] += 1
+            inside = at[k] < len(view) and view[at[k]].start <= start
+            hit = view[at[k]] if inside else None
+            words = "" if hit is None else hit.name
+            if k == 0 and hit is not None:
+                about = "" if hit.name == hit.type else hit.name
+                words = f"{HOST_WORDS[hit.type]} {about}".strip()
+            texts.append(words)
+        if not any(texts):
+            continue
+        new = Segment(start, end, texts[0], texts[1], " ".join(t for t in texts[2:] if t))
+        if found and _alike(found[-1], new):
+            last = found.pop()
+            same = (last.host, last.linux, last.also) == (new.host, new.linux, new.also)
+            new = Segment(last.start, end, _stem(last.host), _stem(last.linux), last.also,
+                          last.ranges + (0 if same and last.end == start else 1))
+            if new.ranges == 1:
+                new = Segment(last.start, end, last.host, last.linux, last.also)
+        found.append(new)
+    return found
+
+
+def physmap_table(machine: Physmap, sections: Sequence[tuple[int, int, str]]) -> RenderableType:
+    """The address space line by line: the host's view, Linux's, and what lies on top of them.
+
+    sections: (first frame, pages, name) of what was added to the map.
+    """
+    lines = segments(machine, sections)
+    digits = max((len(f"{s.end - 1:x}") for s in lines), default=8)
+    wide = 22 if digits < 12 else 20
+    rows = []
+    for s in lines[:MAX_LINES]:
+        times = f" x{s.ranges}" if s.ranges > 1 else ""
+        rows.append([f"{s.start:0{digits}x}-{s.end - 1:0{digits}x}",
+                     human_bytes(s.end - s.start), fitted(s.host, wide - len(times)) + times,
+                     fitted(s.linux, wide), fitted(s.also, 60)])
+    parts: list[RenderableType] = [table(
+        f"Physmap {fitted(machine.name, 40)}",
+        ["addresses (hex)", "size", "machine memory", "Linux's tree", "on top"],
+        rows, align="lrllw")]
+    if len(lines) > MAX_LINES:
+        parts.append(notes([f"{len(lines) - MAX_LINES:,} more lines left out"]))
+    if machine.regions:
+        parts.append(regions_table(machine))
+    return Group(*parts)
+
+
+def regions_table(machine: Physmap) -> RenderableType:
+    """The extended regions, and how much of each Linux can take in whole sections."""
+    data = advertised(machine)
+    rows = []
+    for k, r in enumerate(data["regions"], 1):
+        lost = r["bytes"] - r["usable_bytes"]
+        why = ""
+        if not data["in_order"]:
+            why = "out of order or overlapping: none is used"
+        elif r["below_pluggable_bytes"]:
+            why = "below the pluggable range"
+        elif lost:
+            why = "less than whole sections"
+        rows.append([f"region {k}", f"{r['start']:x}-{r['end'] - 1:x}", human_bytes(r["bytes"]),
+                     human_bytes(r["usable_bytes"]), share(r["usable_bytes"] / r["bytes"]), why])
+    used = data["usable_bytes"] / data["bytes"]
+    rows.append(["all", "", human_bytes(data["bytes"]), human_bytes(data["usable_bytes"]),
+                 share(used), ""])
+    return table(f"Extended regions: usable in sections of {human_bytes(machine.section_bytes)}",
+                 ["", "addresses (hex)", "size", "usable", "share", "why not all"], rows,
+                 align="llrrrl")

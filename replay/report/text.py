@@ -2,135 +2,255 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from replay.metrics.calls import PATHS, SIZE_CLASSES
 from replay.metrics.hazards import CONSEQUENCES
-from replay.report.tables import best_marked, fitted, plain, render, table
-from replay.units import human_bytes, human_ns
+from replay.metrics.latency import PERCENTILES
+from replay.report.tables import (
+    NONE,
+    best_marked,
+    count,
+    decimal,
+    duration,
+    fitted,
+    notes,
+    pairs,
+    plain,
+    render,
+    share,
+    size,
+    table,
+)
+from replay.units import human_bytes
 
 PER_TABLE = 5
 """Strategies side by side before a table is split."""
 
-Getter = Callable[[dict[str, Any]], float | None]
+FEW_SAMPLES = 10
+"""A percentile with fewer samples above it is said to rest on few."""
 
+MAX_CALLERS = 6
 
-def _count(value: float) -> str:
-    return f"{value:,.0f}"
+Row = tuple[str, tuple[str, ...], Callable[[float | None], str], bool | None]
+"""Label, path into an allocator's summary, how to show it, whether the lowest is the best."""
 
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _plain_number(value: float) -> str:
-    return f"{value:.2f}"
-
-
-def _get(*path: str) -> Getter:
-    def get(data: dict[str, Any]) -> float | None:
-        for name in path:
-            data = data[name]
-        return None if data is None else float(data)  # type: ignore[arg-type]
-    return get
-
-
-LATENCY: list[tuple[str, Getter, Callable[[float], str], bool | None]] = [
-    ("requests", _get("requests"), _count, None),
-    ("failed", _get("failed"), _count, True),
-    *((f"latency {label}", _get("latency_ns", name), human_ns, True) for label, name in (
+LATENCY: tuple[Row, ...] = (
+    ("requests", ("requests",), count, None),
+    ("failed", ("failed",), count, True),
+    *((label, ("latency_ns", name), duration, True) for label, name in (
         ("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p99_9"), ("p99.99", "p99_99"),
         ("max", "max"), ("mean", "mean"))),
-    ("  of it waiting, p99", _get("wait_ns", "p99"), human_ns, True),
-    ("  of it waiting, max", _get("wait_ns", "max"), human_ns, True),
-    ("slow path, share", _get("slow", "share"), _share, True),
-    ("slow path, p50", _get("slow", "p50"), human_ns, True),
-    ("free latency, p99", _get("free_latency_ns", "p99"), human_ns, True),
-]
-
-FRAGMENTATION: list[tuple[str, Getter, Callable[[float], str], bool | None]] = [
-    ("live pages, peak", _get("fragmentation", "live_pages", "peak"), _count, None),
-    ("held pages, peak", _get("fragmentation", "held_pages", "peak"), _count, True),
-    ("unusable free index, mean", _get("fragmentation", "unusable_free_index", "mean"), _share, True),
-    ("unusable free index, end", _get("fragmentation", "unusable_free_index", "end"), _share, True),
-    ("largest free run, mean", _get("fragmentation", "largest_free_run", "mean"), _share, False),
-    ("runs per request, mean", _get("fragmentation", "runs_per_request", "mean"), _plain_number, True),
-    ("sections added", _get("nr_sections"), _count, True),
-    ("pages of sections, end", _get("fragmentation", "added_pages", "end"), _count, True),
-    ("section use, mean", _get("fragmentation", "section_use", "mean"), _share, False),
-    ("struct pages, end", _get("fragmentation", "memmap_overhead_bytes", "end"), human_bytes, True),
-    ("own RAM given up, mean", _get("fragmentation", "ram_given_bytes", "mean"), human_bytes, True),
-    ("own RAM given up, peak", _get("fragmentation", "ram_given_bytes", "peak"), human_bytes, True),
-    ("superpages broken", _get("fragmentation", "superpages_broken", "end"), _count, True),
-]
+    ("waiting for the lock, p99", ("wait_ns", "p99"), duration, True),
+    ("waiting for the lock, max", ("wait_ns", "max"), duration, True),
+    ("in the lock, p99", ("service_ns", "p99"), duration, True),
+    ("slow path, share of calls", ("slow", "share"), share, True),
+    ("slow path, p50", ("slow", "p50"), duration, True),
+    ("slow path, p99", ("slow", "p99"), duration, True),
+    ("free, p50", ("free_latency_ns", "p50"), duration, True),
+    ("free, p99", ("free_latency_ns", "p99"), duration, True),
+)
 
 
-def _family(title: str, rows: list[Any], chosen: dict[str, dict[str, Any]]) -> list[Table]:
-    names = list(chosen)
-    made = []
-    for k in range(0, len(names), PER_TABLE):
-        part = names[k : k + PER_TABLE]
-        cells = []
-        for label, get, show, lowest in rows:
-            values = [get(chosen[name]) for name in part]
-            shown = ["-" if value is None else show(value) for value in values]
-            cells.append([label, *([Text(f"{s}  ") for s in shown] if lowest is None else
-                                   best_marked(list(values), shown, lowest=lowest))])
-        made.append(table(title, ["", *(fitted(n, 16) for n in part)], cells))
-    return made
+def _fragment(label: str, name: str, part: str, show: Callable[[float | None], str],
+              lowest: bool | None) -> Row:
+    return f"{label}, {part}", ("fragmentation", name, part), show, lowest
 
 
-def _counts(title: str, key: str, chosen: dict[str, dict[str, Any]],
-            order: list[str]) -> list[Table | str]:
-    rows = [(name, [data[key].get(name, 0) for data in chosen.values()]) for name in order]
-    shown = [[name.replace("_", " "), *(_count(v) for v in values)]
-             for name, values in rows if any(values)]
+FRAGMENTATION: tuple[Row, ...] = (
+    _fragment("live pages", "live_pages", "mean", count, None),
+    _fragment("live pages", "live_pages", "peak", count, None),
+    _fragment("listed, unused pages", "idle_pages", "mean", count, True),
+    _fragment("held (live + listed)", "held_pages", "peak", count, True),
+    ("held peak / live mean", ("high_water_ratio",), decimal, True),
+    _fragment("unusable free index", "unusable_free_index", "mean", share, True),
+    _fragment("unusable free index", "unusable_free_index", "end", share, True),
+    _fragment("largest free run", "largest_free_run", "mean", share, False),
+    _fragment("runs per request", "runs_per_request", "mean", decimal, True),
+    _fragment("runs per request", "runs_per_request", "peak", count, True),
+    ("sections added", ("nr_sections",), count, True),
+    _fragment("pages of sections", "added_pages", "end", count, True),
+    _fragment("use of added sections", "section_use", "mean", share, False),
+    _fragment("use of pinned sections", "pinned_section_use", "mean", share, False),
+    _fragment("sections pinned", "pinned_sections", "peak", count, True),
+    _fragment("struct pages", "memmap_overhead_bytes", "end", size, True),
+    _fragment("own RAM given up", "ram_given_bytes", "mean", size, True),
+    _fragment("own RAM given up", "ram_given_bytes", "peak", size, True),
+    _fragment("superpages broken", "superpages_broken", "end", count, True),
+)
+
+Chosen = dict[str, dict[str, Any]]
+
+
+def _value(data: dict[str, Any], path: Sequence[str]) -> float | None:
+    found: Any = data
+    for name in path:
+        found = found[name]
+    return found  # type: ignore[no-any-return]
+
+
+def _parts(names: Sequence[str], most: int) -> list[list[str]]:
+    """The names in groups of nearly one size, so that no table stands with a single column."""
+    groups = -(-len(names) // most)
+    size_of = -(-len(names) // groups) if groups else 1
+    return [list(names[k : k + size_of]) for k in range(0, len(names), size_of)]
+
+
+def _family(title: str, rows: Sequence[Row], chosen: Chosen) -> list[RenderableType]:
+    """One table of a family; the best of each row is sought among all strategies."""
+    marked: list[tuple[str, dict[str, Text]]] = []
+    for label, path, show, lowest in rows:
+        values = [_value(data, path) for data in chosen.values()]
+        shown = [show(value) for value in values]
+        cells = ([Text(f"{s}  ") for s in shown] if lowest is None
+                 else best_marked(values, shown, lowest=lowest))
+        marked.append((label, dict(zip(chosen, cells, strict=True))))
+    return [table(title, ["", *(f"{fitted(n, 13)}  " for n in part)],
+                  [[label, *(cells[n] for n in part)] for label, cells in marked])
+            for part in _parts(list(chosen), PER_TABLE)]
+
+
+def _samples(chosen: Chosen) -> list[str]:
+    """How far the tails can be trusted."""
+    lines = ["percentiles: nearest rank, from buckets 0.1 % wide; max and mean are exact"]
+    for label, name in (("p99.9", "p99_9"), ("p99.99", "p99_99")):
+        above = [int(data["latency_ns"]["above"][name]) for data in chosen.values()]
+        low, high = min(above), max(above)
+        few = "; fewer than 10 say little" if low < FEW_SAMPLES else ""
+        lines.append(f"samples above {label}: {low:,}" + (f" to {high:,}" if high > low else "")
+                     + few)
+    for name, data in chosen.items():
+        if data["failed"]:
+            lines.append(f"{plain(name)} failed {data['failed']:,} of {data['requests']:,} "
+                         "requests: its figures are of those it served")
+    return lines
+
+
+def _groups(chosen: Chosen) -> list[RenderableType]:
+    """p50 and p99 by request size, path and caller."""
+    callers: dict[str, int] = {}
+    for data in chosen.values():
+        for row in data["latency_by_caller"]:
+            callers.setdefault(row["caller"], row["calls"])
+    wanted = [("size", s) for s in SIZE_CLASSES] + [("path", p) for p in PATHS]
+    wanted += [("caller", c) for c in list(callers)[:MAX_CALLERS]]
+    found = {name: {(key, row[key]): row for key in ("size", "path", "caller")
+                    for row in data[f"latency_by_{key}"]} for name, data in chosen.items()}
+    words = {"size": "pages {}", "path": "{} path", "caller": "{}"}
+    rows = [(fitted(words[key].format(what), 22), (key, what)) for key, what in wanted
+            if any((key, what) in rows_of for rows_of in found.values())]
+
+    def cell(row: dict[str, Any] | None) -> str:
+        if row is None or row["p50"] is None:
+            return NONE
+        return f"{duration(row['p50'])}/{duration(row['p99'])}"
+
+    parts: list[RenderableType] = [
+        table("Latency by request size, path and caller: p50/p99 (modelled)",
+              ["", *(fitted(n, 15) for n in part)],
+              [[label, *(cell(found[n].get(at)) for n in part)] for label, at in rows])
+        for part in _parts(list(chosen), 4)]
+    if len(callers) > MAX_CALLERS:
+        parts.append(notes([f"{len(callers) - MAX_CALLERS} more callers in summary.json"]))
+    return parts
+
+
+def _counts(title: str, key: str, chosen: Chosen, order: Sequence[str]) -> list[RenderableType]:
+    rows = [(name, {n: data[key].get(name, 0) for n, data in chosen.items()}) for name in order]
+    shown = [(name, values) for name, values in rows if any(values.values())]
     if not shown:
-        return [f"{title}: none\n"]
-    return [table(title, ["", *(fitted(n, 16) for n in chosen)], shown)]
+        return [Text(title, style="bold"), "none\n"]
+    return [table(title, ["", *(fitted(n, 13) for n in part)],
+                  [[name.replace("_", " "), *(count(values[n]) for n in part)]
+                   for name, values in shown])
+            for part in _parts(list(chosen), PER_TABLE)]
 
 
-def _header(run: dict[str, Any]) -> list[str]:
-    synthetic = " SYNTHETIC: a generated workload, no recording." if run["synthetic"] else ""
-    lines = [
-        f"Trace    {plain(run['trace'])}.{synthetic}",
-        f"Replay   {run['mode']}",
-        f"Physmap  {plain(run['physmap'])}: {run['arch']} {run['dom0_mode']} dom0, "
-        f"{human_bytes(run['section_bytes'])} sections, "
-        f"{'direct-mapped' if run['direct_mapped'] else 'not direct-mapped'}, "
-        f"IOMMU {'on' if run['iommu'] else 'off'}",
-        f"Costs    {plain(run['profile'])}: {plain(run['profile_summary'])}",
-        "Times    all MODELLED: work counts x cost profile + waiting; "
-        "most constants are assumed",
+def _hazards(run: dict[str, Any], chosen: Chosen) -> list[RenderableType]:
+    met = [k for k in CONSEQUENCES if any(d["hazards"].get(k) for d in chosen.values())]
+    lines = []
+    for kind in met:
+        examples = [e for d in chosen.values() for e in d["hazard_examples"] if e["kind"] == kind]
+        then = f". Here: {plain(examples[0]['what'])}" if examples else ""
+        lines.append(f"{kind.replace('_', ' ')}: {CONSEQUENCES[kind]}{then}")
+    if any(d["collisions_assumed"] for d in chosen.values()):
+        lines.append("identity collisions: the recording lacks the machine frames of its grants, "
+                     "so they are ASSUMED, spread over the RAM of others")
+    clear = [k.replace("_", " ") for k in CONSEQUENCES if k not in met]
+    if not (run["direct_mapped"] and run["iommu"]):
+        clear = [k for k in clear if k != "identity collision"]
+        lines.append("identity collisions cannot happen on this machine: Xen makes 1:1 entries "
+                     "only for a direct-mapped dom0 behind an IOMMU")
+    if clear:
+        lines.append("none of: " + ", ".join(clear))
+    title = "Hazards (counts; what the strategy cannot know)"
+    return [*_counts(title, "hazards", chosen, list(CONSEQUENCES)), notes(lines)]
+
+
+def _machine(run: dict[str, Any]) -> str:
+    regions = run["advertised"]
+    text = (f"{plain(run['physmap'])}: {run['arch']} dom0 ({run['dom0_mode']}), "
+            f"{human_bytes(run['page_bytes'])} pages, {human_bytes(run['section_bytes'])} sections, "
+            f"{'direct-mapped' if run['direct_mapped'] else 'not direct-mapped'}, "
+            f"IOMMU {'on' if run['iommu'] else 'off'}")
+    if regions["bytes"]:
+        text += (f"; extended regions {human_bytes(regions['bytes'])}, of which Linux can use "
+                 f"{human_bytes(regions['usable_bytes'])} in whole sections")
+    return text + ("" if run["physmap_of_trace"] else "; NOT the machine of the recording")
+
+
+def _header(run: dict[str, Any]) -> list[RenderableType]:
+    rows: list[tuple[str, str | Text]] = [
+        ("Trace", plain(run["trace"]) + (
+            ", SYNTHETIC: a generated workload, no recording" if run["synthetic"] else "")),
+        ("Mode", plain(run["mode"])),
+        ("Machine", _machine(run)),
+        ("Costs", f"{plain(run['profile'])}: {plain(run['profile_summary'])}; "
+         f"{run['profile_assumed']} of {run['profile_constants']} constants are assumed"),
+        ("Times", "all MODELLED (work counts x costs + waiting), never measured; "
+         f"{duration(run['modelled_span_ns'])} in all"),
     ]
     if not run["synthetic"]:
-        lines.append(f"Recorded Linux {plain(run['kernel']) or 'unknown'}, Xen "
+        rows.append(("Recorded", f"Linux {plain(run['kernel']) or 'unknown'}, Xen "
                      f"{plain(run['xen_version']) or 'unknown'}, allocator "
-                     f"{run['recorded_strategy'] or 'none'}; times {plain(run['recorded_times'])}")
+                     f"{plain(run['recorded_strategy']) or 'none'}; recorded times: "
+                     f"{plain(run['recorded_times'])}"))
     if run["records_lost"]:
-        lines.append(f"WARNING  DATA LOSS: {run['records_lost']:,} records of the recording are "
-                     "missing; all figures below suffer from it")
-    return [fitted(line, 100) for line in lines]
+        rows.append(("DATA LOSS", Text(
+            f"{run['records_lost']:,} records of the recording are missing; all figures below "
+            "suffer from it", style="bold red")))
+    return [pairs(rows)]
+
+
+def _remarks(chosen: Chosen) -> list[RenderableType]:
+    lines = ["* marks the best of a row (among all strategies, if a table is split)"]
+    for name, data in chosen.items():
+        lines.append(f"{plain(name)}: {plain(data['summary'])}; models {plain(data['models'])}")
+        options = ", ".join(f"{plain(k)}={plain(v)}" for k, v in sorted(data["options"].items()))
+        if options:
+            lines.append(f"{plain(name)}: options {options}")
+        lines += [f"{plain(name)}: {plain(note)}" for note in data["notes"]]
+    broken = [Text(f"BROKEN INVARIANT, {plain(name)}: {plain(b)}", style="bold red")
+              for name, d in chosen.items() for b in d["broken_invariants"]]
+    return [Text("Notes", style="bold"), notes(lines), *broken]
 
 
 def report(data: dict[str, Any], *, color: bool = False) -> str:
     """The text of a summary (metrics.summary.summary)."""
-    chosen = data["allocators"]
-    parts: list[RenderableType | str] = ["\n".join(_header(data["run"])) + "\n"]
-    parts += _family("Latency of an allocation (modelled)", LATENCY, chosen)
-    parts += _family("Fragmentation and memory (exact over modelled time)", FRAGMENTATION, chosen)
-    parts += _counts("Hazards", "hazards", chosen, list(CONSEQUENCES))
-    met = [k for k in CONSEQUENCES if any(d["hazards"].get(k) for d in chosen.values())]
-    parts += [Text(f"  {k.replace('_', ' ')}: {CONSEQUENCES[k]}") for k in met]
-    work = list(next(iter(chosen.values()))["work"])
-    parts.append("")
-    parts += _counts("Work (counts of primitives, requests and background)", "work", chosen, work)
-    notes = [Text(f"  {name}: {plain(note)}") for name, d in chosen.items() for note in d["notes"]]
-    broken = [Text(f"  BROKEN INVARIANT, {name}: {plain(b)}")
-              for name, d in chosen.items() for b in d["broken_invariants"]]
-    parts += [Text("Notes  (* marks the best of a row)", style="bold"), *notes, *broken]
-    return render(parts, color=color)
+    chosen: Chosen = {n: data["allocators"][n] for n in data["order"]}
+    works = sorted({name for d in chosen.values() for name in d["work"]})
+    return render([
+        *_header(data["run"]),
+        *_family("Latency of an allocation (modelled)", LATENCY, chosen), notes(_samples(chosen)),
+        *_groups(chosen),
+        *_family("Fragmentation and memory", FRAGMENTATION, chosen),
+        notes(["means are exact over modelled time: each gauge is integrated at every change",
+               "unusable free index: share of the free frames outside wholly free 2 MiB blocks"]),
+        *_hazards(data["run"], chosen),
+        *_counts("Work (counts of primitives: requests and background)", "work", chosen, works),
+        *_remarks(chosen),
+    ], color=color)

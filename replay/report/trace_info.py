@@ -7,22 +7,33 @@ from typing import Any
 import numpy as np
 import polars as pl
 from rich.console import RenderableType
+from rich.text import Text
 
-from replay.anomalies import Anomalies
+from replay.anomalies import KNOWN, Anomalies
+from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.sketch import curve, physmap_table
-from replay.report.tables import fitted, plain, render, table
-from replay.trace.columns import NONE, ints, is_kind, strings
+from replay.report.tables import count, duration, fitted, notes, pairs, plain, render, size, table
+from replay.schema import Flag
+from replay.trace.columns import NONE, ints, is_kind, ragged, strings
 from replay.trace.store import Trace
-from replay.units import human_bytes, human_ns
+
+MAX_CALLERS = 12
 
 
 def live_pages(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
-    """(time_ns, pages live after it) at each request, as the recording shows them."""
+    """(time_ns, pages live after it) at each request, as the recording shows them.
+
+    A free counts the pages whose allocation the recording holds; rows before pairing count all.
+    """
     t = trace.table
+    nr, slots = ints(t, "nr_pages", 0), ragged(t, "slots")
     good = is_kind(t, "alloc") & (ints(t, "errno", 0) >= 0)
     free = is_kind(t, "free")
+    owner = np.repeat(np.arange(len(nr)), slots.length)
+    known = np.bincount(owner[slots.values >= 0], minlength=len(nr))
+    given = np.where(slots.length > 0, known, nr)
     rows = np.flatnonzero(good | free)
-    change = np.where(good, ints(t, "nr_pages", 0), -ints(t, "nr_pages", 0))[rows]
+    change = np.where(good, nr, -given)[rows]
     return ints(t, "time_ns")[rows], np.maximum(np.cumsum(change), 0)
 
 
@@ -31,106 +42,168 @@ def sections(trace: Trace) -> list[tuple[int, int, str]]:
     t = trace.table
     start, nr, label = ints(t, "start_pfn"), ints(t, "nr_pages", 0), strings(t, "label")
     return [(int(start[r]), int(nr[r]), plain(label[r]))
-            for r in np.flatnonzero(is_kind(t, "section")) if start[r] != NONE]
+            for r in np.flatnonzero(is_kind(t, "section")) if start[r] != NONE and nr[r] > 0]
+
+
+def kinds(trace: Trace) -> dict[str, int]:
+    """Rows per kind of event, by name."""
+    found = trace.table["kind"].cast("string").value_counts().to_pylist()
+    return {str(k["values"]): int(k["counts"])
+            for k in sorted(found, key=lambda k: str(k["values"]))}
 
 
 def info(trace: Trace) -> dict[str, Any]:
     """The same facts as the text, for `--json`."""
-    kinds = trace.table["kind"].cast("string").value_counts().to_pylist()
     _, live = live_pages(trace)
     meta = trace.meta
     return {
         "name": meta.name, "synthetic": meta.synthetic, "description": meta.description,
         "recorded_strategy": meta.recorded_strategy, "sources": meta.sources, "clock": meta.clock,
         "provenance": meta.provenance, "accounting": meta.accounting, "anomalies": meta.anomalies,
-        "importer": meta.importer, "options": meta.options,
-        "events": {k["values"]: k["counts"] for k in sorted(kinds, key=lambda k: k["values"])},
-        "live_pages_peak": int(live.max(initial=0)),
+        "importer": meta.importer, "options": meta.options, "events": kinds(trace),
+        "live_pages_peak": int(live.max(initial=0)), "emulated": meta.emulated,
         "physmap": meta.physmap.name if meta.physmap else None,
     }
 
 
-def _provenance(trace: Trace) -> list[RenderableType | str]:
+def _provenance(trace: Trace) -> list[RenderableType]:
     meta = trace.meta
     kind = "SYNTHETIC trace: generated, no recording" if meta.synthetic else "recording"
-    lines = [f"{plain(meta.name)}: {kind}"]
+    rows: list[tuple[str, str | Text]] = []
     if meta.description:
-        lines.append(plain(meta.description))
+        rows.append(("description", plain(meta.description)))
+    rows.append(("allocator", f"{plain(meta.recorded_strategy) or 'none'} (of the recorded kernel)"))
     if meta.emulated:
-        lines.append(f"Recorded under emulation ({plain(meta.provenance['emulated'])}): order, "
-                     "counts and frames are real, times are not those of hardware.")
-    rows = [[plain(k), fitted(v, 70)] for k, v in sorted(meta.provenance.items())]
-    rows.append(["recorded allocator", meta.recorded_strategy or "none"])
-    rows += [["source", fitted(f"{s.get('file')} ({s.get('format')}, "
-                               f"{human_bytes(float(s.get('bytes', 0)))}, clock {s.get('clock')})", 70)]
-             for s in meta.sources]
-    return ["\n".join(lines) + "\n", table("Provenance", ["", ""], rows, left=2)]
+        rows.append(("times", f"recorded under emulation ({plain(meta.provenance['emulated'])}): "
+                     "order, counts and frames are real, times are not those of hardware"))
+    clock = ", ".join(f"{plain(k)} {plain(v)}" for k, v in sorted(meta.clock.items()))
+    rows.append(("clock", clock or "not stated"))
+    if meta.importer:
+        rows.append(("made by", plain(meta.importer)))
+    rows += [(plain(k), plain(v)) for k, v in sorted(meta.provenance.items()) if k != "emulated"]
+    rows += [(f"set {plain(k)}", plain(v)) for k, v in sorted(meta.options.items())]
+    for source in meta.sources:
+        rows.append(("source", plain(
+            f"{source.get('file')}: {source.get('format')}, {source.get('bytes')} bytes, "
+            f"SHA-256 {str(source.get('sha256', ''))}")))
+    return [Text(f"{plain(meta.name)}: {kind}", style="bold"), Text(), pairs(rows)]
 
 
-def _accounting(trace: Trace) -> list[RenderableType | str]:
+def _events(trace: Trace) -> RenderableType:
+    flags = ints(trace.table, "flags", 0)
+    named = strings(trace.table, "kind")
+    rows = []
+    for kind, number in kinds(trace).items():
+        mine = flags[named == kind]
+        marked = [f"{flag.name.lower().replace('_', ' ')} {int((mine & flag > 0).sum()):,}"
+                  for flag in Flag if flag.name and (mine & flag > 0).any()]
+        rows.append([plain(kind), count(number), fitted(", ".join(marked), 70)])
+    return table("Events", ["kind", "rows", "of these flagged"], rows, align="lrw")
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _accounting(trace: Trace) -> list[RenderableType]:
     meta = trace.meta
-    kinds = info(trace)["events"]
     account = meta.accounting
     skipped = account.get("skipped", {})
-    rows = [["records in the sources", f"{int(account.get('records', 0)):,}"],
-            ["imported", f"{int(account.get('imported', 0)):,}"],
-            *([f"skipped: {fitted(k, 50)}", f"{int(v):,}"] for k, v in sorted(skipped.items())),
-            ["lost (reported by the tracer)", f"{int(account.get('lost', 0)):,}"]]
-    parts: list[RenderableType | str] = [
-        table("Events", ["kind", "rows"], [[plain(k), f"{v:,}"] for k, v in kinds.items()]),
-        table("Every record accounted for", ["", "records"], rows)]
+    skipped = skipped if isinstance(skipped, dict) else {}
+    total, imported = _whole(account.get("records")), _whole(account.get("imported"))
+    lost, left_out = meta.lost, sum(_whole(v) for v in skipped.values())
+    rows = [["records in the sources", count(total)], ["imported", count(imported)],
+            *([f"skipped: {fitted(k, 50)}", count(_whole(v))] for k, v in sorted(skipped.items())),
+            ["lost, as the tracer reports", count(lost)]]
+    parts: list[RenderableType] = [_events(trace),
+                                   table("Every record accounted for", ["", "records"], rows)]
+    if total != imported + left_out:
+        parts.append(notes([f"{total:,} records are not {imported:,} imported + {left_out:,} "
+                            "skipped: the account does not close"]))
+    if lost:
+        parts.append(Text(f"DATA LOSS: {lost:,} records of the recording are missing\n",
+                          style="bold red"))
+    return parts + _anomalies(trace)
+
+
+def _anomalies(trace: Trace) -> list[RenderableType]:
     anomalies = Anomalies()
-    anomalies.counts.update(meta.anomalies)
-    found = [[severity.replace("_", " "), name.replace("_", " "), f"{count:,}", fitted(what, 52)]
-             for severity, name, count, what in anomalies.rows()]
-    if found:
-        parts.append(table("Anomalies, the gravest first", ["severity", "what", "count", ""], found,
-                           left=2))
-    return parts
+    anomalies.counts.update(trace.meta.anomalies)
+    found = [[severity.replace("_", " "), count(number), name.replace("_", " "), what]
+             for severity, name, number, what in anomalies.rows()]
+    found += [["unknown", count(number), fitted(name, 26), "not known to this version"]
+              for name, number in sorted(trace.meta.anomalies.items()) if name not in KNOWN]
+    if not found:
+        return []
+    return [table("Anomalies, the gravest first", ["severity", "count", "what", ""], found,
+                  align="lrlw")]
 
 
-def _requests(trace: Trace) -> list[RenderableType | str]:
+def _rank(values: pl.Expr, per_thousand: int) -> pl.Expr:
+    known = values.drop_nulls().sort()
+    at = (known.len() * per_thousand + 999) // 1000 - 1
+    return known.get(at.clip(0), null_on_oob=True)
+
+
+def _requests(trace: Trace) -> list[RenderableType]:
     t = trace.table
     alloc = is_kind(t, "alloc")
     if not alloc.any():
         return ["No allocator calls in this trace.\n"]
-    frame = pl.DataFrame({
-        "caller": [plain(c) or "unknown" for c in strings(t, "caller")[alloc]],
-        "nr": ints(t, "nr_pages", 0)[alloc], "failed": ints(t, "errno", 0)[alloc] < 0,
-        "ns": pl.Series([None if v == NONE else int(v) for v in ints(t, "latency_ns")[alloc]],
-                        dtype=pl.Int64)})
+    nr, ns = ints(t, "nr_pages", 0)[alloc], ints(t, "latency_ns")[alloc]
+    calls = pl.DataFrame({
+        "caller": pl.Series([str(c) or "(not recorded)" for c in strings(t, "caller")[alloc]],
+                            dtype=pl.String),
+        "size": pl.Series([SIZE_CLASSES[k] for k in size_class(nr)], dtype=pl.Enum(SIZE_CLASSES)),
+        "nr": nr, "failed": ints(t, "errno", 0)[alloc] < 0,
+        "ns": pl.Series([None if v == NONE else v for v in ns.tolist()], dtype=pl.Int64)})
+    emulated = ", under emulation: not of hardware" if trace.meta.emulated else ""
+    columns = ["calls", "pages", "failed", "p50", "p99", "max"]
+    parts: list[RenderableType] = [
+        table(f"Allocator calls (latency: RECORDED{emulated})", ["caller", *columns],
+              _grouped(calls, "caller")),
+        table("", ["pages per call", *columns], _grouped(calls, "size"))]
+    sizes = calls.group_by("nr").len().sort("len", "nr", descending=[True, False]).head(8)
+    listed = ", ".join(f"{count(r['nr'])} ({count(r['len'])} times)" for r in sizes.to_dicts())
+    return [*parts, notes([f"most frequent requests, in pages: {listed}"])]
+
+
+def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:
     ns = pl.col("ns")
-    groups = frame.group_by("caller").agg(
+    order = ["len", key] if key == "caller" else [key]
+    groups = calls.group_by(key).agg(
         pl.len(), pl.col("nr").sum(), pl.col("failed").sum().alias("bad"),
-        ns.quantile(0.5).alias("p50"), ns.quantile(0.99).alias("p99")).sort(
-            "len", "caller", descending=[True, False])
-    label = "recorded latency" + (", under emulation" if trace.meta.emulated else "")
-    rows = [[fitted(r["caller"], 34), f"{r['len']:,}", f"{r['nr']:,}", f"{r['bad']:,}",
-             *("-" if r[k] is None else human_ns(r[k]) for k in ("p50", "p99"))]
-            for r in groups.head(12).to_dicts()]
-    sizes = frame.group_by("nr").len().sort("len", "nr", descending=[True, False]).head(8)
-    listed = ", ".join(f"{r['nr']:,} pages x {r['len']:,}" for r in sizes.to_dicts())
-    return [table(f"Allocator calls by caller ({label})",
-                  ["caller", "calls", "pages", "failed", "p50", "p99"], rows),
-            f"Most frequent sizes: {listed}\n"]
+        _rank(ns, 500).alias("p50"), _rank(ns, 990).alias("p99"), ns.max().alias("max"),
+    ).sort(order, descending=[True, False][: len(order)] if key == "caller" else False)
+    rows = [[fitted(r[key], 34), count(r["len"]), count(r["nr"]), count(r["bad"]),
+             *(duration(r[k]) for k in ("p50", "p99", "max"))]
+            for r in groups.head(MAX_CALLERS).to_dicts()]
+    if groups.height > MAX_CALLERS:
+        rows.append([f"{groups.height - MAX_CALLERS:,} more", *[""] * 6])
+    return rows
 
 
 def trace_info(trace: Trace, *, color: bool = False) -> str:
     """The text of `replay info TRACE`."""
     times, live = live_pages(trace)
-    span = human_ns(float(times[-1])) if len(times) else "0 ns"
+    span = duration(float(times[-1])) if len(times) else "0 ns"
     parts = [*_provenance(trace), *_accounting(trace), *_requests(trace),
-             f"Live pages over time, as recorded: peak {int(live.max(initial=0)):,}, "
-             f"{span} from left to right", curve(times, live)]
-    if trace.meta.physmap:
-        parts.append(physmap_table(trace.meta.physmap, sections(trace)))
-        parts += [f"  note: {plain(note)}" for note in trace.meta.physmap.notes]
+             Text(f"Live pages over time, as recorded ({span} from left to right)", style="bold"),
+             curve(times, live)]
+    machine = trace.meta.physmap
+    if machine is None:
+        parts.append("No physmap: a replay needs --physmap PRESET|FILE.")
+    else:
+        parts.append(physmap_table(machine, sections(trace)))
+        about = ([f"source: {plain(machine.source)}"] if machine.source else [])
+        about += [plain(note) for note in machine.notes]
+        if about:
+            parts.append(notes(about))
     return render(parts, color=color)
 
 
-def import_report(trace: Trace, file: str, size: int) -> str:
+def import_report(trace: Trace, file: str, nr_bytes: int) -> str:
     """What `replay import` says: the account, the anomalies, the file."""
-    parts = _accounting(trace)
     words = "SYNTHETIC trace" if trace.meta.synthetic else "trace"
-    parts.append(f"{words} {plain(file)}: {trace.table.num_rows:,} rows, {human_bytes(size)}")
-    return render(parts)
+    return render([*_accounting(trace), f"{words} {plain(file)}: {trace.table.num_rows:,} rows, "
+                   f"{size(nr_bytes)}"])
