@@ -21,22 +21,22 @@ NO_CALLER = "(not recorded)"
 
 def is_alloc(o: Outcome) -> np.ndarray:
     """Which requests allocate."""
-    return o.workload.requests.kind == ALLOC
+    return np.asarray(o.workload.requests.kind == ALLOC)
 
 
 def is_served(o: Outcome) -> np.ndarray:
     """Which requests are allocations that got their pages."""
-    return is_alloc(o) & (o.rows[:, C_ERRNO] == 0)
+    return np.asarray(is_alloc(o) & (o.rows[:, C_ERRNO] == 0))
 
 
 def latency_ns(o: Outcome) -> np.ndarray:
     """Modelled latency of each request: wait plus service."""
-    return o.rows[:, C_WAIT] + o.rows[:, C_SERVICE]
+    return np.asarray(o.rows[:, C_WAIT] + o.rows[:, C_SERVICE])
 
 
 def start_ns(o: Outcome) -> np.ndarray:
     """Modelled time at which each request had the lock."""
-    return o.workload.requests.time + o.rows[:, C_WAIT]
+    return np.asarray(o.workload.requests.time + o.rows[:, C_WAIT])
 
 
 def callers(o: Outcome, table: pa.Table | None) -> np.ndarray:

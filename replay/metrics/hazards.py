@@ -54,8 +54,8 @@ SCHEMA: dict[str, Any] = {
 MAX_PAIRS = 100_000
 """Colliding pairs listed in the frame; the count is exact."""
 
-SCRATCH_FIRST = ("the grant's 1:1 entry silently replaced the scratch mapping: the caller reads and "
-                 "writes the wrong page")
+SCRATCH_FIRST = ("the grant's 1:1 entry silently replaced the scratch mapping: the caller reads "
+                 "and writes the wrong page")
 ENTRY_FIRST = ("the scratch mapping silently replaced the 1:1 entry: device DMA of the grant hits "
                "the wrong page")
 
@@ -218,7 +218,7 @@ def while_free(o: Outcome) -> np.ndarray:
     free_pages = np.array([room[n][0] for n in by_then.tolist()])
     listed = np.array([room[n][1] for n in by_then.tolist()]) - live[refused]
     deficit = q.pages[refused] - np.maximum(listed, 0)
-    return refused[-(-deficit // size) * size <= free_pages]
+    return np.asarray(refused[-(-deficit // size) * size <= free_pages])
 
 
 def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
@@ -228,7 +228,7 @@ def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]
         ("out_of_memory", np.flatnonzero(asked & (errors == -errno.ENOMEM)),
          "the mapping fails with -ENOMEM"),
         ("no_region", np.flatnonzero(asked & np.isin(errors, (-errno.EBUSY, -errno.EINVAL))),
-         "the mapping fails (\"Cannot allocate new IOMEM resource\")"),
+         'the mapping fails ("Cannot allocate new IOMEM resource")'),
         ("no_region_while_free", while_free(o), "fails for good: the search finds the same again"),
         ("waits_without_end", np.flatnonzero(asked & (errors == -E_WAIT)), "the task hangs"),
     ):

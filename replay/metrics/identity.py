@@ -101,10 +101,10 @@ def mappings(table: pa.Table, end_ns: int) -> Mappings:
             _unmap(live, r, int(pages[r]), int(first[r]), int(time[r]), domid)
     for row, left in list(live.left.items()):
         live.spans.append((row, 0, left, max(end_ns, int(time[row]))))
-    row, start, count, until = np.array(live.spans, np.int64).reshape(-1, 4).T
-    of = np.repeat(np.arange(len(row)), count)
-    within = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
-    return Mappings(row[of], start[of] + within, time[row[of]], until[of])
+    of_row, start, count, until = np.array(live.spans, np.int64).reshape(-1, 4).T
+    span = np.repeat(np.arange(len(count)), count)
+    within = np.arange(len(span)) - np.repeat(np.cumsum(count) - count, count)
+    return Mappings(of_row[span], start[span] + within, time[of_row[span]], until[span])
 
 
 def _unmap(live: _Live, r: int, pages: int, first: int, now: int, domid: np.ndarray) -> None:
@@ -152,7 +152,7 @@ def assumed_frames(machine: Physmap, domid: np.ndarray, nth: np.ndarray) -> np.n
 
 
 def identities(machine: Physmap, table: pa.Table, end_ns: int) -> Identities:
-    """The 1:1 entries that the trace's grants cause on this machine; none without its conditions."""
+    """The 1:1 entries that a trace's grants cause on this machine, if it makes any."""
     empty = np.zeros(0, np.int64)
     if not needs_identity(machine):
         return Identities(empty, empty, empty, empty, empty.astype(bool))

@@ -27,7 +27,8 @@ RELATIVE_ERROR = 2.0 ** -HIST_SUB_BITS
 
 METRICS = (
     *(Metric(name, "ns", "lower", name.replace("_", "."),
-             f"{rank / 100:g} % of the calls took at most this long") for name, rank in PERCENTILES),
+             f"{rank / 100:g} % of the calls took at most this long")
+      for name, rank in PERCENTILES),
     Metric("max", "ns", "lower", "max", "the longest call, exact"),
     Metric("mean", "ns", "lower", "mean", "arithmetic mean, exact"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -31,7 +32,7 @@ def curve(times: np.ndarray, values: np.ndarray, *, width: int = 86, height: int
     edges = np.linspace(0, int(times[-1]) + 1, width + 1)
     before = np.searchsorted(times, edges, side="left")
     tops = []
-    for low, high in zip(before[:-1], before[1:], strict=True):
+    for low, high in pairwise(before.tolist()):
         held = values[low - 1] if low else 0
         tops.append(max(int(held), int(values[low:high].max(initial=0))))
     scaled = np.array(tops) / max(tops) * height * 8
@@ -43,7 +44,8 @@ def curve(times: np.ndarray, values: np.ndarray, *, width: int = 86, height: int
         lines.append("".join(BLOCKS[c] for c in cells.astype(int)))
     labels = [count(max(tops)), *[""] * (height - 2), "0"] if height > 1 else [count(max(tops))]
     room = max(len(label) for label in labels)
-    return "".join(f"{label:>{room}} │{line}\n" for label, line in zip(labels, lines, strict=True))
+    return "".join(f"{label:>{room}} │{line}\n"
+                   for label, line in zip(labels, lines, strict=True))
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def segments(machine: Physmap, sections: Sequence[tuple[int, int, str]]) -> list
     edges = sorted({e for view in views for r in view for e in (r.start, r.end)})
     at = [0] * len(views)
     found: list[Segment] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         texts = []
         for k, view in enumerate(views):
             while at[k] < len(view) and view[at[k]].end <= start:

@@ -10,7 +10,6 @@ from rich.text import Text
 
 from replay.metrics.calls import PATHS, SIZE_CLASSES
 from replay.metrics.hazards import CONSEQUENCES
-from replay.metrics.latency import PERCENTILES
 from replay.report.tables import (
     NONE,
     best_marked,
@@ -131,7 +130,7 @@ def _samples(chosen: Chosen) -> list[str]:
 
 
 def _groups(chosen: Chosen) -> list[RenderableType]:
-    """p50 and p99 by request size, path and caller."""
+    """p50 and p99 by request size, path and caller, exact from the rows."""
     callers: dict[str, int] = {}
     for data in chosen.values():
         for row in data["latency_by_caller"]:
@@ -194,7 +193,8 @@ def _hazards(run: dict[str, Any], chosen: Chosen) -> list[RenderableType]:
 def _machine(run: dict[str, Any]) -> str:
     regions = run["advertised"]
     text = (f"{plain(run['physmap'])}: {run['arch']} dom0 ({run['dom0_mode']}), "
-            f"{human_bytes(run['page_bytes'])} pages, {human_bytes(run['section_bytes'])} sections, "
+            f"{human_bytes(run['page_bytes'])} pages, "
+            f"{human_bytes(run['section_bytes'])} sections, "
             f"{'direct-mapped' if run['direct_mapped'] else 'not direct-mapped'}, "
             f"IOMMU {'on' if run['iommu'] else 'off'}")
     if regions["bytes"]:
@@ -209,16 +209,16 @@ def _header(run: dict[str, Any]) -> list[RenderableType]:
             ", SYNTHETIC: a generated workload, no recording" if run["synthetic"] else "")),
         ("Mode", plain(run["mode"])),
         ("Machine", _machine(run)),
-        ("Costs", f"{plain(run['profile'])}: {plain(run['profile_summary'])}; "
-         f"{run['profile_assumed']} of {run['profile_constants']} constants are assumed"),
-        ("Times", "all MODELLED (work counts x costs + waiting), never measured; "
-         f"{duration(run['modelled_span_ns'])} in all"),
+        ("Costs", (f"{plain(run['profile'])}: {plain(run['profile_summary'])}; "
+                   f"{run['profile_assumed']} of {run['profile_constants']} constants assumed")),
+        ("Times", ("all MODELLED (work counts x costs + waiting), never measured; "
+                   f"{duration(run['modelled_span_ns'])} in all")),
     ]
     if not run["synthetic"]:
-        rows.append(("Recorded", f"Linux {plain(run['kernel']) or 'unknown'}, Xen "
-                     f"{plain(run['xen_version']) or 'unknown'}, allocator "
-                     f"{plain(run['recorded_strategy']) or 'none'}; recorded times: "
-                     f"{plain(run['recorded_times'])}"))
+        rows.append(("Recorded", (f"Linux {plain(run['kernel']) or 'unknown'}, Xen "
+                                  f"{plain(run['xen_version']) or 'unknown'}, allocator "
+                                  f"{plain(run['recorded_strategy']) or 'none'}; recorded times: "
+                                  f"{plain(run['recorded_times'])}")))
     if run["records_lost"]:
         rows.append(("DATA LOSS", Text(
             f"{run['records_lost']:,} records of the recording are missing; all figures below "

@@ -72,10 +72,12 @@ def _provenance(trace: Trace) -> list[RenderableType]:
     rows: list[tuple[str, str | Text]] = []
     if meta.description:
         rows.append(("description", plain(meta.description)))
-    rows.append(("allocator", f"{plain(meta.recorded_strategy) or 'none'} (of the recorded kernel)"))
+    strategy = plain(meta.recorded_strategy) or "none"
+    rows.append(("allocator", f"{strategy} (of the recorded kernel)"))
     if meta.emulated:
-        rows.append(("times", f"recorded under emulation ({plain(meta.provenance['emulated'])}): "
-                     "order, counts and frames are real, times are not those of hardware"))
+        emulator = plain(meta.provenance["emulated"])
+        rows.append(("times", (f"recorded under emulation ({emulator}): order, counts and frames "
+                               "are real, times are not those of hardware")))
     clock = ", ".join(f"{plain(k)} {plain(v)}" for k, v in sorted(meta.clock.items()))
     rows.append(("clock", clock or "not stated"))
     if meta.importer:
@@ -85,7 +87,7 @@ def _provenance(trace: Trace) -> list[RenderableType]:
     for source in meta.sources:
         rows.append(("source", plain(
             f"{source.get('file')}: {source.get('format')}, {source.get('bytes')} bytes, "
-            f"SHA-256 {str(source.get('sha256', ''))}")))
+            f"SHA-256 {source.get('sha256', '')}")))
     return [Text(f"{plain(meta.name)}: {kind}", style="bold"), Text(), pairs(rows)]
 
 
@@ -118,8 +120,8 @@ def _accounting(trace: Trace) -> list[RenderableType]:
     parts: list[RenderableType] = [_events(trace),
                                    table("Every record accounted for", ["", "records"], rows)]
     if total != imported + left_out:
-        parts.append(notes([f"{total:,} records are not {imported:,} imported + {left_out:,} "
-                            "skipped: the account does not close"]))
+        parts.append(notes([(f"{total:,} records are not {imported:,} imported + "
+                             f"{left_out:,} skipped: the account does not close")]))
     if lost:
         parts.append(Text(f"DATA LOSS: {lost:,} records of the recording are missing\n",
                           style="bold red"))
@@ -205,5 +207,5 @@ def trace_info(trace: Trace, *, color: bool = False) -> str:
 def import_report(trace: Trace, file: str, nr_bytes: int) -> str:
     """What `replay import` says: the account, the anomalies, the file."""
     words = "SYNTHETIC trace" if trace.meta.synthetic else "trace"
-    return render([*_accounting(trace), f"{words} {plain(file)}: {trace.table.num_rows:,} rows, "
-                   f"{size(nr_bytes)}"])
+    what = f"{words} {plain(file)}: {trace.table.num_rows:,} rows, {size(nr_bytes)}"
+    return render([*_accounting(trace), what])
