@@ -264,6 +264,13 @@ def _wake_sleepers(alloc: Callable[..., int], free: Callable[..., int], m: np.nd
             out.histograms[0, bucket_of(lock_free - q.time[r])] += 1
             out.histograms[3, bucket_of(lock_free - q.time[r])] += 1
             _free_early(free, m, out, first, pages)
+        else:
+            # out_undo: what the call had got before it slept goes back too.
+            frames_returned(m, out.frames, first, got)
+            if got > 0:
+                free(m, m[R_NOW], got, out.frames, first)
+            for k in range(first, first + pages):
+                out.frames[k] = -1
         for k in range(1, waiting):
             out.sleeping[k - 1] = out.sleeping[k]
         waiting -= 1
@@ -367,7 +374,11 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 histograms[2, bucket_of(service)] += 1
                 if path == SLOW:
                     histograms[3, bucket_of(lock_free - arrival)] += 1
-            elif error == -E_WAIT:
+            elif error != -E_WAIT:
+                # What a failing call wrote before it gave up is not the caller's.
+                for k in range(first, first + pages):
+                    frames[k] = -1
+            else:
                 rows[r, C_PATH] = SLEPT
                 rows[r, C_RUNS] = m[R_GOT]
                 frames_taken(m, frames, first, m[R_GOT])

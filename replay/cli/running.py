@@ -165,3 +165,9 @@ def warm_up() -> None:
     q = Requests(*(np.array(c, np.int64) for c in columns))
     for strategy in allocators.discover().values():
         replay(strategy, {}, machine, Workload(q, 3, 3, np.arange(4)), profiles.load("arm64"))
+        # The three calls on their own are what `check-allocator` and `verify` use.
+        m = strategy.init(machine, 8, strategy.values({})).state
+        frames = np.zeros(2, np.int64)
+        strategy.alloc(m, 0, 2, frames, 0)
+        strategy.free(m, 1, 2, frames, 0)
+        strategy.wake(m, 2)
