@@ -38,7 +38,8 @@ class _Driver:
 
     def __init__(self, strategy: Strategy, machine: Physmap) -> None:
         self.strategy, self.machine = strategy, machine
-        self.m = strategy.init(machine, PEAK, strategy.values({})).state
+        setup = strategy.init(machine, PEAK, strategy.values({}))
+        self.m, self.keeps_pages = setup.state, any(setup.page_work)
         self.live: set[int] = set()
         self.now = 0
         self.room, self.at = np.full(1 << 17, GUARD, np.int64), 1
@@ -133,6 +134,8 @@ def _small() -> Physmap:
 
 
 def _exhaustion(d: _Driver) -> str:
+    if not d.keeps_pages:
+        return "keeps no pages, so there is nothing to exhaust"
     refused = 0
     while len(d.live) < PEAK - 512:
         got = d.alloc(512)
