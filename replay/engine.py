@@ -151,11 +151,18 @@ def _check_slots(workload: Workload, first_bad: Any) -> None:
     first_bad(bad, "frees a page that was freed before")
 
 
+def most_pages(workload: Workload, machine: Physmap) -> int:
+    """Pages a strategy must have room for: live at once, and what the highest target adds."""
+    q = workload.requests
+    target = int(q.pages[q.kind == TARGET].max(initial=0))
+    return workload.peak_pages + max(0, target - machine.memory.total)
+
+
 def room(workload: Workload) -> Out:
     """The zeroed arrays that the loop fills."""
     n = len(workload)
     q = workload.requests
-    free_pages = q.pages[q.kind == FREE]
+    most = int(q.pages[q.kind != TARGET].max(initial=1))
     return Out(
         frames=np.full(workload.nr_slots, -1, np.int64),
         rows=np.zeros((n, len(ROW)), np.int64),
@@ -164,8 +171,7 @@ def room(workload: Workload) -> Out:
         totals=np.zeros(NR_WORK + NR_TALLIES, np.int64),
         sleeping=np.zeros(n, np.int64),
         early=np.zeros(len(q.slots) + 1, np.int64),
-        scratch=np.zeros(max(int(free_pages.max(initial=1)), int(q.pages.max(initial=1)), 1),
-                         np.int64) if n else np.zeros(1, np.int64),
+        scratch=np.zeros(most, np.int64),
         area=np.zeros(NR_AREA_WORDS, np.float64),
         peak=np.zeros(len(AREAS), np.float64),
     )
@@ -179,7 +185,7 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     strategy's invariants at the end.
     """
     values = strategy.values(given)
-    setup = strategy.init(machine, workload.peak_pages, values)
+    setup = strategy.init(machine, most_pages(workload, machine), values)
     out = room(workload)
     m = setup.state
     end = strategy.run(m, workload.requests, out, profile.vector(setup.page_work))

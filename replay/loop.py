@@ -1,7 +1,6 @@
 """The one compiled loop: requests in, outcome rows, frames, histograms and integrals out.
 
-Each strategy file compiles it around its own alloc, free and wake (three lines at its end), so that
-the calls are direct and the result comes from the on-disk cache.
+Each strategy file compiles it around its own alloc, free and wake: direct calls, cached on disk.
 
 Time here is modelled: requests arrive at recorded times, one mutex per allocator is taken first
 come first served, `start = max(arrival, lock free)`, and a call's effects count from its start.
@@ -15,25 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from replay.allocators.state import (
-    E_WAIT,
-    G_HELD,
-    G_LIVE,
-    G_WHOLE,
-    R_BLOCK_PAGES,
-    R_COUNT,
-    R_DIRTY,
-    R_GOT,
-    R_MOVED,
-    R_NOW,
-    R_RESUME,
-    R_TARGET,
-    R_WAKE_AT,
-    T_TOP,
-    WORK,
-    W,
-    frames_returned,
-    frames_taken,
-)
+    E_WAIT, G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY,
+    R_GOT, R_MOVED, R_NOW, R_RESUME, R_SLEEP_CREDIT, R_TARGET, R_WAKE_AT, T_TOP, WORK, W,
+    frames_returned, frames_taken,
+)  # fmt: skip
 from replay.kernel import INT, REALS, TABLE, VECTOR, inline, template, types
 
 ALLOC, FREE, TARGET = 0, 1, 2
@@ -66,6 +50,9 @@ HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "fre
 
 T_SLEEPING, T_EARLY, T_BUSY, T_PASSES, T_SKIPPED = range(5)
 NR_TALLIES = 8
+
+ASLEEP = -(1 << 62)
+"""In Out.frames while a call sleeps: pages it has not got. Those it has are -2 - frame."""
 
 
 class Requests(NamedTuple):
@@ -187,27 +174,25 @@ def count_runs(frames: np.ndarray, first: int, count: int) -> int:
 
 
 @template
-def _background(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.ndarray,
-                until: int, lock_free: int) -> int:
-    """Passes of the background thread that ask for the lock up to `until`; new lock-free time."""
-    while m[R_WAKE_AT] <= until:
-        start = max(m[R_WAKE_AT], lock_free)
-        integrate(m, out.area, out.peak, start)
-        m[R_NOW] = start
-        listed, target = m[R_COUNT], m[R_TARGET]
-        held = m[G_HELD]
-        wake(m, start)
-        spent = cost[C_LOCK] + _spent(m, cost)
-        _move_work(m, out.totals, 0)
-        settle(m, out.area, out.peak, start)
-        lock_free = start + max(1, (spent + 500) // 1000)
-        out.totals[NR_WORK + T_PASSES] += 1
-        if m[R_WAKE_AT] <= start:
-            m[R_WAKE_AT] = lock_free
-            if m[R_COUNT] == listed and m[G_HELD] == held and m[R_TARGET] == target:
-                # The thread spins without getting anywhere; it would until something changes.
-                out.totals[NR_WORK + T_BUSY] += 1
-                m[R_WAKE_AT] = 1 << 62
+def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.ndarray,
+                 lock_free: int) -> int:
+    """One pass of the background thread, which has asked for the lock; new lock-free time."""
+    start = max(m[R_WAKE_AT], lock_free)
+    integrate(m, out.area, out.peak, start)
+    m[R_NOW] = start
+    listed, target, held = m[R_COUNT], m[R_TARGET], m[G_HELD]
+    wake(m, start)
+    spent = cost[C_LOCK] + _spent(m, cost)
+    _move_work(m, out.totals, 0)
+    settle(m, out.area, out.peak, start)
+    lock_free = start + max(1, (spent + 500) // 1000)
+    out.totals[NR_WORK + T_PASSES] += 1
+    if m[R_WAKE_AT] <= start:
+        m[R_WAKE_AT] = lock_free
+        if m[R_COUNT] == listed and m[G_HELD] == held and m[R_TARGET] == target:
+            # The thread spins without getting anywhere; it would until something changes.
+            out.totals[NR_WORK + T_BUSY] += 1
+            m[R_WAKE_AT] = 1 << 62
     return lock_free
 
 
@@ -231,49 +216,56 @@ def _free_early(free: Callable[..., int], m: np.ndarray, out: Out, first: int, c
         free(m, m[R_NOW], returned, out.scratch, 0)
 
 
+@inline
+def _veil(frames: np.ndarray, first: int, count: int) -> None:
+    """Mark frames of a sleeping call, which its caller cannot free yet; or unmark them."""
+    for k in range(first, first + count):
+        frames[k] = -2 - frames[k]
+
+
 @template
 def _wake_sleepers(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray,
                    q: Requests, out: Out, cost: np.ndarray, lock_free: int) -> int:
     """The free list is not empty: sleepers go on, oldest first; new lock-free time."""
+    frames = out.frames
     waiting = out.totals[NR_WORK + T_SLEEPING]
-    while waiting > 0 and m[R_COUNT] > 0:
+    asleep = False
+    while waiting > 0 and m[R_COUNT] > 0 and not asleep:
         r = out.sleeping[0]
-        first, pages = q.first[r], q.pages[r]
-        got = out.rows[r, C_RUNS]
-        m[R_NOW] = lock_free
-        m[R_RESUME] = 1
-        error = alloc(m, lock_free, pages - got, out.frames, first + got)
+        first, pages, had = q.first[r], q.pages[r], out.rows[r, C_RUNS]
+        integrate(m, out.area, out.peak, lock_free)
+        _veil(frames, first, had)
+        m[R_NOW], m[R_GOT], m[R_RESUME] = lock_free, had, 1
+        error = alloc(m, lock_free, pages, frames, first)
         m[R_RESUME] = 0
-        spent = cost[C_LOCK] + _spent(m, cost)
+        spent = cost[C_LOCK] + _spent(m, cost) + (pages * cost[C_ALLOC_PAGE] if error == 0 else 0)
         _move_work(m, out.work[r], 0)
-        if error == -E_WAIT:
-            out.rows[r, C_RUNS] = got + m[R_GOT]
-            frames_taken(m, out.frames, first + got, m[R_GOT])
-            lock_free += max(1, (spent + 500) // 1000)
-            break
-        spent += pages * cost[C_ALLOC_PAGE] if error == 0 else 0
-        service = max(1, (spent + 500) // 1000)
-        out.rows[r, C_SERVICE] += service
-        lock_free += service
-        out.rows[r, C_WAIT] = lock_free - q.time[r] - out.rows[r, C_SERVICE]
-        out.rows[r, C_ERRNO] = error
-        out.rows[r, C_RUNS] = 0
-        if error == 0:
-            frames_taken(m, out.frames, first + got, pages - got)
-            out.rows[r, C_RUNS] = count_runs(out.frames, first, pages)
-            out.histograms[0, bucket_of(lock_free - q.time[r])] += 1
-            out.histograms[3, bucket_of(lock_free - q.time[r])] += 1
-            _free_early(free, m, out, first, pages)
+        lock_free += max(1, (spent + 500) // 1000)
+        asleep = error == -E_WAIT
+        if asleep:
+            out.rows[r, C_RUNS] = m[R_GOT]
+            frames_taken(m, frames, first + had, m[R_GOT] - had)
+            _veil(frames, first, m[R_GOT])
         else:
-            # out_undo: what the call had got before it slept goes back too.
-            frames_returned(m, out.frames, first, got)
-            if got > 0:
-                free(m, m[R_NOW], got, out.frames, first)
-            for k in range(first, first + pages):
-                out.frames[k] = -1
-        for k in range(1, waiting):
-            out.sleeping[k - 1] = out.sleeping[k]
-        waiting -= 1
+            out.rows[r, C_SERVICE] += max(1, (spent + 500) // 1000)
+            out.rows[r, C_WAIT] = lock_free - q.time[r] - out.rows[r, C_SERVICE]
+            out.rows[r, C_ERRNO] = error
+            waiting -= 1
+            for k in range(waiting):
+                out.sleeping[k] = out.sleeping[k + 1]
+            if error == 0:
+                frames_taken(m, frames, first + had, pages - had)
+                out.rows[r, C_RUNS] = count_runs(frames, first, pages)
+                out.histograms[0, bucket_of(lock_free - q.time[r])] += 1
+                out.histograms[3, bucket_of(lock_free - q.time[r])] += 1
+                _free_early(free, m, out, first, pages)
+            else:
+                # The call gave back what it had got before it slept, too (out_undo).
+                frames_returned(m, frames, first, had)
+                out.rows[r, C_RUNS] = 0
+                frames[first : first + pages] = -1
+        if m[R_MOVED]:
+            settle(m, out.area, out.peak, m[R_NOW])
     out.totals[NR_WORK + T_SLEEPING] = waiting
     return lock_free
 
@@ -294,17 +286,24 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     work, histograms, early, sleeping = out.work, out.histograms, out.early, out.sleeping
     lock_free = since = live_peak = 0
     live_area = unusable_area = largest_area = unusable_peak = largest_peak = 0.0
-    for r in range(times.shape[0]):
-        arrival = times[r]
-        if m[R_WAKE_AT] <= arrival:
+    settle(m, area, peak, 0)
+    for r in range(times.shape[0] + 1):
+        # After the last request only sleepers go on: no thread is due before time 0.
+        arrival = times[r] if r < times.shape[0] else -1
+        if m[R_WAKE_AT] <= arrival or (totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0):
             area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
             area[A_SINCE] = since
-            lock_free = _background(wake, m, out, cost, arrival, lock_free)
+            while True:
+                if totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0:
+                    lock_free = _wake_sleepers(alloc, free, m, q, out, cost, lock_free)
+                if m[R_WAKE_AT] > arrival:
+                    break
+                lock_free = _thread_pass(wake, m, out, cost, lock_free)
             live_area, unusable_area, largest_area = area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST]
             since = int(area[A_SINCE])
-        kind = kinds[r]
-        pages = counts[r]
-        first = firsts[r]
+        if r == times.shape[0]:
+            break
+        kind, pages, first = kinds[r], counts[r], firsts[r]
         start = max(arrival, lock_free)
         dt = start - since
         since = start
@@ -325,8 +324,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         m[R_NOW] = start
         error = 0
         spent = cost[C_LOCK]
-        path = FAST
-        runs = 0
+        path, runs = FAST, 0
         if kind == ALLOC:
             error = alloc(m, start, pages, frames, first)
             if error == 0:
@@ -340,7 +338,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 if frame >= 0:
                     scratch[known] = frame
                     known += 1
-                elif slot >= 0 and totals[NR_WORK + T_SLEEPING] > 0:
+                elif frame < -1:  # its allocation is asleep
                     early[totals[NR_WORK + T_EARLY]] = slot
                     totals[NR_WORK + T_EARLY] += 1
             frames_returned(m, scratch, 0, known)
@@ -349,10 +347,11 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 error = free(m, start, known, scratch, 0)
             spent += known * cost[C_FREE_PAGE]
         else:
-            # balloon_set_new_target(): no lock; the thread looks at its credit again.
-            if m[R_TARGET] != pages:
-                m[R_WAKE_AT] = min(m[R_WAKE_AT], start)
+            # balloon_set_new_target(): no lock; the thread wakes if balloon_thread_cond() holds,
+            # where BP_DONE, 0, stands for a credit of 0.
             m[R_TARGET] = pages
+            if pages - m[R_CURRENT] != (m[R_SLEEP_CREDIT] if m[R_BP_STATE] else 0):
+                m[R_WAKE_AT] = min(m[R_WAKE_AT], start)
             spent = 0
         if m[R_DIRTY]:
             path = SLOW
@@ -374,20 +373,22 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 histograms[2, bucket_of(service)] += 1
                 if path == SLOW:
                     histograms[3, bucket_of(lock_free - arrival)] += 1
-            elif error != -E_WAIT:
-                # What a failing call wrote before it gave up is not the caller's.
-                for k in range(first, first + pages):
-                    frames[k] = -1
-            else:
+            elif error == -E_WAIT:
                 rows[r, C_PATH] = SLEPT
                 rows[r, C_RUNS] = m[R_GOT]
                 frames_taken(m, frames, first, m[R_GOT])
+                _veil(frames, first, m[R_GOT])
+                frames[first + m[R_GOT] : first + pages] = ASLEEP
+                settle(m, area, peak, start)
                 sleeping[totals[NR_WORK + T_SLEEPING]] = r
                 totals[NR_WORK + T_SLEEPING] += 1
+            else:
+                # What a failing call wrote before it gave up is not the caller's.
+                frames[first : first + pages] = -1
         elif kind == FREE:
             histograms[4, bucket_of(lock_free - arrival)] += 1
-        if totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0:
-            lock_free = _wake_sleepers(alloc, free, m, q, out, cost, lock_free)
+    for k in range(totals[NR_WORK + T_SLEEPING]):
+        frames[firsts[sleeping[k]] : firsts[sleeping[k]] + counts[sleeping[k]]] = -1
     area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
     area[A_SINCE] = since
     peak[A_LIVE] = max(peak[A_LIVE], float(live_peak))

@@ -332,7 +332,6 @@ class NaiveBalloon(Naive):
     def _alloc(self, nr, frames):
         if not frames and not self.resuming:
             self.unpopulated += nr
-        fresh = len(frames)
         while len(frames) < nr:
             if self.free_list:
                 frames.append(self.free_list.pop())
@@ -344,7 +343,7 @@ class NaiveBalloon(Naive):
                 got = len(frames)
                 self._free(frames)
                 self.unpopulated -= nr - got
-                self.did(list_push=got, list_pop=got - fresh)
+                self.did(list_push=got, list_pop=got)
                 return error, []
         return 0, frames
 
@@ -436,16 +435,20 @@ class NaiveQuery(NaivePool):
         used = set()
         for extent in (*machine.host, *machine.iomem):
             used |= set(range(extent.start // grain, -(-extent.end // grain)))
+        # Neighbours in use are one entry of Xen's map.
+        starts = sorted(g for g in used if g - 1 not in used and g * grain < end)
+        ends = sorted(g + 1 for g in used if g + 1 not in used)
         self.map = NaiveResource(0, end - 1, [
-            (g * grain, min((g + 1) * grain, end) - 1) for g in used if g * grain < end])
+            (first * grain, min(last * grain, end) - 1)
+            for first, last in zip(starts, ends, strict=False)])
         self.stale_every, self.queries = stale_every, 0
 
     def fill_list(self, deficit):
         pages = -(-deficit // self.granule) * self.granule
         self.queries += 1
         size = pages * self.page
-        address, _ = self.map.find(size, self.low, self.high, self.section * self.page)
-        self.did(region_query=1, hypercall=1)
+        address, steps = self.map.find(size, self.low, self.high, self.section * self.page)
+        self.did(region_query=1, hypercall=1, resource_step=steps)
         if address is None:
             return -EBUSY
         last = address + size - 1

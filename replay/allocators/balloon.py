@@ -216,6 +216,7 @@ def reserve_additional_memory(m: np.ndarray) -> int:
         for k in range(nr_pages):
             hold(m, start // page + k)
         did(m, W_LIST_PUSH, nr_pages)
+        wake_thread(m)  # xen_memory_notifier(), MEM_ONLINE
     return BP_WAIT
 
 
@@ -255,10 +256,15 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 
 @kernel()
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """xen_alloc_ballooned_pages(); after a sleep it is called again with m[R_RESUME] set."""
-    if m[R_RESUME] == 0:
-        m[R_UNPOPULATED] += nr_pages
+    """xen_alloc_ballooned_pages().
+
+    After a sleep it is called again, the same but for m[R_RESUME]: it has m[R_GOT] pages already.
+    """
     got = 0
+    if m[R_RESUME]:
+        got = m[R_GOT]
+    else:
+        m[R_UNPOPULATED] += nr_pages
     while got < nr_pages:
         listed = min(m[R_COUNT], nr_pages - got)
         if listed > 0:
@@ -341,7 +347,8 @@ def balloon_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any], 
     """A state ready for the balloon driver's calls, with its options in the registers."""
     m = new_state(machine, peak_pages)
     m[O_CAN_HOTPLUG] = int(values["memory_hotplug"])
-    m[O_HOTPLUG_UNPOPULATED] = int(hotplug_unpopulated)
+    # Without CONFIG_XEN_BALLOON_MEMORY_HOTPLUG there is no such sysctl: it reads as 0.
+    m[O_HOTPLUG_UNPOPULATED] = int(hotplug_unpopulated and values["memory_hotplug"])
     m[O_AUTO_ONLINE] = int(values["auto_online"])
     m[O_SCRUB] = int(values["scrub"])
     m[O_DIRECT_MAPPED] = int(machine.direct_mapped)

@@ -165,7 +165,8 @@ def _seed(m: np.ndarray, start: int, nr_pages: int) -> int:
 
 
 def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
-    extents = _unusable(machine)
+    # pvh_arch_setup() alone converts them; a PV dom0 sees its UNUSABLE ranges as RAM.
+    extents = _unusable(machine) if machine.mode == "pvh" else []
     pages = sum(end - start for start, end in extents)
     m = pool_state(machine, peak_pages, values, pages)
     for start, end in extents:

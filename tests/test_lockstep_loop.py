@@ -1,0 +1,260 @@
+"""Kernels and naive models agree after each request, and on all results of the whole loop.
+
+Each stream runs twice. First the naive loop steps through it, and beside each call of the naive
+allocator the strategy's own kernel is called on its state; everything is compared at once. Then the
+compiled loop replays the stream alone, and rows, frames, work and integrals are compared.
+REPLAY_FUZZ_REQUESTS=200000 is the long form.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+
+import naive_allocators as naive
+import numpy as np
+import pytest
+from fuzzing import as_requests, random_machine, random_profile, random_workload
+from naive_loop import NaiveLoop
+
+from replay import allocators
+from replay.allocators import state as s
+from replay.engine import checked, most_pages, replay
+from replay.loop import AREAS, ROW
+
+REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "3000"))
+PER_STREAM = 90
+
+SETTINGS = {
+    "balloon": ({}, {"auto_online": True}, {"memory_hotplug": False}, {"scrub": False}),
+    "hotplug": ({}, {}, {"auto_online": False}, {"memory_hotplug": False}),
+    "pool": ({}, {}, {"bounded": False}, {"section_pages": 128, "fill_pages": 300}),
+    "hypervisor": ({}, {}, {"mode": "query"}, {"mode": "query", "stale_every": 3},
+                   {"fill_pages": 5000}),
+}
+STATES = ("done", "wait", "again", "canceled")
+
+
+class Mismatch(AssertionError):
+    """Kernel and naive model differ."""
+
+
+class Lockstep:
+    """A naive allocator that calls the compiled one beside it and compares after each call."""
+
+    def __init__(self, model, strategy, machine, peak, values, look):
+        self.model, self.strategy, self.look = model, strategy, look
+        self.m = strategy.init(machine, peak, values).state
+        self.steps = 0
+        self.agree("init")
+
+    def __getattr__(self, name):
+        return getattr(self.model, name)
+
+    def __setattr__(self, name, value):
+        if name in ("wake_at", "work", "slow", "resuming"):
+            setattr(self.model, name, value)
+            if name == "wake_at":
+                self.m[s.R_WAKE_AT] = value
+            if name == "work":
+                self.m[s.W : s.W + len(s.WORK)] = 0
+        else:
+            super().__setattr__(name, value)
+
+    def same(self, what, ours, theirs):
+        if ours != theirs:
+            raise Mismatch(f"{what}: kernel {str(ours)[:300]}, naive {str(theirs)[:300]}")
+
+    def alloc(self, now, nr, has=()):
+        m = self.m
+        frames = np.full(nr + 16, -7, np.int64)
+        frames[8 : 8 + len(has)] = has
+        m[s.R_NOW], m[s.R_GOT], m[s.R_RESUME] = now, len(has), int(self.model.resuming)
+        ours = int(self.strategy.alloc(m, now, nr, frames, 8))
+        m[s.R_RESUME] = 0
+        error, got = self.model.alloc(now, nr, has)
+        self.same("errno", ours, error)
+        if not (frames[:8] == -7).all() or not (frames[8 + nr :] == -7).all():
+            raise Mismatch("alloc wrote beyond its frames")
+        if error == -naive.E_WAIT:
+            self.same("pages got before the sleep", int(m[s.R_GOT]), len(got))
+        if error in (0, -naive.E_WAIT):
+            self.same("frames", frames[8 : 8 + len(got)].tolist(), got)
+            s.frames_taken(m, frames, 8 + len(has), len(got) - len(has))
+        elif has:
+            s.frames_returned(m, np.array(has, np.int64), 0, len(has))
+        self.agree(f"alloc of {nr}")
+        return error, got
+
+    def free(self, now, frames):
+        m = self.m
+        given = np.array([-7, *frames], np.int64)
+        m[s.R_NOW] = now
+        s.frames_returned(m, given, 1, len(frames))
+        self.same("errno", int(self.strategy.free(m, now, len(frames), given, 1)), 0)
+        self.model.free(now, frames)
+        self.agree(f"free of {len(frames)}")
+
+    def wake(self, now):
+        self.m[s.R_NOW] = now
+        self.strategy.wake(self.m, now)
+        self.model.wake(now)
+        self.agree("thread")
+
+    def set_target(self, now, pages):
+        # This part of the kernel is in the loop itself: compared by the whole run below.
+        self.m[s.R_NOW] = now
+        self.model.set_target(now, pages)
+        self.m[s.R_TARGET], self.m[s.R_WAKE_AT] = pages, self.model.wake_at
+        self.agree(f"target {pages}")
+
+    def agree(self, after):
+        """Everything that both sides know is the same."""
+        m, model = self.m, self.model
+        self.steps += 1
+        where = f"after step {self.steps}, {after}: "
+        listed = m[m[s.R_LIST] : m[s.R_LIST] + m[s.R_COUNT]].tolist()
+        self.same(where + "free list", listed, model.free_list)
+        tree = m[m[s.R_TREE] :][: 2 * m[s.R_TREE + 1]].reshape(-1, 2)
+        self.same(where + "iomem", [tuple(row) for row in tree.tolist()], model.iomem.children)
+        log = m[m[s.R_SECTIONS] :][: 4 * m[s.R_SECTION_COUNT]].reshape(-1, 4).tolist()
+        self.same(where + "sections", [tuple(row) for row in log], model.sections)
+        work = {name: int(m[s.W + k]) for k, name in enumerate(s.WORK) if m[s.W + k]}
+        self.same(where + "work", work, {k: v for k, v in model.work.items() if v})
+        gauges = m[s.G_LIVE : s.G_LIVE + 6].tolist()
+        self.same(where + "gauges", gauges, list(model.gauges()))
+        self.same(where + "fault", int(m[s.R_FAULT]), 0)
+        self.same(where + "wake at", int(m[s.R_WAKE_AT]), model.wake_at)
+        if isinstance(model, naive.NaiveBalloon):
+            self.balloon(where)
+        if self.steps % self.look == 0:
+            self.same(where + "whole blocks", int(m[s.G_WHOLE]), len(model.whole_blocks()))
+            self.same(where + "largest run", int(m[s.T_TOP]), model.largest_run())
+            self.same(where + "check", self.strategy.check(m), [])
+
+    def balloon(self, where):
+        m, model = self.m, self.model
+        ours = {name: int(m[r]) for name, r in (
+            ("current", s.R_CURRENT), ("target", s.R_TARGET), ("unpopulated", s.R_UNPOPULATED),
+            ("total", s.R_TOTAL), ("available", s.R_AVAILABLE), ("delay", s.R_DELAY_S),
+            ("retries", s.R_RETRIES))}
+        self.same(where + "balloon", ours, {name: getattr(model, name) for name in ours})
+        self.same(where + "thread state", STATES[int(m[s.R_BP_STATE])], model.state)
+        ram = m[m[s.R_RAM] : m[s.R_RAM] + m[s.R_RAM_COUNT]].tolist()
+        self.same(where + "RAM", ram, model.ram)
+
+
+def given_of(options):
+    """Options as `--set` has them."""
+    return {k: str(v) if not isinstance(v, bool) else "yes" if v else "no"
+            for k, v in options.items()}
+
+
+def options_for(name, options, machine):
+    """Options that fit the machine: a section of its own needs no larger one below it."""
+    return {k: v for k, v in options.items() if not (
+        name == "hypervisor" and machine.arch != "x86" and k == "section_pages")}
+
+
+def compare_runs(outcome, loop, workload):
+    """Rows, frames, work, sections, integrals and tallies of the whole run."""
+    def same(what, ours, theirs):
+        if ours != theirs:
+            raise Mismatch(f"whole run, {what}: kernel {str(ours)[:300]}, naive {str(theirs)[:300]}")
+
+    for r, row in enumerate(loop.rows):
+        same(f"row {r}", dict(zip(ROW, outcome.rows[r].tolist(), strict=True)),
+             {name: row[name] for name in ROW})
+        work = {name: int(v) for name, v in zip(s.WORK, outcome.work[r], strict=True) if v}
+        same(f"work of row {r}", work, {k: v for k, v in loop.work[r].items() if v})
+    same("frames", outcome.frames.tolist(),
+         [loop.returned.get(slot, -1) for slot in range(workload.nr_slots)])
+    same("list", outcome.free_list.tolist(), loop.a.free_list)
+    same("sections", [tuple(r) for r in outcome.sections.tolist()], loop.a.sections)
+    same("background", {k: v for k, v in outcome.background.items() if v},
+         {k: v for k, v in loop.background.items() if v})
+    same("end", outcome.duration_ns, loop.lock_free)
+    same("tallies", outcome.tallies, {
+        "sleeping_at_end": len(loop.sleepers), "freed_while_sleeping": len(loop.early),
+        "thread_spins": loop.spins, "thread_passes": loop.passes, "frees_skipped": loop.skipped})
+    if loop.sample:
+        for kind, ours, theirs in (("area", outcome.areas, loop.areas()),
+                                   ("peak", outcome.peaks, loop.peaks())):
+            for name, value in zip(AREAS, theirs, strict=True):
+                if ours[name] != pytest.approx(float(value), rel=1e-9, abs=1e-9):
+                    raise Mismatch(f"whole run, {kind} {name}: kernel {ours[name]}, "
+                                   f"naive {float(value)}")
+
+
+def one_stream(name, seed, *, model_of=naive.naive_strategy, requests=PER_STREAM):
+    """One random machine and stream through one strategy, both ways; the requests compared."""
+    rng = random.Random(f"{name} {seed}")
+    machine = random_machine(rng)
+    options = options_for(name, rng.choice(SETTINGS[name]), machine)
+    workload = checked(random_workload(rng, requests, machine))
+    profile = random_profile(rng)
+    strategy = allocators.load(name)
+    values = strategy.values(given_of(options))
+    sample = rng.random() < 0.5
+    costs = {k: round(c.ns * 1000) for k, c in profile.costs.items()}
+    extra = ("p2m_entry",) if machine.mode == "pv" else ()
+    page_work = ("list_pop", *extra), ("list_push",)
+    try:
+        both = Lockstep(model_of(name, machine, options), strategy, machine,
+                        most_pages(workload, machine), values, look=1 if sample else 7)
+        loop = NaiveLoop(both, costs, page_work, sample=sample).replay(as_requests(workload))
+        outcome = replay(strategy, given_of(options), machine, workload, profile, check=True)
+        if outcome.broken:
+            raise Mismatch(outcome.broken[0])
+        compare_runs(outcome, loop, workload)
+    except AssertionError as error:
+        raise Mismatch(f"{name} {options}, seed {seed}: {error}") from error
+    return requests
+
+
+@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_kernel_and_naive_model_agree_on_all_results(name: str, part: int) -> None:
+    compared, seed = 0, part
+    while compared < REQUESTS // 4:
+        compared += one_stream(name, seed)
+        seed += 4
+
+
+class QueuePool(naive.NaivePool):
+    """A mutant: first in, first out."""
+
+    def _alloc(self, nr, frames):
+        self.free_list.reverse()
+        try:
+            return super()._alloc(nr, frames)
+        finally:
+            self.free_list.reverse()
+
+
+class LazyBalloon(naive.NaiveBalloon):
+    """A mutant: a free does not wake the thread."""
+
+    def wake_thread(self):
+        pass
+
+
+class LeakyBalloon(naive.NaiveBalloon):
+    """A mutant: the error path forgets the pages it had not got (the bug of Linux before 5.9)."""
+
+    def add_ballooned_pages(self, nr):
+        error = super().add_ballooned_pages(nr)
+        if error == -naive.ENOMEM:
+            self.unpopulated += nr
+        return error
+
+
+@pytest.mark.parametrize(("name", "mutant"), [
+    ("pool", QueuePool), ("balloon", LazyBalloon), ("balloon", LeakyBalloon)])
+def test_a_mutant_is_caught(name: str, mutant: type) -> None:
+    def model_of(_, machine, options):
+        return mutant(machine, **options)
+
+    with pytest.raises(Mismatch, match="seed"):
+        for seed in range(12):
+            one_stream(name, seed, model_of=model_of)
