@@ -19,7 +19,7 @@ class InputError(ReplayError):
 
     def __init__(self, path: Path | str, problem: str, where: str = "", hint: str = "") -> None:
         place = f"{path}, {where}" if where else str(path)
-        super().__init__(f"{place}: {problem}" + (f". {hint}" if hint else ""))
+        super().__init__(f"{place}: {problem}" + (f"; {hint}" if hint else ""))
         self.path, self.where, self.problem, self.hint = str(path), where, problem, hint
 
 

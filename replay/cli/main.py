@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,7 +16,7 @@ from replay.errors import ReplayError, unknown_name
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode=None, suggest_commands=False,
     help="Replay recorded dom0 traces through the memory allocators behind Xen foreign mappings.")
 
 Sets = Annotated[list[str] | None, typer.Option(
@@ -36,7 +36,20 @@ def _pairs(items: list[str] | None) -> dict[str, str]:
 
 
 def _emit(text: str) -> None:
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _silence(sys.stdout)
+        raise ReplayError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def _silence(stream: Any) -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's exit does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _emit_json(data: Any) -> None:
@@ -45,6 +58,15 @@ def _emit_json(data: Any) -> None:
 
 def _color() -> bool:
     return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+
+def _check_output(output: Path, sources: list[Path]) -> None:
+    """Refuse, before the work is done, what could only fail or destroy a source after it."""
+    if output.is_dir():
+        raise ReplayError(f"{output}: is a directory, expected a file name for the trace")
+    for source in sources:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise ReplayError(f"{output}: would overwrite the recording it is made from")
 
 
 @app.command("import")
@@ -64,6 +86,7 @@ def import_(
     from replay.report.trace_info import import_report
     from replay.trace.store import save
 
+    _check_output(output, sources)
     given = _pairs(settings)
     known = [*SETTINGS, *OVERRIDES]
     for key in given:
@@ -150,6 +173,7 @@ def synth(
     from replay.trace.store import save
     from replay.trace.synthetic import synthesize
 
+    _check_output(output, [])
     trace = synthesize(output.stem, model, seed=seed, duration_s=seconds,
                        machine=presets.load(physmap))
     save(trace, output)
@@ -199,23 +223,38 @@ def _sentence(error: OSError) -> str:
     return f"{place}{error.strerror or error}"
 
 
-def main() -> None:
-    """Entry point: errors become one sentence and an exit code, never a traceback."""
-    # One short-lived process with few cycles: collecting costs a tenth of the start-up.
-    gc.disable()
+def main(args: list[str] | None = None) -> None:
+    """Entry point: errors become one sentence and an exit code, never a traceback.
+
+    args: as after the program's name; None for those of the process. REPLAY_TRACEBACK=1 lets an
+    unexpected error through, for whoever is to mend it.
+    """
+    if args is None:
+        # One short-lived process with few cycles: collecting costs a tenth of the start-up.
+        gc.disable()
     try:
-        app(standalone_mode=True)
+        app(args=args, standalone_mode=True)
     except ReplayError as error:
-        sys.stderr.write(f"replay: {error}\n")
-        sys.exit(2)
+        _fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         sys.exit(141)
     except MemoryError:
-        sys.stderr.write("replay: out of memory; the trace or its physmap is too large\n")
-        sys.exit(2)
+        _fail("out of memory; the trace or its physmap is too large for this machine")
     except OSError as error:
-        sys.stderr.write(f"replay: {_sentence(error)}\n")
-        sys.exit(2)
+        _fail(_sentence(error))
+    except Exception as error:
+        if os.environ.get("REPLAY_TRACEBACK"):
+            raise
+        _fail(f"a defect of replay, please report it: {type(error).__name__}: {error}; "
+              "REPLAY_TRACEBACK=1 shows where")
+
+
+def _fail(sentence: str) -> NoReturn:
+    """One line on standard error, free of control characters, and exit code 2."""
+    line = " ".join(sentence.split())
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    sys.stderr.write(f"replay: {safe}\n")
+    sys.exit(2)

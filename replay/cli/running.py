@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ def _machine(trace: Trace, name: str | None) -> Physmap:
                           "or import the recording with --machine DIR")
     # A replay starts with an empty pool, so what the recorded one held before is free again.
     return without_scratch(trace.meta.physmap)
+
+
+def _chosen(names: list[str]) -> dict[str, Strategy]:
+    """The strategies by name, in the order asked for; two of one name are an error."""
+    chosen: dict[str, Strategy] = {}
+    for name in dict.fromkeys(names):
+        strategy = allocators.load(name)
+        if strategy.name in chosen:
+            raise ReplayError(f"--allocator {name}: a strategy called {strategy.name!r} is already "
+                              "chosen; give it another name")
+        chosen[strategy.name] = strategy
+    return chosen
 
 
 def _options(given: dict[str, str], strategies: dict[str, Strategy]) -> dict[str, dict[str, str]]:
@@ -84,18 +97,24 @@ def _outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
 def _write(folder: Path, files: dict[str, Callable[[Path], Any]]) -> None:
     """Write all files aside first, then rename each: no reader sees a half-written one."""
     aside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
+    made = [] if folder.exists() else [p for p in (folder, *folder.parents) if not p.exists()]
+    done = False
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, write in files.items():
             write(aside[name])
         for name, path in aside.items():
             path.replace(folder / name)
+        done = True
     except OSError as error:
         raise InputError(folder, f"cannot be written: {error.strerror or error}",
                          hint="nothing was left half-written") from None
     finally:
-        for path in aside.values():
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            for path in aside.values():
+                path.unlink(missing_ok=True)
+            for path in [] if done else made:
+                path.rmdir()
 
 
 def _arrow_writer(table: pa.Table) -> Callable[[Path], None]:
@@ -130,10 +149,7 @@ def replay_trace(
 ) -> tuple[dict[str, Any], Callable[[bool], str]]:
     """Replay, write the results, and give the summary and its text (of whether in colour)."""
     trace = load(path)
-    chosen: dict[str, Strategy] = {}
-    for name in names or allocators.DEFAULT:
-        strategy = allocators.load(name)
-        chosen[strategy.name] = strategy
+    chosen = _chosen(names or list(allocators.DEFAULT))
     options = _options(given, chosen)
     machine = _machine(trace, physmap)
     costs = profiles.load(profile or machine.arch)
