@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pyarrow as pa
 import pytest
 
 from driving import ROOT, cli, metadata, refused, rewrite, small
+from replay.errors import InputError
 from replay.schema import SCHEMA_VERSION
-from replay.trace.store import load
+from replay.trace.store import Trace, load, save
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(64)
 READERS = ("run", "info", "verify")
@@ -53,12 +55,22 @@ def test_a_directory_and_a_missing_file(verb: str, tmp_path: Path) -> None:
     refused(verb, tmp_path / "none.arrow", naming=("none.arrow", "No such file"))
 
 
+def _shortest(folder: Path) -> bytes:
+    """A whole trace of three rows, so that each of its bytes can be tried."""
+    trace = load(small(folder / "synthetic-x.arrow", "target"))
+    save(Trace(trace.table.slice(0, 3), replace(trace.meta, physmap=None)), folder / "x.arrow")
+    return (folder / "x.arrow").read_bytes()
+
+
 def test_truncation_at_every_byte(tmp_path: Path) -> None:
-    whole = small(tmp_path / "synthetic-x.arrow", "xenbus").read_bytes()
+    whole = _shortest(tmp_path)
     cut = tmp_path / "cut.arrow"
     for length in range(len(whole)):
         cut.write_bytes(whole[:length])
-        refused("info", cut, naming=(cut,))
+        with pytest.raises(InputError, match="cut.arrow"):
+            load(cut)
+        if length % 97 == 0:
+            refused("info", cut, naming=(cut,))
 
 
 def test_truncation_of_a_shipped_trace(tmp_path: Path) -> None:
@@ -71,10 +83,14 @@ def test_truncation_of_a_shipped_trace(tmp_path: Path) -> None:
 
 def test_flipped_bytes_are_refused_or_harmless(tmp_path: Path) -> None:
     """Whatever a damaged file says, a command ends with 0, 1 or the sentence."""
-    whole = small(tmp_path / "synthetic-x.arrow", "xenbus").read_bytes()
+    whole = _shortest(tmp_path)
     hurt = tmp_path / "hurt.arrow"
-    for at in range(8, len(whole), 211):
+    for at in range(8, len(whole), 7):
         hurt.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        try:
+            load(hurt)
+        except InputError:
+            continue
         result = cli("info", hurt)
         assert result.code == 0 or result.err.startswith(f"replay: {hurt}"), (at, result)
 
@@ -253,7 +269,7 @@ def test_a_machine_or_profile_file_that_cannot_be(option: str, text: str, good: 
     refused("run", good, option, path, naming=(path,))
 
 
-@pytest.mark.parametrize("content", [b"", PNG, b"# tracer: nop\n", b"hello\n", b"\x17\x08\x44tracing",
+@pytest.mark.parametrize("content", [b"", PNG, b"hello\n", b"\x17\x08\x44tracing",
                                      bytes(4096), b"\xff" * 4096])
 def test_sources_that_are_no_recording(content: bytes, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out.arrow"

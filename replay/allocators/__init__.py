@@ -42,7 +42,7 @@ def from_file(path: Path) -> Strategy:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a plug-in may raise anything; say which file it was
+    except (Exception, SystemExit) as error:  # a plug-in may raise anything; say which file it was
         raise InputError(path, f"cannot be loaded: {type(error).__name__}: {error}") from error
     strategy = getattr(module, "STRATEGY", None)
     if not isinstance(strategy, Strategy):

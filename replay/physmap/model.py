@@ -123,7 +123,7 @@ def from_dict(data: dict[str, Any]) -> Physmap:
         ))
     except KeyError as error:
         raise ReplayError(f"physmap: field {error} is missing") from None
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise ReplayError(f"physmap: {error}") from None
 
 

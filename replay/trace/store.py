@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from replay.errors import InputError, ReplayError
 from replay.physmap.model import Physmap, from_dict
 from replay.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
+from replay.trace.columns import ragged
 
 KEY = b"replay"
 MAX_TIME_NS = 1 << 53
@@ -89,7 +91,8 @@ def save(trace: Trace, path: Path) -> None:
         raise InputError(path, f"cannot be written: {error.strerror or error}",
                          hint="nothing was changed") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Trace:
@@ -114,15 +117,18 @@ def load(path: Path) -> Trace:
     except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(path, f"is damaged or truncated ({first})", hint=hint) from None
-    return Trace(_check_table(path, table), _read_meta(path, table.schema.metadata))
+    meta = _read_meta(path, table.schema.metadata)
+    table = _check_table(path, table)
+    _check_frames(path, table, meta)
+    return Trace(table, meta)
 
 
 def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
     try:
         data = json.loads((metadata or {})[KEY])
         version = int(data["schema_version"])
-    except (KeyError, ValueError, TypeError):
-        raise InputError(path, "has no `replay` metadata: an Arrow file, but not a trace",
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
+        raise InputError(path, "has no readable `replay` metadata: an Arrow file, but not a trace",
                          hint="make one with `replay import`") from None
     if version != SCHEMA_VERSION:
         newer = version > SCHEMA_VERSION
@@ -131,7 +137,7 @@ def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
     try:
         physmap = data.pop("physmap")
         data.pop("schema_version")
-        meta = Meta(**data, physmap=from_dict(physmap) if physmap else None)
+        meta = Meta(**data, physmap=None if physmap is None else from_dict(physmap))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(path, f"metadata: {error}") from None
     except ReplayError as error:
@@ -141,17 +147,42 @@ def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
 
 
 def _check_meta(path: Path, meta: Meta) -> None:
-    kinds: tuple[tuple[str, Any, type], ...] = (
-        ("name", meta.name, str), ("sources", meta.sources, list), ("clock", meta.clock, dict),
-        ("provenance", meta.provenance, dict), ("accounting", meta.accounting, dict),
-        ("anomalies", meta.anomalies, dict), ("recorded_strategy", meta.recorded_strategy, str),
-        ("synthetic", meta.synthetic, bool), ("description", meta.description, str))
-    for name, value, kind in kinds:
+    def of(value: Any, kind: type, name: str) -> None:
         if not isinstance(value, kind):
             raise InputError(path, f"metadata: {name} is not a {kind.__name__}")
-    counts = [*meta.anomalies.values(), meta.accounting.get("lost", 0)]
-    if not all(isinstance(c, int) and c >= 0 for c in counts):
-        raise InputError(path, "metadata: a count is not a whole number")
+
+    for name in ("name", "description", "recorded_strategy", "importer"):
+        of(getattr(meta, name), str, name)
+    for name in ("clock", "provenance", "accounting", "anomalies", "options"):
+        of(getattr(meta, name), dict, name)
+    of(meta.sources, list, "sources")
+    of(meta.synthetic, bool, "synthetic")
+    for number, source in enumerate(meta.sources):
+        of(source, dict, f"source {number}")
+    for name in ("provenance", "options"):
+        for key, value in getattr(meta, name).items():
+            of(value, str, f"{name}.{key}")
+    skipped = meta.accounting.get("skipped", {})
+    of(skipped, dict, "accounting.skipped")
+    counts = {**meta.anomalies, **skipped,
+              **{name: meta.accounting.get(name, 0) for name in ("records", "imported", "lost")}}
+    for name, count in counts.items():
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 1 << 62:
+            raise InputError(path, f"metadata: the count {name} is not a whole number below 2^62")
+
+
+def _check_frames(path: Path, table: pa.Table, meta: Meta) -> None:
+    """Frames of the allocator lie in the machine's address space, or the import has said so."""
+    if meta.physmap is None or meta.anomalies.get("frames_outside_physmap"):
+        return
+    top = max(meta.physmap.iomem_end, meta.physmap.pluggable[1]) // meta.physmap.page_bytes
+    frames = ragged(table, "frames")
+    bad = (frames.values < -1) | (frames.values >= top)
+    if bad.any():
+        at = int(np.argmax(bad))
+        row = int(np.searchsorted(frames.start, at, side="right")) - 1
+        raise InputError(path, f"frame {int(frames.values[at]):#x} lies beyond the physmap, which "
+                         f"ends at frame {top:#x}", f"row {row}")
 
 
 def _check_table(path: Path, table: pa.Table) -> pa.Table:
