@@ -51,6 +51,9 @@ CONSEQUENCES = {
 SCHEMA: dict[str, Any] = {
     "kind": pl.String, "time_ns": pl.Int64, "frame": pl.Int64, "count": pl.Int64,
     "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
+MAX_FRAMES = 1000
+"""Frames listed per kind; the count is exact."""
+Lives = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 MAX_PAIRS = 100_000
 """Colliding pairs listed in the frame; the count is exact."""
 
@@ -117,17 +120,22 @@ def _at_ram(machine: Physmap) -> str:
     return "harmless as long as no IOMMU is used: no grant gets a 1:1 entry"
 
 
-def _handed_out(o: Outcome, ranges: Ranges, kind: str, what: str,
-                who: np.ndarray) -> pl.DataFrame:
-    """One row per distinct frame inside the ranges: first time and user, times handed out."""
-    frame, begin, _, request = lifetimes(o)
+def _handed_out(lives: Lives, ranges: Ranges, kind: str, what: str,
+                who: np.ndarray) -> tuple[int, pl.DataFrame]:
+    """Distinct frames inside the ranges, and a row for each of the first MAX_FRAMES of them.
+
+    A row holds the first time and user, and how often the frame was handed out.
+    """
+    frame, begin, _, request = lives
     at = ranges.find(frame)
     inside = np.flatnonzero(at >= 0)
     number, first, count = np.unique(frame[inside], return_index=True, return_counts=True)
-    rows = inside[first]
-    return _rows(kind, time_ns=begin[rows], frame=number, count=count,
-                 user=who[request[rows]].tolist(),
-                 other=[ranges.name(k) for k in at[rows].tolist()], what=what, assumed=False)
+    early = np.sort(np.argsort(begin[inside[first]], kind="stable")[:MAX_FRAMES])
+    rows = inside[first[early]]
+    return len(number), _rows(
+        kind, time_ns=begin[rows], frame=number[early], count=count[early],
+        user=who[request[rows]].tolist(), other=[ranges.name(k) for k in at[rows].tolist()],
+        what=what, assumed=False)
 
 
 def _collisions(o: Outcome, trace: Trace, who: np.ndarray) -> tuple[int, pl.DataFrame]:
@@ -239,12 +247,13 @@ def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]
 def _frames_and_sections(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
     machine = o.machine
     found = []
+    lives = lifetimes(o)
     if o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
-        rows = _handed_out(o, windows(machine), "mmio_window", _at_window(machine), who)
-        found.append(("mmio_window", rows.height, rows))
+        found.append(("mmio_window", *_handed_out(
+            lives, windows(machine), "mmio_window", _at_window(machine), who)))
     if o.page_work[0] and machine.direct_mapped:
-        rows = _handed_out(o, ram_of_others(machine), "ram_of_others", _at_ram(machine), who)
-        found.append(("ram_of_others", rows.height, rows))
+        found.append(("ram_of_others", *_handed_out(
+            lives, ram_of_others(machine), "ram_of_others", _at_ram(machine), who)))
     sections = [_sections_over(o, "hotplug_over_mmio", ("mmio", "reserved"), _at_window(machine)),
                 _stale(o)]
     if machine.direct_mapped:
@@ -256,7 +265,7 @@ def _frames_and_sections(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl
 
 
 def examine(o: Outcome, trace: Trace | None = None) -> tuple[dict[str, int], pl.DataFrame]:
-    """Counts by kind, see CONSEQUENCES, and a row per hazard.
+    """Counts by kind, see CONSEQUENCES, and a row per hazard (of frames the first MAX_FRAMES).
 
     Identity collisions need the trace's grants. The rows hold the time (modelled), the frame, both
     users and what a real machine would do; `count` is how often the frame was handed out, or the

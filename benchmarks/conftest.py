@@ -1,0 +1,15 @@
+"""Benchmarks: `make bench` measures, REPLAY_BENCH_SMOKE=1 only shows that they run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+SMOKE = os.environ.get("REPLAY_BENCH_SMOKE") == "1"
+
+
+@pytest.fixture(scope="session")
+def smoke() -> bool:
+    """Tiny sizes, one round: for the tests, so that benchmarks cannot rot."""
+    return SMOKE

@@ -1,0 +1,172 @@
+"""Speed of replay itself: measured wall clock, with digests of what was computed.
+
+One core. `extra_info` holds rates, ratios and digests, so that nobody speeds up by changing answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay import allocators, engine
+from replay.costs import profile
+from replay.engine import Workload, replay
+from replay.loop import ALLOC, FREE, Requests
+from replay.physmap import presets
+from replay.physmap.iomem import without_scratch
+from replay.trace.requests import to_workload
+from replay.trace.store import load
+
+TRACES = Path(__file__).parents[1] / "traces"
+STRATEGIES = ("nop", "pool", "balloon", "hotplug", "hypervisor")
+
+
+def one_page_stream(pairs: int, depth: int = 1000) -> Workload:
+    """Single pages: `depth` live at first, then one freed and one asked for, in arbitrary order."""
+    rng = np.random.default_rng(7)
+    live = list(range(depth))
+    kind, slots, slot = [ALLOC] * depth, [], depth
+    for _ in range(pairs // 2):
+        k = int(rng.integers(0, depth))
+        slots.append(live[k])
+        live[k] = slot
+        kind += [FREE, ALLOC]
+        slot += 1
+    kinds = np.array(kind, np.int64)
+    alloc = np.cumsum(kinds == ALLOC) - 1
+    free = np.cumsum(kinds == FREE) - 1
+    n = len(kinds)
+    q = Requests(np.arange(n, dtype=np.int64) * 1000, kinds, np.ones(n, np.int64),
+                 np.where(kinds == ALLOC, alloc, free), np.array(slots, np.int64))
+    return engine.checked(Workload(q, slot, depth, np.arange(n)))
+
+
+def repeated(workload: Workload, times: int) -> Workload:
+    """A recorded stream end to end several times; what is still live is freed in between."""
+    q = workload.requests
+    freed = np.zeros(workload.nr_slots, bool)
+    freed[q.slots[q.slots >= 0]] = True
+    rest = np.flatnonzero(~freed)
+    span = int(q.time[-1]) + 1000
+    parts = []
+    for k in range(times):
+        first = q.first + np.where(q.kind == ALLOC, k * workload.nr_slots,
+                                   k * (len(q.slots) + len(rest)))
+        slots = np.where(q.slots < 0, -1, q.slots + k * workload.nr_slots)
+        end = [(k + 1) * span - 1] if len(rest) else []
+        size = [len(rest)] if len(rest) else []
+        at = [(k + 1) * len(q.slots) + k * len(rest)] if len(rest) else []
+        parts.append((np.append(q.time + k * span, end), np.append(q.kind, [FREE] * len(end)),
+                      np.append(q.pages, size), np.append(first, at),
+                      np.append(slots, rest + k * workload.nr_slots)))
+    columns = [np.ascontiguousarray(np.concatenate(c), np.int64) for c in zip(*parts, strict=True)]
+    stream = Requests(*columns)
+    return engine.checked(Workload(stream, workload.nr_slots * times, workload.peak_pages + len(rest),
+                                   np.zeros(len(stream.time), np.int64)))
+
+
+def timed_replay(benchmark, name: str, workload: Workload, machine, smoke: bool):
+    """Time the compiled loop alone, all metrics on, on fresh state and warm output arrays."""
+    strategy, costs = allocators.load(name), profile.load(machine.arch)
+    outcome = replay(strategy, {}, machine, workload, costs)
+
+    def setup():
+        made = strategy.init(machine, engine.most_pages(workload, machine), strategy.values({}))
+        out = engine.room(workload)
+        for column in (out.rows, out.work, out.frames):
+            column.fill(-1 if column is out.frames else 0)
+        return (made.state, workload.requests, out, costs.vector(made.page_work)), {}
+
+    benchmark.pedantic(strategy.run, setup=setup, rounds=1 if smoke else 7)
+    benchmark.extra_info["digest"] = outcome.frames_digest()[:16] + hashlib.sha256(
+        outcome.rows.tobytes()).hexdigest()[:16]
+    return benchmark.stats.stats
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_one_page_requests(benchmark, name: str, smoke: bool) -> None:
+    workload = one_page_stream(2_000 if smoke else 1_000_000)
+    stats = timed_replay(benchmark, name, workload, presets.load("qemu-q35-pvh"), smoke)
+    benchmark.extra_info["million_requests_per_s"] = round(len(workload) / stats.median / 1e6, 1)
+    benchmark.extra_info["million_requests_per_s_best"] = round(len(workload) / stats.min / 1e6, 1)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("trace", ["pvh-dom0", "arm64-dom0"])
+def test_the_mix_of_a_recording(benchmark, trace: str, name: str, smoke: bool) -> None:
+    recorded = load(TRACES / f"{trace}.arrow")
+    times = 1 if smoke else (40 if trace == "pvh-dom0" else 3)
+    workload = repeated(to_workload(recorded), times)
+    stats = timed_replay(benchmark, name, workload, without_scratch(recorded.meta.physmap), smoke)
+    q = workload.requests
+    pages = int(q.pages[q.kind != 2].sum())
+    benchmark.extra_info["million_pages_per_s"] = round(pages / stats.median / 1e6, 1)
+    benchmark.extra_info["million_pages_per_s_best"] = round(pages / stats.min / 1e6, 1)
+    benchmark.extra_info["pages_per_request"] = round(pages / len(workload), 1)
+
+
+INTERPRETED = """
+import sys, time
+sys.path.insert(0, "benchmarks")
+from test_speed import one_page_stream
+from replay import allocators
+from replay.costs import profile
+from replay.engine import room
+from replay.physmap import presets
+
+machine = presets.load("qemu-virt-arm64").with_changes(section_bytes=1 << 21)
+strategy, costs = allocators.load("pool"), profile.load("x86")
+w, best = one_page_stream(20_000), 1e9
+for _ in range(3):
+    setup, out = strategy.init(machine, 8192, strategy.values({})), room(w)
+    start = time.perf_counter()
+    strategy.run(setup.state, w.requests, out, costs.vector(setup.page_work))
+    best = min(best, time.perf_counter() - start)
+print(best)
+"""
+
+
+def test_compiled_against_interpreted(benchmark, smoke: bool) -> None:
+    def run(**environment: str) -> float:
+        done = subprocess.run([sys.executable, "-c", INTERPRETED], capture_output=True, text=True,
+                              env={**os.environ, **environment}, check=True)
+        return float(done.stdout)
+
+    compiled, interpreted = run(), run(NUMBA_DISABLE_JIT="1")
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info["compiled_is_faster_by"] = round(interpreted / compiled)
+
+
+def _command(*args: str) -> tuple[float, int]:
+    """Wall seconds and peak memory in KiB of one run of the command line."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "from replay.cli import main; main()", *args], check=True,
+                   stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+
+def test_help(benchmark, smoke: bool) -> None:
+    benchmark.pedantic(lambda: _command("--help"), rounds=1 if smoke else 9)
+
+
+def test_a_warm_run_of_100_000_events(benchmark, smoke: bool, tmp_path: Path) -> None:
+    """pvh-dom0 was imported from 85,200 ftrace events, arm64-dom0 from 132,886."""
+    trace = "pvh-dom0" if smoke else "arm64-dom0"
+    peak = 0
+
+    def run() -> None:
+        nonlocal peak
+        peak = max(peak, _command("run", str(TRACES / f"{trace}.arrow"), "--out",
+                                  str(tmp_path / "out"))[1])
+
+    benchmark.pedantic(run, rounds=1 if smoke else 5)
+    benchmark.extra_info["peak_memory_mib"] = peak // 1024
+    benchmark.extra_info["trace"] = trace
