@@ -115,23 +115,25 @@ def checked(workload: Workload) -> Workload:
     moves = q.kind != TARGET
     first_bad((q.pages < 0) | (q.pages > MAX_PAGES), f"pages is not within 0 to {MAX_PAGES}")
     first_bad(moves & (q.pages < 1), "a request of no pages")
-    ends = q.first + np.where(moves, q.pages, 0)
     room = np.where(q.kind == ALLOC, workload.nr_slots, len(q.slots))
-    first_bad(moves & ((q.first < 0) | (ends > room)), "slots beyond the stream's pages")
+    # Subtracted, and not added: a sum could pass 2^63.
+    first_bad(moves & ((q.first < 0) | (q.first > room - q.pages)),
+              "slots beyond the stream's pages")
     _check_slots(workload, first_bad)
     return workload
 
 
 def _check_slots(workload: Workload, first_bad: Any) -> None:
-    """Allocations tile the slots in order; a slot is freed at most once, after its allocation."""
+    """Allocations tile the slots in order, frees the slot list; a slot is freed at most once."""
     q = workload.requests
     alloc = q.kind == ALLOC
-    expected = np.concatenate(([0], np.cumsum(q.pages[alloc])))
-    bad = np.zeros(len(q.time), bool)
-    bad[alloc] = q.first[alloc] != expected[:-1]
-    first_bad(bad, "slot numbers do not run on from the allocation before")
-    if expected[-1] != workload.nr_slots:
-        raise ReplayError(f"{workload.nr_slots} slots announced, {int(expected[-1])} allocated")
+    for kind, what in ((ALLOC, "allocation"), (FREE, "free")):
+        pages = np.where(q.kind == kind, q.pages, 0)
+        first_bad((q.kind == kind) & (q.first != np.cumsum(pages) - pages),
+                  f"slots do not run on from the {what} before")
+    allocated = int(q.pages[alloc].sum())
+    if allocated != workload.nr_slots:
+        raise ReplayError(f"{workload.nr_slots} slots announced, {allocated} allocated")
     free = np.flatnonzero(q.kind == FREE)
     if ((q.slots < -1) | (q.slots >= workload.nr_slots)).any():
         raise ReplayError("a free names a slot beyond the stream's pages")

@@ -50,7 +50,6 @@ HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "fre
 
 T_SLEEPING, T_EARLY, T_BUSY, T_PASSES, T_SKIPPED = range(5)
 NR_TALLIES = 8
-
 ASLEEP = -(1 << 62)
 """In Out.frames while a call sleeps: pages it has not got. Those it has are -2 - frame."""
 
@@ -133,8 +132,7 @@ def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> 
     area[A_SINCE] = until
     live = m[G_LIVE]
     free = m[G_HELD] - live
-    unusable = 0.0
-    largest = 0.0
+    unusable = largest = 0.0
     if free > 0:
         share = m[R_BLOCK_PAGES] / free
         unusable = 1.0 - m[G_WHOLE] * share
@@ -163,8 +161,7 @@ def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
 @inline
 def count_runs(frames: np.ndarray, first: int, count: int) -> int:
     """Runs of neighbouring frames, ascending or descending, in the order returned."""
-    runs = 0
-    before = -2
+    runs, before = 0, -2
     for k in range(first, first + count):
         step = frames[k] - before
         if step != 1 and step != -1:
@@ -199,8 +196,7 @@ def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.nda
 @template
 def _free_early(free: Callable[..., int], m: np.ndarray, out: Out, first: int, count: int) -> None:
     """Give back pages of a woken sleeper whose free has come already."""
-    kept = 0
-    returned = 0
+    kept = returned = 0
     total = out.totals[NR_WORK + T_EARLY]
     for k in range(total):
         slot = out.early[k]
@@ -221,6 +217,12 @@ def _veil(frames: np.ndarray, first: int, count: int) -> None:
     """Mark frames of a sleeping call, which its caller cannot free yet; or unmark them."""
     for k in range(first, first + count):
         frames[k] = -2 - frames[k]
+
+
+@inline
+def _fill(frames: np.ndarray, first: int, end: int, value: int) -> None:
+    for k in range(first, end):
+        frames[k] = value
 
 
 @template
@@ -263,7 +265,7 @@ def _wake_sleepers(alloc: Callable[..., int], free: Callable[..., int], m: np.nd
                 # The call gave back what it had got before it slept, too (out_undo).
                 frames_returned(m, frames, first, had)
                 out.rows[r, C_RUNS] = 0
-                frames[first : first + pages] = -1
+                _fill(frames, first, first + pages, -1)
         if m[R_MOVED]:
             settle(m, out.area, out.peak, m[R_NOW])
     out.totals[NR_WORK + T_SLEEPING] = waiting
@@ -294,8 +296,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
             area[A_SINCE] = since
             while True:
-                if totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0:
-                    lock_free = _wake_sleepers(alloc, free, m, q, out, cost, lock_free)
+                lock_free = _wake_sleepers(alloc, free, m, q, out, cost, lock_free)
                 if m[R_WAKE_AT] > arrival:
                     break
                 lock_free = _thread_pass(wake, m, out, cost, lock_free)
@@ -321,8 +322,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 unusable_peak = unusable
             if largest > largest_peak:
                 largest_peak = largest
-        m[R_NOW] = start
-        error = 0
+        m[R_NOW], error = start, 0
         spent = cost[C_LOCK]
         path, runs = FAST, 0
         if kind == ALLOC:
@@ -378,17 +378,17 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 rows[r, C_RUNS] = m[R_GOT]
                 frames_taken(m, frames, first, m[R_GOT])
                 _veil(frames, first, m[R_GOT])
-                frames[first + m[R_GOT] : first + pages] = ASLEEP
+                _fill(frames, first + m[R_GOT], first + pages, ASLEEP)
                 settle(m, area, peak, start)
                 sleeping[totals[NR_WORK + T_SLEEPING]] = r
                 totals[NR_WORK + T_SLEEPING] += 1
             else:
                 # What a failing call wrote before it gave up is not the caller's.
-                frames[first : first + pages] = -1
+                _fill(frames, first, first + pages, -1)
         elif kind == FREE:
             histograms[4, bucket_of(lock_free - arrival)] += 1
     for k in range(totals[NR_WORK + T_SLEEPING]):
-        frames[firsts[sleeping[k]] : firsts[sleeping[k]] + counts[sleeping[k]]] = -1
+        _fill(frames, firsts[sleeping[k]], firsts[sleeping[k]] + counts[sleeping[k]], -1)
     area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
     area[A_SINCE] = since
     peak[A_LIVE] = max(peak[A_LIVE], float(live_peak))
