@@ -336,7 +336,7 @@ def wake(m: np.ndarray, now: int) -> int:
 
 
 OPTIONS = {
-    "memory_hotplug": Option(True, "CONFIG_XEN_BALLOON_MEMORY_HOTPLUG: the thread may add sections"),
+    "memory_hotplug": Option(True, "CONFIG_XEN_BALLOON_MEMORY_HOTPLUG: the thread adds sections"),
     "auto_online": Option(False, "hot-added memory is onlined at once (auto_online_blocks)"),
     "scrub": Option(True, "xen_scrub_pages: clear pages before Xen gets them"),
 }

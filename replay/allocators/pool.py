@@ -155,7 +155,7 @@ def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     notes = () if machine.arch == "x86" else (
-        "Linux never used iomem_resource as the pool's target on Arm: it is what the thread feared",)
+        "Linux never used iomem_resource as the pool's target on Arm: the thread feared it",)
     return Setup(pool_state(machine, peak_pages, values), page_work(machine), notes)
 
 

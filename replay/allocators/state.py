@@ -280,7 +280,7 @@ def log_section(m: np.ndarray, start_pfn: int, nr_pages: int, kind: int) -> None
     m[at + 3] = kind
 
 
-# -- building a state --------------------------------------------------------------------------------
+# -- building a state ------------------------------------------------------------------------------
 class Segments:
     """Hands out segments of the state array and collects their initial contents."""
 

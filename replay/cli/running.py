@@ -165,7 +165,8 @@ def replay_trace(
     folder = out or Path("reports") / path.stem
     _write(folder, files)
     return data, lambda color: (
-        (report(data, color=True) if color else text) + f"Results: {', '.join(sorted(files))} in {folder}/\n")
+        (report(data, color=True) if color else text)
+        + f"Results: {', '.join(sorted(files))} in {folder}/\n")
 
 
 def warm_up() -> None:

@@ -17,8 +17,8 @@ def verification(name: str, results: list[Verification], *, color: bool = False)
         rows = [[what.replace("_", " "), f"{checked:,}", f"{same:,}",
                  "all" if checked == same else f"{checked - same:,} DIFFER"]
                 for what, (checked, same) in sorted(result.counts.items())]
-        parts.append(table(f"{fitted(name, 40)}: model of the {result.strategy} against the recording",
-                           ["compared", "checked", "equal", ""], rows))
+        title = f"{fitted(name, 40)}: model of the {result.strategy} against the recording"
+        parts.append(table(title, ["compared", "checked", "equal", ""], rows))
         parts.append(f"  frames learned (first sight of a page whose origin is not recorded): "
                      f"{result.frames_learned:,}")
         parts += [Text(f"  note: {plain(note)}") for note in result.notes]

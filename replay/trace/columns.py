@@ -59,7 +59,8 @@ def lists(rows: list[np.ndarray | None]) -> pa.Array:
     """A list<int64> Arrow array from one array (or None for null) per row."""
     lengths = np.array([0 if r is None else len(r) for r in rows], np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    values = np.concatenate([r for r in rows if r is not None and len(r)] or [np.zeros(0, np.int64)])
+    filled = [r for r in rows if r is not None and len(r)]
+    values = np.concatenate(filled or [np.zeros(0, np.int64)])
     mask = pa.array([r is None for r in rows], pa.bool_())
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int64()),
                                     mask=mask)

@@ -243,8 +243,8 @@ def synthesize(name: str, models: list[str] | None, *, seed: int, duration_s: in
     events: list[_Event] = []
     for model in chosen:
         index = list(MODELS).index(model)
-        stream = _Stream(np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, index)))),
-                         duration_s * NS_PER_S, machine)
+        source = np.random.PCG64(np.random.SeedSequence((seed, index)))
+        stream = _Stream(np.random.Generator(source), duration_s * NS_PER_S, machine)
         MODELS[model](stream)
         shift = sum(e.kind == "alloc" for e in events)
         for event in stream.events:

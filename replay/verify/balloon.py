@@ -294,7 +294,7 @@ def _reordered(stepper: _Stepper, steps: list[tuple[int, int, str, int]],
         yield step
     if moved:
         stepper.result.notes.append(
-            f"{moved} frees were placed behind a pass of the balloon thread, as what it moved shows")
+            f"{moved} frees were placed behind a pass of the balloon thread, as its moves show")
 
 
 def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verification:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -93,7 +94,7 @@ def verify_pool(trace: Trace, strategy: Strategy, machine: Physmap) -> Verificat
     return result
 
 
-def _compare_requests(trace: Trace, stream: _Stream, out, result: Verification) -> None:  # type: ignore[no-untyped-def]
+def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verification) -> None:
     table = trace.table
     alloc, time = is_kind(table, "alloc"), ints(table, "time_ns")
     errno, nr = ints(table, "errno", 0), ints(table, "nr_pages", 0)
