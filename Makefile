@@ -17,7 +17,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  { echo "replay needs Python 3.11 or later; pass PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --config-settings editable_mode=compat -e .
 	@touch $@
 
 # Not a file: whether the kernels' cache is warm depends on the content of the sources.
@@ -54,16 +55,27 @@ verify: ready ## Verify all recordings below RECORDINGS
 	    --machine $$dir $(EMULATED) > /dev/null && \
 	  $(BIN)/replay verify reports/verify/$$name.arrow || status=1; done; exit $$status
 
+# Variables, since a comma in the text of a $(call) would end the argument.
+PVH_LOAD := PVH dom0: two PV guests created with xl and doing block I/O, \
+blkback without persistent grants and page cache
+PV_LOAD := PV dom0: guests with block I/O, blkback without persistent grants and page cache; \
+ftrace and xentrace merged: both read the host's TSC
+ARM_LOAD := direct-mapped arm64 dom0 with extended regions: load programs, guests, I/O, a core dump, \
+create and destroy, exhaustion, in ten marked phases
+BALLOON_LOAD := direct-mapped arm64 dom0 with ext_regions=0, so that the balloon serves all calls: \
+the same list of operations as arm64-dom0
+
+# recording, its sources, trace, how it was recorded
 define make-trace
-	$(BIN)/replay import $(RECORDINGS)/$(1)/trace.dat -o traces/$(2).arrow \
-	  --machine $(RECORDINGS)/$(1) $(EMULATED) --set description="$(3)"
+$(BIN)/replay import $(addprefix $(RECORDINGS)/$(1)/,$(2)) -o traces/$(3).arrow \
+	  --machine $(RECORDINGS)/$(1) $(EMULATED) --set description="$(4)"
 endef
 
-traces: ready ## Rebuild the shipped traces from the recordings
-	$(call make-trace,x86-pvh-guests,pvh-dom0,PVH dom0: two PV guests created with xl and doing block I/O, blkback without persistent grants and page cache)
-	$(call make-trace,x86-pv-blkback,pv-dom0,PV dom0: guests with block I/O, blkback without persistent grants and page cache)
-	$(call make-trace,arm64-regions,arm64-dom0,direct-mapped arm64 dom0 with extended regions: load programs, guests, I/O, core dump, exhaustion in ten marked phases)
-	$(call make-trace,arm64-no-regions,arm64-dom0-no-regions,the same list of operations with ext_regions=0: the balloon serves all calls)
+traces: ready ## Rebuild the shipped traces from the recordings below RECORDINGS
+	$(call make-trace,x86-pvh-guests,trace.dat,pvh-dom0,$(PVH_LOAD))
+	$(call make-trace,x86-pv-blkback,trace.dat xentrace.bin.gz,pv-dom0,$(PV_LOAD))
+	$(call make-trace,arm64-regions,trace.dat,arm64-dom0,$(ARM_LOAD))
+	$(call make-trace,arm64-no-regions,trace.dat,arm64-dom0-no-regions,$(BALLOON_LOAD))
 	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1 --seconds 20
 
 clean: ## Remove the environment and the results of runs
