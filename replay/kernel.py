@@ -47,8 +47,11 @@ def cache_root() -> Path:
 if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(cache_root() / _fingerprint())
 
-import numba  # noqa: E402  (the cache directory must be set first)
-from numba import types  # noqa: E402
+import numba as _numba  # noqa: E402  (the cache directory must be set first)
+
+numba: Any = _numba
+"""Untyped here: the overloads of its decorators do not cover keyword options."""
+types: Any = _numba.types
 
 INT = types.int64
 REAL = types.float64
@@ -67,7 +70,7 @@ def kernel(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any
     comes from the cache; None to infer.
     """
     args = () if signature is None else (signature,)
-    return numba.njit(*args, cache=True, nogil=True, **options)  # type: ignore[no-any-return]
+    return numba.njit(*args, cache=True, nogil=True, **options)
 
 
 def inline(function: Callable[..., Any]) -> Any:

@@ -10,6 +10,7 @@ An allocator's list of free pages is a Python list whose end is the kernel's lis
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from fractions import Fraction
 
@@ -400,7 +401,7 @@ class NaiveHypervisor(NaivePool):
             return
         regions = [(a, b - 1) for a, b in machine.regions]
         self.xen = NaiveResource(min(a for a, _ in regions), max(b for _, b in regions))
-        for (_, end), (start, _) in zip(regions, regions[1:], strict=False):
+        for (_, end), (start, _) in itertools.pairwise(regions):
             if end + 1 != start:
                 assert self.xen.request(end + 1, start - 1)
         for child in machine.iomem:

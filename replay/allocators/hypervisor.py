@@ -25,7 +25,6 @@ from replay.allocators.pool import O_FILL_PAGES, O_XEN_RESOURCE, add_region, poo
 from replay.allocators.state import (
     EBUSY,
     R_COUNT,
-    R_LIST,
     R_NO_CLIP,
     R_OPTION,
     R_PAGE_BYTES,

@@ -349,7 +349,8 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
     # Every refill leaves at most one section's round-up unused, so this bounds the list.
     capacity = peak_pages + 2 * section + seed_pages + len(ram)
     top = max(machine.iomem_end, machine.pluggable[1], page) // page
-    used = max(1 << 32, machine.pluggable[0], *(c.end for c in (*machine.iomem, *machine.host)),
+    used = max(1 << 32, machine.pluggable[0], *(c.end for c in machine.iomem),
+               *(h.end for h in machine.host),
                *(e for _, e in (*machine.regions, *machine.clip)))
     # First fit stays below the end of what exists, is cut or is barred, plus what is added.
     top = min(top, align_up(used // page, section) + 4 * (peak_pages + seed_pages + 4 * section))

@@ -150,7 +150,7 @@ def verify(trace: TraceFile, as_json: AsJson = False) -> None:
     results = verify_recording(loaded)
     if as_json:
         _emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
-                    "equal": all(r.equal for r in results), **results[0].as_dict()})
+                    **results[0].as_dict(), "equal": all(r.equal for r in results)})
     else:
         _emit(verification(loaded.meta.name, results, color=_color()))
     if not all(r.equal for r in results):

@@ -19,7 +19,7 @@ from replay.importers.imported import Imported
 from replay.importers.merge import merge, same_counter
 from replay.importers.normalise import normalise
 from replay.importers.probes import ProbeTable, load_table
-from replay.importers.sniff import FTRACE_TEXT, TRACE_DAT, XENTRACE, sniff
+from replay.importers.sniff import TRACE_DAT, XENTRACE, sniff
 from replay.importers.trace_dat import read_trace_dat
 from replay.importers.xentrace import read_xentrace
 from replay.physmap.model import Physmap

@@ -89,7 +89,7 @@ def _value(data: dict[str, Any], path: Sequence[str]) -> float | None:
     found: Any = data
     for name in path:
         found = found[name]
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _parts(names: Sequence[str], most: int) -> list[list[str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice, product
+from itertools import islice, pairwise, product
 
 import numpy as np
 import pyarrow as pa
@@ -246,7 +246,9 @@ def _first_length(allocs: list[_Request], frees: list[_Request]) -> int:
 
 def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Request], bool]:
     """An order of all requests that fits the recorded frames; False if none was found in time."""
-    stack, order, choices = _Stack(), [], []
+    stack = _Stack()
+    order: list[_Request] = []
+    choices: list[_Choice] = []
     pending: list[_Request] = []
     next_free = steps = k = 0
     count = _first_length(allocs, frees)
@@ -292,7 +294,7 @@ def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Reques
 
 def _ambiguous(order: list[_Request]) -> int:
     """Neighbouring frees of different rows whose exchange fits as well: their order stays open."""
-    return sum(1 for a, b in zip(order, order[1:], strict=False)
+    return sum(1 for a, b in pairwise(order)
                if not a.alloc and not b.alloc and a.entered < b.latest and b.entered < a.latest)
 
 

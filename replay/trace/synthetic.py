@@ -98,7 +98,8 @@ def blkback(s: _Stream) -> None:
     cap = 1024
     for disk in range(4):
         who = (f"{disk + 1}.xvda-0", "gnttab_page_cache_get", 2000 + disk)
-        time, cache = s.between(0, 200 * MS), []
+        time = s.between(0, 200 * MS)
+        cache: list[Page] = []
         while time < s.end_ns:
             burst, used = s.between(1, 352), []
             for _ in range(burst):

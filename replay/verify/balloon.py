@@ -92,11 +92,13 @@ def _steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:
     kind, task, label = (strings(table, n) for n in ("kind", "task", "label"))
     thread = task == THREAD
     passes = [(int(lock[r] if lock[r] != NONE else time[r]), -1, kind[r], r)
-              for r in np.flatnonzero(thread & is_kind(table, "increase", "decrease"))]
+              for r in np.flatnonzero(thread & is_kind(table, "increase", "decrease")).tolist()]
     checks = np.flatnonzero(thread & is_kind(table, "hotplug_check"))
     added = np.flatnonzero(is_kind(table, "section") & (label == "System RAM"))
-    passes += [(int(time[r]), -1, "hotplug", r) for r in (checks if len(checks) else added)]
-    targets = [(int(time[r]), -1, "target", r) for r in np.flatnonzero(is_kind(table, "target"))]
+    passes += [(int(time[r]), -1, "hotplug", r)
+               for r in (checks if len(checks) else added).tolist()]
+    targets = [(int(time[r]), -1, "target", r)
+               for r in np.flatnonzero(is_kind(table, "target")).tolist()]
     if pool:
         return sorted([*passes, *targets])
     busy = sorted((t, int(time[r]) + int(latency[r])) for t, _, _, r in passes)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from replay.allocators.contract import Strategy
 from replay.allocators.state import R_COUNT, R_LIST
@@ -29,7 +30,8 @@ class _Stream:
     live: int
 
 
-def _initial_list(table, rows, alloc, nr, unknown):  # type: ignore[no-untyped-def]
+def _initial_list(table: pa.Table, rows: np.ndarray, alloc: np.ndarray, nr: np.ndarray,
+                  unknown: int) -> int:
     """Length of the free list before the first request, from the first length recorded."""
     listed = ints(table, "list_count")
     moved = 0
