@@ -29,7 +29,8 @@ def discover() -> dict[str, Strategy]:
         if strategy.name in found:
             raise ReplayError(f"two strategies are called {strategy.name!r}")
         if strategy.name != module:
-            raise ReplayError(f"{module}.py defines the strategy {strategy.name!r}; name them alike")
+            raise ReplayError(
+                f"{module}.py defines the strategy {strategy.name!r}; name them alike")
         found[strategy.name] = strategy
     return dict(sorted(found.items()))
 

@@ -115,7 +115,8 @@ def info(trace: TraceFile, as_json: AsJson = False) -> None:
 def run(
     trace: TraceFile,
     allocator: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|FILE.py", help="Strategy; repeatable. Default: the four of the thread.")] = None,
+        metavar="NAME|FILE.py",
+        help="Strategy; repeatable. Default: the four of the thread.")] = None,
     settings: Sets = None,
     physmap: Annotated[str | None, typer.Option(
         metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
