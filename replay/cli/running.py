@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from replay import allocators
@@ -24,7 +25,7 @@ from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap
 from replay.report.text import report
-from replay.trace.columns import strings
+from replay.trace.columns import encoded
 from replay.trace.requests import to_workload
 from replay.trace.store import Trace, load
 
@@ -69,21 +70,25 @@ def _options(given: dict[str, str], strategies: dict[str, Strategy]) -> dict[str
     return found
 
 
+def _texts(trace: Trace, name: str, event: np.ndarray) -> pa.Array:
+    codes, texts = encoded(trace.table, name)
+    return pa.DictionaryArray.from_arrays(pa.array(codes[event], pa.int32()), pa.array(texts))
+
+
 def _outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
     """One row per request. Times are modelled, in ns; work columns count primitives."""
     q, rows, event = outcome.workload.requests, outcome.rows, outcome.workload.event
     work = outcome.work.copy()
     for names, kind in zip(outcome.page_work, (ALLOC, FREE), strict=True):
+        pages = np.where((q.kind == kind) & (rows[:, C_ERRNO] == 0), q.pages, 0)
         for name in names:
-            mask = (q.kind == kind) & (rows[:, C_ERRNO] == 0)
-            work[mask, WORK.index(name)] += q.pages[mask]
+            work[:, WORK.index(name)] += pages
     kinds = pa.DictionaryArray.from_arrays(pa.array(q.kind, pa.int8()),
                                            pa.array(["alloc", "free", "target"]))
     paths = pa.DictionaryArray.from_arrays(pa.array(rows[:, C_PATH], pa.int8()), pa.array(PATHS))
     columns: dict[str, Any] = {
         "event": event, "time_ns": q.time, "kind": kinds,
-        "task": pa.array(strings(trace.table, "task")[event], pa.string()).dictionary_encode(),
-        "caller": pa.array(strings(trace.table, "caller")[event], pa.string()).dictionary_encode(),
+        **{name: _texts(trace, name, event) for name in ("task", "caller")},
         "nr_pages": q.pages, "wait_ns": rows[:, C_WAIT], "service_ns": rows[:, C_SERVICE],
         "latency_ns": rows[:, C_WAIT] + rows[:, C_SERVICE], "path": paths,
         "errno": rows[:, C_ERRNO], "runs": rows[:, C_RUNS],

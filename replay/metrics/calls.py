@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from replay.engine import Outcome
 from replay.loop import ALLOC, C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FREE
-from replay.trace.columns import strings
+from replay.trace.columns import encoded
 
 PATHS = ("fast", "slow", "slept")
 """Names of loop.FAST, SLOW and SLEPT."""
@@ -44,14 +44,21 @@ def callers(o: Outcome, table: pa.Table | None) -> np.ndarray:
     n = len(o.workload)
     if table is None:
         return np.full(n, NO_CALLER, object)
-    names = strings(table, "caller")
-    picked = names[o.workload.event] if len(names) else np.full(n, "", object)
-    return np.where(picked == "", NO_CALLER, picked).astype(object)
+    if not len(table):
+        return np.full(n, NO_CALLER, object)
+    codes, names = encoded(table, "caller")
+    known = np.array([name or NO_CALLER for name in names], object)
+    return np.asarray(known[codes[o.workload.event]])
 
 
 def size_class(pages: np.ndarray) -> np.ndarray:
     """Index into SIZE_CLASSES."""
     return np.searchsorted(np.array(SIZE_LIMITS), pages, side="left")
+
+
+def _named(codes: np.ndarray, names: tuple[str, ...]) -> pl.Series:
+    """Codes as an Enum of their names; polars has no cast from numbers."""
+    return pl.Series(np.array(names, object)[codes].tolist(), dtype=pl.Enum(names))
 
 
 def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
@@ -61,12 +68,10 @@ def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
     return pl.DataFrame({
         "request": rows,
         "time_ns": q.time[rows],
-        "caller": pl.Series(callers(o, table)[rows].tolist(), dtype=pl.String),
+        "caller": pl.Series(callers(o, table)[rows], dtype=pl.String),
         "pages": q.pages[rows],
-        "size": pl.Series(size_class(q.pages[rows]).tolist(), dtype=pl.Int64).replace_strict(
-            dict(enumerate(SIZE_CLASSES)), return_dtype=pl.Enum(SIZE_CLASSES)),
-        "path": pl.Series(o.rows[rows, C_PATH].tolist(), dtype=pl.Int64).replace_strict(
-            dict(enumerate(PATHS)), return_dtype=pl.Enum(PATHS)),
+        "size": _named(size_class(q.pages[rows]), SIZE_CLASSES),
+        "path": _named(o.rows[rows, C_PATH], PATHS),
         "errno": o.rows[rows, C_ERRNO],
         "wait_ns": o.rows[rows, C_WAIT],
         "service_ns": o.rows[rows, C_SERVICE],

@@ -14,7 +14,8 @@ import polars as pl
 import pyarrow as pa
 
 from replay.engine import Outcome
-from replay.metrics.calls import allocations
+from replay.loop import C_RUNS
+from replay.metrics.calls import allocations, is_served
 from replay.metrics.metric import Metric
 from replay.physmap.model import Physmap
 from replay.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
@@ -84,10 +85,10 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["pinned_section_use"] = {
         "end": _ratio(o.ends["live_pages"], o.ends["pinned_sections"] * section), "peak": None,
         "mean": _ratio(o.areas["live_pages"], o.areas["pinned_sections"] * section)}
-    served = allocations(o).filter(pl.col("errno") == 0)["runs"]
+    runs = o.rows[is_served(o), C_RUNS]
     result["runs_per_request"] = {
-        "end": None, "peak": float(served.max()) if len(served) else None,  # type: ignore[arg-type]
-        "mean": float(served.mean()) if len(served) else None}  # type: ignore[arg-type]
+        "end": None, "peak": float(runs.max()) if len(runs) else None,
+        "mean": float(runs.mean()) if len(runs) else None}
     return {metric.name: result[metric.name] for metric in METRICS}
 
 
@@ -114,12 +115,13 @@ def extra(o: Outcome) -> dict[str, float | None]:
     }
 
 
-def contiguity(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
+def contiguity(o: Outcome, table: pa.Table | None = None,
+               calls: pl.DataFrame | None = None) -> pl.DataFrame:
     """Runs of neighbouring frames (up or down by one) per successful request, by size class.
 
     pages_per_run: all pages / all runs of the class; one_run: share of requests served in one run.
     """
-    served = allocations(o, table).filter(pl.col("errno") == 0)
+    served = (allocations(o, table) if calls is None else calls).filter(pl.col("errno") == 0)
     runs = pl.col("runs")
     return served.group_by("size").agg(
         pl.len().cast(pl.Int64).alias("calls"), pl.col("pages").sum(), runs.sum().alias("runs"),

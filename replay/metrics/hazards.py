@@ -120,6 +120,20 @@ def _at_ram(machine: Physmap) -> str:
     return "harmless as long as no IOMMU is used: no grant gets a 1:1 entry"
 
 
+def _distinct(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """np.unique with first index and count; by table look-up where the frames lie close together,
+    which takes a tenth of the time of sorting them."""
+    low = int(frames.min()) if len(frames) else 0
+    span = int(frames.max()) - low + 1 if len(frames) else 0
+    if span > 4 * len(frames) + (1 << 20):
+        return np.unique(frames, return_index=True, return_counts=True)
+    count = np.bincount(frames - low, minlength=span)
+    first = np.zeros(span, np.int64)
+    first[frames[::-1] - low] = np.arange(len(frames) - 1, -1, -1)
+    found = np.flatnonzero(count)
+    return found + low, first[found], count[found]
+
+
 def _handed_out(lives: Lives, ranges: Ranges, kind: str, what: str,
                 who: np.ndarray) -> tuple[int, pl.DataFrame]:
     """Distinct frames inside the ranges, and a row for each of the first MAX_FRAMES of them.
@@ -129,7 +143,7 @@ def _handed_out(lives: Lives, ranges: Ranges, kind: str, what: str,
     frame, begin, _, request = lives
     at = ranges.find(frame)
     inside = np.flatnonzero(at >= 0)
-    number, first, count = np.unique(frame[inside], return_index=True, return_counts=True)
+    number, first, count = _distinct(frame[inside])
     early = np.sort(np.argsort(begin[inside[first]], kind="stable")[:MAX_FRAMES])
     rows = inside[first[early]]
     return len(number), _rows(

@@ -79,7 +79,8 @@ def distribution(histogram: np.ndarray, values: np.ndarray) -> dict[str, Any]:
         result[name] = min(int(bucket_edges()[1][bucket]), top)
         result["above"][name] = count - at
     result["max"] = top
-    result["mean"] = int(values.sum(dtype=object)) / len(values)
+    exact = top < (1 << 62) // len(values)
+    result["mean"] = int(values.sum(dtype=np.int64 if exact else object)) / len(values)
     return result
 
 
@@ -118,13 +119,14 @@ def _ranked(column: str) -> list[pl.Expr]:
             for name, rank in PERCENTILES]
 
 
-def latency_by(o: Outcome, key: str, table: pa.Table | None = None) -> pl.DataFrame:
+def latency_by(o: Outcome, key: str, table: pa.Table | None = None,
+               calls: pl.DataFrame | None = None) -> pl.DataFrame:
     """Exact latency percentiles of successful allocations by `caller`, `size` or `path`.
 
     calls, failed, pages per group; groups in which all failed have null percentiles. `caller`
-    needs the trace's table.
+    needs the trace's table. `calls`: allocations(o, table), where it is at hand.
     """
-    calls = allocations(o, table)
+    calls = allocations(o, table) if calls is None else calls
     served = calls.filter(pl.col("errno") == 0)
     every = calls.group_by(key).agg(
         pl.len().cast(pl.Int64).alias("calls"),

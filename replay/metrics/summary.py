@@ -17,7 +17,7 @@ from replay.allocators.state import SECTION_KINDS, WORK
 from replay.costs.profile import Profile
 from replay.engine import Outcome
 from replay.loop import ALLOC, FREE, TARGET
-from replay.metrics.calls import is_served
+from replay.metrics.calls import allocations, is_served
 from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
 from replay.metrics.hazards import examine, failed
 from replay.metrics.latency import RELATIVE_ERROR, latency, latency_by
@@ -70,13 +70,14 @@ def _requests(o: Outcome) -> dict[str, Any]:
 
 def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
     table = None if trace is None else trace.table
-    by_caller = latency_by(o, "caller", table)
+    calls = allocations(o, table)
+    by_caller = latency_by(o, "caller", table, calls)
     return {
         "latency_by_caller": by_caller.head(MAX_CALLERS).to_dicts(),
         "nr_callers": by_caller.height,
-        "latency_by_size": latency_by(o, "size", table).to_dicts(),
-        "latency_by_path": latency_by(o, "path", table).to_dicts(),
-        "contiguity": contiguity(o).to_dicts(),
+        "latency_by_size": latency_by(o, "size", table, calls).to_dicts(),
+        "latency_by_path": latency_by(o, "path", table, calls).to_dicts(),
+        "contiguity": contiguity(o, table, calls).to_dicts(),
     }
 
 

@@ -37,10 +37,20 @@ def strings(table: pa.Table, name: str) -> np.ndarray:
     return column.combine_chunks().to_numpy(zero_copy_only=False).astype(object)
 
 
+def encoded(table: pa.Table, name: str) -> tuple[np.ndarray, list[str]]:
+    """A text column as a number per row and the texts they stand for, "" where it is null."""
+    column = table[name].unify_dictionaries().combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    texts = [text or "" for text in column.dictionary.to_pylist()]
+    codes = pc.fill_null(column.indices.cast(pa.int64()), len(texts))
+    return codes.to_numpy(zero_copy_only=False), [*texts, ""]
+
+
 def is_kind(table: pa.Table, *kinds: str) -> np.ndarray:
     """A boolean mask of the rows of these kinds."""
-    mask = pc.is_in(table["kind"].cast(pa.string()), value_set=pa.array(kinds, pa.string()))
-    return mask.combine_chunks().to_numpy(zero_copy_only=False).astype(bool)
+    codes, names = encoded(table, "kind")
+    return np.array([name in kinds for name in names], bool)[codes]
 
 
 def ragged(table: pa.Table, name: str) -> Ragged:

@@ -56,19 +56,27 @@ def to_workload(trace: Trace) -> Workload:
     return _assemble(times, events, added, (alloc, free, nr, goal, base), slots)
 
 
+def _freed_slots(rows, added, pages, base, slots) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """The slots of all frees in a row: the trace's, or for an added free its request's."""
+    within = np.arange(int(pages.sum())) - np.repeat(np.cumsum(pages) - pages, pages)
+    flat = np.repeat(np.where(added, base[rows], slots.start[rows]), pages) + within
+    recorded = np.repeat(~added, pages)
+    flat[recorded] = slots.values[flat[recorded]]
+    return np.asarray(flat, np.int64)
+
+
 def _assemble(times, events, added, columns, slots) -> Workload:  # type: ignore[no-untyped-def]
     alloc, free, nr, goal, base = columns
     is_alloc = alloc[events] & ~added
     is_free = free[events] | added
     kind = np.where(is_alloc, ALLOC, np.where(is_free, FREE, TARGET)).astype(np.int64)
     pages = np.where(kind == TARGET, goal[events], nr[events]).astype(np.int64)
-    lists = [np.arange(base[r], base[r] + nr[r]) if extra else slots.row(r)
-             for r, extra in zip(events[is_free].tolist(), added[is_free].tolist(), strict=True)]
-    flat = np.concatenate([*lists, np.zeros(0, np.int64)]).astype(np.int64)
-    offsets = np.cumsum(np.where(is_free, pages, 0)) - np.where(is_free, pages, 0)
+    freed = np.where(is_free, pages, 0)
+    offsets = np.cumsum(freed) - freed
     first = np.where(is_alloc, base[events], np.where(is_free, offsets, 0)).astype(np.int64)
-    known = np.zeros(len(events), np.int64)
-    known[is_free] = [int((s >= 0).sum()) for s in lists]
+    flat = _freed_slots(events[is_free], added[is_free], freed[is_free], base, slots)
+    below = np.concatenate(([0], np.cumsum(flat >= 0)))
+    known = below[offsets + freed] - below[offsets]
     live = np.cumsum(np.where(is_alloc, pages, 0) - known)
     nr_slots = int(pages[is_alloc].sum())
     requests = Requests(*(np.ascontiguousarray(c, np.int64)
