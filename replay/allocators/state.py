@@ -84,8 +84,7 @@ SECTION_COLUMNS = ("time_ns", "start_pfn", "nr_pages", "kind")
 SECTION_POOL, SECTION_HOTPLUG, SECTION_SEED, SECTION_STALE = range(4)
 SECTION_KINDS = ("pool", "hotplug", "seed", "stale")
 
-NEVER = 1 << 62
-"""A time that never comes."""
+NEVER = 1 << 62  # a time that never comes
 
 
 # -- helpers for strategies ------------------------------------------------------------------------
@@ -349,10 +348,10 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
     # Every refill leaves at most one section's round-up unused, so this bounds the list.
     capacity = peak_pages + 2 * section + seed_pages + len(ram)
     top = max(machine.iomem_end, machine.pluggable[1], page) // page
-    used = max(1 << 32, machine.pluggable[0], *(c.end for c in machine.iomem),
-               *(h.end for h in machine.host),
-               *(e for _, e in (*machine.regions, *machine.clip)))
     # First fit stays below the end of what exists, is cut or is barred, plus what is added.
+    ends = [r.end for rows in (machine.iomem, machine.host) for r in rows]
+    ends += [end for _, end in (*machine.regions, *machine.clip)]
+    used = max(1 << 32, machine.pluggable[0], *ends)
     top = min(top, align_up(used // page, section) + 4 * (peak_pages + seed_pages + 4 * section))
     blocks, sections = top // block + 1, top // section + 1
     added = (peak_pages + seed_pages + len(ram)) // section * 2 + 1024
