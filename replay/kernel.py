@@ -48,8 +48,6 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     os.environ["NUMBA_CACHE_DIR"] = str(cache_root() / _fingerprint())
 
 import numba as _numba  # noqa: E402  (the cache directory must be set first)
-from numba.core.caching import FunctionCache  # noqa: E402
-from numba.core.runtime import rtsys  # noqa: E402
 
 numba: Any = _numba
 """Untyped here: the overloads of its decorators do not cover keyword options."""
@@ -65,36 +63,15 @@ interpreted = bool(numba.config.DISABLE_JIT)
 """True under NUMBA_DISABLE_JIT=1: kernels then run as plain Python, thousands of times slower."""
 
 
-class _Loader(FunctionCache):  # type: ignore[misc]
-    """numba's cache, less the 0.3 s of importing the whole compiler before machine code is loaded.
-
-    Loaded code needs the symbols of numba's run time only; the compiler imports what it needs by
-    itself when a kernel is not in the cache (CompilerBase.__init__).
-    """
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The machine code for a signature, or None."""
-        rtsys.initialize(target_context)
-        with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
-
-
 def kernel(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with the project's one set of options.
 
     signature: declared for kernels passed as function values, so that the loop that takes them
     comes from the cache; None to infer.
     """
-    def compiled(function: Callable[..., Any]) -> Any:
-        made = numba.njit(nogil=True, **options)(function)
-        if interpreted:
-            return made
-        made._cache = _Loader(function)
-        if signature is not None:
-            made.compile(signature)
-            made.disable_compile()
-        return made
-
+    args = () if signature is None else (signature,)
+    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(
+        *args, cache=True, nogil=True, **options)
     return compiled
 
 
