@@ -66,8 +66,8 @@ interpreted = bool(numba.config.DISABLE_JIT)
 def kernel(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with the project's one set of options.
 
-    signature: declared for kernels passed as function values, so that the loop that takes them
-    comes from the cache; None to infer.
+    signature: declared for the replay loops, which then come from the cache when their module is
+    imported; None to infer at the first call.
     """
     args = () if signature is None else (signature,)
     compiled: Callable[[Callable[..., Any]], Any] = numba.njit(

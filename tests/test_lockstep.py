@@ -13,7 +13,6 @@ from replay.allocators.contract import lists_agree
 from replay.allocators.hypervisor import usable_regions
 from replay.allocators.state import (
     E_WAIT,
-    G_BROKEN,
     G_HELD,
     G_LIVE,
     G_PINNED,
@@ -190,7 +189,6 @@ class Pair:
         section = self.machine.section_pages
         assert int(m[G_PINNED]) == len({f // section for f in live})
         assert lists_agree(m) == []
-        assert int(m[G_BROKEN]) >= 0
 
 
 def drive(pair: Pair, rng: np.random.Generator, requests: int) -> int:
