@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from replay.allocators.contract import Strategy
-from replay.allocators.state import E_WAIT, R_COUNT, R_NOW, R_WAKE_AT, frames_returned, frames_taken
+from replay.allocators.state import E_WAIT, R_COUNT, R_NOW, R_WAKE_AT
+from replay.allocators.tracking import frames_returned, frames_taken
 from replay.costs import profile
 from replay.engine import Outcome, Workload, replay
 from replay.loop import ALLOC, FREE, Requests

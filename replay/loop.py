@@ -16,9 +16,9 @@ import numpy as np
 from replay.allocators.state import (
     E_WAIT, G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY,
     R_GOT, R_MOVED, R_NOW, R_RESUME, R_SLEEP_CREDIT, R_TARGET, R_WAKE_AT, T_TOP, WORK, W,
-    frames_returned, frames_taken,
 )  # fmt: skip
-from replay.kernel import INT, REALS, TABLE, VECTOR, inline, template, types
+from replay.allocators.tracking import frames_returned, frames_taken
+from replay.kernel import INT, REALS, TABLE, VECTOR, index, inline, template, types
 
 ALLOC, FREE, TARGET = 0, 1, 2
 """Values of Requests.kind."""
@@ -332,9 +332,9 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 spent += pages * cost[C_ALLOC_PAGE]
         elif kind == FREE:
             known = 0
-            for k in range(first, first + pages):
+            for k in range(index(first), index(first + pages)):
                 slot = slots[k]
-                frame = frames[slot] if slot >= 0 else -1
+                frame = frames[index(slot)] if slot >= 0 else -1
                 if frame >= 0:
                     scratch[known] = frame
                     known += 1

@@ -33,9 +33,8 @@ from replay.allocators.state import (
     R_TREE,
     R_UNPOPULATED,
     R_WAKE_AT,
-    frames_returned,
-    frames_taken,
 )
+from replay.allocators.tracking import frames_returned, frames_taken
 from replay.physmap.model import HostRange, Memory, Physmap, Resource, validated
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "300"))

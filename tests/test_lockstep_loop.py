@@ -19,6 +19,7 @@ from naive_loop import NaiveLoop
 
 from replay import allocators
 from replay.allocators import state as s
+from replay.allocators import tracking
 from replay.engine import checked, most_pages, replay
 from replay.loop import AREAS, ROW
 
@@ -80,9 +81,9 @@ class Lockstep:
             self.same("pages got before the sleep", int(m[s.R_GOT]), len(got))
         if error in (0, -naive.E_WAIT):
             self.same("frames", frames[8 : 8 + len(got)].tolist(), got)
-            s.frames_taken(m, frames, 8 + len(has), len(got) - len(has))
+            tracking.frames_taken(m, frames, 8 + len(has), len(got) - len(has))
         elif has:
-            s.frames_returned(m, np.array(has, np.int64), 0, len(has))
+            tracking.frames_returned(m, np.array(has, np.int64), 0, len(has))
         self.agree(f"alloc of {nr}")
         return error, got
 
@@ -90,7 +91,7 @@ class Lockstep:
         m = self.m
         given = np.array([-7, *frames], np.int64)
         m[s.R_NOW] = now
-        s.frames_returned(m, given, 1, len(frames))
+        tracking.frames_returned(m, given, 1, len(frames))
         self.same("errno", int(self.strategy.free(m, now, len(frames), given, 1)), 0)
         self.model.free(now, frames)
         self.agree(f"free of {len(frames)}")

@@ -64,14 +64,13 @@ from replay.allocators.state import (
     W_TLB_FLUSH,
     W_VA_RESET,
     W_VA_UPDATE,
-    break_superpage,
     did,
-    hold,
-    let_go,
     log_section,
     new_state,
-    push,
 )
+from replay.allocators.tracking import (
+    break_superpages, hold_range, hold_words, let_go, push, take,
+)  # fmt: skip
 from replay.loop import LOOP, loop
 from replay.kernel import inline, kernel
 from replay.physmap.model import Physmap
@@ -116,10 +115,9 @@ def decrease_reservation(m: np.ndarray, nr_pages: int) -> int:
         nr_pages = have
         state = BP_EAGAIN
     at = m[R_RAM] + have - nr_pages
-    for k in range(nr_pages):
-        hold(m, m[at + k])
-        if m[R_PV] == 0:
-            break_superpage(m, m[at + k])
+    hold_words(m, at, nr_pages)
+    if m[R_PV] == 0:
+        break_superpages(m, at, nr_pages)
     m[R_RAM_COUNT] = have - nr_pages
     m[R_AVAILABLE] -= nr_pages
     m[R_CURRENT] -= nr_pages
@@ -165,14 +163,12 @@ def increase_reservation(m: np.ndarray, nr_pages: int) -> int:
     did(m, W_HYPERCALL, 1)
     if done <= 0:
         return BP_EAGAIN
-    for k in range(done):
-        frame = m[at + count - 1 - k]
-        let_go(m, frame)
-        room = m[R_RAM_COUNT]
-        if room < m[R_RAM_CAPACITY]:
-            m[m[R_RAM] + room] = frame
-            m[R_RAM_COUNT] = room + 1
-    m[R_COUNT] = count - done
+    let_go(m, done)
+    ram = m[R_RAM_COUNT]
+    kept = max(0, min(done, m[R_RAM_CAPACITY] - ram))
+    for k in range(kept):
+        m[m[R_RAM] + ram + k] = m[at + count - 1 - k]
+    m[R_RAM_COUNT] = ram + kept
     m[R_CURRENT] += done
     m[R_AVAILABLE] += done
     m[G_GIVEN] -= done
@@ -213,14 +209,13 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     log_section(m, start // page, nr_pages, SECTION_HOTPLUG)
     if m[O_AUTO_ONLINE]:
         # xen_online_page(): ascending, each page to the head of the list.
-        for k in range(nr_pages):
-            hold(m, start // page + k)
+        hold_range(m, start // page, nr_pages)
         did(m, W_LIST_PUSH, nr_pages)
         wake_thread(m)  # xen_memory_notifier(), MEM_ONLINE
     return BP_WAIT
 
 
-@inline
+@kernel()
 def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
     """Get something onto the empty list: 0, -ENOMEM, or -E_WAIT for a sleep on balloon_wq."""
     if m[O_HOTPLUG_UNPOPULATED]:
@@ -234,20 +229,9 @@ def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
 
 
 @inline
-def take(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
-    """Pop nr_pages frames off the list's head into frames[at:]."""
-    count = m[R_COUNT]
-    head = m[R_LIST] + count - 1
-    for k in range(nr_pages):
-        frames[at + k] = m[head - k]
-    m[R_COUNT] = count - nr_pages
-
-
-@kernel()
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_ballooned_pages()."""
-    for k in range(nr_pages):
-        push(m, frames[at + k])
+    push(m, frames, at, nr_pages)
     m[R_UNPOPULATED] -= nr_pages
     if credit_of(m) != 0:
         wake_thread(m)
@@ -255,16 +239,9 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 
 
 @kernel()
-def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """xen_alloc_ballooned_pages().
-
-    After a sleep it is called again, the same but for m[R_RESUME]: it has m[R_GOT] pages already.
-    """
-    got = 0
-    if m[R_RESUME]:
-        got = m[R_GOT]
-    else:
-        m[R_UNPOPULATED] += nr_pages
+def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """The list is too short, or a sleeper goes on: m[R_GOT] pages are there already then."""
+    got = m[R_GOT] if m[R_RESUME] else 0
     while got < nr_pages:
         listed = min(m[R_COUNT], nr_pages - got)
         if listed > 0:
@@ -282,6 +259,21 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
             did(m, W_LIST_PUSH, got)
             did(m, W_LIST_POP, got)
             return error
+    return 0
+
+
+@inline
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_alloc_ballooned_pages().
+
+    After a sleep it is called again, the same but for m[R_RESUME]: it has m[R_GOT] pages already.
+    """
+    if m[R_RESUME]:
+        return _alloc_slow(m, now, nr_pages, frames, at)
+    m[R_UNPOPULATED] += nr_pages
+    if m[R_COUNT] < nr_pages:
+        return _alloc_slow(m, now, nr_pages, frames, at)
+    take(m, nr_pages, frames, at)
     return 0
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from replay.allocators import balloon, pool
-from replay.allocators.balloon import page_work, take
+from replay.allocators.balloon import page_work
 from replay.allocators.contract import Option, Setup, Strategy
 from replay.allocators.pool import O_FILL_PAGES, O_XEN_RESOURCE, add_region, pool_state
 from replay.allocators.state import (
@@ -41,10 +41,10 @@ from replay.allocators.state import (
     W_RESOURCE_ADD,
     W_RESOURCE_STEP,
     did,
-    hold,
     log_section,
     set_tree,
 )
+from replay.allocators.tracking import hold_range, take
 from replay.kernel import inline, kernel
 from replay.loop import LOOP, loop
 from replay.physmap.model import Physmap
@@ -64,7 +64,7 @@ QUERY_ALIGN = 2 << 20
 """Xen names ranges in 2 MiB granules (add_ext_regions, xen/arch/arm/domain_build.c, 4.16)."""
 
 
-@inline
+@kernel()
 def _query_fill(m: np.ndarray, deficit: int) -> int:
     """Ask Xen for an unused range of whole sections; 0 or -errno."""
     section = m[R_SECTION_PAGES]
@@ -89,19 +89,25 @@ def _query_fill(m: np.ndarray, deficit: int) -> int:
     return 0
 
 
-@kernel()
-def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """xen_alloc_unpopulated_pages() with a target named by the hypervisor."""
-    if m[O_FALLBACK]:
-        return balloon.alloc(m, now, nr_pages, frames, at)
-    if m[O_QUERY] == 0:
-        return pool.alloc(m, now, nr_pages, frames, at)
+@inline
+def _alloc_query(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_alloc_unpopulated_pages() whose refill asks Xen."""
     if m[R_COUNT] < nr_pages:
         error = _query_fill(m, nr_pages - m[R_COUNT])
         if error < 0:
             return error
     take(m, nr_pages, frames, at)
     return 0
+
+
+@kernel()
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_alloc_unpopulated_pages() with a target named by the hypervisor."""
+    if m[O_FALLBACK]:
+        return balloon.alloc(m, now, nr_pages, frames, at)
+    if m[O_QUERY]:
+        return _alloc_query(m, now, nr_pages, frames, at)
+    return pool.alloc(m, now, nr_pages, frames, at)
 
 
 @kernel()
@@ -121,9 +127,17 @@ def wake(m: np.ndarray, now: int) -> int:
 
 
 @kernel(LOOP)
+def _run_query(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
+    return loop(_alloc_query, pool.free, pool.wake, m, q, out, cost)
+
+
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
-    """The replay loop around this strategy."""
-    return loop(alloc, free, wake, m, q, out, cost)
+    """The replay loop around whichever serves the calls; see alloc()."""
+    if m[O_FALLBACK]:
+        return balloon.run(m, q, out, cost)
+    if m[O_QUERY]:
+        return _run_query(m, q, out, cost)
+    return pool.run(m, q, out, cost)
 
 
 def usable_regions(machine: Physmap) -> tuple[list[tuple[int, int]], str]:
@@ -155,22 +169,15 @@ def _unusable(machine: Physmap) -> list[tuple[int, int]]:
     return extents
 
 
-@kernel()
-def _seed(m: np.ndarray, start: int, nr_pages: int) -> int:
-    """Free a range to the list page by page, ascending, as arch_xen_unpopulated_init() does."""
-    for frame in range(start, start + nr_pages):
-        hold(m, frame)
-    return 0
-
-
 def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     # pvh_arch_setup() alone converts them; a PV dom0 sees its UNUSABLE ranges as RAM.
     extents = _unusable(machine) if machine.mode == "pvh" else []
     pages = sum(end - start for start, end in extents)
     m = pool_state(machine, peak_pages, values, pages)
+    # Freed to the list page by page, ascending, as arch_xen_unpopulated_init() does.
     for start, end in extents:
         log_section(m, start, end - start, SECTION_SEED)
-        _seed(m, start, end - start)
+        hold_range(m, start, end - start)
     note = (f"list seeded at boot with {pages} pages of UNUSABLE memory (Linux 6.9+)" if pages
             else "no UNUSABLE memory to seed the list: as the pool, on iomem_resource")
     return Setup(m, page_work(machine), (note,))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.allocators.balloon import page_work, take
+from replay.allocators.balloon import page_work
 from replay.allocators.contract import Option, Setup, Strategy
 from replay.allocators.state import (
     EBUSY,
@@ -36,11 +36,10 @@ from replay.allocators.state import (
     W_RESOURCE_STEP,
     W_SECTION_MAP,
     did,
-    hold,
     log_section,
     new_state,
-    push,
 )
+from replay.allocators.tracking import hold_range, push, take
 from replay.kernel import inline, kernel
 from replay.loop import LOOP, loop
 from replay.physmap.model import Physmap
@@ -62,12 +61,11 @@ def add_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
     did(m, W_SECTION_MAP, (nr_pages + m[R_SECTION_PAGES] - 1) // m[R_SECTION_PAGES])
     log_section(m, start // m[R_PAGE_BYTES], nr_pages, kind)
     first = start // m[R_PAGE_BYTES]
-    for k in range(nr_pages):
-        hold(m, first + k)
+    hold_range(m, first, nr_pages)
     did(m, W_LIST_PUSH, nr_pages)
 
 
-@inline
+@kernel()
 def fill_list(m: np.ndarray, deficit: int) -> int:
     """One contiguous region of whole sections for the deficit; 0 or -errno.
 
@@ -103,7 +101,7 @@ def fill_list(m: np.ndarray, deficit: int) -> int:
     return 0
 
 
-@kernel()
+@inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages()."""
     if m[R_COUNT] < nr_pages:
@@ -114,11 +112,10 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     return 0
 
 
-@kernel()
+@inline
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_unpopulated_pages(): in index order to the head, so they come back reversed."""
-    for k in range(nr_pages):
-        push(m, frames[at + k])
+    push(m, frames, at, nr_pages)
     return 0
 
 
