@@ -46,7 +46,7 @@ from replay.allocators.state import (
 )
 from replay.allocators.tracking import hold_range, take
 from replay.kernel import inline, kernel
-from replay.loop import LOOP, loop
+from replay.loop import loop
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, request
 from replay.units import align_down, align_up
@@ -126,7 +126,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return pool.wake(m, now)
 
 
-@kernel(LOOP)
+@kernel()  # no signature: read from the cache only where it is used
 def _run_query(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     return loop(_alloc_query, pool.free, pool.wake, m, q, out, cost)
 

@@ -186,7 +186,10 @@ def warm_up() -> None:
     columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
     q = Requests(*(np.array(c, np.int64) for c in columns))
     for strategy in allocators.discover().values():
-        replay(strategy, {}, machine, Workload(q, 3, 3, np.arange(4)), profiles.load("arm64"))
+        modes = [{name: choice} for name, option in strategy.options.items()
+                 for choice in option.choices] or [{}]
+        for given in modes:
+            replay(strategy, given, machine, Workload(q, 3, 3, np.arange(4)), profiles.load("arm64"))
         # The three calls on their own are what `check-allocator` and `verify` use.
         m = strategy.init(machine, 8, strategy.values({})).state
         frames = np.zeros(2, np.int64)

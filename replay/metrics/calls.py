@@ -80,28 +80,37 @@ def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
     })
 
 
-def slot_requests(o: Outcome) -> np.ndarray:
-    """The request that each slot belongs to."""
+def handed_out(o: Outcome, wanted: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """(slot, request) of each page handed out, in the order of the stream.
+
+    wanted: (slots,) bool, the slots to look at. Pages of failed requests are left out; those that a
+    request asleep at the end holds already count.
+    """
+    slots = np.flatnonzero((o.frames >= 0) & wanted)
     rows = np.flatnonzero(is_alloc(o))
-    return np.repeat(rows, o.workload.requests.pages[rows])
+    if not len(slots):
+        return slots, slots
+    request = rows[np.searchsorted(o.workload.requests.first[rows], slots, side="right") - 1]
+    held = (o.rows[request, C_ERRNO] == 0) | (o.rows[request, C_PATH] == PATHS.index("slept"))
+    return slots[held], request[held]
 
 
-def lifetimes(o: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(frame, from_ns, to_ns, request) of each page handed out, in the order of the stream.
+def lifetimes(o: Outcome, wanted: np.ndarray | bool = True
+              ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(frame, from_ns, to_ns, request) of each page handed out, see handed_out().
 
     Times are modelled: from the moment the allocation had the lock to the moment the free had it;
-    pages never freed live to the end. Pages of failed requests are left out; those that a request
-    asleep at the end holds already count.
+    pages never freed live to the end.
     """
+    slots, request = handed_out(o, wanted)
+    if not len(slots):
+        return slots, slots, slots, request
     q = o.workload.requests
     start = start_ns(o)
-    request = slot_requests(o)
     end = np.full(o.workload.nr_slots, max(o.duration_ns, 0), np.int64)
     frees = np.flatnonzero(q.kind == FREE)
     by = np.repeat(frees, q.pages[frees])
     known = q.slots >= 0
     end[q.slots[known]] = start[by[known]]
-    errno = o.rows[request, C_ERRNO]
-    held = (o.frames >= 0) & ((errno == 0) | (o.rows[request, C_PATH] == PATHS.index("slept")))
     begin = start[request]
-    return o.frames[held], begin[held], np.maximum(end, begin)[held], request[held]
+    return o.frames[slots], begin, np.maximum(end[slots], begin), request

@@ -18,7 +18,15 @@ import polars as pl
 from replay.allocators.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.engine import Outcome
 from replay.loop import ALLOC, C_ERRNO, FREE
-from replay.metrics.calls import NO_CALLER, callers, is_alloc, is_served, lifetimes, start_ns
+from replay.metrics.calls import (
+    NO_CALLER,
+    callers,
+    handed_out,
+    is_alloc,
+    is_served,
+    lifetimes,
+    start_ns,
+)
 from replay.metrics.fragmentation import free_sections, section_pages
 from replay.metrics.identity import identities, needs_identity, overlaps
 from replay.physmap.host import paint
@@ -53,7 +61,6 @@ SCHEMA: dict[str, Any] = {
     "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
 MAX_FRAMES = 1000
 """Frames listed per kind; the count is exact."""
-Lives = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 MAX_PAIRS = 100_000
 """Colliding pairs listed in the frame; the count is exact."""
 
@@ -134,21 +141,20 @@ def _distinct(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return found + low, first[found], count[found]
 
 
-def _handed_out(lives: Lives, ranges: Ranges, kind: str, what: str,
+def _handed_out(o: Outcome, ranges: Ranges, kind: str, what: str,
                 who: np.ndarray) -> tuple[int, pl.DataFrame]:
     """Distinct frames inside the ranges, and a row for each of the first MAX_FRAMES of them.
 
     A row holds the first time and user, and how often the frame was handed out.
     """
-    frame, begin, _, request = lives
-    at = ranges.find(frame)
-    inside = np.flatnonzero(at >= 0)
-    number, first, count = _distinct(frame[inside])
-    early = np.sort(np.argsort(begin[inside[first]], kind="stable")[:MAX_FRAMES])
-    rows = inside[first[early]]
+    slots, request = handed_out(o, ranges.find(o.frames) >= 0)
+    number, first, count = _distinct(o.frames[slots])
+    begin = start_ns(o)[request[first]]
+    early = np.sort(np.argsort(begin, kind="stable")[:MAX_FRAMES])
     return len(number), _rows(
-        kind, time_ns=begin[rows], frame=number[early], count=count[early],
-        user=who[request[rows]].tolist(), other=[ranges.name(k) for k in at[rows].tolist()],
+        kind, time_ns=begin[early], frame=number[early], count=count[early],
+        user=who[request[first[early]]].tolist(),
+        other=[ranges.name(k) for k in ranges.find(number[early]).tolist()],
         what=what, assumed=False)
 
 
@@ -157,10 +163,8 @@ def _collisions(o: Outcome, trace: Trace, who: np.ndarray) -> tuple[int, pl.Data
 
     Scratch pages live in modelled time, grants at their recorded times.
     """
-    frame, begin, end, request = lifetimes(o)
     theirs = identities(o.machine, trace.table, o.duration_ns)
-    met_at_all = np.isin(frame, theirs.frame)  # few are: the sorting below is over those alone
-    frame, begin, end, request = (c[met_at_all] for c in (frame, begin, end, request))
+    frame, begin, end, request = lifetimes(o, np.isin(o.frames, theirs.frame))
     count, low, order = overlaps(frame, begin, end, theirs)
     total = int(count.sum())
     met = np.repeat(np.arange(len(count)), count)
@@ -261,13 +265,12 @@ def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]
 def _frames_and_sections(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
     machine = o.machine
     found = []
-    lives = lifetimes(o)
     if o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
         found.append(("mmio_window", *_handed_out(
-            lives, windows(machine), "mmio_window", _at_window(machine), who)))
+            o, windows(machine), "mmio_window", _at_window(machine), who)))
     if o.page_work[0] and machine.direct_mapped:
         found.append(("ram_of_others", *_handed_out(
-            lives, ram_of_others(machine), "ram_of_others", _at_ram(machine), who)))
+            o, ram_of_others(machine), "ram_of_others", _at_ram(machine), who)))
     sections = [_sections_over(o, "hotplug_over_mmio", ("mmio", "reserved"), _at_window(machine)),
                 _stale(o)]
     if machine.direct_mapped:
