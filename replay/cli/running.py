@@ -189,7 +189,8 @@ def warm_up() -> None:
         modes = [{name: choice} for name, option in strategy.options.items()
                  for choice in option.choices] or [{}]
         for given in modes:
-            replay(strategy, given, machine, Workload(q, 3, 3, np.arange(4)), profiles.load("arm64"))
+            replay(strategy, given, machine, Workload(q, 3, 3, np.arange(4)),
+                   profiles.load(machine.arch))
         # The three calls on their own are what `check-allocator` and `verify` use.
         m = strategy.init(machine, 8, strategy.values({})).state
         frames = np.zeros(2, np.int64)
