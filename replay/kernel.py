@@ -12,6 +12,7 @@ and the CPU, so it cannot be stale.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import platform
 from collections.abc import Callable
@@ -54,6 +55,7 @@ import numba as _numba  # noqa: E402  (the cache directory must be set first)
 numba: Any = _numba
 """Untyped here: the overloads of its decorators do not cover keyword options."""
 types: Any = _numba.types
+ir: Any = importlib.import_module("llvmlite.ir")
 
 INT = types.int64
 REAL = types.float64
@@ -90,6 +92,27 @@ def inline(function: Callable[..., Any]) -> Any:
     Merged, and not called: for one page a call costs as much as the work.
     """
     return numba.njit(cache=True, nogil=True, forceinline=True, _nrt=False)(function)
+
+
+def _call_c(typing: Any, address: Any, a: Any, b: Any, c: Any) -> Any:
+    """Call the C function at an address, int64_t (int64_t, int64_t, pointer or int64_t)."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = args[0].type
+        pointer = ir.FunctionType(word, [word] * 3).as_pointer()
+        return builder.call(builder.inttoptr(args[0], pointer), args[1:])
+    return INT(INT, INT, INT, INT), code
+
+
+def _address_of(typing: Any, array: Any) -> Any:
+    """Where an int64 vector's first word is."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.ptrtoint(made.data, ir.IntType(64))
+    return INT(VECTOR), code
+
+
+call_c: Any = numba.extending.intrinsic(_call_c)
+address_of: Any = numba.extending.intrinsic(_address_of)
 
 
 def template(function: Callable[..., Any]) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from replay.allocators.state import (
     E_WAIT, G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY,
-    R_GOT, R_MOVED, R_NOW, R_RESUME, R_SLEEP_CREDIT, R_TARGET, R_WAKE_AT, T_TOP, WORK, W,
+    R_GOT, R_MOVED, R_NOW, R_REQUEST, R_RESUME, R_SLEEP_CREDIT, R_TARGET, R_WAKE_AT, T_TOP, WORK, W,
 )  # fmt: skip
 from replay.allocators.tracking import frames_returned, frames_taken
 from replay.kernel import INT, REALS, TABLE, VECTOR, index, inline, template, types
@@ -322,7 +322,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 unusable_peak = unusable
             if largest > largest_peak:
                 largest_peak = largest
-        m[R_NOW], error = start, 0
+        m[R_NOW], m[R_REQUEST], error = start, r, 0
         spent = cost[C_LOCK]
         path, runs = FAST, 0
         if kind == ALLOC:

@@ -39,8 +39,9 @@ E_WAIT = 11
     R_DIRTY, R_MOVED,  # the call did more work than its pages' own; some gauge moved
     R_SECTIONS, R_SECTION_COUNT, R_SECTION_CAPACITY,  # log of added sections
     R_PV, R_FAULT,  # xen_alloc_p2m_entry per page; an internal bound was hit
-    R_OPTION,  # fourteen words for the strategy's own options
-) = range(34)  # fmt: skip
+    R_REQUEST,  # the request that was begun last
+    R_OPTION,  # thirteen words for the strategy's own options
+) = range(35)  # fmt: skip
 R_TREE = 48
 R_XEN_TREE = R_TREE + TREE_WORDS
 R_CLIP = R_XEN_TREE + TREE_WORDS

@@ -186,6 +186,34 @@ def take(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
 
 
 @inline
+def enter_range(m: np.ndarray, start: int, count: int) -> None:
+    """Free frames [start, start + count) come under the strategy, whatever list it keeps."""
+    m[G_HELD] += count
+    m[R_MOVED] = 1
+    shift = m[T_BLOCK_SHIFT]
+    end = start + count
+    while start < end:
+        b = start >> shift
+        stop = min(end, (b + 1) << shift)
+        _came(m, b, stop - start)
+        start = stop
+
+
+@inline
+def leave_range(m: np.ndarray, start: int, count: int) -> None:
+    """Free frames [start, start + count) leave the strategy."""
+    m[G_HELD] -= count
+    m[R_MOVED] = 1
+    shift = m[T_BLOCK_SHIFT]
+    end = start + count
+    while start < end:
+        b = start >> shift
+        stop = min(end, (b + 1) << shift)
+        _left(m, b, stop - start)
+        start = stop
+
+
+@inline
 def hold_range(m: np.ndarray, start: int, count: int) -> None:
     """Frames [start, start + count) enter the list from outside, ascending: a new section."""
     listed = m[R_COUNT]
@@ -196,15 +224,7 @@ def hold_range(m: np.ndarray, start: int, count: int) -> None:
     for k in range(index(count)):
         m[head + k] = start + np.int64(k)
     m[R_COUNT] = listed + count
-    m[G_HELD] += count
-    m[R_MOVED] = 1
-    shift = m[T_BLOCK_SHIFT]
-    end = start + count
-    while start < end:
-        b = start >> shift
-        stop = min(end, (b + 1) << shift)
-        _came(m, b, stop - start)
-        start = stop
+    enter_range(m, start, count)
 
 
 @inline
@@ -239,6 +259,17 @@ def let_go(m: np.ndarray, count: int) -> None:
 
 
 @inline
+def break_block(m: np.ndarray, b: int) -> None:
+    """A 4 KiB change inside block `b`."""
+    if b < 0 or b >= m[T_NR_BLOCKS] or m[m[T_BROKEN] + b]:
+        return
+    m[m[T_BROKEN] + b] = 1
+    m[G_BROKEN] += 1
+    m[R_MOVED] = 1
+    did(m, W_SUPERPAGE_BREAK, 1)
+
+
+@inline
 def break_superpages(m: np.ndarray, first: int, count: int) -> None:
     """4 KiB changes to the frames in m[first:] inside stage-2 superpages: nothing mends those.
 
@@ -248,12 +279,6 @@ def break_superpages(m: np.ndarray, first: int, count: int) -> None:
     before = -1
     for k in range(index(first), index(first + count)):
         b = m[k] >> shift
-        if b == before:
-            continue
+        if b != before:
+            break_block(m, b)
         before = b
-        if b < 0 or b >= m[T_NR_BLOCKS] or m[m[T_BROKEN] + b]:
-            continue
-        m[m[T_BROKEN] + b] = 1
-        m[G_BROKEN] += 1
-        m[R_MOVED] = 1
-        did(m, W_SUPERPAGE_BREAK, 1)
