@@ -24,7 +24,9 @@ STAGES = (
     ("engine",),
     ("trace", "importers"),
     ("conformance", "verify", "metrics"),
-    ("report",),
+    ("foreign",),
+    ("kernel_tree",),
+    ("report", "witness"),
     ("cli",),
 )
 """A module imports from its own stage and from those before it."""
