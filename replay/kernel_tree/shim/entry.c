@@ -1,0 +1,307 @@
+/* The functions of replay_allocator.h on top of the kernel's own; glue.c includes this. */
+
+static struct page **room;
+static long room_pages;
+
+/* For a pool whose list is not upstream's: pages it has had, and those that callers have. */
+static long pool_live;
+
+static int64_t listed(void)
+{
+	long count;
+
+	if (ballooned_calls || !shim_target_resource())
+		return balloon_stats.balloon_low;
+	count = shim_pool_list(0, NULL);
+	return count < 0 ? pool_held - pool_live : count;
+}
+
+static int64_t reported(int64_t result)
+{
+	report->listed = listed();
+	report->current_pages = balloon_stats.current_pages;
+	report->target_pages = balloon_stats.target_pages;
+	report->total_pages = balloon_stats.total_pages;
+	report->unpopulated_pages = balloon_stats.target_unpopulated;
+	report->state = shim_balloon_state();
+	return result;
+}
+
+static struct page **pages_for(long pages)
+{
+	if (pages > room_pages) {
+		host_free(room);
+		room_pages = 2 * pages;
+		room = host_zalloc(room_pages * sizeof(*room));
+	}
+	return room;
+}
+
+static int kernel_alloc(long nr_pages, struct page **pages)
+{
+	return ballooned_calls ? xen_alloc_ballooned_pages(nr_pages, pages) :
+				 xen_alloc_unpopulated_pages(nr_pages, pages);
+}
+
+/* Frames got so far; a call that failed took those from the list, and put them back. */
+static int64_t finished(int result, long nr_pages, struct page **pages, int64_t *frames)
+{
+	long got, back = 0;
+
+	for (got = 0; got < nr_pages && pages[got]; got++)
+		frames[got] = page_to_pfn(pages[got]);
+	report->got = got;
+	if (result < 0 && result != REPLAY_ASLEEP)
+		back = got;
+	if (result == 0)
+		pool_live += nr_pages;
+	if (back) {
+		replay_did(report, REPLAY_LIST_PUSH, back);
+		replay_did(report, REPLAY_LIST_POP, back);
+	}
+	return reported(result);
+}
+
+static void sleeper_main(void *data)
+{
+	struct sleeper *sleeper = data;
+
+	sleeper->result = kernel_alloc(sleeper->nr_pages, sleeper->pages);
+}
+
+static int64_t step(struct sleeper *sleeper, int64_t *frames)
+{
+	int64_t result;
+
+	if (!host_resume(sleeper->task)) {
+		struct sleeper **last = &sleepers;
+
+		while (*last && *last != sleeper)
+			last = &(*last)->next;
+		if (!*last)
+			*last = sleeper;
+		return finished(REPLAY_ASLEEP, sleeper->nr_pages, sleeper->pages, frames);
+	}
+	if (sleepers == sleeper)
+		sleepers = sleeper->next;
+	result = finished(sleeper->result, sleeper->nr_pages, sleeper->pages, frames);
+	host_task_free(sleeper->task);
+	host_free(sleeper->pages);
+	host_free(sleeper);
+	return result;
+}
+
+int64_t replay_alloc(int64_t at, int64_t nr_pages, int64_t *frames)
+{
+	struct sleeper *sleeper;
+	struct page **pages;
+
+	now = at;
+	if (!hotplug_unpopulated || !*hotplug_unpopulated) {
+		pages = pages_for(nr_pages);
+		memset(pages, 0, nr_pages * sizeof(*pages));
+		return finished(kernel_alloc(nr_pages, pages), nr_pages, pages, frames);
+	}
+	sleeper = host_zalloc(sizeof(*sleeper));
+	sleeper->pages = host_zalloc(nr_pages * sizeof(*pages));
+	sleeper->nr_pages = nr_pages;
+	sleeper->task = host_task(sleeper_main, sleeper);
+	return step(sleeper, frames);
+}
+
+int64_t replay_resume(int64_t at, int64_t nr_pages, int64_t *frames)
+{
+	now = at;
+	return step(sleepers, frames);
+}
+
+int64_t replay_free(int64_t at, int64_t nr_pages, const int64_t *frames)
+{
+	struct page **pages = pages_for(nr_pages);
+	long k;
+
+	now = at;
+	pool_live -= nr_pages;
+	for (k = 0; k < nr_pages; k++)
+		pages[k] = pfn_to_page(frames[k]);
+	if (ballooned_calls)
+		xen_free_ballooned_pages(nr_pages, pages);
+	else
+		xen_free_unpopulated_pages(nr_pages, pages);
+	return reported(0);
+}
+
+int64_t replay_wake(int64_t at)
+{
+	now = at;
+	replay_did(report, REPLAY_THREAD_WAKE, 1);
+	thread.go = true;
+	host_resume(thread.task);
+	report->wake_at = thread.ready ? now : now + thread.timeout / HZ * 1000000000;
+	return reported(0);
+}
+
+int64_t replay_target(int64_t at, int64_t pages)
+{
+	now = at;
+	balloon_set_new_target(pages);
+	return reported(0);
+}
+
+int64_t replay_list(int64_t max, int64_t *frames)
+{
+	return shim_target_resource() && !ballooned_calls ? shim_pool_list(max, frames) :
+							    shim_balloon_list(max, frames);
+}
+
+const char *replay_name(void)
+{
+	return SHIM_NAME;
+}
+
+/* -- the machine ------------------------------------------------------------------------------------ */
+static void add_child(struct resource *root, const struct replay_range *range, const char *name)
+{
+	struct resource *child = host_zalloc(sizeof(*child));
+
+	child->name = name;
+	child->start = range->start;
+	child->end = range->last;
+	child->flags = IORESOURCE_MEM | IORESOURCE_BUSY;
+	if (host_same(name, "System RAM"))
+		child->flags |= IORESOURCE_SYSTEM_RAM;
+	if (request_resource(root, child))
+		host_fail("the machine's resources overlap");
+}
+
+/* A recording that starts in mid-life: what the pool took before is taken in Xen's resource too. */
+static void add_taken(struct resource *target)
+{
+	long k, r;
+
+	for (k = 0; k < machine->nr_iomem; k++)
+		for (r = 0; r < machine->nr_regions; r++)
+			if (host_same(machine->iomem_names[k], "Xen scratch") &&
+			    machine->regions[r].start <= machine->iomem[k].start &&
+			    machine->iomem[k].last <= machine->regions[r].last) {
+				add_child(target, machine->iomem + k, "Xen scratch");
+				break;
+			}
+}
+
+static void set_clip(void)
+{
+	long k;
+
+	e820_table = host_zalloc(sizeof(*e820_table) +
+				 (machine->nr_clip + 1) * sizeof(struct e820_entry));
+	if (!machine->nr_clip)
+		return;
+	shim_bios_start = machine->clip[0].start;
+	shim_bios_end = machine->clip[0].last;
+	for (k = 1; k < machine->nr_clip; k++)
+		e820_table->entries[e820_table->nr_entries++] = (struct e820_entry){
+			machine->clip[k].start,
+			machine->clip[k].last - machine->clip[k].start + 1, 1
+		};
+}
+
+/* pvh_reserve_extra_memory() (arch/x86/xen/enlighten_pvh.c, Linux 6.9): UNUSABLE ranges of a PVH
+ * dom0 become extra memory, up to EXTRA_MEM_RATIO times its RAM.
+ */
+static void set_extra_memory(void)
+{
+	long k, nr = 0, pages = 0;
+
+	for (k = 0; k < machine->nr_iomem; k++)
+		if (host_same(machine->iomem_names[k], "System RAM"))
+			pages += (long)PFN_DOWN(machine->iomem[k].last + 1) -
+				 (long)PFN_UP(machine->iomem[k].start);
+	pages *= 10;
+	for (k = 0; k < machine->nr_iomem; k++) {
+		long first = PFN_UP(machine->iomem[k].start);
+		long end = PFN_DOWN(machine->iomem[k].last + 1);
+
+		if (!host_same(machine->iomem_names[k], "Unusable memory"))
+			continue;
+		end = min(end, first + pages);
+		if (end <= first || nr == XEN_EXTRA_MEM_MAX_REGIONS)
+			continue;
+		pages -= end - first;
+		xen_extra_mem[nr++] = (struct xen_memory_region){ first, end - first };
+		replay_tell(report, REPLAY_SEED, first, end - first);
+		replay_tell(report, REPLAY_ENTERED, first, end - first);
+		pool_held += end - first;
+	}
+}
+
+static void set_options(void)
+{
+	long k;
+
+	auto_online = true;
+	for (k = 0; k < machine->nr_options; k++) {
+		const char *text = machine->options[k];
+
+		auto_online = host_number(text, "auto_online", auto_online);
+		ballooned_calls = host_number(text, "ballooned", ballooned_calls);
+		xen_scrub_pages = host_number(text, "scrub", xen_scrub_pages);
+		if (hotplug_unpopulated)
+			*hotplug_unpopulated =
+				host_number(text, "hotplug_unpopulated", *hotplug_unpopulated);
+	}
+}
+
+static void set_memory(void)
+{
+	long k;
+
+	shim_pages = host_map((unsigned long)machine->frames * sizeof(struct page));
+	ram_room = machine->nr_ram + machine->peak_pages + 2 * shim_section_pages;
+	ram = host_zalloc(ram_room * sizeof(*ram));
+	for (k = 0; k < machine->nr_ram; k++)
+		ram[k] = machine->ram[k];
+	ram_count = machine->nr_ram;
+	available_pages = machine->available_pages;
+	totalreserve_pages = machine->reserve_pages;
+	start_info.nr_pages = machine->current_pages;
+}
+
+int64_t replay_init(const struct replay_machine *given, struct replay_report *to)
+{
+	long k, first;
+
+	machine = given;
+	report = to;
+	shim_section_pages = machine->section_pages;
+	if (machine->page_bytes != (int64_t)PAGE_SIZE)
+		return -EINVAL;
+	set_memory();
+	iomem_resource.end = machine->iomem_last;
+	for (k = 0; k < machine->nr_iomem; k++)
+		add_child(&iomem_resource, machine->iomem + k, machine->iomem_names[k]);
+	set_clip();
+	max_pfn = machine->total_pages;
+	shim_subsys_balloon_init();
+	shim_subsys_init();
+	xen_scrub_pages = true;
+	set_options();
+	first = report->nr_events;
+#ifdef SHIM_SEEDS_EXTRA_MEMORY
+	if (machine->mode == REPLAY_PVH)
+		set_extra_memory();
+#endif
+	shim_early_unpopulated_init();
+	if (ballooned_calls)
+		report->nr_events = first;
+	if (shim_target_resource() && shim_target_resource() != &iomem_resource)
+		add_taken(shim_target_resource());
+	host_resume(thread.task);
+	balloon_stats.current_pages = machine->current_pages;
+	balloon_stats.target_pages = machine->target_pages;
+	balloon_stats.total_pages = machine->total_pages;
+	balloon_stats.target_unpopulated = machine->unpopulated_pages;
+	report->wake_at = REPLAY_NEVER;
+	report->per_page = 1;
+	return reported(0);
+}

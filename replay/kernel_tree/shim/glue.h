@@ -1,0 +1,16 @@
+/* Between the wrapped kernel files and glue.c. */
+#ifndef GLUE_H
+#define GLUE_H
+
+#include "shim.h"
+
+long shim_balloon_state(void);
+long shim_balloon_list(long max, long *frames);
+bool shim_is_thread_queue(wait_queue_head_t *queue);
+struct resource *shim_target_resource(void);
+long shim_pool_list(long max, long *frames);
+int shim_subsys_balloon_init(void);
+int shim_early_unpopulated_init(void);
+int shim_subsys_init(void);
+
+#endif

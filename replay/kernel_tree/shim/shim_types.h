@@ -1,0 +1,349 @@
+/* Kernel types and calls as the files under test use them, by topic. */
+#ifndef SHIM_TYPES_H
+#define SHIM_TYPES_H
+
+/* -- lists --------------------------------------------------------------------------------------- */
+struct list_head {
+	struct list_head *next, *prev;
+};
+#define LIST_HEAD_INIT(name) { &(name), &(name) }
+#define LIST_HEAD(name) struct list_head name = LIST_HEAD_INIT(name)
+static inline void INIT_LIST_HEAD(struct list_head *list)
+{
+	list->next = list->prev = list;
+}
+static inline void shim_list_insert(struct list_head *new, struct list_head *prev,
+				    struct list_head *next)
+{
+	new->prev = prev;
+	new->next = next;
+	prev->next = new;
+	next->prev = new;
+}
+static inline void list_add(struct list_head *new, struct list_head *head)
+{
+	shim_list_insert(new, head, head->next);
+}
+static inline void list_add_tail(struct list_head *new, struct list_head *head)
+{
+	shim_list_insert(new, head->prev, head);
+}
+static inline void list_del(struct list_head *entry)
+{
+	entry->next->prev = entry->prev;
+	entry->prev->next = entry->next;
+}
+static inline void list_del_init(struct list_head *entry)
+{
+	list_del(entry);
+	INIT_LIST_HEAD(entry);
+}
+static inline bool list_empty(const struct list_head *head)
+{
+	return head->next == head;
+}
+#define list_entry(p, type, member) container_of(p, type, member)
+#define list_first_entry(head, type, member) list_entry((head)->next, type, member)
+#define list_next_entry(p, member) list_entry((p)->member.next, __typeof__(*(p)), member)
+#define list_first_entry_or_null(head, type, member) \
+	(list_empty(head) ? NULL : list_first_entry(head, type, member))
+#define list_for_each_entry(p, head, member) \
+	for (p = list_first_entry(head, __typeof__(*p), member); &p->member != (head); \
+	     p = list_next_entry(p, member))
+#define list_for_each_entry_safe(p, n, head, member) \
+	for (p = list_first_entry(head, __typeof__(*p), member), n = list_next_entry(p, member); \
+	     &p->member != (head); p = n, n = list_next_entry(n, member))
+
+/* -- locks: one task runs at a time, so a lock that is held is a deadlock ------------------------- */
+struct mutex {
+	int held;
+};
+#define DEFINE_MUTEX(name) struct mutex name
+void mutex_lock(struct mutex *lock);
+void mutex_unlock(struct mutex *lock);
+typedef struct {
+	int held;
+} rwlock_t, spinlock_t;
+#define DEFINE_RWLOCK(name) rwlock_t name
+#define DEFINE_SPINLOCK(name) spinlock_t name
+#define read_lock(lock) ((void)(lock))
+#define read_unlock(lock) ((void)(lock))
+void write_lock(rwlock_t *lock);
+void write_unlock(rwlock_t *lock);
+#define spin_lock(lock) ((void)(lock))
+#define spin_unlock(lock) ((void)(lock))
+#define spin_lock_irqsave(lock, flags) ((void)(lock), (void)(flags))
+#define spin_unlock_irqrestore(lock, flags) ((void)(lock), (void)(flags))
+
+/* -- wait queues and the one kernel thread -------------------------------------------------------- */
+typedef struct wait_queue_head {
+	int unused;
+} wait_queue_head_t;
+#define DECLARE_WAIT_QUEUE_HEAD(name) wait_queue_head_t name
+#define HZ 250
+#define jiffies 0UL
+#define time_is_before_eq_jiffies(x) false
+void wake_up(wait_queue_head_t *queue);
+#define wake_up_interruptible(queue) wake_up(queue)
+void shim_sleep_begin(wait_queue_head_t *queue, long timeout);
+/* Whether the sleep is over; tells what the condition is worth now. */
+bool shim_sleep(bool condition);
+#define wait_event_freezable_timeout(queue, condition, timeout) ({ \
+	shim_sleep_begin(&(queue), timeout); \
+	while (!shim_sleep(condition)) \
+		; \
+	1; })
+#define wait_event_interruptible_timeout wait_event_freezable_timeout
+/* An allocation asleep: it goes on when the engine resumes it. */
+void shim_sleep_for_pages(void);
+#define wait_event_interruptible(queue, condition) ({ \
+	while (!(condition)) \
+		shim_sleep_for_pages(); \
+	0; })
+#define wait_event(queue, condition) ((void)wait_event_interruptible(queue, condition))
+
+struct task_struct {
+	int unused;
+};
+struct task_struct *kthread_run(int (*body)(void *), void *data, const char *name);
+#define kthread_should_stop() false
+#define set_freezable() ((void)0)
+#define cond_resched() ((void)0)
+#define schedule_timeout_interruptible(timeout) ((void)0)
+
+/* -- pages --------------------------------------------------------------------------------------- */
+#define PAGE_SHIFT SHIM_PAGE_SHIFT
+#define PAGE_SIZE (1UL << PAGE_SHIFT)
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+#define PAGE_ALIGN(x) ALIGN(x, PAGE_SIZE)
+#define PFN_DOWN(x) ((x) >> PAGE_SHIFT)
+#define PFN_UP(x) (((x) + PAGE_SIZE - 1) >> PAGE_SHIFT)
+#define PFN_PHYS(x) ((phys_addr_t)(x) << PAGE_SHIFT)
+#define NUMA_NO_NODE (-1)
+extern unsigned long shim_section_pages;
+#define PAGES_PER_SECTION shim_section_pages
+#define PA_SECTION_SHIFT (ilog2(shim_section_pages) + PAGE_SHIFT)
+extern unsigned long max_pfn;
+#define PHYSMEM_END (~(resource_size_t)0)
+
+struct page {
+	union {
+		struct list_head lru;
+		void *zone_device_data;
+		unsigned long private;
+	};
+	unsigned long flags;
+};
+extern struct page *shim_pages;
+#define page_to_pfn(page) ((unsigned long)((page) - shim_pages))
+#define pfn_to_page(pfn) (shim_pages + (pfn))
+#define PAGE_OFFSET 0xffff000000000000UL
+#define __va(phys) ((void *)((unsigned long)(phys) + PAGE_OFFSET))
+#define __pa(va) ((unsigned long)(va) - PAGE_OFFSET)
+#define virt_to_page(va) pfn_to_page(__pa(va) >> PAGE_SHIFT)
+#define virt_to_head_page(va) ((struct page *)NULL)
+#define page_to_virt(page) __va(PFN_PHYS(page_to_pfn(page)))
+#define PageSlab(page) true
+#define PageHighMem(page) false
+enum { SHIM_PG_OFFLINE = 1 };
+static inline bool PageOffline(struct page *page)
+{
+	return page->flags & SHIM_PG_OFFLINE;
+}
+static inline void __SetPageOffline(struct page *page)
+{
+	page->flags |= SHIM_PG_OFFLINE;
+}
+static inline void __ClearPageOffline(struct page *page)
+{
+	page->flags &= ~(unsigned long)SHIM_PG_OFFLINE;
+}
+struct page *alloc_page(gfp_t gfp);
+void free_reserved_page(struct page *page);
+void clear_highpage(struct page *page);
+#define adjust_managed_page_count(page, count) ((void)(page))
+#define kmap_flush_unused() ((void)0)
+void flush_tlb_all(void);
+long si_mem_available(void);
+extern unsigned long totalreserve_pages;
+unsigned long get_num_physpages(void);
+
+/* -- ZONE_DEVICE and memory hot-add --------------------------------------------------------------- */
+struct range {
+	u64 start, end;
+};
+struct range mhp_get_pluggable_range(bool need_mapping);
+enum { MEMORY_DEVICE_PRIVATE = 1, MEMORY_DEVICE_FS_DAX, MEMORY_DEVICE_GENERIC };
+struct dev_pagemap {
+	int type;
+	int flags;
+	void *owner;
+	int nr_range;
+	union {
+		struct range range;
+		struct range ranges[1];
+	};
+};
+void *memremap_pages(struct dev_pagemap *pgmap, int nid);
+typedef int mhp_t;
+#define MHP_MERGE_RESOURCE BIT(0)
+#define MHP_NONE 0
+struct resource;
+int add_memory_resource(int nid, struct resource *resource, mhp_t flags);
+#define memory_add_physaddr_to_nid(start) 0
+#define lock_device_hotplug() ((void)0)
+#define unlock_device_hotplug() ((void)0)
+typedef void (*online_page_callback_t)(struct page *page, unsigned int order);
+int set_online_page_callback(online_page_callback_t callback);
+struct notifier_block {
+	int (*notifier_call)(struct notifier_block *nb, unsigned long action, void *data);
+	struct notifier_block *next;
+	int priority;
+};
+enum { NOTIFY_OK = 1, MEM_ONLINE = 1 };
+int register_memory_notifier(struct notifier_block *nb);
+
+struct ctl_table {
+	const char *procname;
+	void *data;
+	int maxlen;
+	umode_t mode;
+	struct ctl_table *child;
+	void *proc_handler, *extra1, *extra2;
+};
+#define proc_dointvec_minmax NULL
+#define SYSCTL_ZERO NULL
+#define SYSCTL_ONE NULL
+/* Where the sysctl's value lives is read from the table, so that its name in the file is free. */
+void shim_sysctl(struct ctl_table *table);
+#define register_sysctl_table(table) shim_sysctl(table)
+#define register_sysctl_init(path, table) shim_sysctl(table)
+
+/* -- what else kernel/resource.c names; none of it is called here --------------------------------- */
+struct device {
+	int unused;
+};
+struct address_space;
+struct inode {
+	struct address_space *i_mapping;
+};
+struct super_block;
+struct vfsmount {
+	struct super_block *mnt_sb;
+};
+struct fs_context;
+struct file_system_type {
+	const char *name;
+	void *owner;
+	int (*init_fs_context)(struct fs_context *fc);
+	void (*kill_sb)(struct super_block *sb);
+};
+#define DEVMEM_MAGIC 0
+enum { REGION_INTERSECTS, REGION_DISJOINT, REGION_MIXED };
+#define IO_SPACE_LIMIT 0xffff
+#define kill_anon_super NULL
+#define init_pseudo(fc, magic) NULL
+#define simple_pin_fs(type, mount, count) 0
+#define simple_release_fs(mount, count) ((void)0)
+#define alloc_anon_inode(sb) ((struct inode *)NULL)
+#define unmap_mapping_range(mapping, start, length, even) ((void)0)
+#define dev_name(dev) ""
+#define devres_alloc(release, bytes, gfp) host_zalloc(bytes)
+#define devres_add(dev, p) ((void)0)
+#define devres_free(p) host_free(p)
+#define devres_release(dev, release, match, data) ((void)(release), (void)(match), 0)
+#define devres_destroy(dev, release, match, data) ((void)(release), (void)(match), 0)
+#define devm_add_action_or_reset(dev, action, data) 0
+#define devm_release_action(dev, action, data) ((void)0)
+#define get_option(text, value) 0
+#define set_current_state(state) ((void)0)
+#define TASK_UNINTERRUPTIBLE 0
+#define DECLARE_WAITQUEUE(name, task) int name
+#define add_wait_queue(queue, wait) ((void)(queue), (void)(wait))
+#define remove_wait_queue(queue, wait) ((void)(queue), (void)(wait))
+#define schedule() host_fail("schedule(): nothing can wake this caller")
+struct seq_file;
+
+/* -- device tree and e820 -------------------------------------------------------------------------- */
+struct device_node {
+	int unused;
+};
+extern bool acpi_disabled;
+struct device_node *of_find_compatible_node(struct device_node *from, const char *type,
+					    const char *compatible);
+#define of_node_put(node) ((void)(node))
+const __be32 *of_get_address(struct device_node *node, int index, u64 *size, unsigned int *flags);
+int of_address_to_resource(struct device_node *node, int index, struct resource *resource);
+
+struct e820_entry {
+	u64 addr, size;
+	int type;
+} __attribute__((packed));
+struct e820_table {
+	u32 nr_entries;
+	struct e820_entry entries[];
+};
+extern struct e820_table *e820_table;
+extern bool pci_use_e820;
+/* The machine's own first clip range stands for the BIOS area. */
+extern u64 shim_bios_start, shim_bios_end;
+#define BIOS_ROM_BASE shim_bios_start
+#define BIOS_ROM_END shim_bios_end
+void arch_remove_reservations(struct resource *avail);
+
+/* -- Xen ------------------------------------------------------------------------------------------- */
+typedef unsigned long xen_pfn_t;
+typedef unsigned long xen_ulong_t;
+typedef u16 domid_t;
+#define DOMID_SELF 0x7ff0
+#define GUEST_HANDLE(name) __guest_handle_##name
+#define DEFINE_GUEST_HANDLE_STRUCT(name) typedef struct name *GUEST_HANDLE(name)
+#define DEFINE_GUEST_HANDLE(name) typedef name *GUEST_HANDLE(name)
+#define set_xen_guest_handle(handle, value) ((handle) = (value))
+DEFINE_GUEST_HANDLE(xen_pfn_t);
+DEFINE_GUEST_HANDLE(xen_ulong_t);
+DEFINE_GUEST_HANDLE(int);
+typedef void *GUEST_HANDLE(void);
+
+#define XEN_PAGE_SHIFT 12
+#define XEN_PAGE_SIZE (1UL << XEN_PAGE_SHIFT)
+#define XEN_PFN_PER_PAGE (PAGE_SIZE / XEN_PAGE_SIZE)
+#define page_to_xen_pfn(page) (page_to_pfn(page) * XEN_PFN_PER_PAGE)
+#define xen_page_to_gfn(page) page_to_xen_pfn(page)
+#define INVALID_P2M_ENTRY (~0UL)
+enum { XENFEAT_auto_translated_physmap = 2 };
+bool xen_feature(int feature);
+bool shim_set_p2m(unsigned long pfn, unsigned long mfn);
+#define set_phys_to_machine(pfn, mfn) shim_set_p2m(pfn, mfn)
+#define __set_phys_to_machine(pfn, mfn) ((void)(pfn), (void)(mfn), true)
+int xen_alloc_p2m_entry(unsigned long pfn);
+typedef struct {
+	unsigned long value;
+} pte_t;
+#define __pte_ma(x) ((pte_t){ x })
+#define mfn_pte(mfn, prot) ((pte_t){ ((mfn) << PAGE_SHIFT) | 1 })
+#define PAGE_KERNEL 0
+int HYPERVISOR_update_va_mapping(unsigned long va, pte_t pte, unsigned long flags);
+long HYPERVISOR_memory_op(unsigned int op, void *argument);
+
+#define xen_domain() 1
+#define xen_initial_domain() 1
+bool xen_pv_domain(void);
+#define xen_pvh_domain() (!xen_pv_domain())
+struct start_info {
+	unsigned long nr_pages;
+};
+extern struct start_info *xen_start_info;
+extern unsigned long xen_released_pages, xen_unpopulated_pages;
+struct xen_memory_region {
+	unsigned long start_pfn, n_pfns;
+};
+/* The kernel has 128 places; a machine with more UNUSABLE ranges loses those beyond. */
+#define XEN_EXTRA_MEM_MAX_REGIONS 128
+extern struct xen_memory_region xen_extra_mem[XEN_EXTRA_MEM_MAX_REGIONS];
+void xen_balloon_init(void);
+int arch_xen_unpopulated_init(struct resource **res);
+int xen_alloc_unpopulated_pages(unsigned int nr_pages, struct page **pages);
+void xen_free_unpopulated_pages(unsigned int nr_pages, struct page **pages);
+
+#endif
