@@ -45,10 +45,10 @@ class NaiveResource:
             gap = ahead.pop(0)[1] + 1
         steps = 0
         while True:
-            steps += 1
             child = ahead.pop(0) if ahead else None
             end = child[0] - 1 if child else self.last
             if end >= gap:
+                steps += 1
                 first, last = max(gap, low), min(end, high)
                 for cut in cuts:
                     first, last = resource_clip(first, last, *cut)
@@ -190,28 +190,32 @@ class NaivePool(Naive):
         low, high = (self.low, self.high) if self.bounded else (0, NO_LIMIT)
         size, align = pages * self.page, self.section * self.page
         address, steps = target.find(size, low, high, align, self.cuts)
-        self.did(resource_step=steps)
+        self.did(resource_step=steps, resource_add=1)
         if address is None:
             return -EBUSY
         last = address + size - 1
         if not target.request(address, last):
             return -EBUSY
-        if self.xen and not self.iomem.request(address, last):
-            self.xen.release(address)
-            return -EBUSY
+        if self.xen:
+            self.did(resource_add=1)
+            if not self.iomem.request(address, last):
+                self.xen.release(address)
+                self.did(resource_add=1)
+                return -EBUSY
+        if self.pv:
+            self.did(p2m_invalidate=pages)
         if not (self.low <= address and last <= self.high):  # memremap_pages()
             if self.xen:
                 self.iomem.release(address)
+                self.did(resource_add=1)
             target.release(address)
+            self.did(resource_add=1)
             return -EINVAL
-        self.did(resource_add=2 if self.xen else 1)
         self.map_pages(address, pages, "pool")
         return 0
 
     def map_pages(self, address, pages, kind):
         """memremap_pages() and the push of every page, in ascending order."""
-        if self.pv:
-            self.did(p2m_invalidate=pages)
         self.did(memmap_page=pages, section_map=-(-pages // self.section), list_push=pages)
         self.log(address, pages, kind)
         for k in range(pages):
@@ -308,7 +312,7 @@ class NaiveBalloon(Naive):
         pages = -(-credit // self.section) * self.section
         size = pages * self.page
         address, steps = self.iomem.find(size, 0, NO_LIMIT, self.section * self.page, self.cuts)
-        self.did(resource_step=steps)
+        self.did(resource_step=steps, resource_add=1)
         if address is None:
             return "canceled"
         assert self.iomem.request(address, address + size - 1)
@@ -344,7 +348,8 @@ class NaiveBalloon(Naive):
                 got = len(frames)
                 self._free(frames)
                 self.unpopulated -= nr - got
-                self.did(list_push=got, list_pop=got)
+                if got:
+                    self.did(list_push=got, list_pop=got)
                 return error, []
         return 0, frames
 
@@ -456,7 +461,7 @@ class NaiveQuery(NaivePool):
         assert self.map.request(address, last)
         if not self.iomem.request(address, last):
             return -EBUSY
-        self.did(resource_add=1)
+        self.did(resource_add=1, p2m_invalidate=pages if self.pv else 0)
         stale = self.stale_every and self.queries % self.stale_every == 0
         self.map_pages(address, pages, "stale" if stale else "pool")
         return 0

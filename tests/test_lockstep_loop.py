@@ -14,7 +14,7 @@ import random
 import naive_allocators as naive
 import numpy as np
 import pytest
-from fuzzing import as_requests, random_machine, random_profile, random_workload
+from fuzzing import as_requests, random_profile, random_workload
 from naive_loop import NaiveLoop
 
 from replay import allocators
@@ -22,6 +22,7 @@ from replay.allocators import state as s
 from replay.allocators import tracking
 from replay.engine import checked, most_pages, replay
 from replay.loop import AREAS, ROW
+from replay.witness.machines import random_machine
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "3000"))
 PER_STREAM = 90

@@ -198,9 +198,10 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     page = m[R_PAGE_BYTES]
     start, steps = find(m, R_TREE, R_CLIP, nr_pages * page, (0, TOP, section * page))
     did(m, W_RESOURCE_STEP, steps)
+    did(m, W_RESOURCE_ADD, 1)
     if start < 0 or request(m, R_TREE, start, start + nr_pages * page - 1) < 0:
         return BP_ECANCELED
-    did(m, W_RESOURCE_ADD, 1)
+    did(m, W_RESOURCE_ADD, 1)  # merge_system_ram_resource()
     if m[R_PV]:
         did(m, W_P2M_INVALIDATE, nr_pages)
     did(m, W_HOTPLUG_SECTION, nr_pages // section)
@@ -256,8 +257,9 @@ def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: 
             # out_undo: what was taken goes back, in the order it came.
             free(m, now, got, frames, at)
             m[R_UNPOPULATED] -= nr_pages - got
-            did(m, W_LIST_PUSH, got)
-            did(m, W_LIST_POP, got)
+            if got > 0:
+                did(m, W_LIST_PUSH, got)
+                did(m, W_LIST_POP, got)
             return error
     return 0
 

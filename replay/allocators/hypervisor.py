@@ -30,6 +30,7 @@ from replay.allocators.state import (
     R_PAGE_BYTES,
     R_PLUG_MAX,
     R_PLUG_MIN,
+    R_PV,
     R_SECTION_PAGES,
     R_TREE,
     R_XEN_TREE,
@@ -37,6 +38,7 @@ from replay.allocators.state import (
     SECTION_SEED,
     SECTION_STALE,
     W_HYPERCALL,
+    W_P2M_INVALIDATE,
     W_REGION_QUERY,
     W_RESOURCE_ADD,
     W_RESOURCE_STEP,
@@ -84,6 +86,8 @@ def _query_fill(m: np.ndarray, deficit: int) -> int:
     if request(m, R_XEN_TREE, start, last) < 0 or request(m, R_TREE, start, last) < 0:
         return -EBUSY
     did(m, W_RESOURCE_ADD, 1)
+    if m[R_PV]:
+        did(m, W_P2M_INVALIDATE, nr_pages)
     stale = m[O_STALE_EVERY] > 0 and m[O_QUERIES] % m[O_STALE_EVERY] == 0
     add_region(m, start, nr_pages, SECTION_STALE if stale else SECTION_POOL)
     return 0

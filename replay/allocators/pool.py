@@ -54,9 +54,7 @@ TOP = (1 << 62) - 1
 
 @inline
 def add_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
-    """What follows a reserved region: invalid p2m entries on PV, struct pages, the list."""
-    if m[R_PV]:
-        did(m, W_P2M_INVALIDATE, nr_pages)
+    """What follows a reserved region: struct pages, the list."""
     did(m, W_MEMMAP_PAGE, nr_pages)
     did(m, W_SECTION_MAP, (nr_pages + m[R_SECTION_PAGES] - 1) // m[R_SECTION_PAGES])
     log_section(m, start // m[R_PAGE_BYTES], nr_pages, kind)
@@ -82,21 +80,25 @@ def fill_list(m: np.ndarray, deficit: int) -> int:
     tree = R_XEN_TREE if xen else R_TREE
     start, steps = find(m, tree, R_CLIP, nr_pages * page, (low, high, section * page))
     did(m, W_RESOURCE_STEP, steps)
+    did(m, W_RESOURCE_ADD, 2 if xen and start >= 0 else 1)
     if start < 0:
         return -EBUSY
     last = start + nr_pages * page - 1
     if request(m, tree, start, last) < 0:
         return -EBUSY
     if xen and request(m, R_TREE, start, last) < 0:
+        did(m, W_RESOURCE_ADD, 1)
         release(m, tree, start)
         return -EBUSY
+    if m[R_PV]:
+        did(m, W_P2M_INVALIDATE, nr_pages)
     if start < m[R_PLUG_MIN] or last > m[R_PLUG_MAX]:
         # memremap_pages(): mhp_range_allowed() refuses what cannot be mapped.
+        did(m, W_RESOURCE_ADD, 2 if xen else 1)
         if xen:
             release(m, R_TREE, start)
         release(m, tree, start)
         return -EINVAL
-    did(m, W_RESOURCE_ADD, 2 if xen else 1)
     add_region(m, start, nr_pages, SECTION_POOL)
     return 0
 

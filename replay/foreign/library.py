@@ -5,6 +5,7 @@ Only the worker process does this: opening runs the object's own code.
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import shutil
 import tempfile
@@ -106,6 +107,10 @@ class Library:
     name: str
     handle: ctypes.CDLL
     address: Mapping[str, int]
+
+    def close(self) -> None:
+        """Unload it; nothing of it may be called any more."""
+        _ctypes.dlclose(self.handle._handle)
 
 
 def _is_code(address: int) -> bool:
@@ -250,14 +255,17 @@ class Foreign(Strategy):
         return dict(given)
 
 
-def strategy(path: Path, name: str = "", allocate: Allocate = _zeros) -> Foreign:
+def strategy(path: Path, name: str = "", allocate: Allocate = _zeros,
+             opened: list[Any] | None = None) -> Foreign:
     """The strategy of a shared object; each init() opens a copy of its own.
 
     name: of the row in reports; the file's own without one. allocate: gives the state's zeroed
-    words, for a caller that wants them where another process can read them.
+    words, for a caller that wants them where another process can read them. opened: gets each
+    opened Library.
     """
     called = name or path.stem
     return Foreign(
         name=called, summary=f"C allocator {path.name}", models=path.name,
-        init=partial(_init, path, allocate, []), run=calls.run, alloc=calls.alloc, free=calls.free,
+        init=partial(_init, path, allocate, [] if opened is None else opened),
+        run=calls.run, alloc=calls.alloc, free=calls.free,
         wake=calls.wake, check=_broken)

@@ -49,7 +49,7 @@ def find(m: np.ndarray, d: int, c: int, size: int, bounds: tuple[int, int, int])
     """First fit, lowest address first, among the gaps between first-level children.
 
     d, c: descriptors of the tree and of the clip ranges. size: bytes. bounds: (min, max, align),
-    max inclusive, align a power of two. Returns (start in bytes or -1, children visited).
+    max inclusive, align a power of two. Returns (start in bytes or -1, gaps looked at).
     """
     low, high, align = bounds
     at = m[d + TREE_AT]
@@ -63,9 +63,9 @@ def find(m: np.ndarray, d: int, c: int, size: int, bounds: tuple[int, int, int])
         gap = m[at + 1] + 1
         k = 1
     while True:
-        steps += 1
         last = m[at + 2 * k] - 1 if k < count else root_last
         if last >= gap:
+            steps += 1
             start = max(gap, low)
             last = min(last, high)
             start, last = _clip(m, c, start, last)
