@@ -22,6 +22,7 @@ FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fno-strict-aliasing", "-fwrapv",
          "-Werror=implicit-function-declaration", "-Werror=int-conversion",
          "-Werror=incompatible-pointer-types")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
+NO_POOL = "this kernel has no pool on this architecture: the balloon driver serves all calls"
 OWN = ("host.h", "shim.h", "shim_types.h", "glue.h", "replay_allocator.h")
 
 
@@ -142,17 +143,19 @@ def _key(tree: Tree, arch: str, flags: list[str], cc: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def build(tree: Tree, arch: str, page_bytes: int) -> Built:
+def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True) -> Built:
     """Compile once per content; ReplayError with the compiler's first error.
 
-    arch: x86 (PV and PVH: the machine says which) or arm64. Before Linux 5.17 the pool was x86's
+    arch: x86 (PV and PVH: the machine says which) or arm64. memory_hotplug:
+    CONFIG_XEN_BALLOON_MEMORY_HOTPLUG. Before Linux 5.17 the pool was x86's
     alone, so on arm64 the balloon driver serves all calls.
     """
     pool = (tree.path / POOL).is_file() and (arch == "x86" or bool(arch_init(tree, arch)))
-    notes = () if pool else ("this kernel has no pool on this architecture: the balloon driver "
-                             "serves all calls",)
+    notes = () if pool else (NO_POOL,)
     cc = compiler()
     flags = [*FLAGS, *_defines(tree, arch, page_bytes.bit_length() - 1)]
+    if not memory_hotplug:
+        flags.append("-DSHIM_NO_MEMORY_HOTPLUG")
     target = cache_root() / "kernel-objects" / f"{_key(tree, arch, flags, cc)}.so"
     if target.exists():
         return Built(target, notes)
@@ -160,9 +163,9 @@ def build(tree: Tree, arch: str, page_bytes: int) -> Built:
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
         units = _units(tree, arch, folder, pool)
-        scanned = [p for p, _ in units] + [tree.path / BALLOON, *([tree.path / POOL] if pool else [])]
-        _forward(tree, folder / "include", scanned)
-        objects = []
+        wrapped = [tree.path / BALLOON, *([tree.path / POOL] if pool else [])]
+        _forward(tree, folder / "include", [path for path, _ in units] + wrapped)
+        objects: list[str] = []
         for path, own in units:
             out = folder / f"{len(objects)}.o"
             kernel = [] if path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]

@@ -108,5 +108,5 @@ def any_installed() -> Path:
     """The oldest installed source package; ReplayError if there is none."""
     found = installed()
     if not found:
-        raise ReplayError(f"no kernel source: {PACKAGES}/linux-source-*.tar.* does not exist; {HINT}")
+        raise ReplayError(f"no kernel source in {PACKAGES}; {HINT}")
     return found[0]

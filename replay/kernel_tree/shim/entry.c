@@ -154,6 +154,26 @@ int64_t replay_list(int64_t max, int64_t *frames)
 							    shim_balloon_list(max, frames);
 }
 
+/* For the comparison with the models: first-level children of iomem_resource (0) or of the pool's
+ * target resource (1) as start and last byte; how many there are.
+ */
+int64_t shim_tree(int64_t which, int64_t max, int64_t *rows)
+{
+	struct resource *child = NULL;
+	long count = 0;
+
+	if (!which)
+		child = iomem_resource.child;
+	else if (shim_target_resource())
+		child = shim_target_resource()->child;
+	for (; child; child = child->sibling, count++)
+		if (count < max) {
+			rows[2 * count] = child->start;
+			rows[2 * count + 1] = child->end;
+		}
+	return count;
+}
+
 const char *replay_name(void)
 {
 	return SHIM_NAME;
@@ -282,7 +302,8 @@ int64_t replay_init(const struct replay_machine *given, struct replay_report *to
 		add_child(&iomem_resource, machine->iomem + k, machine->iomem_names[k]);
 	set_clip();
 	max_pfn = machine->total_pages;
-	shim_subsys_balloon_init();
+	if (shim_subsys_balloon_init() || !thread.task)
+		return -ENODEV;
 	shim_subsys_init();
 	xen_scrub_pages = true;
 	set_options();

@@ -358,6 +358,9 @@ long HYPERVISOR_memory_op(unsigned int op, void *argument)
 	struct xen_memory_reservation *reservation = argument;
 	long extents, k;
 
+	/* balloon_init() since Linux 6.12; replay_init() sets the statistics after it. */
+	if (op == XENMEM_current_reservation)
+		return machine->current_pages + 1;
 	if (op != XENMEM_decrease_reservation && op != XENMEM_populate_physmap)
 		return -ENOSYS;
 	replay_did(report, REPLAY_HYPERCALL, 1);
