@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECORDINGS ?= ../shared/recordings
 STAMP := $(VENV)/.installed
+REQUESTS ?= 10000000
+TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify twin fuzz clean
+.PHONY: help run test bench lint golden traces verify twin fuzz witness kernel-source clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,7 +32,7 @@ ready: $(STAMP)
 run: ready ## Set up, then replay a real PVH dom0 through the four strategies
 	$(BIN)/replay run traces/pvh-dom0.arrow
 
-test: ready ## Set up, then run the tests
+test: ready kernel-source ## Set up, then run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
 
 bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
@@ -45,6 +47,19 @@ twin: ready ## The tests of compiled = interpreted = bounds-checked
 
 fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/test_lockstep.py
+
+# Without root: the package is fetched and unpacked into the cache, not installed.
+CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package
+kernel-source: ## Fetch the kernel's source package (Debian, Ubuntu), for witness and its tests
+	@ls /usr/src/linux-source-*.tar.* $(CACHE)/usr/src/linux-source-*.tar.* 2>/dev/null | head -1 | \
+	  grep . || { mkdir -p $(CACHE) && cd $(CACHE) && \
+	  package=$$(apt-cache search --names-only '^linux-source-[0-9.]*$$' | sort -V | head -1 | \
+	    cut -d' ' -f1) && test -n "$$package" && apt-get download -qq "$$package" && \
+	  dpkg-deb -x "$$package"_*.deb . && rm -f "$$package"_*.deb; } || \
+	  echo "no kernel source package can be had here: what needs one is skipped"
+
+witness: ready ## Models against the kernel's own source: 10 million requests per strategy
+	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)
 
 golden: ready ## Re-record the golden summaries of the shipped traces
 	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py

@@ -194,6 +194,42 @@ def check_allocator(name: Annotated[str, typer.Argument(metavar="NAME|FILE.py")]
         raise typer.Exit(1)
 
 
+@app.command()
+def witness(
+    kernel_tree: Annotated[list[Path] | None, typer.Option(
+        metavar="DIR|TARBALL", help="Kernel source; repeatable. Default: all installed "
+        "linux-source packages.")] = None,
+    strategy: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Repeatable. Default: all of the kernel's.")] = None,
+    requests: Annotated[int, typer.Option(
+        min=1, max=10**10, help="Per kernel and strategy.")] = 100_000,
+    first_seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first stream.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Hold the models against the kernel's own source on random streams; exit 1 if they differ."""
+    from dataclasses import asdict
+
+    from replay.kernel_tree.source import all_installed
+    from replay.report.witnessed import witnessed
+    from replay.witness.compare import compare
+    from replay.witness.streams import STRATEGIES
+
+    names = strategy or list(STRATEGIES)
+    for name in names:
+        if name not in STRATEGIES:
+            raise unknown_name("strategy of the kernel's", name, list(STRATEGIES))
+    trees = kernel_tree or all_installed()
+    results = list(compare(trees, names, requests, first_seed))
+    paths = [path for path in trees for _ in names]
+    if as_json:
+        _emit_json({"results": [asdict(r) for r in results],
+                    "equal": not any(r.difference for r in results)})
+    else:
+        _emit(witnessed(list(zip(paths, results, strict=True)), color=_color()))
+    if any(r.difference for r in results):
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_() -> None:
     """List strategies with their options, machine presets and cost profiles."""

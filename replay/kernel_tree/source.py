@@ -23,6 +23,8 @@ HEADERS = ("include/linux/ioport.h", "include/linux/resource_ext.h",
 """The tree's own headers; all others are the shims'."""
 NEEDED = ("Makefile", POOL, *SOURCES, *ARCH.values(), *HEADERS)
 PACKAGES = Path("/usr/src")
+FETCHED = "kernel-package"
+"""Folder in the cache where `make kernel-source` unpacks a package without installing it."""
 HINT = ("give a kernel source tree, or install a package such as linux-source-6.1 "
         "(apt install linux-source)")
 
@@ -98,15 +100,17 @@ def open_tree(path: Path) -> Tree:
 
 
 def installed() -> list[Path]:
-    """Tarballs of the distribution's linux-source packages, oldest version first."""
+    """Tarballs of installed or fetched linux-source packages, oldest version first."""
     def number(path: Path) -> tuple[int, ...]:
         return tuple(int(n) for n in re.findall(r"\d+", path.name))
-    return sorted(PACKAGES.glob("linux-source-*.tar.*"), key=number)
+    folders = (PACKAGES, cache_root() / FETCHED / "usr" / "src")
+    found = {p.name: p for folder in folders for p in folder.glob("linux-source-*.tar.*")}
+    return sorted(found.values(), key=number)
 
 
-def any_installed() -> Path:
-    """The oldest installed source package; ReplayError if there is none."""
+def all_installed() -> list[Path]:
+    """As installed(); ReplayError if there is none."""
     found = installed()
     if not found:
         raise ReplayError(f"no kernel source in {PACKAGES}; {HINT}")
-    return found[0]
+    return found

@@ -1,38 +1,24 @@
-"""The comparison compiled around each model; hotplug's calls are the balloon's."""
+"""The comparison, compiled once: the hypervisor strategy's calls lead to those of all four."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from replay.allocators import balloon, hypervisor, pool
+from replay.allocators import hypervisor
+from replay.allocators.hypervisor import O_FALLBACK
 from replay.foreign import calls
 from replay.kernel import kernel
 from replay.witness.lockstep import LOCKSTEP, lockstep
 
 
-@kernel(LOCKSTEP)
-def run_pool(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, table: np.ndarray,
-             room: np.ndarray) -> int:
-    """The pool against the kernel's source."""
-    return lockstep(pool.alloc, pool.free, pool.wake, calls.alloc, calls.free, calls.wake,
-                    a, b, p, f, table, room)
+def serve_by_balloon(m: np.ndarray) -> None:
+    """Lead the calls on this state of the balloon driver to it; else they go to the pool."""
+    m[O_FALLBACK] = 1
 
 
 @kernel(LOCKSTEP)
-def run_hypervisor(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, table: np.ndarray,
-                   room: np.ndarray) -> int:
-    """The pool on the hypervisor's regions, or its fallback, against the kernel's source."""
+def run(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, table: np.ndarray,
+        room: np.ndarray) -> int:
+    """A model (a) against the kernel's source (b)."""
     return lockstep(hypervisor.alloc, hypervisor.free, hypervisor.wake, calls.alloc, calls.free,
                     calls.wake, a, b, p, f, table, room)
-
-
-@kernel(LOCKSTEP)
-def run_balloon(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, table: np.ndarray,
-                room: np.ndarray) -> int:
-    """The balloon driver, with and without hotplug_unpopulated, against the kernel's source."""
-    return lockstep(balloon.alloc, balloon.free, balloon.wake, calls.alloc, calls.free, calls.wake,
-                    a, b, p, f, table, room)
-
-
-RUN = {"pool": run_pool, "hypervisor": run_hypervisor, "balloon": run_balloon,
-       "hotplug": run_balloon}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from replay.foreign.library import Library, strategy
 from replay.kernel_tree.build import arch_init, build
 from replay.kernel_tree.source import Tree
 from replay.physmap.model import Physmap
-from replay.witness.compiled import RUN
+from replay.witness.compiled import run, serve_by_balloon
 from replay.witness.lockstep import (
     F_ALLOCS,
     F_AT,
@@ -115,6 +116,8 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
     options, hotplug = _options(name, rng, machine)
     model = allocators.load(name)
     a = model.init(machine, PEAK, {**model.values({}), **options}).state
+    if name in ("balloon", "hotplug"):
+        serve_by_balloon(a)
     built = build(tree, machine.arch, machine.page_bytes, hotplug)
     opened: list[Any] = []
     given = {"auto_online": options.get("auto_online", False), "scrub": options.get("scrub", True),
@@ -127,7 +130,7 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
     f = np.zeros(16, np.int64)
     table = np.zeros((4 + 2 * MAX_SLEEPERS, PEAK + 1024), np.int64)
     room = np.zeros(len(a), np.int64)
-    RUN[name](a, b, p, f, table, room)
+    run(a, b, p, f, table, room)
     library.close()
     result.seeds += 1
     for count, word in COUNTS.items():
@@ -144,12 +147,16 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
 
 
 def run_streams(name: str, tree: Tree, requests: int, first_seed: int = 0,
-                each: int = STREAM) -> Result:
-    """Seeds from first_seed on until so many requests are done, or something differs."""
+                begin: Callable[[int], None] = lambda seed: None) -> Result:
+    """Seeds from first_seed on until so many requests are done, or something differs.
+
+    begin: called with each seed before its stream.
+    """
     if name not in STRATEGIES:
         raise unknown_name("strategy of the kernel's", name, list(STRATEGIES))
     result, seed = Result(name, tree.name), first_seed
     while result.counts["requests"] < requests and not result.difference:
-        run_stream(name, tree, seed, min(each, requests - result.counts["requests"]), result)
+        begin(seed)
+        run_stream(name, tree, seed, min(STREAM, requests - result.counts["requests"]), result)
         seed += 1
     return result

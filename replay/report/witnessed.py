@@ -1,0 +1,31 @@
+"""The outcome of `replay witness` as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from replay.report.tables import count, notes, render, table
+from replay.witness.compare import command
+from replay.witness.streams import Result
+
+COLUMNS = ("kernel", "strategy", "streams", "requests", "failed", "slept", "passes", "trees",
+           "equal")
+
+EQUAL = ("Every call gave the same errno, frames in order, list length, balloon statistics, thread "
+         "times, sections, resource trees and work counts in the models and in the kernel's source.")
+
+
+def witnessed(found: Sequence[tuple[Path, Result]], *, color: bool = False) -> str:
+    """A row per kernel and strategy, then each difference with the command that shows it again."""
+    rows = []
+    for _, r in found:
+        c = r.counts
+        rows.append((r.kernel, r.strategy, *(count(n) for n in (
+            r.seeds, c["requests"], c["failed"], c["slept"], c["thread_passes"],
+            c["trees_compared"])), "no" if r.difference else "yes"))
+    differing = [f"{r.kernel} {r.strategy}, stream {r.seed}: {r.difference}\n"
+                 f"again: {command(path, r)}" for path, r in found if r.difference]
+    said = differing or [EQUAL]
+    return render([table("Models against the kernel's own source, call by call", COLUMNS, rows),
+                   notes(said)], color=color)
