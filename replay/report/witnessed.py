@@ -12,8 +12,9 @@ from replay.witness.streams import Result
 COLUMNS = ("kernel", "strategy", "streams", "requests", "failed", "slept", "passes", "trees",
            "equal")
 
-EQUAL = ("Every call gave the same errno, frames in order, list length, balloon statistics, thread "
-         "times, sections, resource trees and work counts in the models and in the kernel's source.")
+EQUAL = ("Every call gave the same errno, frames in order, list length, balloon statistics, "
+         "thread times, sections, resource trees and work counts in the models and in the kernel's "
+         "source.")
 
 
 def witnessed(found: Sequence[tuple[Path, Result]], *, color: bool = False) -> str:
