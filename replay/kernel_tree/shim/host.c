@@ -19,9 +19,10 @@ struct host_task {
 	ucontext_t first;
 	jmp_buf here, caller;
 	int started, ended;
+	struct host_task *next;
 };
 
-static struct host_task *running;
+static struct host_task *running, *spare;
 
 void host_fail(const char *what)
 {
@@ -102,15 +103,27 @@ static void begin(void)
 {
 	struct host_task *task = running;
 
-	task->body(task->data);
-	task->ended = 1;
-	_longjmp(task->caller, 1);
+	/* A task that has ended may be given another body: see host_task(). */
+	for (;;) {
+		task->body(task->data);
+		task->ended = 1;
+		if (!_setjmp(task->here))
+			_longjmp(task->caller, 1);
+	}
 }
 
 struct host_task *host_task(void (*body)(void *), void *data)
 {
-	struct host_task *task = host_zalloc(sizeof(*task));
+	struct host_task *task = spare;
 
+	if (task) {
+		spare = task->next;
+		task->body = body;
+		task->data = data;
+		task->ended = 0;
+		return task;
+	}
+	task = host_zalloc(sizeof(*task));
 	task->body = body;
 	task->data = data;
 	task->stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
@@ -122,8 +135,10 @@ struct host_task *host_task(void (*body)(void *), void *data)
 
 void host_task_free(struct host_task *task)
 {
-	munmap(task->stack, STACK_BYTES);
-	free(task);
+	if (!task->ended)
+		host_fail("a task is dropped before it has ended");
+	task->next = spare;
+	spare = task;
 }
 
 /* swapcontext() would make two system calls each time: it is used for the first step alone. */
