@@ -130,6 +130,7 @@ def test_a_tree_without_the_pool_falls_back_to_the_balloon(tree: source.Tree,
     for arch in ("x86", "arm64"):
         assert build.build(older, arch, 4096).notes == (build.NO_POOL,)
     assert streams.run_streams("balloon", older, 4000).difference == ""
+    assert streams.run_streams("pool", older, 4000).seeds == 0
 
 
 def test_trees_that_are_none(tmp_path: Path, tree: source.Tree) -> None:

@@ -42,6 +42,13 @@ def compiler() -> str:
     raise ReplayError("no C compiler: install gcc or clang, or set CC")
 
 
+def bounds_search(tree: Tree) -> bool:
+    """Whether fill_list() searches within mhp_get_pluggable_range() (since Linux 5.17)."""
+    pool = tree.path / POOL
+    return pool.is_file() and "mhp_get_pluggable_range" in pool.read_text(
+        encoding="utf-8", errors="replace")
+
+
 def _function(text: str, name: str) -> str:
     """A function's whole text: from its first line to the brace in column 0 that ends it."""
     found = re.search(rf"^[a-z][^\n;]*\b{name}\([^;{{]*\)\n\{{\n.*?^\}}\n", text,

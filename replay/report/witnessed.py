@@ -24,7 +24,8 @@ def witnessed(found: Sequence[tuple[Path, Result]], *, color: bool = False) -> s
         c = r.counts
         rows.append((r.kernel, r.strategy, *(count(n) for n in (
             r.seeds, c["requests"], c["failed"], c["slept"], c["thread_passes"],
-            c["trees_compared"])), "no" if r.difference else "yes"))
+            c["trees_compared"])),
+            "no" if r.difference else "yes" if r.seeds else "has none"))
     differing = [f"{r.kernel} {r.strategy}, stream {r.seed}: {r.difference}\n"
                  f"again: {command(path, r)}" for path, r in found if r.difference]
     said = differing or [EQUAL]

@@ -14,8 +14,8 @@ from replay import allocators
 from replay.allocators.state import R_DIRTY, R_FAULT, W
 from replay.errors import unknown_name
 from replay.foreign.library import Library, strategy
-from replay.kernel_tree.build import arch_init, build
-from replay.kernel_tree.source import Tree
+from replay.kernel_tree.build import arch_init, bounds_search, build
+from replay.kernel_tree.source import POOL, Tree
 from replay.physmap.model import Physmap
 from replay.witness.compiled import run, serve_by_balloon
 from replay.witness.lockstep import (
@@ -58,6 +58,13 @@ class Result:
     seed: int = -1
 
 
+def serves(tree: Tree, name: str) -> bool:
+    """Whether this kernel has the strategy at all: the pool since 5.9, regions on Arm since 5.17."""
+    if name == "pool":
+        return (tree.path / POOL).is_file()
+    return name != "hypervisor" or bool(arch_init(tree, "arm64"))
+
+
 def suits(name: str, machine: Physmap, seeds_memory: bool) -> bool:
     """Whether a kernel would serve this machine by this strategy; x86 has 4 KiB pages only."""
     if machine.arch == "x86" and machine.page_bytes != 4096:
@@ -78,10 +85,10 @@ def machine_for(name: str, rng: random.Random, seeds_memory: bool) -> Physmap:
             return machine
 
 
-def _options(name: str, rng: random.Random, machine: Physmap) -> tuple[dict[str, Any], bool]:
+def _options(name: str, rng: random.Random, tree: Tree) -> tuple[dict[str, Any], bool]:
     """The model's options, and whether the kernel is built with memory hotplug."""
     if name in ("pool", "hypervisor"):
-        return {}, True
+        return {"bounded": bounds_search(tree)}, True
     hotplug = rng.random() < 0.8
     return {"memory_hotplug": hotplug, "auto_online": rng.random() < 0.7,
             "scrub": rng.random() < 0.5}, hotplug
@@ -113,7 +120,7 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
     rng = random.Random(f"{name} {seed}")
     seeds_memory = bool(arch_init(tree, "x86"))
     machine = machine_for(name, rng, seeds_memory)
-    options, hotplug = _options(name, rng, machine)
+    options, hotplug = _options(name, rng, tree)
     model = allocators.load(name)
     a = model.init(machine, PEAK, {**model.values({}), **options}).state
     if name in ("balloon", "hotplug"):
@@ -155,6 +162,8 @@ def run_streams(name: str, tree: Tree, requests: int, first_seed: int = 0,
     if name not in STRATEGIES:
         raise unknown_name("strategy of the kernel's", name, list(STRATEGIES))
     result, seed = Result(name, tree.name), first_seed
+    if not serves(tree, name):
+        return result
     while result.counts["requests"] < requests and not result.difference:
         begin(seed)
         run_stream(name, tree, seed, min(STREAM, requests - result.counts["requests"]), result)

@@ -141,6 +141,7 @@ extern struct page *shim_pages;
 #define __va(phys) ((void *)((unsigned long)(phys) + PAGE_OFFSET))
 #define __pa(va) ((unsigned long)(va) - PAGE_OFFSET)
 #define virt_to_page(va) pfn_to_page(__pa(va) >> PAGE_SHIFT)
+#define virt_addr_valid(va) true
 #define virt_to_head_page(va) ((struct page *)NULL)
 #define page_to_virt(page) __va(PFN_PHYS(page_to_pfn(page)))
 #define PageSlab(page) true
