@@ -221,16 +221,17 @@ def _attempt(name: str, test: Callable[[], str]) -> Finding:
         return Finding(name, False, f"{type(error).__name__}: {error}")
 
 
-def _findings(strategy: Strategy) -> Iterator[Finding]:
+def findings(strategy: Strategy) -> Iterator[Finding]:
+    """The contract tests one by one, each as soon as it is done."""
     yield _attempt("exhaustion on a small machine",
                    lambda: _exhaustion(_Driver(strategy, _small())))
     for preset in MACHINES:
         machine = presets.load(preset)
-        findings = [_attempt(f"{name} on {preset}",
+        found = [_attempt(f"{name} on {preset}",
                              lambda t=test: t(_Driver(strategy, machine)))  # type: ignore[misc]
                     for name, test in TESTS]
-        yield from findings
-        if all(finding.ok for finding in findings):
+        yield from found
+        if all(finding.ok for finding in found):
             yield _attempt(f"determinism on {preset}", lambda: _same_twice(strategy, machine))
         else:
             # In the compiled loop a write beyond the frames would take the whole program down.
@@ -240,4 +241,4 @@ def _findings(strategy: Strategy) -> Iterator[Finding]:
 
 def check_strategy(strategy: Strategy) -> list[Finding]:
     """Run all contract tests on machines of each kind."""
-    return list(_findings(strategy))
+    return list(findings(strategy))

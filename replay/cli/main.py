@@ -115,8 +115,14 @@ def info(trace: TraceFile, as_json: AsJson = False) -> None:
 def run(
     trace: TraceFile,
     allocator: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|FILE.py",
+        metavar="NAME|FILE.py|FILE.so",
         help="Strategy; repeatable. Default: the four of the thread.")] = None,
+    kernel_tree: Annotated[list[Path] | None, typer.Option(
+        metavar="DIR|TARBALL", help="Also replay this kernel's own source; repeatable.")] = None,
+    kernel_variant: Annotated[str | None, typer.Option(
+        metavar="NAME", help="x86-pvh, x86-pv or arm64. Default: the machine's.")] = None,
+    time_limit: Annotated[float, typer.Option(
+        min=0.1, metavar="SECONDS", help="For one call of C code.")] = 60.0,
     settings: Sets = None,
     physmap: Annotated[str | None, typer.Option(
         metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
@@ -129,14 +135,19 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace through the strategies and compare them."""
-    from replay.cli.running import replay_trace
+    from replay.cli.running import CCode, replay_trace
 
-    data, text = replay_trace(trace, allocator, _pairs(settings), physmap, profile, out, check)
+    code = CCode(kernel_tree or [], kernel_variant, time_limit)
+    data, text = replay_trace(trace, allocator, _pairs(settings), physmap, profile, out, check,
+                              code)
     if as_json:
         _emit_json(data)
     else:
         _emit(text(_color()))
-    if any(d["broken_invariants"] for d in data["allocators"].values()):
+    for sentence in data["failed_allocators"].values():
+        sys.stderr.write(f"replay: {sentence}\n")
+    if data["failed_allocators"] or any(
+            d["broken_invariants"] for d in data["allocators"].values()):
         raise typer.Exit(1)
 
 
@@ -182,12 +193,21 @@ def synth(
 
 
 @app.command("check-allocator")
-def check_allocator(name: Annotated[str, typer.Argument(metavar="NAME|FILE.py")]) -> None:
+def check_allocator(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE.py|FILE.so")],
+    time_limit: Annotated[float, typer.Option(
+        min=0.1, metavar="SECONDS", help="For one test of C code.")] = 60.0,
+) -> None:
     """Run a strategy through the contract tests; exit 1 if it breaks one."""
     from replay import allocators
     from replay.conformance import check_strategy
 
-    findings = check_strategy(allocators.load(name))
+    if name.endswith(".so"):
+        from replay.foreign.supervisor import check_supervised
+
+        findings = check_supervised(Path(name), time_limit)
+    else:
+        findings = check_strategy(allocators.load(name))
     for finding in findings:
         _emit(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.sentence}")
     if not all(finding.ok for finding in findings):
@@ -243,6 +263,14 @@ def list_() -> None:
             _emit(f"    --set {name}.{key}={option.default}  {option.what}")
     _emit(f"machines (--physmap): {', '.join(presets.names())}")
     _emit(f"cost profiles (--profile): {', '.join(profile.names())}")
+
+
+@app.command("c-header")
+def c_header() -> None:
+    """Print the folder of replay_allocator.h and its example, for a C compiler's -I."""
+    import replay
+
+    _emit(str(Path(replay.__file__).parent / "foreign"))
 
 
 @app.command(hidden=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from replay import allocators
 from replay.allocators.contract import Strategy
 from replay.allocators.state import WORK
 from replay.costs import profile as profiles
-from replay.engine import Outcome, replay
+from replay.engine import Outcome, Workload, replay
 from replay.errors import InputError, ReplayError, unknown_name
 from replay.loop import ALLOC, C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FREE
 from replay.metrics.summary import summary
@@ -55,9 +56,10 @@ def _chosen(names: list[str]) -> dict[str, Strategy]:
     return chosen
 
 
-def _options(given: dict[str, str], strategies: dict[str, Strategy]) -> dict[str, dict[str, str]]:
-    """`strategy.option=value` by strategy; every one must belong to a chosen strategy."""
-    found: dict[str, dict[str, str]] = {name: {} for name in strategies}
+def _options(given: dict[str, str], strategies: dict[str, Strategy], rows: Sequence[str]
+             ) -> dict[str, dict[str, str]]:
+    """`strategy.option=value` by strategy; every one must belong to a chosen strategy or C row."""
+    found: dict[str, dict[str, str]] = {name: {} for name in (*strategies, *rows)}
     for key, value in given.items():
         name, dot, option = key.partition(".")
         if not dot:
@@ -65,8 +67,8 @@ def _options(given: dict[str, str], strategies: dict[str, Strategy]) -> dict[str
         if name not in found:
             raise unknown_name("allocator in --set", name, list(found))
         found[name][option] = value
-    for name, values in found.items():
-        strategies[name].values(values)
+    for name, strategy in strategies.items():
+        strategy.values(found[name])
     return found
 
 
@@ -131,11 +133,8 @@ def _arrow_writer(table: pa.Table) -> Callable[[Path], None]:
     return write
 
 
-def _outcomes(trace: Trace, chosen: dict[str, Strategy], options: dict[str, dict[str, str]],
-              machine: Physmap, profile: profiles.Profile, check: bool) -> list[Outcome]:
-    workload = to_workload(trace)
-    if not len(workload):
-        raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
+def _outcomes(chosen: dict[str, Strategy], options: dict[str, dict[str, str]], machine: Physmap,
+              workload: Workload, profile: profiles.Profile, check: bool) -> list[Outcome]:
     show = sys.stderr.isatty() and len(workload) > LONG_REQUESTS
     names = list(chosen)
     if not show:
@@ -148,18 +147,66 @@ def _outcomes(trace: Trace, chosen: dict[str, Strategy], options: dict[str, dict
     return [replay(chosen[n], options[n], machine, workload, profile, check=check) for n in bar]
 
 
+@dataclass(frozen=True)
+class CCode:
+    """C allocators asked for on the command line: kernel trees, their variant, the time limit."""
+
+    trees: Sequence[Path] = ()
+    variant: str | None = None
+    time_limit: float = 60.0
+
+
+def _c_outcomes(objects: list[str], code: CCode, options: dict[str, dict[str, str]],
+                machine: Physmap, workload: Workload, profile: profiles.Profile, check: bool
+                ) -> tuple[list[Outcome], dict[str, str]]:
+    """Outcomes of C rows in the order asked for, and of those that failed a sentence each."""
+    if not objects and not code.trees:
+        return [], {}
+    from replay.cli.c_rows import kernel_rows, object_row, replay_row
+
+    rows = [object_row(Path(name), options[Path(name).stem], machine) for name in objects]
+    rows += kernel_rows(code.trees, code.variant, options.get("kernel", {}), machine)
+    done, failed = [], {}
+    for row in rows:
+        found = replay_row(row, workload, profile, check, code.time_limit)
+        if isinstance(found, Outcome):
+            done.append(found)
+        else:
+            failed[row.name] = str(found)
+    return done, failed
+
+
+def _split(names: list[str], code: CCode) -> tuple[dict[str, Strategy], list[str]]:
+    """Strategies by name, and shared objects; these stand beside the four unless some are named."""
+    objects = list(dict.fromkeys(name for name in names if name.endswith(".so")))
+    models = [name for name in names if not name.endswith(".so")]
+    chosen = _chosen(models or list(allocators.DEFAULT))
+    stems = [Path(name).stem for name in objects] + (["kernel"] if code.trees else [])
+    for stem in stems:
+        if stem in chosen or stems.count(stem) > 1:
+            raise ReplayError(f"two allocators are called {stem!r}: rename the file of one")
+    return chosen, objects
+
+
 def replay_trace(
     path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
-    profile: str | None, out: Path | None, check: bool,
+    profile: str | None, out: Path | None, check: bool, code: CCode,
 ) -> tuple[dict[str, Any], Callable[[bool], str]]:
     """Replay, write the results, and give the summary and its text (of whether in colour)."""
     trace = load(path)
-    chosen = _chosen(names or list(allocators.DEFAULT))
-    options = _options(given, chosen)
+    chosen, objects = _split(names or [], code)
+    stems = [Path(name).stem for name in objects] + (["kernel"] if code.trees else [])
+    options = _options(given, chosen, stems)
     machine = _machine(trace, physmap)
     costs = profiles.load(profile or machine.arch)
-    outcomes = _outcomes(trace, chosen, options, machine, costs, check)
+    workload = to_workload(trace)
+    if not len(workload):
+        raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
+    # C first: an object that cannot be opened ends the run before the models take their time.
+    extra, failed = _c_outcomes(objects, code, options, machine, workload, costs, check)
+    outcomes = [*_outcomes(chosen, options, machine, workload, costs, check), *extra]
     data = summary(outcomes, trace)
+    data["failed_allocators"] = failed
     files: dict[str, Callable[[Path], Any]] = {
         f"outcome-{o.strategy.name}.arrow": _arrow_writer(_outcome_table(o, trace))
         for o in outcomes}

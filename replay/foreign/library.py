@@ -228,7 +228,7 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
     m[W : W + len(WORK)] = 0  # work of the boot is nobody's request
     m[R_DIRTY] = 0
     costs = page_work(machine) if m[report + P_PER_PAGE] else ((), ())
-    return Setup(m, costs, (f"{library.name}: C from {path.name}",))
+    return Setup(m, costs, (f"the allocator calls itself {library.name!r}",))
 
 
 def fault(m: np.ndarray) -> str:

@@ -34,6 +34,20 @@ def fitted(value: object, width: int) -> str:
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
+def heading(name: object, width: int, tail: str = "") -> str:
+    """The name of a column on up to three lines, parted after a hyphen where there is one.
+
+    tail: put behind each line, for what stands behind the column's figures.
+    """
+    lines: list[str] = []
+    left = plain(name)
+    while cell_len(left) > width and len(lines) < 2:
+        cut = left.rfind("-", 1, width) + 1 or width
+        lines.append(left[:cut])
+        left = left[cut:]
+    return "\n".join(line + tail for line in (*lines, fitted(left, width)))
+
+
 def duration(ns: float | None) -> str:
     """Nanoseconds for a person, to three digits."""
     if ns is None:

@@ -17,6 +17,7 @@ from replay.report.tables import (
     decimal,
     duration,
     fitted,
+    heading,
     notes,
     pairs,
     plain,
@@ -108,7 +109,7 @@ def _family(title: str, rows: Sequence[Row], chosen: Chosen) -> list[RenderableT
         cells = ([Text(f"{s}  ") for s in shown] if lowest is None
                  else best_marked(values, shown, lowest=lowest))
         marked.append((label, dict(zip(chosen, cells, strict=True))))
-    return [table(title, ["", *(f"{fitted(n, 13)}  " for n in part)],
+    return [table(title, ["", *(heading(n, 13, "  ") for n in part)],
                   [[label, *(cells[n] for n in part)] for label, cells in marked])
             for part in _parts(list(chosen), PER_TABLE)]
 
@@ -150,7 +151,7 @@ def _groups(chosen: Chosen) -> list[RenderableType]:
 
     parts: list[RenderableType] = [
         table("Latency by request size, path and caller: p50/p99 (modelled)",
-              ["", *(fitted(n, 15) for n in part)],
+              ["", *(heading(n, 15) for n in part)],
               [[label, *(cell(found[n].get(at)) for n in part)] for label, at in rows])
         for part in _parts(list(chosen), 4)]
     if len(callers) > MAX_CALLERS:
@@ -163,7 +164,7 @@ def _counts(title: str, key: str, chosen: Chosen, order: Sequence[str]) -> list[
     shown = [(name, values) for name, values in rows if any(values.values())]
     if not shown:
         return [Text(title, style="bold"), "none\n"]
-    return [table(title, ["", *(fitted(n, 13) for n in part)],
+    return [table(title, ["", *(heading(n, 13) for n in part)],
                   [[name.replace("_", " "), *(count(values[n]) for n in part)]
                    for name, values in shown])
             for part in _parts(list(chosen), PER_TABLE)]
@@ -226,7 +227,7 @@ def _header(run: dict[str, Any]) -> list[RenderableType]:
     return [pairs(rows)]
 
 
-def _remarks(chosen: Chosen) -> list[RenderableType]:
+def _remarks(chosen: Chosen, failed: dict[str, str]) -> list[RenderableType]:
     lines = ["* marks the best of a row (among all strategies, if a table is split)"]
     for name, data in chosen.items():
         lines.append(f"{plain(name)}: {plain(data['summary'])}; models {plain(data['models'])}")
@@ -236,6 +237,8 @@ def _remarks(chosen: Chosen) -> list[RenderableType]:
         lines += [f"{plain(name)}: {plain(note)}" for note in data["notes"]]
     broken = [Text(f"BROKEN INVARIANT, {plain(name)}: {plain(b)}", style="bold red")
               for name, d in chosen.items() for b in d["broken_invariants"]]
+    broken += [Text(f"FAILED, not in the tables: {plain(sentence)}", style="bold red")
+               for sentence in failed.values()]
     return [Text("Notes", style="bold"), notes(lines), *broken]
 
 
@@ -252,5 +255,5 @@ def report(data: dict[str, Any], *, color: bool = False) -> str:
                "unusable free index: share of the free frames outside wholly free 2 MiB blocks"]),
         *_hazards(data["run"], chosen),
         *_counts("Work (counts of primitives: requests and background)", "work", chosen, works),
-        *_remarks(chosen),
+        *_remarks(chosen, data.get("failed_allocators", {})),
     ], color=color)

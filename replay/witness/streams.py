@@ -59,7 +59,7 @@ class Result:
 
 
 def serves(tree: Tree, name: str) -> bool:
-    """Whether this kernel has the strategy at all: the pool since 5.9, regions on Arm since 5.17."""
+    """Whether this kernel has the strategy: the pool since 5.9, regions on Arm since 5.17."""
     if name == "pool":
         return (tree.path / POOL).is_file()
     return name != "hypervisor" or bool(arch_init(tree, "arm64"))
