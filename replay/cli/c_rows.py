@@ -79,7 +79,7 @@ def kernel_rows(trees: Sequence[Path], variant: str | None, given: dict[str, str
         built = build(tree, its.arch, its.page_bytes)
         name = f"linux-{tree.name}-{kind}"
         again = sum(r.name == name or r.name.startswith(f"{name}#") for r in rows)
-        # Where its pool searches, for the hazards: on Arm the hypervisor's regions and nowhere else.
+        # Where its pool searches, for the hazards: on Arm in the hypervisor's regions alone.
         where = {"mode": "static"} if its.arch == "arm64" else {}
         rows.append(CRow(
             f"{name}#{again + 1}" if again else name, built.path,
