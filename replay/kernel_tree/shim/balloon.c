@@ -13,11 +13,11 @@ long shim_balloon_list(long max, long *frames)
 	long count = 0;
 
 	list_for_each_entry(page, &ballooned_pages, lru) {
-		if (count < max)
-			frames[count] = (long)page_to_pfn(page);
-		count++;
+		if (count == max)
+			break;
+		frames[count++] = (long)page_to_pfn(page);
 	}
-	return count;
+	return balloon_stats.balloon_low;
 }
 
 bool shim_is_thread_queue(wait_queue_head_t *queue)

@@ -10,7 +10,7 @@ static int64_t listed(void)
 {
 	long count;
 
-	if (ballooned_calls || !shim_target_resource())
+	if (balloon_serves())
 		return balloon_stats.balloon_low;
 	count = shim_pool_list(0, NULL);
 	return count < 0 ? pool_held - pool_live : count;
@@ -150,8 +150,7 @@ int64_t replay_target(int64_t at, int64_t pages)
 
 int64_t replay_list(int64_t max, int64_t *frames)
 {
-	return shim_target_resource() && !ballooned_calls ? shim_pool_list(max, frames) :
-							    shim_balloon_list(max, frames);
+	return balloon_serves() ? shim_balloon_list(max, frames) : shim_pool_list(max, frames);
 }
 
 /* For the comparison with the models: first-level children of iomem_resource (0) or of the pool's

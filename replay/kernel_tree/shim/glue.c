@@ -140,6 +140,12 @@ void shim_sleep_for_pages(void)
 	host_yield();
 }
 
+/* Whether the balloon's list is what allocations come from: its pages are then the allocator's. */
+static bool balloon_serves(void)
+{
+	return ballooned_calls || !shim_target_resource();
+}
+
 /* -- pages ----------------------------------------------------------------------------------------- */
 struct page *alloc_page(gfp_t gfp)
 {
@@ -148,7 +154,9 @@ struct page *alloc_page(gfp_t gfp)
 	available_pages--;
 	replay_did(report, REPLAY_PAGE_ALLOC, 1);
 	replay_did(report, REPLAY_LIST_PUSH, 1);
-	replay_tell(report, REPLAY_ENTERED, ram[--ram_count], 1);
+	ram_count--;
+	if (balloon_serves())
+		replay_tell(report, REPLAY_ENTERED, ram[ram_count], 1);
 	return pfn_to_page(ram[ram_count]);
 }
 
@@ -157,7 +165,8 @@ void free_reserved_page(struct page *page)
 	available_pages++;
 	replay_did(report, REPLAY_PAGE_FREE, 1);
 	replay_did(report, REPLAY_LIST_POP, 1);
-	replay_tell(report, REPLAY_LEFT, page_to_pfn(page), 1);
+	if (balloon_serves())
+		replay_tell(report, REPLAY_LEFT, page_to_pfn(page), 1);
 	if (ram_count < ram_room)
 		ram[ram_count++] = page_to_pfn(page);
 }
@@ -232,7 +241,8 @@ int add_memory_resource(int nid, struct resource *resource, mhp_t flags)
 	if (!auto_online)
 		return 0;
 	replay_did(report, REPLAY_LIST_PUSH, pages);
-	replay_tell(report, REPLAY_ENTERED, first, pages);
+	if (balloon_serves())
+		replay_tell(report, REPLAY_ENTERED, first, pages);
 	while (order < 10 && PAGES_PER_SECTION >> (order + 1))
 		order++;
 	for (pfn = first; pfn < first + pages; pfn += 1UL << order) {
