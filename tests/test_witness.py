@@ -147,6 +147,18 @@ def test_trees_that_are_none(tmp_path: Path, tree: source.Tree) -> None:
         source.open_tree(tmp_path / "tree")
 
 
+def test_no_source_package_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(source, "PACKAGES", tmp_path)
+    monkeypatch.setattr(source, "cache_root", lambda: tmp_path)
+    with pytest.raises(ReplayError, match=r"no kernel source in .*; .*install a package such as"):
+        source.all_installed()
+    (tmp_path / "linux-source-6.10.tar.xz").touch()
+    (tmp_path / source.FETCHED / "usr" / "src").mkdir(parents=True)
+    (tmp_path / source.FETCHED / "usr" / "src" / "linux-source-6.9.tar.xz").touch()
+    assert [p.name for p in source.all_installed()] == [
+        "linux-source-6.9.tar.xz", "linux-source-6.10.tar.xz"]
+
+
 def test_a_git_tree_is_named_by_its_commit(tree: source.Tree, tmp_path: Path) -> None:
     shutil.copytree(tree.path, tmp_path / "tree")
     def git(*args: str) -> str:

@@ -129,7 +129,7 @@ int64_t replay_wake(int64_t now);
 /* The balloon target was set, in pages. No lock is held. */
 int64_t replay_target(int64_t now, int64_t pages);
 
-/* Up to max free frames, the one handed out last first; returns how many. */
+/* Up to max free frames, the one to go next first; how many there are. For comparisons only. */
 int64_t replay_list(int64_t max, int64_t *frames);
 
 /* One line that names the allocator and its version. */
