@@ -207,6 +207,15 @@ def test_a_row_beside_the_models_is_the_same_each_time(example: Path, tmp_path: 
     assert "modelled" in found["allocators"]["mine"]["summary"]
 
 
+def test_the_example_serves_a_whole_recording(example: Path, tmp_path: Path) -> None:
+    ended = cli("run", ROOT / "traces" / "arm64-dom0.arrow", "--allocator", example, "--allocator",
+                "nop", "--check", "--out", tmp_path)
+    assert ended.code == 0, ended.err
+    found = json.loads((tmp_path / "summary.json").read_text())["allocators"]["mine"]
+    assert found["failed"] == 0 and found["broken_invariants"] == []
+    assert found["pages_allocated"] > 1_000_000
+
+
 def test_what_the_command_line_refuses(example: Path, tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "out"))
     for args, said in (

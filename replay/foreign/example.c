@@ -13,7 +13,8 @@
 static const struct replay_machine *machine;
 static struct replay_report *report;
 
-static int64_t *stack, count, room; /* free frames; the last one goes first */
+static int64_t *stack, count; /* free frames; the last one goes first */
+static int64_t held, room;    /* frames of all regions, all of which may be free at once */
 static int64_t next_byte;           /* where the search goes on: regions are never released */
 static int64_t sections = 1;        /* option: sections added at a time */
 
@@ -45,8 +46,9 @@ static int add_region(int64_t wanted)
 	replay_did(report, REPLAY_RESOURCE_STEP, machine->nr_iomem);
 	if (start < 0)
 		return -EBUSY;
-	if (count + pages > room) {
-		room = 2 * (count + pages);
+	held += pages;
+	if (held > room) {
+		room = 2 * held;
 		stack = realloc(stack, room * sizeof(*stack));
 		if (!stack)
 			return -ENOMEM;

@@ -223,7 +223,7 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
     start.restype, start.argtypes = _WORD, [ctypes.c_void_p, ctypes.c_void_p]
     error = int(start(ctypes.byref(given), m.ctypes.data + 8 * report))
     if error:
-        raise ReplayError(f"{path}: replay_init() refused this machine (returned {error})")
+        raise ReplayError(f"replay_init() refused this machine (returned {error})")
     calls.absorb(m)
     m[W : W + len(WORK)] = 0  # work of the boot is nobody's request
     m[R_DIRTY] = 0
