@@ -23,11 +23,11 @@ from replay.allocators.state import (
 )
 from replay.costs.profile import Profile
 from replay.errors import ReplayError
+from replay.histogram import HIST_BUCKETS
 from replay.loop import (
     ALLOC,
     AREAS,
     FREE,
-    HIST_BUCKETS,
     HISTOGRAMS,
     NR_AREA_WORDS,
     NR_TALLIES,

@@ -15,9 +15,11 @@ import numpy as np
 
 from replay.allocators.state import (
     E_WAIT, G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY,
-    R_GOT, R_MOVED, R_NOW, R_REQUEST, R_RESUME, R_SLEEP_CREDIT, R_TARGET, R_WAKE_AT, T_TOP, WORK, W,
+    R_GOT, R_MOVED, R_NOW, R_OWN_LOCK, R_REQUEST, R_RESUME, R_SLEEP_CREDIT, R_TARGET,
+    R_THREAD_FREE, R_TOTAL, R_WAKE_AT, T_TOP, WORK, W,
 )  # fmt: skip
 from replay.allocators.tracking import frames_returned, frames_taken
+from replay.histogram import bucket_of
 from replay.kernel import INT, REALS, TABLE, VECTOR, index, inline, template, types
 
 ALLOC, FREE, TARGET = 0, 1, 2
@@ -44,8 +46,6 @@ A_SINCE, A_SLOW_SINCE, A_BEFORE = 8, 9, 10
 """Up to when the fast and the slow ones are integrated; the slow ones' values since then."""
 NR_AREA_WORDS = A_BEFORE + NR_GAUGES
 
-HIST_SUB_BITS = 10
-HIST_BUCKETS = (64 - HIST_SUB_BITS) << HIST_SUB_BITS
 HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "free_latency")
 
 T_SLEEPING, T_EARLY, T_BUSY, T_PASSES, T_SKIPPED = range(5)
@@ -95,16 +95,6 @@ REQUESTS_TYPE = types.NamedUniTuple(VECTOR, 5, Requests)
 OUT_TYPE = types.NamedTuple(
     [VECTOR, TABLE, TABLE, TABLE, VECTOR, VECTOR, VECTOR, VECTOR, REALS, REALS], Out)
 LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
-
-
-@inline
-def bucket_of(value: int) -> int:
-    """HDR layout: linear up to 2^11, then 2^10 buckets per octave (0.1 % wide)."""
-    shift = 0
-    while value >= 2 << HIST_SUB_BITS:
-        value >>= 1
-        shift += 1
-    return (shift << HIST_SUB_BITS) + value
 
 
 @inline
@@ -173,24 +163,27 @@ def count_runs(frames: np.ndarray, first: int, count: int) -> int:
 @template
 def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.ndarray,
                  lock_free: int) -> int:
-    """One pass of the background thread, which has asked for the lock; new lock-free time."""
-    start = max(m[R_WAKE_AT], lock_free)
+    """One pass of the background thread, which has asked for its lock; when callers' is free."""
+    start = m[R_WAKE_AT] if m[R_OWN_LOCK] else max(m[R_WAKE_AT], lock_free)
     integrate(m, out.area, out.peak, start)
     m[R_NOW] = start
     listed, target, held = m[R_COUNT], m[R_TARGET], m[G_HELD]
+    current, total = m[R_CURRENT], m[R_TOTAL]
     wake(m, start)
     spent = cost[C_LOCK] + _spent(m, cost)
     _move_work(m, out.totals, 0)
     settle(m, out.area, out.peak, start)
-    lock_free = start + max(1, (spent + 500) // 1000)
+    end = m[R_THREAD_FREE] = start + max(1, (spent + 500) // 1000)
     out.totals[NR_WORK + T_PASSES] += 1
-    if m[R_WAKE_AT] <= start:
-        m[R_WAKE_AT] = lock_free
-        if m[R_COUNT] == listed and m[G_HELD] == held and m[R_TARGET] == target:
+    again = m[R_WAKE_AT] <= start
+    m[R_WAKE_AT] = max(m[R_WAKE_AT], end)
+    if again:
+        if (m[R_COUNT] == listed and m[G_HELD] == held and m[R_TARGET] == target
+                and m[R_CURRENT] == current and m[R_TOTAL] == total):
             # The thread spins without getting anywhere; it would until something changes.
             out.totals[NR_WORK + T_BUSY] += 1
             m[R_WAKE_AT] = 1 << 62
-    return lock_free
+    return lock_free if m[R_OWN_LOCK] else end
 
 
 @template
@@ -292,12 +285,14 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     for r in range(times.shape[0] + 1):
         # After the last request only sleepers go on: no thread is due before time 0.
         arrival = times[r] if r < times.shape[0] else -1
-        if m[R_WAKE_AT] <= arrival or (totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0):
+        # A thread with a lock of its own need not wait for its turn among the callers.
+        due = max(arrival, lock_free * m[R_OWN_LOCK]) if arrival >= 0 else -1
+        if m[R_WAKE_AT] <= due or (totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0):
             area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
             area[A_SINCE] = since
             while True:
                 lock_free = _wake_sleepers(alloc, free, m, q, out, cost, lock_free)
-                if m[R_WAKE_AT] > arrival:
+                if m[R_WAKE_AT] > due:
                     break
                 lock_free = _thread_pass(wake, m, out, cost, lock_free)
             live_area, unusable_area, largest_area = area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST]
@@ -351,7 +346,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             # where BP_DONE, 0, stands for a credit of 0.
             m[R_TARGET] = pages
             if pages - m[R_CURRENT] != (m[R_SLEEP_CREDIT] if m[R_BP_STATE] else 0):
-                m[R_WAKE_AT] = min(m[R_WAKE_AT], start)
+                m[R_WAKE_AT] = min(m[R_WAKE_AT], max(start, m[R_THREAD_FREE]))
             spent = 0
         if m[R_DIRTY]:
             path = SLOW

@@ -12,14 +12,13 @@ from replay.allocators.contract import Strategy
 from replay.allocators.state import WORK
 from replay.costs import profile
 from replay.engine import Outcome, Workload
+from replay.histogram import HIST_BUCKETS, bucket_of
 from replay.loop import (
     ALLOC,
     AREAS,
     FREE,
-    HIST_BUCKETS,
     HISTOGRAMS,
     Requests,
-    bucket_of,
 )
 from replay.physmap.model import HostRange, Memory, Physmap, Resource
 from replay.schema import COLUMNS, SCHEMA

@@ -18,6 +18,7 @@ ENOMEM, E_WAIT, EBUSY, EINVAL = 12, 11, 16, 22
 NEVER = 1 << 62
 SECOND = 1_000_000_000
 NO_LIMIT = (1 << 62) - 1
+BALLOON = ("memory_hotplug", "auto_online", "scrub")
 PLACE = {"pool": 0, "hotplug": 1, "seed": 2, "stale": 3}
 
 
@@ -75,6 +76,8 @@ class NaiveResource:
 
 class Naive:
     """What all strategies have: a machine, a stack of free frames, the frames that callers hold."""
+
+    own_lock = False
 
     def __init__(self, machine, section_pages=0):
         self.machine = machine
@@ -175,14 +178,44 @@ class Naive:
 
 
 class NaivePool(Naive):
-    """drivers/xen/unpopulated-alloc.c."""
+    """drivers/xen/unpopulated-alloc.c, and the balloon driver beside it."""
 
-    def __init__(self, machine, *, section_pages=0, fill_pages=0, bounded=True):
+    own_lock = True
+
+    def __init__(self, machine, *, section_pages=0, fill_pages=0, bounded=True, **balloon):
+        self.beside = NaiveBalloon(machine, **balloon)
         super().__init__(machine, section_pages)
+        for shared in ("iomem", "section", "block", "sections", "broken"):
+            setattr(self.beside, shared, getattr(self, shared))
         granule = fill_pages or self.section
         self.granule = -(-granule // self.section) * self.section
         self.low, self.high = machine.pluggable[0], machine.pluggable[1] - 1
         self.bounded = bounded
+
+    @property
+    def wake_at(self):
+        return self.beside.wake_at
+
+    @wake_at.setter
+    def wake_at(self, time):
+        self.beside.wake_at = time
+
+    def follow(self):
+        """What the balloon driver did to the domain shows in the domain's statistics."""
+        for name in ("given", "target", "current", "total"):
+            setattr(self, name, getattr(self.beside, name))
+        if self.beside.slow:
+            self.did(**self.beside.work)
+        self.beside.work, self.beside.slow = Counter(), False
+
+    def wake(self, now):
+        self.now = now
+        self.beside.wake(now)
+        self.follow()
+
+    def set_target(self, now, pages):
+        self.beside.set_target(now, pages)
+        self.follow()
 
     def fill_list(self, deficit):
         pages = -(-deficit // self.granule) * self.granule
@@ -481,5 +514,5 @@ def naive_strategy(name, machine, options):
     ordered = all(b <= c for (_, b), (c, _) in
                   zip(machine.regions, machine.regions[1:], strict=False))
     if machine.arch != "x86" and not (machine.regions and ordered):
-        return NaiveBalloon(machine)
+        return NaiveBalloon(machine, **{k: v for k, v in options.items() if k in BALLOON})
     return NaiveHypervisor(machine, **options)

@@ -32,7 +32,7 @@ class NaiveLoop:
 
     def __init__(self, allocator, costs, page_work, *, sample=True):
         self.a, self.costs, self.page_work, self.sample = allocator, costs, page_work, sample
-        self.lock_free = self.last_start = 0
+        self.lock_free = self.last_start = self.thread_free = 0
         self.frames = {}  # slot -> frame, of finished allocations that are not freed
         self.returned = {}  # slot -> frame, all that ever were returned to a caller
         self.rows, self.work = [], []
@@ -70,6 +70,8 @@ class NaiveLoop:
                 spent += self.free(start, request)
             else:
                 self.a.set_target(start, request["pages"])
+                if self.a.wake_at < self.thread_free:  # woken in the middle of its pass
+                    self.a.wake_at = self.thread_free
                 spent = 0
             work, slow = self.collect()
             self.work.append(work)
@@ -85,7 +87,8 @@ class NaiveLoop:
     def before(self, arrival):
         """What happens between the request before and this one: sleepers, then thread passes."""
         self.resume(self.requests)
-        while self.a.wake_at <= arrival:
+        due = max(arrival, self.lock_free) if self.a.own_lock else arrival
+        while self.a.wake_at <= due:
             self.thread_pass()
             self.resume(self.requests)
 
@@ -119,20 +122,28 @@ class NaiveLoop:
         return len(known) * sum(self.costs[name] for name in self.page_work[1])
 
     def thread_pass(self):
-        start = max(self.a.wake_at, self.lock_free)
+        start = self.a.wake_at if self.a.own_lock else max(self.a.wake_at, self.lock_free)
         self.last_start = max(self.last_start, start)
-        before = list(self.a.free_list), len(self.a.live), self.a.target
+        before = self.seen_by_thread()
         self.a.wake(start)
         work, _ = self.collect()
         self.background.update(work)
-        self.lock_free = start + max(1, nanoseconds(self.costs["lock"] + self.price(work)))
+        self.thread_free = start + max(1, nanoseconds(self.costs["lock"] + self.price(work)))
+        if not self.a.own_lock:
+            self.lock_free = self.thread_free
         self.passes += 1
         self.record(start)
-        if self.a.wake_at <= start:
-            self.a.wake_at = self.lock_free
-            if before == (list(self.a.free_list), len(self.a.live), self.a.target):
-                self.spins += 1
-                self.a.wake_at = NEVER
+        at_once = self.a.wake_at <= start
+        if self.a.wake_at < self.thread_free:
+            self.a.wake_at = self.thread_free
+        if at_once and before == self.seen_by_thread():
+            self.spins += 1
+            self.a.wake_at = NEVER
+
+    def seen_by_thread(self):
+        """What a pass changes if it gets anywhere."""
+        return (list(self.a.free_list), len(self.a.live), self.a.target, self.a.current,
+                self.a.total)
 
     def resume(self, requests):
         """balloon_wq: sleepers go on while there is anything on the list, oldest first."""

@@ -8,6 +8,7 @@ import pytest
 
 from replay import allocators
 from replay.allocators.contract import Strategy
+from replay.allocators.state import R_TREE
 from replay.conformance import Finding, check_strategy
 from replay.errors import ReplayError
 
@@ -114,9 +115,9 @@ def test_a_plug_in_that_is_not_deterministic_is_named(tmp_path: Path) -> None:
     def init(machine, peak, values):
         setup = allocators.load("pool").init(machine, peak, values)
         if next(turns) % 2:
-            at, count = setup.state[48], setup.state[49]
+            at, count = setup.state[R_TREE], setup.state[R_TREE + 1]
             last = setup.state[at + 2 * count - 1]
-            setup.state[48 + 3] = min(int(last) + 1, int(setup.state[48 + 4]) - (1 << 34))
+            setup.state[R_TREE + 3] = min(int(last) + 1, int(setup.state[R_TREE + 4]) - (1 << 34))
         return setup
 
     found = broken(check_strategy(Strategy(**{**vars(strategy), "init": init})))

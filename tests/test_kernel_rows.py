@@ -31,6 +31,16 @@ def summary(folder: Path, *args: object) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
+def same_rows(found: dict, model: str, name: str) -> dict:
+    """The kernel's row, after a look that the model's has the same in it."""
+    assert found["order"] == [model, name]
+    ours, theirs = found["allocators"][model], found["allocators"][name]
+    for key in ("latency_ns", "fragmentation", "hazards", "work", "frames_digest", "sections",
+                "failed", "tallies", "duration_ns"):
+        assert ours[key] == theirs[key], key
+    return theirs
+
+
 @pytest.mark.parametrize("trace, model, kind, options", [
     ("pvh-dom0", "pool", "x86-pvh", {}),
     ("pv-dom0", "hotplug", "x86-pv", {"ballooned": 1, "hotplug_unpopulated": 1}),
@@ -43,13 +53,20 @@ def test_the_row_equals_its_model(tree: source.Tree, tmp_path: Path, trace: str,
     found = summary(tmp_path, TRACES / f"{trace}.arrow", "--allocator", model,
                     "--kernel-tree", tree.path, *sets)
     name = f"linux-{tree.name}-{kind}"
-    assert found["order"] == [model, name]
-    ours, theirs = found["allocators"][model], found["allocators"][name]
-    for key in ("latency_ns", "fragmentation", "hazards", "work", "frames_digest", "sections",
-                "failed", "tallies", "duration_ns"):
-        assert ours[key] == theirs[key], key
+    theirs = same_rows(found, model, name)
     assert "times are modelled" in theirs["summary"]
     assert (tmp_path / f"outcome-{name}.arrow").exists()
+
+
+def test_the_balloon_beside_the_pool_follows_its_target(tree: source.Tree, tmp_path: Path) -> None:
+    trace = tmp_path / "synthetic-target.arrow"
+    made = cli("synth", "-o", trace, "--seed", 5, "--seconds", 20, "--model", "netback",
+               "--model", "target")
+    assert made.code == 0, made.err
+    found = summary(tmp_path / "out", trace, "--allocator", "pool", "--kernel-tree", tree.path)
+    theirs = same_rows(found, "pool", f"linux-{tree.name}-x86-pvh")
+    assert theirs["tallies"]["thread_passes"] > 100
+    assert theirs["fragmentation"]["ram_given_bytes"]["peak"] > 0
 
 
 def test_a_patch_stands_beside_its_base(tree: source.Tree, tmp_path: Path) -> None:

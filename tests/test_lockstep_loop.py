@@ -30,8 +30,9 @@ PER_STREAM = 90
 SETTINGS = {
     "balloon": ({}, {"auto_online": True}, {"memory_hotplug": False}, {"scrub": False}),
     "hotplug": ({}, {}, {"auto_online": False}, {"memory_hotplug": False}),
-    "pool": ({}, {}, {"bounded": False}, {"section_pages": 128, "fill_pages": 300}),
-    "hypervisor": ({}, {}, {"mode": "query"}, {"mode": "query", "stale_every": 3},
+    "pool": ({}, {"auto_online": True}, {"bounded": False, "memory_hotplug": False},
+             {"section_pages": 128, "fill_pages": 300}),
+    "hypervisor": ({}, {"auto_online": True, "scrub": False}, {"mode": "query"}, {"mode": "query", "stale_every": 3},
                    {"fill_pages": 5000}),
 }
 STATES = ("done", "wait", "again", "canceled")
@@ -128,14 +129,18 @@ class Lockstep:
         self.same(where + "fault", int(m[s.R_FAULT]), 0)
         self.same(where + "wake at", int(m[s.R_WAKE_AT]), model.wake_at)
         if isinstance(model, naive.NaiveBalloon):
-            self.balloon(where)
+            self.balloon(where, model)
+        else:
+            self.balloon(where, model.beside)
+            beside = m[m[s.R_OTHER_LIST] :][: m[s.R_OTHER_COUNT]].tolist()
+            self.same(where + "balloon's own list", beside, model.beside.free_list)
         if self.steps % self.look == 0:
             self.same(where + "whole blocks", int(m[s.G_WHOLE]), len(model.whole_blocks()))
             self.same(where + "largest run", int(m[s.T_TOP]), model.largest_run())
             self.same(where + "check", self.strategy.check(m), [])
 
-    def balloon(self, where):
-        m, model = self.m, self.model
+    def balloon(self, where, model):
+        m = self.m
         ours = {name: int(m[r]) for name, r in (
             ("current", s.R_CURRENT), ("target", s.R_TARGET), ("unpopulated", s.R_UNPOPULATED),
             ("total", s.R_TOTAL), ("available", s.R_AVAILABLE), ("delay", s.R_DELAY_S),

@@ -13,7 +13,7 @@ from naive_metrics import collisions, percentile
 
 from replay.allocators.state import SECTION_HOTPLUG, SECTION_POOL, SECTION_STALE
 from replay.costs import profile
-from replay.loop import HIST_BUCKETS
+from replay.histogram import HIST_BUCKETS
 from replay.metrics import calls, fragmentation, hazards, identity, latency
 from replay.metrics.summary import names, rounded, summary
 from replay.physmap import presets

@@ -18,7 +18,7 @@ LONG_FUNCTIONS = {
 }
 
 STAGES = (
-    ("anomalies", "units", "errors", "schema", "kernel"),
+    ("anomalies", "units", "errors", "schema", "kernel", "histogram"),
     ("physmap",),
     ("costs", "allocators", "loop"),
     ("engine",),

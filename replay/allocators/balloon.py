@@ -336,16 +336,21 @@ OPTIONS = {
 }
 
 
+def set_options(m: np.ndarray, machine: Physmap, values: Mapping[str, Any]) -> None:
+    """The driver's options, whoever serves the calls."""
+    m[O_CAN_HOTPLUG] = int(values["memory_hotplug"])
+    m[O_AUTO_ONLINE] = int(values["auto_online"])
+    m[O_SCRUB] = int(values["scrub"])
+    m[O_DIRECT_MAPPED] = int(machine.direct_mapped)
+
+
 def balloon_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any], *,
                   hotplug_unpopulated: bool = False) -> np.ndarray:
     """A state ready for the balloon driver's calls, with its options in the registers."""
     m = new_state(machine, peak_pages)
-    m[O_CAN_HOTPLUG] = int(values["memory_hotplug"])
+    set_options(m, machine, values)
     # Without CONFIG_XEN_BALLOON_MEMORY_HOTPLUG there is no such sysctl: it reads as 0.
     m[O_HOTPLUG_UNPOPULATED] = int(hotplug_unpopulated and values["memory_hotplug"])
-    m[O_AUTO_ONLINE] = int(values["auto_online"])
-    m[O_SCRUB] = int(values["scrub"])
-    m[O_DIRECT_MAPPED] = int(machine.direct_mapped)
     return m
 
 

@@ -124,7 +124,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 
 @kernel()
 def wake(m: np.ndarray, now: int) -> int:
-    """The balloon thread under the fallback; nothing otherwise."""
+    """The balloon thread: it serves the fallback, and runs beside the pool."""
     if m[O_FALLBACK]:
         return balloon.wake(m, now)
     return pool.wake(m, now)
@@ -187,9 +187,8 @@ def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Set
     return Setup(m, page_work(machine), (note,))
 
 
-def _fallen_back(machine: Physmap, peak_pages: int, why: str) -> Setup:
-    defaults = {name: option.default for name, option in balloon.OPTIONS.items()}
-    m = balloon.balloon_state(machine, peak_pages, defaults)
+def _fallen_back(machine: Physmap, peak_pages: int, values: Mapping[str, Any], why: str) -> Setup:
+    m = balloon.balloon_state(machine, peak_pages, values)
     m[O_FALLBACK] = 1
     return Setup(m, page_work(machine), (f"{why}: the balloon driver serves all calls",))
 
@@ -220,7 +219,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
         return _seeded(machine, peak_pages, values)
     regions, why = usable_regions(machine)
     if not regions:
-        return _fallen_back(machine, peak_pages, why)
+        return _fallen_back(machine, peak_pages, values, why)
     m = pool_state(machine, peak_pages, values)
     holes = [(end, start) for (_, end), (start, _) in zip(regions, regions[1:], strict=False)
              if end < start]

@@ -3,6 +3,9 @@
 Models drivers/xen/unpopulated-alloc.c of Linux 6.1 and 6.12: `xen_alloc_unpopulated_pages`,
 `xen_free_unpopulated_pages`, `fill_list`; with a Xen resource as target too, for hypervisor.py.
 Where the kernel has no target resource it calls the balloon driver instead, and so does this.
+
+The balloon driver runs beside the pool: its thread follows the target, with a list and a lock of
+its own (`balloon_mutex`, where the pool has `list_lock`). The two meet in `iomem_resource`.
 """
 
 from __future__ import annotations
@@ -12,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from replay.allocators import balloon
 from replay.allocators.balloon import page_work
 from replay.allocators.contract import Option, Setup, Strategy
 from replay.allocators.state import (
     EBUSY,
-    NEVER,
     R_CLIP,
     R_COUNT,
     R_OPTION,
@@ -26,7 +29,6 @@ from replay.allocators.state import (
     R_PV,
     R_SECTION_PAGES,
     R_TREE,
-    R_WAKE_AT,
     R_XEN_TREE,
     SECTION_POOL,
     W_LIST_PUSH,
@@ -39,14 +41,14 @@ from replay.allocators.state import (
     log_section,
     new_state,
 )
-from replay.allocators.tracking import hold_range, push, take
+from replay.allocators.tracking import hold_range, push, swap_lists, take
 from replay.kernel import inline, kernel
 from replay.loop import LOOP, loop
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, release, request
 
 EINVAL = 22
-O_XEN_RESOURCE, O_BOUNDED, O_FILL_PAGES = range(R_OPTION, R_OPTION + 3)
+O_XEN_RESOURCE, O_BOUNDED, O_FILL_PAGES = range(R_OPTION + 5, R_OPTION + 8)
 """Search the Xen resource instead of iomem; clip to the pluggable range; refill granule, pages."""
 
 TOP = (1 << 62) - 1
@@ -123,8 +125,10 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 
 @kernel()
 def wake(m: np.ndarray, now: int) -> int:
-    """Nothing runs in the background: regions are never released."""
-    m[R_WAKE_AT] = NEVER
+    """One pass of the balloon thread on its own list; the pool itself does nothing unasked."""
+    swap_lists(m)
+    balloon.wake(m, now)
+    swap_lists(m)
     return 0
 
 
@@ -138,6 +142,7 @@ OPTIONS = {
     "section_pages": Option(0, "pages per memory section; 0 takes the machine's"),
     "fill_pages": Option(0, "granule of a refill in pages; 0 is one section, as in the kernel"),
     "bounded": Option(True, "search within mhp_get_pluggable_range() (since Linux 5.17)"),
+    **balloon.OPTIONS,
 }
 
 
@@ -145,10 +150,12 @@ def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
                seed_pages: int = 0) -> np.ndarray:
     """A state ready for the pool's calls on iomem_resource."""
     m = new_state(machine, peak_pages + values["fill_pages"],
-                  section_pages=values["section_pages"], seed_pages=seed_pages)
+                  section_pages=values["section_pages"], seed_pages=seed_pages,
+                  own_thread=True)
     section = int(m[R_SECTION_PAGES])
     m[O_FILL_PAGES] = -(-(values["fill_pages"] or section) // section) * section
     m[O_BOUNDED] = int(values["bounded"])
+    balloon.set_options(m, machine, values)
     return m
 
 

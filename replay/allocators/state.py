@@ -40,9 +40,13 @@ E_WAIT = 11
     R_SECTIONS, R_SECTION_COUNT, R_SECTION_CAPACITY,  # log of added sections
     R_PV, R_FAULT,  # xen_alloc_p2m_entry per page; an internal bound was hit
     R_REQUEST,  # the request that was begun last
-    R_OPTION,  # thirteen words for the strategy's own options
-) = range(35)  # fmt: skip
-R_TREE = 48
+    R_OWN_LOCK,  # whether the thread has a lock of its own: it runs beside a pool then
+    R_THREAD_FREE,  # when the thread's last pass ended
+    R_OTHER_LIST, R_OTHER_COUNT, R_OTHER_CAPACITY,  # the list that is not in use: see swap_lists()
+    R_UNTRACKED,  # frames on the list in use are not what callers get: no table counts them
+    R_OPTION,  # twelve words for the strategy's own options
+) = range(41)  # fmt: skip
+R_TREE = 52
 R_XEN_TREE = R_TREE + TREE_WORDS
 R_CLIP = R_XEN_TREE + TREE_WORDS
 R_NO_CLIP = R_CLIP + TREE_WORDS
@@ -168,10 +172,11 @@ def _tree(segments: Segments, rows: Sequence[tuple[int, int]], room: int) -> int
 
 
 def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
-              seed_pages: int = 0) -> np.ndarray:
+              seed_pages: int = 0, own_thread: bool = False) -> np.ndarray:
     """A state for `machine`, with room for a workload of at most `peak_pages` live at once.
 
     section_pages: Linux's section unless overridden. seed_pages: frames put on the list at boot.
+    own_thread: the balloon thread runs beside a pool, with a list and a lock of its own.
     """
     page = machine.page_bytes
     section = section_pages or machine.section_pages
@@ -199,7 +204,8 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
         R_AVAILABLE: machine.memory.available, R_TOTAL_RESERVE: machine.memory.total_reserve,
         R_DELAY_S: 1, R_RETRIES: 1, R_WAKE_AT: NEVER,
         R_PV: int(machine.mode == "pv"),
-        R_CAPACITY: capacity, R_LIST: s.room(capacity),
+        R_CAPACITY: capacity, R_LIST: s.room(capacity), R_OWN_LOCK: int(own_thread),
+        R_OTHER_CAPACITY: capacity, R_OTHER_LIST: s.room(capacity if own_thread else 0),
         R_RAM: s.fill(ram, len(ram) + capacity), R_RAM_COUNT: len(ram),
         R_RAM_CAPACITY: len(ram) + capacity,
         R_SECTION_CAPACITY: added, R_SECTIONS: s.room(4 * added),

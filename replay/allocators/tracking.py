@@ -20,6 +20,10 @@ from replay.allocators.state import (
     R_FAULT,
     R_LIST,
     R_MOVED,
+    R_OTHER_CAPACITY,
+    R_OTHER_COUNT,
+    R_OTHER_LIST,
+    R_UNTRACKED,
     T_BLOCK_SHIFT,
     T_BLOCKS,
     T_BROKEN,
@@ -186,8 +190,21 @@ def take(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
 
 
 @inline
+def swap_lists(m: np.ndarray) -> None:
+    """Change between a pool's list and that of the balloon driver beside it, which callers of the
+    pool never see: what happens to its frames shows in the balloon's own statistics alone.
+    """
+    for here, other in ((R_LIST, R_OTHER_LIST), (R_COUNT, R_OTHER_COUNT),
+                        (R_CAPACITY, R_OTHER_CAPACITY)):
+        m[here], m[other] = m[other], m[here]
+    m[R_UNTRACKED] = 1 - m[R_UNTRACKED]
+
+
+@inline
 def enter_range(m: np.ndarray, start: int, count: int) -> None:
     """Free frames [start, start + count) come under the strategy, whatever list it keeps."""
+    if m[R_UNTRACKED]:
+        return
     m[G_HELD] += count
     m[R_MOVED] = 1
     shift = m[T_BLOCK_SHIFT]
@@ -231,6 +248,8 @@ def hold_range(m: np.ndarray, start: int, count: int) -> None:
 def hold_words(m: np.ndarray, first: int, count: int) -> None:
     """The frames in m[first:] enter the list from outside, in order: ballooned-out RAM."""
     push(m, m, first, count)
+    if m[R_UNTRACKED]:
+        return
     m[G_HELD] += count
     m[R_MOVED] = 1
     shift = m[T_BLOCK_SHIFT]
@@ -246,6 +265,8 @@ def hold_words(m: np.ndarray, first: int, count: int) -> None:
 def let_go(m: np.ndarray, count: int) -> None:
     """The first frames of the list leave the strategy: given back to dom0 as RAM."""
     m[R_COUNT] -= count
+    if m[R_UNTRACKED]:
+        return
     m[G_HELD] -= count
     m[R_MOVED] = 1
     shift = m[T_BLOCK_SHIFT]

@@ -88,7 +88,7 @@ def import_(
 
     _check_output(output, sources)
     given = _pairs(settings)
-    known = [*SETTINGS, *OVERRIDES]
+    known = sorted({*SETTINGS, *OVERRIDES})
     for key in given:
         if key not in known:
             raise unknown_name("setting", key, known)

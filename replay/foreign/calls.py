@@ -26,6 +26,7 @@ from replay.allocators.state import (
     R_SLEEP_CREDIT,
     R_BP_STATE,
     R_TARGET,
+    R_THREAD_FREE,
     R_TOTAL,
     R_UNPOPULATED,
     R_WAKE_AT,
@@ -55,10 +56,10 @@ NOW_CALL, NOW_PAGES = 120, 121
 
 NR_WORK = len(WORK)
 (
-    P_DIRTY, P_LISTED, P_WAKE_AT, P_GOT, P_PER_PAGE, P_CURRENT, P_TARGET, P_TOTAL, P_UNPOPULATED,
-    P_STATE, P_SLEEP_CREDIT, P_NR_EVENTS, P_MAX_EVENTS, P_EVENTS,
-) = range(NR_WORK, NR_WORK + 14)  # fmt: skip
-REPORT_WORDS = NR_WORK + 14
+    P_DIRTY, P_LISTED, P_WAKE_AT, P_GOT, P_PER_PAGE, P_OWN_LOCK, P_CURRENT, P_TARGET, P_TOTAL,
+    P_UNPOPULATED, P_STATE, P_SLEEP_CREDIT, P_NR_EVENTS, P_MAX_EVENTS, P_EVENTS,
+) = range(NR_WORK, NR_WORK + 15)  # fmt: skip
+REPORT_WORDS = NR_WORK + 15
 """The words of struct replay_report; the events follow it at once."""
 
 ENTERED, LEFT, GIVEN, BROKEN, POOL_SECTION, HOTPLUG_SECTIONS, SEED = range(7)
@@ -148,7 +149,8 @@ def absorb(m: np.ndarray) -> None:
     if m[report + P_LISTED] < 0:
         _fail(m, LISTED_RANGE, m[report + P_LISTED])
     m[R_COUNT] = max(0, m[report + P_LISTED])
-    m[R_WAKE_AT] = m[report + P_WAKE_AT]
+    # A thread that is woken while its pass goes on starts over when it is done.
+    m[R_WAKE_AT] = max(m[report + P_WAKE_AT], m[R_THREAD_FREE])
     if m[O_TARGET] != 0:
         m[R_TARGET] = m[O_TOLD] = m[report + P_TARGET]
     m[R_CURRENT] = m[report + P_CURRENT]

@@ -26,6 +26,7 @@ from replay.allocators.state import (
     R_COUNT,
     R_DIRTY,
     R_FAULT,
+    R_OWN_LOCK,
     R_SECTION_PAGES,
     T_NR_BLOCKS,
     WORK,
@@ -52,6 +53,7 @@ from replay.foreign.calls import (
     P_CURRENT,
     P_EVENTS,
     P_MAX_EVENTS,
+    P_OWN_LOCK,
     P_PER_PAGE,
     P_TARGET,
     P_TOTAL,
@@ -225,6 +227,7 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
     if error:
         raise ReplayError(f"replay_init() refused this machine (returned {error})")
     calls.absorb(m)
+    m[R_OWN_LOCK] = int(m[report + P_OWN_LOCK] != 0)
     m[W : W + len(WORK)] = 0  # work of the boot is nobody's request
     m[R_DIRTY] = 0
     costs = page_work(machine) if m[report + P_PER_PAGE] else ((), ())

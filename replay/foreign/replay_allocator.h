@@ -100,6 +100,7 @@ struct replay_report {
 	int64_t wake_at;     /* when replay_wake() is due; REPLAY_NEVER if not */
 	int64_t got;         /* on REPLAY_ASLEEP: pages the sleeper has got so far */
 	int64_t per_page;    /* set by replay_init(): whether each page costs list operations */
+	int64_t own_lock;    /* set by replay_init(): whether replay_wake() takes another lock */
 	/* The balloon driver's state, for allocators that have one; else 0. */
 	int64_t current_pages, target_pages, total_pages, unpopulated_pages;
 	int64_t state, sleep_credit; /* enum bp_state; the credit with which the thread sleeps */
@@ -123,7 +124,7 @@ int64_t replay_free(int64_t now, int64_t nr_pages, const int64_t *frames);
 /* The oldest sleeper goes on. frames: as in its replay_alloc(), nr_pages of them. */
 int64_t replay_resume(int64_t now, int64_t nr_pages, int64_t *frames);
 
-/* Background work is due (report->wake_at): one pass under the lock, then a new wake_at. */
+/* Background work is due (report->wake_at): one pass under its lock, then a new wake_at. */
 int64_t replay_wake(int64_t now);
 
 /* The balloon target was set, in pages. No lock is held. */

@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from replay.allocators.state import SECTION_HOTPLUG
 from replay.engine import Outcome
 from replay.loop import C_RUNS
 from replay.metrics.calls import allocations, is_served
@@ -64,7 +65,8 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     unusable_free_index: share of the free frames that cannot serve a 2 MiB block (Gorman and
     Whitcroft, "The What, The Why and the Where To of Anti-Fragmentation", OLS 2006, at one order).
     It and largest_free_run are 0 while nothing is free. Peaks of ratios are not tracked.
-    section_use is null where live pages may be own RAM: the gauge does not tell them apart.
+    section_use is null where live pages may be own RAM, or where the balloon hot-added sections beside
+    a pool's: the gauge does not tell them apart.
     runs_per_request is over successful requests: peak is the worst one, it has no end.
     """
     page = o.machine.page_bytes
@@ -77,7 +79,8 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["idle_pages"] = {
         "end": o.ends["held_pages"] - o.ends["live_pages"], "peak": None,
         "mean": _minus(held["mean"], live["mean"])}
-    mixed = o.peaks["given_pages"] > 0
+    kinds = set(o.sections[:, 3].tolist())
+    mixed = o.peaks["given_pages"] > 0 or (SECTION_HOTPLUG in kinds and len(kinds) > 1)
     result["section_use"] = {"end": None, "peak": None, "mean": None} if mixed else {
         "end": _ratio(o.ends["live_pages"], o.ends["added_pages"]), "peak": None,
         "mean": _ratio(o.areas["live_pages"], o.areas["added_pages"])}

@@ -15,7 +15,8 @@ import polars as pl
 import pyarrow as pa
 
 from replay.engine import Outcome
-from replay.loop import C_PATH, C_SERVICE, C_WAIT, FREE, HIST_BUCKETS, HIST_SUB_BITS
+from replay.histogram import HIST_BUCKETS, HIST_SUB_BITS
+from replay.loop import C_PATH, C_SERVICE, C_WAIT, FREE
 from replay.metrics.calls import allocations, is_served, latency_ns
 from replay.metrics.metric import Metric
 
@@ -36,7 +37,7 @@ METRICS = (
 
 @cache
 def bucket_edges() -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value of each bucket of loop.bucket_of().
+    """Least and greatest value of each bucket of histogram.bucket_of().
 
     Linear up to 2^11 ns, then 2^10 buckets per octave: the layout of HdrHistogram with ten
     sub-bucket bits (hdrhistogram.org).
@@ -48,7 +49,7 @@ def bucket_edges() -> tuple[np.ndarray, np.ndarray]:
 
 
 def bucket_index(values: np.ndarray) -> np.ndarray:
-    """loop.bucket_of() over an array of values from 0 to 2^53."""
+    """histogram.bucket_of() over an array of values from 0 to 2^53."""
     bits = np.frexp(values.astype(np.float64))[1].astype(np.int64)
     shift = np.maximum(bits - (HIST_SUB_BITS + 1), 0)
     return (shift << HIST_SUB_BITS) + (values >> shift)

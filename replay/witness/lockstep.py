@@ -2,7 +2,7 @@
 
 After every call errno, frames in order, list length, balloon statistics, the thread's next time,
 sections, gauges and every work count must be equal; the resource trees whenever one changed, the
-first EXTENTS frames of the list after each hypercall, and all of it every CHECK_LIST requests.
+frames of its extents after each hypercall, and the whole lists every CHECK_LIST requests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 
 from replay.allocators.state import (
     E_WAIT, G_ADDED, G_BROKEN, G_GIVEN, G_HELD, G_LIVE, G_PINNED, G_WHOLE, NEVER, R_BP_STATE,
-    R_COUNT, R_CURRENT, R_DIRTY, R_FAULT, R_GOT, R_LIST, R_NOW, R_REQUEST, R_RESUME,
+    R_COUNT, R_CURRENT, R_DIRTY, R_FAULT, R_GOT, R_LIST, R_NOW, R_OTHER_COUNT, R_OTHER_LIST,
+    R_OWN_LOCK, R_PAGE_BYTES, R_REQUEST, R_RESUME,
     R_SECTION_COUNT, R_SECTION_PAGES, R_SECTIONS, R_SLEEP_CREDIT,
     R_TARGET, R_TOTAL, R_TREE, R_UNPOPULATED, R_WAKE_AT, R_XEN_TREE, W_HYPERCALL,
     W_RESOURCE_ADD, WORK, W,
@@ -34,11 +35,12 @@ REGISTERS = {
 COMPARED = tuple(REGISTERS.values())
 
 (
-    P_SEED, P_REQUESTS, P_MOST, P_CALM, P_PEAK, P_TARGETS, P_FULL, P_LIST, P_TREE, P_QUICK,
-) = range(10)  # fmt: skip
+    P_SEED, P_REQUESTS, P_MOST, P_CALM, P_PEAK, P_TARGETS, P_FULL, P_LIST, P_BALLOON, P_TREE,
+    P_QUICK,
+) = range(11)  # fmt: skip
 """Parameters of a stream: seed, how many requests, most pages of one, percent of allocations, most
-pages live, percent of target changes, pages of the highest target; addresses of replay_list() and
-shim_tree(); percent of steps without time passing."""
+pages live, percent of target changes, pages of the highest target; addresses of replay_list(),
+shim_balloon_list() and shim_tree(); percent of steps without time passing."""
 
 (
     F_DONE, F_WHAT, F_AT, F_OURS, F_THEIRS, F_ALLOCS, F_FAILED, F_SLEPT, F_PASSES, F_TREES, F_LISTS,
@@ -50,7 +52,7 @@ D_ERRNO, D_FRAME, D_GOT, D_TREE, D_LIST, D_SECTION = 1000, 1001, 1002, 1003, 100
 OTHERS = {D_ERRNO: "errno", D_FRAME: "frame", D_GOT: "pages got before the sleep",
           D_TREE: "resource tree", D_LIST: "free list", D_SECTION: "section"}
 MAX_SLEEPERS = 6
-CHECK_LIST, EXTENTS = 1000, 512
+CHECK_LIST = 1000
 LOCKSTEP = INT(VECTOR, VECTOR, VECTOR, VECTOR, TABLE, VECTOR)
 
 
@@ -123,16 +125,19 @@ def _compare_trees(m: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray
 @inline
 def _compare_lists(m: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray,
                    most: int) -> None:
-    """The free list, head first, as far as `most` frames."""
-    count = m[R_COUNT]
-    theirs = call_c(p[P_LIST], min(most, room.shape[0]), address_of(room), 0)
-    if theirs != count:
-        _differ(f, D_LIST, -1, count, theirs)
-        return
-    for k in range(min(count, most)):
-        if m[m[R_LIST] + count - 1 - k] != room[k]:
-            _differ(f, D_LIST, k, m[m[R_LIST] + count - 1 - k], room[k])
+    """The free list, and the balloon's beside a pool, head first, as far as `most` frames."""
+    for beside in range(1 + m[R_OWN_LOCK]):
+        count = m[R_OTHER_COUNT] if beside else m[R_COUNT]
+        at = m[R_OTHER_LIST] if beside else m[R_LIST]
+        listed = p[P_BALLOON] if beside else p[P_LIST]
+        theirs = call_c(listed, min(most, room.shape[0]), address_of(room), 0)
+        if theirs != count:
+            _differ(f, D_LIST, -1 - beside, count, theirs)
             return
+        for k in range(min(count, most)):
+            if m[at + count - 1 - k] != room[k]:
+                _differ(f, D_LIST, k, m[at + count - 1 - k], room[k])
+                return
 
 
 @inline
@@ -157,7 +162,7 @@ def _compare(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, room: n
     if tree > 0 and f[F_WHAT] == 0:
         _compare_trees(a, p, f, room)
     if moved > 0 and f[F_WHAT] == 0:  # the extents of a hypercall are what the list begins with
-        _compare_lists(a, p, f, room, EXTENTS)
+        _compare_lists(a, p, f, room, a[R_PAGE_BYTES] // 8)
 
 
 @inline
@@ -225,13 +230,13 @@ def passes(wake_a: Callable[..., int], wake_b: Callable[..., int], a: np.ndarray
     for _ in range(100):
         if a[R_WAKE_AT] > now or f[F_WHAT] != 0:
             return
-        listed, held, target = a[R_COUNT], a[G_HELD], a[R_TARGET]
+        current, total, target = a[R_CURRENT], a[R_TOTAL], a[R_TARGET]
         _set(a, b, R_NOW, now)
         wake_a(a, now)
         wake_b(b, now)
         f[F_PASSES] += 1
         _compare(a, b, p, f, room)
-        if (a[R_WAKE_AT] <= now and a[R_COUNT] == listed and a[G_HELD] == held
+        if (a[R_WAKE_AT] <= now and a[R_CURRENT] == current and a[R_TOTAL] == total
                 and a[R_TARGET] == target):
             _set(a, b, R_WAKE_AT, NEVER)
 

@@ -87,32 +87,23 @@ def machine_for(name: str, rng: random.Random, seeds_memory: bool) -> Physmap:
 
 def _options(name: str, rng: random.Random, tree: Tree) -> tuple[dict[str, Any], bool]:
     """The model's options, and whether the kernel is built with memory hotplug."""
-    if name in ("pool", "hypervisor"):
-        return {"bounded": bounds_search(tree)}, True
     hotplug = rng.random() < 0.8
+    bounds = {"bounded": bounds_search(tree)} if name in ("pool", "hypervisor") else {}
     return {"memory_hotplug": hotplug, "auto_online": rng.random() < 0.7,
-            "scrub": rng.random() < 0.5}, hotplug
+            "scrub": rng.random() < 0.5, **bounds}, hotplug
 
 
 def _parameters(name: str, rng: random.Random, machine: Physmap, requests: int,
                 library: Library) -> np.ndarray:
     handle = library.handle
     address = {what: ctypes.cast(getattr(handle, what), ctypes.c_void_p).value or 0
-               for what in ("replay_list", "shim_tree")}
-    targets = 0 if name == "pool" else rng.choice([0, 2, 10])
-    if name == "hypervisor" and (machine.arch == "x86" or not balloon_serves(machine)):
-        targets = 0
+               for what in ("replay_list", "shim_balloon_list", "shim_tree")}
+    targets = rng.choice([0, 2, 10])
     return np.array([
         rng.getrandbits(62), requests, rng.choice([1, 40, 700, 5000]), rng.choice([35, 50, 65]),
         PEAK - 5000, targets, machine.memory.current + rng.choice([0, 0, 900]),
-        address["replay_list"], address["shim_tree"], rng.choice([10, 60, 95])], np.int64)
-
-
-def balloon_serves(machine: Physmap) -> bool:
-    """Whether the regions are unusable, so that Linux on Arm falls back to the balloon."""
-    from replay.allocators.hypervisor import usable_regions
-
-    return not usable_regions(machine)[0]
+        address["replay_list"], address["shim_balloon_list"], address["shim_tree"],
+        rng.choice([10, 60, 95])], np.int64)
 
 
 def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) -> None:

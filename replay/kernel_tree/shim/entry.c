@@ -323,5 +323,6 @@ int64_t replay_init(const struct replay_machine *given, struct replay_report *to
 	balloon_stats.target_unpopulated = machine->unpopulated_pages;
 	report->wake_at = REPLAY_NEVER;
 	report->per_page = 1;
+	report->own_lock = !balloon_serves();
 	return reported(0);
 }
