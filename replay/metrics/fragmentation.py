@@ -65,8 +65,8 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     unusable_free_index: share of the free frames that cannot serve a 2 MiB block (Gorman and
     Whitcroft, "The What, The Why and the Where To of Anti-Fragmentation", OLS 2006, at one order).
     It and largest_free_run are 0 while nothing is free. Peaks of ratios are not tracked.
-    section_use is null where live pages may be own RAM, or where the balloon hot-added sections beside
-    a pool's: the gauge does not tell them apart.
+    section_use is null where live pages may be own RAM, or where the balloon hot-added sections
+    beside a pool's: the gauge does not tell them apart.
     runs_per_request is over successful requests: peak is the worst one, it has no end.
     """
     page = o.machine.page_bytes
