@@ -136,6 +136,21 @@ def test_a_tree_without_the_pool_falls_back_to_the_balloon(tree: source.Tree,
     assert streams.run_streams("pool", older, 4000).seeds == 0
 
 
+def test_a_tree_with_the_names_of_older_kernels(tree: source.Tree, tmp_path: Path) -> None:
+    """Before Linux 5.16 the balloon's calls had other names, before 5.11 the merge flag, too."""
+    shutil.copytree(tree.path, tmp_path / "tree")
+    for name in (BALLOON, "include/xen/balloon.h"):
+        path, text = tmp_path / "tree" / name, (tree.path / name).read_text()
+        for old, new in (("xen_alloc_ballooned_pages", "alloc_xenballooned_pages"),
+                         ("xen_free_ballooned_pages", "free_xenballooned_pages"),
+                         ("MHP_MERGE_RESOURCE", "MEMHP_MERGE_RESOURCE")):
+            text = text.replace(old, new)
+        path.write_text(text)
+    older = source.open_tree(tmp_path / "tree")
+    for name in ("pool", "balloon", "hotplug"):
+        assert streams.run_streams(name, older, 4000).difference == "", name
+
+
 def test_trees_that_are_none(tmp_path: Path, tree: source.Tree) -> None:
     with pytest.raises(ReplayError, match="no such kernel source tree"):
         source.open_tree(tmp_path / "none")

@@ -94,6 +94,8 @@ def _defines(tree: Tree, arch: str, page_shift: int) -> Iterator[str]:
         yield "-DSHIM_X86"
         if arch_init(tree, arch):
             yield "-DSHIM_SEEDS_EXTRA_MEMORY"
+    if "alloc_xenballooned_pages(" in (tree.path / BALLOON).read_text("utf-8", errors="replace"):
+        yield "-DSHIM_OLD_BALLOON_NAMES"
     pool = tree.path / POOL
     text = pool.read_text(encoding="utf-8", errors="replace") if pool.is_file() else ""
     if re.search(r"^static struct resource \*target_resource;", text, re.MULTILINE):

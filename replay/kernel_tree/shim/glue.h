@@ -4,6 +4,12 @@
 
 #include "shim.h"
 
+/* Before Linux 5.16. */
+#ifdef SHIM_OLD_BALLOON_NAMES
+#define xen_alloc_ballooned_pages alloc_xenballooned_pages
+#define xen_free_ballooned_pages free_xenballooned_pages
+#endif
+
 long shim_balloon_state(void);
 long shim_balloon_list(long max, long *frames);
 bool shim_is_thread_queue(wait_queue_head_t *queue);

@@ -188,6 +188,7 @@ struct dev_pagemap {
 void *memremap_pages(struct dev_pagemap *pgmap, int nid);
 typedef int mhp_t;
 #define MHP_MERGE_RESOURCE BIT(0)
+#define MEMHP_MERGE_RESOURCE MHP_MERGE_RESOURCE /* before Linux 5.11 */
 #define MHP_NONE 0
 struct resource;
 int add_memory_resource(int nid, struct resource *resource, mhp_t flags);
