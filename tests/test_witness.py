@@ -139,7 +139,7 @@ def test_a_tree_without_the_pool_falls_back_to_the_balloon(tree: source.Tree,
 def test_a_tree_with_the_names_of_older_kernels(tree: source.Tree, tmp_path: Path) -> None:
     """Before Linux 5.16 the balloon's calls had other names, before 5.11 the merge flag, too."""
     shutil.copytree(tree.path, tmp_path / "tree")
-    for name in (BALLOON, "include/xen/balloon.h"):
+    for name in (POOL, BALLOON, "include/xen/balloon.h"):
         path, text = tmp_path / "tree" / name, (tree.path / name).read_text()
         for old, new in (("xen_alloc_ballooned_pages", "alloc_xenballooned_pages"),
                          ("xen_free_ballooned_pages", "free_xenballooned_pages"),
