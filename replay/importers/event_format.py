@@ -10,7 +10,7 @@ import numpy as np
 _FIELD = re.compile(
     r"\s*field:(?P<decl>[^;]+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);"
     r"(?:\s*signed:(?P<signed>[01]);)?")
-_ELEMENT = re.compile(r"(?:unsigned |signed )?(?P<type>[\w ]+?)\s*(?P<array>\[\w*\])?$")
+_SYMBOL = re.compile(r"^([0-9a-fA-F]{1,16}) [tTwW] (\S+)", re.MULTILINE)
 _WIDTHS = {"u8": 1, "s8": 1, "x8": 1, "char": 1, "bool": 1, "u16": 2, "s16": 2, "x16": 2,
            "short": 2, "u32": 4, "s32": 4, "x32": 4, "int": 4, "u64": 8, "s64": 8, "x64": 8}
 
@@ -19,7 +19,8 @@ _WIDTHS = {"u8": 1, "s8": 1, "x8": 1, "char": 1, "bool": 1, "u16": 2, "s16": 2, 
 class Field:
     """One field of an event: where it lies, and elements of which size it has.
 
-    element_bytes: 0 when it is text or of an unknown type. data_loc: a reference to the bytes.
+    element_bytes: 0 when it is text or of an unknown type. reference: where its bytes are is told
+    by a word here: "data" from the record's start on, "rel" from the word's end on.
     symbol: an address that the event prints as a function.
     """
 
@@ -29,8 +30,9 @@ class Field:
     signed: bool
     element_bytes: int
     is_array: bool
-    data_loc: bool
+    reference: str
     symbol: bool
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,30 @@ def _symbol_fields(printing: str) -> set[str]:
 
 def _field(match: re.Match[str], symbols: set[str]) -> Field:
     declaration, size = match["decl"].strip(), int(match["size"])
-    data_loc = declaration.startswith("__data_loc")
+    reference = next((kind for kind in ("data", "rel")
+                      if declaration.startswith(f"__{kind}_loc")), "")
     head, _, tail = declaration.rpartition(" ")
     name, _, array = tail.partition("[")
-    if data_loc:  # "__data_loc char[] name"
-        return Field(name, int(match["offset"]), size, False, 0, True, True, False)
-    kind = head.replace("unsigned", "").replace("signed", "").replace("const", "").strip()
-    width = _WIDTHS.get(kind, 0)
+    signed = match["signed"] == "1"
+    if reference:  # "__data_loc char[] name"
+        element = head.partition(" ")[2].rpartition("[")[0].strip()
+        text = element == "char"
+        return Field(name, int(match["offset"]), size, signed,
+                     0 if text else _width(element), True, reference, False, text)
+    width = _width(head)
     is_array = bool(array)
     if not is_array:
         width = size if size in (1, 2, 4, 8) else 0
-    elif kind == "char" or not width or size % width:
+    elif head.strip() == "char" or not width or size % width:
         width = 0
-    return Field(name, int(match["offset"]), size, match["signed"] == "1", width, is_array,
-                 False, name in symbols)
+    return Field(name, int(match["offset"]), size, signed, width, is_array, "",
+                 name in symbols, is_array and head.strip() == "char")
+
+
+def _width(kind: str) -> int:
+    """Bytes of a C integer type, 0 if it is none known."""
+    bare = re.sub(r"\b(unsigned|signed|const)\b", "", kind).strip()
+    return _WIDTHS.get(bare, 4 if not bare and "signed" in kind else 0)
 
 
 class Symbols:
@@ -93,18 +105,9 @@ class Symbols:
     """An address farther than this behind a symbol belongs to none."""
 
     def __init__(self, text: str) -> None:
-        addresses, names = [], []
-        for line in text.splitlines():
-            parts = line.split(None, 3)
-            if len(parts) < 3 or parts[1] not in "tTwW":
-                continue
-            try:
-                address = int(parts[0], 16)
-            except ValueError:
-                continue
-            if 0 < address < 1 << 64:
-                addresses.append(address)
-                names.append(parts[2])
+        found = [(int(address, 16), name) for address, name in _SYMBOL.findall(text)]
+        addresses = [address for address, _ in found if address]
+        names = [name for address, name in found if address]
         unsorted = np.array(addresses, dtype=np.uint64)
         order = np.argsort(unsorted, kind="stable")
         self._addresses = unsorted[order]

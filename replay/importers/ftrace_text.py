@@ -93,6 +93,8 @@ class _Reader:
         if self.dotted is False:
             decoded.unit = "ticks"
         decoded.streams = self.builder.streams()
+        for stream in decoded.streams:
+            decoded.seen(stream.time)
         decoded.anomalies.count("records_lost", decoded.records_lost)
         return decoded
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -63,14 +64,13 @@ def normalise(
         returning={probe.function for _, probe, place in matched if place == "return"},
         pv=any(name in functions for name in _PV_ONLY))
     rows = _run(joiner, matched, base, skipped) + _phases(decoded)
-    t0_raw = min((int(s.time.min()) for s in decoded.streams if len(s)), default=0)
-    last = max((int(s.time.max()) for s in decoded.streams if len(s)), default=0)
+    t0_raw, last = min(decoded.first_time, decoded.last_time), decoded.last_time
     if rate is not None and (last - t0_raw) // rate > MAX_SECONDS:
         raise ReplayError(f"{decoded.path}: at {rate} ticks per second the recording would last "
                           f"{(last - t0_raw) // rate} seconds")
     _mark_losses(rows, decoded)
     skipped += joiner.skipped
-    events = sum(len(stream) for stream in decoded.streams) + decoded.undecoded.total()
+    events = decoded.events().total() + decoded.undecoded.total()
     anomalies.count("events_skipped", skipped.total())
     accounting = {"records": events, "imported": events - skipped.total(),
                   "skipped": dict(sorted(skipped.items())), "lost": decoded.records_lost}
@@ -110,11 +110,32 @@ def _match(decoded: Decoded, table: ProbeTable, anomalies: Anomalies,
             function, place = table.hints.get(stream.event, ("", place))
         probe = table.find(function)
         if probe is None:
-            anomalies.count("probe_unknown", len(stream))
-            skipped[function or f"event {stream.event}"] += len(stream)
+            _skip(stream.event, function, len(stream), anomalies, skipped)
         else:
             matched.append((stream, probe, place))
+    for event, function, is_probe, count in decoded.passed:
+        if is_probe:
+            anomalies.count("symbols_unresolved", 0 if function else count)
+            _skip(event, function, count, anomalies, skipped)
+        else:
+            skipped[f"event {event}"] += count
     return matched
+
+
+def _skip(event: str, function: str, count: int, anomalies: Anomalies,
+          skipped: Counter[str]) -> None:
+    """Events of a probe that no role knows."""
+    anomalies.count("probe_unknown", count)
+    skipped[function or f"event {event}"] += count
+
+
+def wanted_by(table: ProbeTable) -> Callable[[str, str], bool]:
+    """Whether a probe of that function, or event name where the function is unknown, has a role."""
+    def wanted(function: str, event: str) -> bool:
+        if not function:
+            function = table.hints.get(event, ("", ""))[0]
+        return bool(function) and table.find(function) is not None
+    return wanted
 
 
 def _base(decoded: Decoded, matched: list[Matched], given: int | None) -> int:

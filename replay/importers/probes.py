@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,26 @@ class Elements:
     whole: Ints
 
 
+class Coded(Sequence[str]):
+    """Texts of which few differ: a code per row, a name per code."""
+
+    def __init__(self, codes: Ints, names: list[str]) -> None:
+        self.codes, self.names = codes, names
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return Coded(self.codes[row], self.names)
+        return self.names[self.codes[row]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 @dataclass(frozen=True)
 class ProbeStream:
     """All events of one probe, in the order of the recording.
@@ -51,10 +72,10 @@ class ProbeStream:
     pid: Ints
     order: Ints
     source_offset: Ints
-    task: list[str]
+    task: Sequence[str]
     numbers: dict[str, Ints]
     arrays: dict[str, Elements]
-    texts: dict[str, list[str]]
+    texts: dict[str, Sequence[str]]
 
     def __len__(self) -> int:
         return len(self.time)
@@ -65,6 +86,15 @@ class ProbeStream:
         if self.is_return:
             return "return"
         return "inside" if self.offset else "entry"
+
+
+class Passed(NamedTuple):
+    """Events that were counted by name and not decoded."""
+
+    event: str
+    function: str
+    is_probe: bool
+    events: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +122,9 @@ class Decoded:
     kernel: str = ""
     arch: str = ""
     streams: list[ProbeStream] = field(default_factory=list)
+    passed: list[Passed] = field(default_factory=list)
+    first_time: int = 1 << 63
+    last_time: int = 0
     losses: list[Loss] = field(default_factory=list)
     records: int = 0
     records_lost: int = 0
@@ -105,7 +138,15 @@ class Decoded:
         counts: Counter[str] = Counter()
         for stream in self.streams:
             counts[stream.event] += len(stream)
+        for event, _, _, count in self.passed:
+            counts[event] += count
         return counts
+
+    def seen(self, time: Ints) -> None:
+        """Note the first and the last time of some records."""
+        if len(time):
+            self.first_time = min(self.first_time, int(time.min()))
+            self.last_time = max(self.last_time, int(time.max()))
 
 
 def bare(function: str) -> str:

@@ -17,7 +17,7 @@ from replay.errors import InputError, ReplayError
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.imported import Imported
 from replay.importers.merge import merge, same_counter
-from replay.importers.normalise import normalise
+from replay.importers.normalise import normalise, wanted_by
 from replay.importers.probes import ProbeTable, load_table
 from replay.importers.sniff import TRACE_DAT, XENTRACE, sniff
 from replay.importers.trace_dat import read_trace_dat
@@ -75,7 +75,8 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
         version = settings.get("xen_version") or facts.get("xen_version") or None
         return read_xentrace(path, hz=hz, xen_version=version, arch=facts.get("arch", ""),
                              source=index), kind, {}
-    decoded = read_trace_dat(path) if kind == TRACE_DAT else read_ftrace_text(path)
+    decoded = (read_trace_dat(path, wanted_by(table)) if kind == TRACE_DAT
+               else read_ftrace_text(path))
     base = _whole(settings, "vmemmap_base", _vmemmap(machine))
     decoded.clock = settings.get("trace_clock", decoded.clock)
     imported = normalise(decoded, hz=hz, vmemmap_base=base, table=table, source=index)

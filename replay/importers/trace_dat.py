@@ -1,47 +1,101 @@
-"""trace.dat of trace-cmd (version 7) to probe streams, by the file's own event formats."""
+"""trace.dat of trace-cmd (versions 6 and 7) to probe streams, by the file's own event formats.
+
+The file is mapped and decoded a part at a time; what is kept grows with the events of probes that
+mean something to the caller, and with nothing else.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from replay.errors import InputError
-from replay.importers.event_format import EventFormat, Field, Symbols, parse_format
-from replay.importers.probes import Decoded, Elements, Ints, Loss, ProbeStream
-from replay.importers.ring_buffer import LOST_UNKNOWN, Records, gather, gather_array, scan_pages
-from replay.importers.trace_dat_file import Container, read_container
+from replay.importers.event_format import EventFormat, parse_format
+from replay.importers.inputs import Buffer as Bytes
+from replay.importers.inputs import plain_bytes
+from replay.importers.probes import Decoded, Loss
+from replay.importers.ring_buffer import LOST_UNKNOWN, Layout, Records, scan_pages
+from replay.importers.trace_dat_events import Pending, Streams
+from replay.importers.trace_dat_file import MAGIC, Buffer, Container, Cursor
+from replay.importers.trace_dat_v6 import Version6
+from replay.importers.trace_dat_v7 import Version7
 
 TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
-MARKER_EVENT = "print"
+PART_BYTES: Final = 1 << 25
+"""Sub-buffers are decoded so many bytes at a time."""
+
+Wanted = Callable[[str, str], bool]
+"""Whether a probe on (function, of this event name) is to be decoded."""
 
 
-def read_trace_dat(path: Path) -> Decoded:
-    """Decode a trace.dat; InputError for anything that is not a whole, little-endian version 7."""
-    reader, container = read_container(Path(path))
-    buffer = next((b for b in container.buffers if not b.name), container.buffers[0])
-    data = bytearray()
-    cpu_of_page: list[int] = []
-    for cpu, at, size in buffer.cpus:
-        part = reader.cpu_data(buffer, at, size)
-        if len(part) % buffer.page_bytes:
-            raise InputError(path, f"data of CPU {cpu} is {len(part)} bytes, expected a multiple "
-                             f"of {buffer.page_bytes}", f"offset {at}")
-        cpu_of_page += [cpu] * (len(part) // buffer.page_bytes)
-        data += part
-    records = scan_pages(bytes(data), buffer.page_bytes, container.long_bytes)
-    if len(records.bad_at):
-        raise InputError(path, f"{len(records.bad_at)} sub-buffers hold entries that cannot be",
-                         f"byte {records.bad_at[0]} of the uncompressed data")
-    clock = buffer.clock or _selected_clock(container.traceclock)
+def everything(function: str, event: str) -> bool:
+    """Wants every event decoded."""
+    return True
+
+
+def read_trace_dat(path: Path, wanted: Wanted = everything) -> Decoded:
+    """Decode a trace.dat; InputError for anything that is not a whole one.
+
+    Events of probes that are not `wanted`, and of no probe at all, are counted by name.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(path, "is a directory")
+    with plain_bytes(path) as data:
+        reader, container = open_container(path, data)
+        return _decode(path, reader, container, wanted)
+
+
+Reader = Version6 | Version7
+
+
+def open_container(path: Path, data: Bytes) -> tuple[Reader, Container]:
+    """Find the parts of a file."""
+    cursor = Cursor(str(path), data)
+    if data[:len(MAGIC)] != MAGIC:
+        raise InputError(path, "not a trace.dat (no trace-cmd magic)", "offset 0")
+    cursor.at = len(MAGIC)
+    version = cursor.text("version", 16)
+    if version not in ("6", "7"):
+        raise InputError(path, f"trace.dat version {version!r}, expected 6 or 7", "offset 10",
+                         "`trace-cmd convert --file-version 7` rewrites it")
+    big = cursor.number(1, "byte order")
+    if big > 1:
+        raise InputError(path, f"byte order {big}, expected 0 or 1", f"offset {cursor.at - 1}")
+    cursor.order = ">" if big else "<"
+    long_bytes = cursor.number(1, "size of long")
+    container = Container(str(path), int(version), cursor.order,
+                          long_bytes if long_bytes in (4, 8) else 8, 16,
+                          cursor.number(4, "page size"), "none")
+    reader = Version6(container, cursor) if version == "6" else Version7(container, cursor)
+    reader.read()
+    if not container.buffers:
+        raise InputError(path, "no ring buffer: the recording was not finished",
+                         f"offset {len(data)}")
+    return reader, container
+
+
+def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) -> Decoded:
+    main = next((b for b in container.buffers if not b.name), container.buffers[0])
+    if any(buffer.text.strip() for buffer in container.buffers):
+        raise InputError(path, "the recording of a latency tracer: text, and no events", hint=(
+            "`trace-cmd report` prints the text, which can be imported"))
+    clock = main.clock or _selected_clock(container.traceclock)
     decoded = Decoded(str(path), "trace.dat", "ticks" if clock in TICK_CLOCKS else "ns", clock)
     _describe(decoded, container)
-    decoded.records = len(records.time)
-    _count_losses(decoded, records, cpu_of_page)
-    _Builder(decoded, container, bytes(data), records,
-             np.array(cpu_of_page, dtype=np.int64)).build()
+    scan = _Scan(decoded, reader, container, wanted)
+    for number, buffer in enumerate(container.buffers):
+        if (buffer.clock or clock) != clock:
+            scan.pass_over(buffer)
+        else:
+            scan.read(number, buffer)
+    scan.finish()
     return decoded
 
 
@@ -60,163 +114,130 @@ def _describe(decoded: Decoded, container: Container) -> None:
         if multiplier and shift < 64 and decoded.unit == "ticks":
             decoded.hz = ((10**9 << shift) + multiplier // 2) // multiplier
     decoded.metadata["version"] = container.version
+    decoded.metadata["byte_order"] = "big" if container.order == ">" else "little"
     decoded.metadata["compressor"] = container.compressor
-    decoded.metadata["buffers"] = container.instances
+    decoded.metadata["writer"] = container.writer
+    decoded.metadata["offset_ns"] = container.offset_ns
+    decoded.metadata["time_shifts"] = container.time_shifts
+    decoded.metadata["buffers"] = [buffer.name for buffer in container.buffers]
     for text in container.cpu_stats:
         pairs = re.findall(r"^([\w ]+?):\s*(\d{1,18})\s*$", text, re.MULTILINE)
         decoded.cpu_stats.append({key.strip().replace(" ", "_").lower(): int(value)
                                   for key, value in pairs})
 
 
-def _count_losses(decoded: Decoded, records: Records, cpu_of_page: list[int]) -> None:
-    """Losses the pages tell of, and those only the CPU statistics know (overruns)."""
-    missed: dict[int, int] = {}
-    for page in np.flatnonzero(records.lost):
-        count, first = int(records.lost[page]), int(records.first[page])
-        cpu = cpu_of_page[page]
-        missed[cpu] = missed.get(cpu, 0) + (1 if count == LOST_UNKNOWN else count)
-        if len(records.time):
-            first = min(first, len(records.time) - 1)
-            decoded.losses.append(
-                Loss(int(records.time[first]), cpu, count, int(records.at[first])))
-    for stat in decoded.cpu_stats:
-        cpu = stat.get("cpu", -1)
-        told = stat.get("overrun", 0) + stat.get("commit_overrun", 0) + stat.get(
-            "dropped_events", 0)
-        missed[cpu] = max(missed.get(cpu, 0), told)
-    decoded.records_lost = sum(missed.values())
-    decoded.anomalies.count("records_lost", decoded.records_lost)
+class _Scan:
+    """Goes through all parts of all buffers, and keeps what is wanted of each."""
+
+    def __init__(self, decoded: Decoded, reader: Reader, container: Container,
+                 wanted: Wanted) -> None:
+        self.decoded, self.reader, self.container = decoded, reader, container
+        self.formats = _formats(container)
+        self.streams = Streams(decoded, container, wanted)
+        self.missed: dict[int, int] = {}
+        self.at = 0
+        self.last: dict[tuple[int, int], int] = {}
+
+    def pass_over(self, buffer: Buffer) -> None:
+        """A buffer on another clock: its events are counted, not decoded."""
+        for cpu, at, size in buffer.cpus:
+            for part in self._parts(buffer, cpu, at, size):
+                records = self._records(buffer, part)
+                name = f"instance {buffer.name} (clock {buffer.clock})"
+                self.decoded.undecoded[name] += len(records.time)
+                self.decoded.records += len(records.time)
+
+    def read(self, number: int, buffer: Buffer) -> None:
+        """Decode one buffer."""
+        for cpu, at, size in buffer.cpus:
+            for part in self._parts(buffer, cpu, at, size):
+                records = self._records(buffer, part)
+                self._count(number, cpu, records)
+                for event in np.unique(records.id).tolist():
+                    rows = np.flatnonzero(records.id == event)
+                    form = self.formats.get(event)
+                    if form is None:
+                        self.decoded.undecoded[f"event id {event} without a format"] += len(rows)
+                    else:
+                        self.streams.add(form, Pending(part, records, rows, number, cpu, self.at))
+                self.at += len(part)
+
+    def _parts(self, buffer: Buffer, cpu: int, at: int, size: int) -> Iterator[bytes]:
+        """The data of a CPU in parts of whole sub-buffers."""
+        waiting = b""
+        for piece in self.reader.cpu_data(buffer, at, size, PART_BYTES):
+            waiting = waiting + piece if waiting else piece
+            whole = len(waiting) // buffer.page_bytes * buffer.page_bytes
+            if len(waiting) >= PART_BYTES and whole:
+                yield waiting[:whole]
+                waiting = waiting[whole:]
+        if len(waiting) % buffer.page_bytes:
+            raise InputError(self.decoded.path, f"data of CPU {cpu} ends with "
+                             f"{len(waiting) % buffer.page_bytes} bytes, expected a multiple of "
+                             f"{buffer.page_bytes}", f"offset {at}")
+        if waiting:
+            yield waiting
+
+    def _records(self, buffer: Buffer, part: bytes) -> Records:
+        container = self.container
+        records = scan_pages(part, Layout(container.order, buffer.page_bytes, container.data_at,
+                                          container.long_bytes))
+        if len(records.bad_at):
+            raise InputError(self.decoded.path,
+                             f"{len(records.bad_at)} sub-buffers hold entries that cannot be",
+                             f"byte {self.at + records.bad_at[0]} of the uncompressed data")
+        return records
+
+    def _count(self, number: int, cpu: int, records: Records) -> None:
+        """Totals, losses that the pages tell of, times that run backwards."""
+        decoded, time = self.decoded, records.time
+        decoded.records += len(time)
+        decoded.seen(time)
+        for page in np.flatnonzero(records.lost):
+            count, first = int(records.lost[page]), int(records.first[page])
+            self.missed[cpu] = self.missed.get(cpu, 0) + (1 if count == LOST_UNKNOWN else count)
+            if len(time):
+                first = min(first, len(time) - 1)
+                decoded.losses.append(
+                    Loss(int(time[first]), cpu, count, self.at + int(records.at[first])))
+        back = int(np.count_nonzero(np.diff(time) < 0))
+        if len(time):
+            back += int(time[0]) < self.last.get((number, cpu), 0)
+            self.last[number, cpu] = int(time[-1])
+        decoded.anomalies.count("time_inversions", back)
+
+    def finish(self) -> None:
+        """Put the streams together; add the losses that only the CPU statistics know."""
+        decoded = self.decoded
+        told: Counter[int] = Counter()
+        for stat in decoded.cpu_stats:
+            told[stat.get("cpu", -1)] += (stat.get("overrun", 0) + stat.get("commit_overrun", 0)
+                                          + stat.get("dropped_events", 0))
+        decoded.records_lost = sum(max(self.missed.get(cpu, 0), told[cpu])
+                                   for cpu in self.missed.keys() | told.keys())
+        decoded.anomalies.count("records_lost", decoded.records_lost)
+        self.streams.finish()
 
 
-class _Builder:
-    """Makes one stream per event and probed place out of the records."""
-
-    def __init__(self, decoded: Decoded, container: Container, data: bytes, records: Records,
-                 cpu_of_page: Ints) -> None:
-        self.decoded, self.container = decoded, container
-        self.data, self.records = data, records
-        self.cpu = cpu_of_page[records.page] if len(records.page) else records.page
-        order = np.lexsort((self.cpu, records.time))
-        self.order = np.empty(len(order), dtype=np.int64)
-        self.order[order] = np.arange(len(order))
-        self.symbols = Symbols(container.kallsyms)
-        self.tasks = _tasks(container.cmdlines)
-
-    def build(self) -> None:
-        """Fill decoded.streams, in the order of event ids."""
-        ids = np.unique(self.records.id)
-        formats = self._formats({int(i) for i in ids})
-        back = np.diff(self.records.time) < 0
-        inversions = int(np.count_nonzero(back & (np.diff(self.cpu) == 0)))
-        self.decoded.anomalies.count("time_inversions", inversions)
-        for number in ids:
-            rows = np.flatnonzero(self.records.id == number)
-            form = formats.get(int(number))
-            if form is None:
-                self.decoded.undecoded[f"event id {number} without a format"] += len(rows)
-                continue
-            self._add(form, rows)
-
-    def _formats(self, wanted: set[int]) -> dict[int, EventFormat]:
-        found: dict[int, EventFormat] = {}
-        every = [("ftrace", text) for text in self.container.ftrace_formats]
-        for system, text in every + self.container.event_formats:
-            number = re.search(r"^ID: (\d{1,9})$", text[:512], re.MULTILINE)
-            if number and int(number[1]) in wanted:
-                form = parse_format(system, text)
-                if form:
-                    found.setdefault(form.id, form)
-        return found
-
-    def _check_length(self, form: EventFormat, rows: Ints) -> None:
-        needed = max((f.offset + f.size for f in form.fields), default=8)
-        short = np.flatnonzero(self.records.length[rows] < needed)
-        if len(short):
-            row = rows[short[0]]
-            raise InputError(
-                self.decoded.path,
-                f"a record of event {form.name!r} holds {self.records.length[row]} bytes, its "
-                f"format needs {needed}", f"byte {self.records.at[row]} of the uncompressed data")
-
-    def _add(self, form: EventFormat, rows: Ints) -> None:
-        entry, function = form.field("__probe_ip"), form.field("__probe_func")
-        probe = function or entry
-        if probe is None or probe.size not in (4, 8):
-            self.decoded.streams.append(self._stream(form, rows, "", 0, False, False))
-            return
-        self._check_length(form, rows)
-        addresses = self._number(probe, rows)
-        for address in np.unique(addresses):
-            name, offset = self.symbols.find(int(address))
-            chosen = rows[addresses == address]
-            self.decoded.streams.append(self._stream(
-                form, chosen, name, offset, function is not None, True))
-
-    def _stream(self, form: EventFormat, rows: Ints, function: str, offset: int,
-                is_return: bool, is_probe: bool) -> ProbeStream:
-        r = self.records
-        pids = r.pid[rows]
-        stream = ProbeStream(
-            form.name, function, offset, is_return, is_probe, r.time[rows], self.cpu[rows], pids,
-            self.order[rows], r.at[rows], [self.tasks.get(p, "<...>") for p in pids.tolist()],
-            {}, {}, {})
-        if is_probe:
-            for field in form.fields:
-                self._add_field(stream, field, rows)
-        elif form.name == MARKER_EVENT and form.system == "ftrace":
-            stream.texts["text"] = [self._marker(form, int(row)) for row in rows]
-        return stream
-
-    def _number(self, field: Field, rows: Ints) -> Ints:
-        return gather(self.data, self.records.at[rows] + field.offset, field.size, field.signed)
-
-    def _add_field(self, stream: ProbeStream, field: Field, rows: Ints) -> None:
-        at = self.records.at[rows] + field.offset
-        if field.data_loc:
-            stream.texts[field.name] = [self._text(field, int(row)) for row in rows]
-        elif not field.element_bytes:
-            return
-        elif field.is_array:
-            length = field.size // field.element_bytes
-            values = gather_array(self.data, at, field.element_bytes, field.signed, length)
-            whole = np.full(len(rows), length, dtype=np.int64)
-            stream.arrays[field.name] = Elements(values, whole)
-        elif field.name == "__probe_ret_ip":
-            stream.texts["return_to"] = self._names(self._number(field, rows))
-        elif field.name.startswith("__probe"):
-            return
-        elif field.symbol:
-            stream.texts[field.name] = self._names(self._number(field, rows))
-        else:
-            stream.numbers[field.name] = self._number(field, rows)
-
-    def _names(self, addresses: Ints) -> list[str]:
-        return [self.symbols.name(address) for address in addresses.tolist()]
-
-    def _text(self, field: Field, row: int) -> str:
-        """A string a __data_loc points at, inside its own record; "" when it points elsewhere."""
-        at, length = int(self.records.at[row]), int(self.records.length[row])
-        place = int.from_bytes(self.data[at + field.offset:at + field.offset + 4], "little")
-        start, size = place & 0xFFFF, place >> 16
-        if start + size > length:
-            return ""
-        return _plain(self.data[at + start:at + start + size])
-
-    def _marker(self, form: EventFormat, row: int) -> str:
-        field = form.field("buf")
-        at, length = int(self.records.at[row]), int(self.records.length[row])
-        start = field.offset if field else 16
-        return _plain(self.data[at + start:at + max(length, start)])
+def _formats(container: Container) -> dict[int, EventFormat]:
+    """Event formats by id, parsed when they are needed."""
+    texts: dict[int, tuple[str, str]] = {}
+    every = [("ftrace", text) for text in container.ftrace_formats] + container.event_formats
+    for system, text in every:
+        number = re.search(r"^ID: (\d{1,9})$", text[:512], re.MULTILINE)
+        if number:
+            texts.setdefault(int(number[1]), (system, text))
+    return _Formats(texts)
 
 
-def _plain(raw: bytes) -> str:
-    return raw.partition(b"\0")[0].decode("utf-8", "backslashreplace").strip()
+class _Formats(dict[int, EventFormat]):
+    def __init__(self, texts: dict[int, tuple[str, str]]) -> None:
+        self.texts = texts
 
-
-def _tasks(cmdlines: str) -> dict[int, str]:
-    tasks = {0: "<idle>"}
-    for line in cmdlines.splitlines():
-        pid, _, name = line.partition(" ")
-        if re.fullmatch(r"\d{1,9}", pid):
-            tasks[int(pid)] = name
-    return tasks
+    def get(self, number: int, default: EventFormat | None = None  # type: ignore[override]
+            ) -> EventFormat | None:
+        if number not in self and number in self.texts:
+            form = parse_format(*self.texts[number])
+            if form:
+                self[number] = form
+        return super().get(number, default)
