@@ -154,8 +154,8 @@ def test_fitted_counts_cells_not_characters():
 # -- the text of a trace -----------------------------------------------------------------------
 def paired(events, slots):
     given = trace(events)
-    rows = [None if s is None else np.array(s, np.int64) for s in slots]
-    return replace(given, table=with_column(given.table, "slots", lists(rows)))
+    rows = {at: np.array(s, np.int64) for at, s in enumerate(slots) if s is not None}
+    return replace(given, table=with_column(given.table, "slots", lists(rows, len(slots))))
 
 
 def test_live_pages_count_what_the_frees_are_known_to_return():

@@ -146,7 +146,7 @@ def test_every_recording_is_equal_and_a_changed_frame_is_not(name: str) -> None:
 def _with_one_frame_changed(table: pa.Table) -> pa.Table:
     """The last allocation that has frames returns one that some other call returned too."""
     frames = ragged(table, "frames")
-    rows: list[np.ndarray | None] = [frames.row(r).copy() for r in range(len(table))]
+    rows = {r: frames.row(r).copy() for r in range(len(table))}
     alloc = [r for r in np.flatnonzero(is_kind(table, "alloc")).tolist() if len(rows[r])]
     rows[alloc[-1]][0] = rows[alloc[len(alloc) // 2]][0] + 1
-    return replace(table, "frames", lists(rows))
+    return replace(table, "frames", lists(rows, len(table)))

@@ -1,31 +1,42 @@
-"""ftrace text (`cat trace`, trace_pipe, `trace-cmd report`), plain or gzipped, to probe streams.
+"""ftrace text (`cat trace`, latency format, `trace-cmd report`, `perf script`) to probe streams.
 
-Grammar: kernel/trace/trace_output.c, trace_print_context() and seq_print_ip_sym(). A line is read
-around its anchor, `-pid [cpu] flags time: event:`, since a command name may hold anything. The
-kernel cuts a line that outgrows its buffer, and the next event follows on the same line: both are
-kept, the cut one with the fields and array elements that are whole.
+Grammar: kernel/trace/trace_output.c, trace_print_context(), trace_print_lat_context() and
+seq_print_ip_sym(); trace-cmd 3.1 and perf 6.1 as they print. A line is read around its anchor,
+`-pid [cpu] flags time: event:`, since a command name may hold anything. The kernel cuts a line that
+outgrows its buffer, and the next event follows on the same line: both are kept, the cut one with
+the fields and array elements that are whole.
 """
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from replay.errors import InputError
+from replay.importers.inputs import plain_bytes
 from replay.importers.probes import Decoded, Loss
 from replay.importers.text_streams import Event, StreamBuilder
 
 MAX_LINE: Final = 1 << 20
+_TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
+_EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*): ?"
 _CONTEXT: Final = (
-    r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] +(?:[^\s\d]\S{3,9} +)?"
-    r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?: +"
-    r"(?P<event>[A-Za-z_][\w.]*): ?")
+    r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] *(?:[^\s\d]\S{3,9} +)?"
+    + _TIME + ": +" + _EVENT)
+_PADDED: Final = re.compile(r" *(?P<comm>.{1,16}(?<=^.{16}))" + _CONTEXT)
+"""The kernel and trace-cmd pad a command's name to 16 characters: where that fits it is certain."""
 _ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT)
 _JOINED: Final = re.compile(_CONTEXT)
+_LATENCY: Final = re.compile(
+    r" *(?P<comm>.{1,16}?)-(?P<pid>\d{1,10}) +(?P<cpu>\d{1,5})(?=[^\s\d])\S{4,9} +"
+    + _TIME + r"(?P<us>us)?[ !+#*@$]?: +" + _EVENT)
+"""trace_print_lat_context(): the CPU before the flags, microseconds since the trace began."""
+_PERF: Final = re.compile(
+    r" *(?P<comm>.{1,40}?) +(?:\d+/)?(?P<pid>\d{1,10}) +\[(?P<cpu>\d{3,5})\] +" + _TIME
+    + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT)
+"""perf script: the names of system and event, and no dash."""
 _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
 _PLACE: Final = re.compile(
     r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?"
@@ -46,22 +57,17 @@ def read_ftrace_text(path: Path) -> Decoded:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The file's lines gunzipped if need be, each of bounded length."""
-    try:
-        with path.open("rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            stream = gzip.GzipFile(fileobj=raw) if packed else raw
-            number = 0
-            while line := stream.readline(MAX_LINE):
-                number += 1
-                if len(line) == MAX_LINE:
-                    raise InputError(path, f"longer than {MAX_LINE} bytes", f"line {number}")
-                yield line
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(path, f"the gzip stream is damaged or cut ({error})") from None
-    except OSError as error:
-        raise InputError(path, error.strerror or "cannot be read") from None
+    """The file's lines, each of bounded length."""
+    with plain_bytes(path) as data:
+        number = start = 0
+        while start < len(data):
+            number += 1
+            end = data.find(b"\n", start, start + MAX_LINE)
+            if end < 0 and len(data) - start >= MAX_LINE:
+                raise InputError(path, f"longer than {MAX_LINE} bytes", f"line {number}")
+            end = len(data) if end < 0 else end + 1
+            yield data[start:end]
+            start = end
 
 
 class _Reader:
@@ -71,7 +77,7 @@ class _Reader:
         self.dotted: bool | None = None
         self.builder = StreamBuilder()
         self.pending_losses: dict[int, tuple[int, int]] = {}
-        self.header = False
+        self.header = self.latency = self.in_marker = False
         self.line = 0
         self.places: dict[str, tuple[str, int, bool, str]] = {}
 
@@ -99,7 +105,7 @@ class _Reader:
         return decoded
 
     def _read_line(self, line: str, whole: bool) -> None:
-        match = _ANCHOR.match(line)
+        match = _PADDED.match(line) or _ANCHOR.match(line) or self._other_form(line)
         if not match:
             self._read_notice(line)
             return
@@ -121,6 +127,15 @@ class _Reader:
             rest, match = rest[joined.end():], joined
         self._add(match, comm, rest, cut_short=not whole)
 
+    def _other_form(self, line: str) -> re.Match[str] | None:
+        """Latency format and perf script: lines that are neither are sorted out at once."""
+        if "us" in line[:64] or self.latency:
+            match = _LATENCY.match(line)
+            if match:
+                self.latency = True
+                return match
+        return _PERF.match(line) if "[" in line[:80] else None
+
     def _read_notice(self, line: str) -> None:
         entries = _ENTRIES.match(line)
         lost = _LOST.match(line)
@@ -138,7 +153,8 @@ class _Reader:
         elif line.startswith("# tracer:"):
             self.header = True
         elif not _NOTICE.match(line):
-            self.decoded.anomalies.count("lines_unmatched")
+            known = self.in_marker and self.builder.extend_marker(line)
+            self.decoded.anomalies.count("marker_lines" if known else "lines_unmatched")
 
     def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
         time = self._time(match)
@@ -148,7 +164,8 @@ class _Reader:
             self.decoded.losses.append(Loss(time, cpu, count, line))
         found = Event(event, time, cpu, int(match["pid"]), comm, self.line)
         self.decoded.records += 1
-        if event in MARKER_EVENTS:
+        self.in_marker = event in MARKER_EVENTS
+        if self.in_marker:
             self.builder.add_marker(found, rest.strip().removeprefix("tracing_mark_write: "))
             return
         place, tail = self._place(rest)
@@ -156,6 +173,8 @@ class _Reader:
 
     def _time(self, match: re.Match[str]) -> int:
         fraction = match["fraction"]
+        if match.groupdict().get("us"):
+            return int(match["seconds"]) * 1000
         dotted = fraction is not None
         if self.dotted is None:
             self.dotted = dotted

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
-import pyarrow as pa
-
 from replay.errors import InputError
+from replay.importers.inputs import DAMAGE, compression, expanded
 
 TRACE_DAT, FTRACE_TEXT, XENTRACE = "trace.dat", "ftrace text", "xentrace"
 HEAD_BYTES = 4096
 TRACE_DAT_MAGIC = b"\x17\x08\x44tracing"
 CPU_CHANGE = (b"\x03\xf0\x01\x20", b"\x20\x01\xf0\x03")
-HINT = "expected trace-cmd's trace.dat, ftrace text, or xentrace binary (also as .gz)"
+HINT = "expected trace-cmd's trace.dat, ftrace text, or xentrace binary (also as .gz or .zst)"
 
 
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-        if head.startswith(b"\x1f\x8b"):
-            with gzip.open(path) as file:
-                return file.read(HEAD_BYTES)
-        if head.startswith(b"\x28\xb5\x2f\xfd"):
-            with pa.input_stream(str(path), compression="zstd") as stream:
+        kind = compression(head)
+        if kind:
+            with expanded(path, kind) as stream:
                 return bytes(stream.read(HEAD_BYTES))
     except IsADirectoryError:
         raise InputError(path, "is a directory", hint=HINT) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException) as error:
+    except DAMAGE as error:
         raise InputError(path, f"damaged compression ({error})", hint=HINT) from None
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror or error})", hint=HINT) from None

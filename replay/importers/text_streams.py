@@ -111,6 +111,14 @@ class StreamBuilder:
         """A line user space wrote to trace_marker."""
         self._columns(event._replace(name="print"), None).markers.append(text)
 
+    def extend_marker(self, line: str) -> bool:
+        """A further line of the marker that was added last, if one was."""
+        for columns in self._streams.values():
+            if columns.markers and columns.order[-1] == self._count - 1:
+                columns.markers[-1] += "\n" + line
+                return True
+        return False
+
     def streams(self) -> list[ProbeStream]:
         """All streams, in the order of their first events."""
         return [columns.stream() for columns in self._streams.values()]

@@ -3,6 +3,8 @@
 Payloads: xen/include/public/trace.h and the places that emit them, Xen 4.17 to 4.22. A record
 carries no more than stands here: grant maps name the granting domain, and neither frame nor count.
 
+`latency_ns` of a hypercall of an HVM or PVH guest: from the exit to the entry around it.
+
 `value` by kind: p2m_set, the p2m type; hypercall, its number; lost, the count; runstate,
 `vcpu << 16 | old << 8 | new` (0 running, 1 runnable, 2 blocked, 3 offline).
 """
@@ -48,6 +50,11 @@ CALLS = {  # event: (payload words at least, which holds the number, mask)
     0x00082012: (1, 0, 0xFFFFFFFF), 0x00082412: (1, 0, 0xFFFFFFFF),  # VMMCALL; nested
 }  # fmt: skip
 MULTICALL_PART = 0x0020200E
+VMMCALLS = (0x00082012, 0x00082412)
+VMEXITS = (0x00081002, 0x00081102, 0x00081003, 0x00081103,
+           0x00081402, 0x00081502, 0x00081403, 0x00081503)
+"""VMX and, since Xen 4.19 under numbers of their own, SVM; 32- and 64-bit rip; nested."""
+VMENTRIES = (0x00081001, 0x00081401)
 ORDER_MAX = 40
 """A larger extent order cannot be: 2^52 bytes is all there is."""
 
@@ -82,7 +89,7 @@ def read_xentrace(path: Path, *, hz: int, xen_version: str | None, arch: str = "
     anomalies.count("file_truncated", int(records.truncated))
     skipped = meaning.skipped + Counter(cpu_change=records.windows)
     return Imported(
-        table=_table(meaning, kept, ns_of(ticks, start, hz, path), flags[kept], source),
+        table=_table(meaning, kept, ns_of(ticks, start, hz, path), flags[kept], source, hz),
         anomalies=anomalies,
         accounting={"records": len(records.at) + records.windows, "imported": len(kept),
                     "skipped": dict(sorted(skipped.items())), "lost": lost,
@@ -100,6 +107,42 @@ def ns_of(ticks: np.ndarray, start: int, hz: int, path: Path | str = "") -> np.n
                          f"{hz} Hz right?")
     nanoseconds: np.ndarray = seconds * NS_PER_S + rest * NS_PER_S // hz
     return nanoseconds
+
+
+def _codes(event: np.ndarray) -> np.ndarray:
+    """1 for an exit from a guest, 2 for a hypercall in it, 3 for an entry, 4 for lost records."""
+    codes = np.zeros(len(event), dtype=np.int64)
+    for code, events in enumerate((VMEXITS, VMMCALLS, VMENTRIES, (LOST_RECORDS,)), 1):
+        codes[np.isin(event, events)] = code
+    return codes
+
+
+def _latency(cpu: np.ndarray, ticks: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Ticks from the exit to the entry around each hypercall of an HVM or PVH guest; -1 unknown.
+
+    Both have a time of their own, the hypercall has none. Whatever Xen did meanwhile is in it,
+    another vCPU's turn on the same CPU too.
+    """
+    last = np.full((2, int(cpu.max(initial=0)) + 1), -1, dtype=np.int64)
+    found = np.full(len(cpu), -1, dtype=np.int64)
+    _between(cpu, ticks, codes, last, found)
+    return found
+
+
+@kernel()
+def _between(cpu, ticks, codes, last, found):  # type: ignore[no-untyped-def]
+    """last: per CPU the time of the exit, and the row of the hypercall within it, or -1."""
+    for k in range(len(cpu)):
+        code, c = codes[k], cpu[k]
+        if code == 1:
+            last[0, c], last[1, c] = ticks[k], -1
+        elif code == 2:
+            last[1, c] = k
+        elif code == 3 or code == 4:
+            call = last[1, c]
+            if code == 3 and call >= 0 and last[0, c] >= 0 and ticks[k] >= last[0, c]:
+                found[call] = ticks[k] - last[0, c]
+            last[0, c] = last[1, c] = -1
 
 
 @kernel()
@@ -150,6 +193,7 @@ class _Meaning:
         self.has_gfn, self.has_mfn = np.zeros(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
         self.has_value = np.zeros(n, dtype=np.bool_)
         self.value, self.nr_pages = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        self.latency = _latency(records.cpu, records.ticks, _codes(self.event))
         self.labels: list[str] = []
         self._domains()
         self._extents()
@@ -231,7 +275,8 @@ class _Meaning:
 
 
 def _table(meaning: _Meaning, kept: np.ndarray, time_ns: np.ndarray, flags: np.ndarray,
-           source: int) -> pa.Table:
+           source: int, hz: int) -> pa.Table:
+    took = meaning.latency[kept]
     domid, label, gfn = meaning.domid[kept], meaning.label[kept], meaning.has_gfn[kept]
     filled: dict[str, Any] = {
         "time_ns": pa.array(time_ns, pa.int64()),
@@ -242,6 +287,7 @@ def _table(meaning: _Meaning, kept: np.ndarray, time_ns: np.ndarray, flags: np.n
         "frames": _singles(meaning.gfn[kept], gfn),
         "mfns": _singles(meaning.mfn[kept], meaning.has_mfn[kept]),
         "start_pfn": pa.array(meaning.gfn[kept], mask=~gfn),
+        "latency_ns": pa.array(ns_of(np.maximum(took, 0), 0, hz), mask=took < 0),
         "value": pa.array(meaning.value[kept], mask=~meaning.has_value[kept]),
         "label": _dictionary(label, meaning.labels),
         "flags": pa.array(flags.astype(np.int32)),

@@ -9,16 +9,15 @@ words. Xen runs on little-endian machines; a file with every word swapped is rea
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 
 from replay.errors import InputError
-from replay.kernel import kernel
+from replay.importers.inputs import Buffer, plain_bytes
+from replay.kernel import inline, kernel
 
 CPU_CHANGE = 0x2001F003
 """A header with the event 0x0001f003, two extra words and no time."""
@@ -39,7 +38,8 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Records:
-    """All records of a file in its order. at: word index of the header; ticks: raw time.
+    """All records of a file in its order. words: uint32, mapped where the file's byte order is the
+    machine's. at: word index of the header; ticks: raw time.
 
     timed: whether the record has a time of its own. The others have the last one of their CPU,
     or, before the first, the next one.
@@ -57,19 +57,20 @@ class Records:
     @property
     def event(self) -> np.ndarray:
         """Event number of each record."""
-        events: np.ndarray = self.words[self.at] & EVENT_MASK
+        events: np.ndarray = (self.words[self.at] & EVENT_MASK).astype(np.int64)
         return events
 
     @property
     def extra(self) -> np.ndarray:
         """Number of payload words of each record."""
-        counts: np.ndarray = (self.words[self.at] >> EXTRA_SHIFT) & 7
+        counts: np.ndarray = ((self.words[self.at] >> EXTRA_SHIFT) & 7).astype(np.int64)
         return counts
 
     def payload(self, rows: np.ndarray, index: int) -> np.ndarray:
         """Payload word `index` of the given records, which must have that many."""
-        header = 1 + 2 * (self.words[self.at[rows]] >> TIME_SHIFT)
-        words: np.ndarray = self.words[self.at[rows] + header + index]
+        at = self.at[rows]
+        header = 1 + 2 * (self.words[at] >> TIME_SHIFT).astype(np.int64)
+        words: np.ndarray = self.words[at + header + index].astype(np.int64)
         return words
 
     def payload64(self, rows: np.ndarray, index: int) -> np.ndarray:
@@ -77,6 +78,12 @@ class Records:
         low, high = self.payload(rows, index), self.payload(rows, index + 1)
         joined: np.ndarray = low | np.where(high >= 1 << 31, high - (1 << 32), high) << 32
         return joined
+
+
+@inline
+def _word(words: np.ndarray, at: int) -> Any:
+    """A word as int64: of unsigned numbers nothing may be taken away."""
+    return np.int64(words[at])
 
 
 @kernel()
@@ -91,7 +98,7 @@ def _count(words, totals):  # type: ignore[no-untyped-def]
         if at + 3 > n:
             totals[3] = 1
             return
-        cpu, size = words[at + 1], words[at + 2]
+        cpu, size = _word(words, at + 1), _word(words, at + 2)
         if cpu > CPU_MAX:
             totals[4], totals[5] = BAD_CPU, at
             return
@@ -104,7 +111,7 @@ def _count(words, totals):  # type: ignore[no-untyped-def]
         end = at + (size >> 2)
         stop = min(end, n)
         while at < stop:
-            header = words[at]
+            header = _word(words, at)
             timed = header >> TIME_SHIFT
             length = 1 + 2 * timed + ((header >> EXTRA_SHIFT) & 7)
             if at + length > end:
@@ -130,14 +137,14 @@ def _fill(words, last, table, timed):  # type: ignore[no-untyped-def]
     at = 0
     k = 0
     while k < rows:
-        cpu = words[at + 1]
-        end = min(at + 3 + (words[at + 2] >> 2), n)
+        cpu = _word(words, at + 1)
+        end = min(at + 3 + (_word(words, at + 2) >> 2), n)
         at += 3
         while at < end and k < rows:
-            header = words[at]
+            header = _word(words, at)
             has_time = header >> TIME_SHIFT
             if has_time:
-                last[cpu] = words[at + 1] | (words[at + 2] << 32)
+                last[cpu] = _word(words, at + 1) | _word(words, at + 2) << 32
                 timed[k] = True
             table[0, k] = at
             table[1, k] = cpu
@@ -159,15 +166,23 @@ def read_records(path: Path) -> Records:
 
     Only the last window may be cut short: xentrace was killed, or the disk was full.
     """
-    data = _decompressed(path)
-    order = {b"\x03\xf0\x01\x20": "little", b"\x20\x01\xf0\x03": "big"}.get(data[:4], "")
-    if data and not order and (len(data) >= 4 or not b"\x03\xf0\x01\x20".startswith(data)
-                               and not b"\x20\x01\xf0\x03".startswith(data)):
+    with plain_bytes(path) as data:
+        return _read(path, data)
+
+
+MARKS: Final = {b"\x03\xf0\x01\x20": "little", b"\x20\x01\xf0\x03": "big"}
+"""The header of a CPU_CHANGE record in either byte order."""
+
+
+def _read(path: Path, data: Buffer) -> Records:
+    first = bytes(data[:4])
+    order = next((o for mark, o in MARKS.items() if mark.startswith(first)), None)
+    if order is None:
         raise InputError(path, "is no xentrace file: it does not begin with a CPU_CHANGE record "
                          "(2001f003)", "offset 0")
     whole = len(data) & ~3
     words = np.frombuffer(data, dtype=">u4" if order == "big" else "<u4",
-                          count=whole // 4).astype(np.int64)
+                          count=whole // 4).astype(np.uint32, copy=False)
     totals = np.zeros(6, dtype=np.int64)
     _count(words, totals)
     records, windows, highest, truncated, problem, where = (int(t) for t in totals)
@@ -181,18 +196,5 @@ def read_records(path: Path) -> Records:
         ticks[ticks < 0] = ticks.max() if (ticks < 0).all() else ticks[ticks >= 0].min()
         ticks[ticks < 0] = 0
     return Records(words, table[0], table[1], ticks, timed, windows,
-                   bool(truncated) or whole != len(data), order or "little")
+                   bool(truncated) or whole != len(data), order)
 
-
-def _decompressed(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            return gzip.decompress(data)
-        if data[:4] == b"\x28\xb5\x2f\xfd":
-            return bytes(pa.input_stream(pa.BufferReader(data), compression="zstd").read())
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(path, f"the compressed file is damaged ({error})") from None
-    except OSError as error:
-        raise InputError(path, error.strerror or str(error)) from None
-    return data

@@ -65,13 +65,15 @@ def ragged(table: pa.Table, name: str) -> Ragged:
     return Ragged(start.astype(np.int64), lengths, values.astype(np.int64))
 
 
-def lists(rows: list[np.ndarray | None]) -> pa.Array:
-    """A list<int64> Arrow array from one array (or None for null) per row."""
-    lengths = np.array([0 if r is None else len(r) for r in rows], np.int64)
+def lists(rows: dict[int, np.ndarray], count: int) -> pa.Array:
+    """A list<int64> Arrow array of `count` rows: null but for those that have an array."""
+    places = sorted(rows)
+    lengths, absent = np.zeros(count, np.int64), np.ones(count, np.bool_)
+    lengths[places] = [len(rows[r]) for r in places]
+    absent[places] = False
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
-    filled = [r for r in rows if r is not None and len(r)]
-    values = np.concatenate(filled or [np.zeros(0, np.int64)])
-    mask = pa.array([r is None for r in rows], pa.bool_())
+    values = np.concatenate([rows[r] for r in places] or [np.zeros(0, np.int64)])
+    mask = pa.array(absent)
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values, pa.int64()),
                                     mask=mask)
 

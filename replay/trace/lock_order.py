@@ -92,11 +92,11 @@ def _free_frames(row: int, nr: int, recorded: np.ndarray, array: int,
 
 def next_of_task(time: np.ndarray, pid: np.ndarray) -> np.ndarray:
     """Per row, the time of the same task's next row, by which the row's call was over."""
-    following: dict[int, int] = {}
     latest = np.full(len(time), NEVER, np.int64)
-    for r in range(len(time) - 1, -1, -1):
-        latest[r] = following.get(int(pid[r]), NEVER)
-        following[int(pid[r])] = int(time[r])
+    by_task = np.argsort(pid, kind="stable")
+    row, following = by_task[:-1], by_task[1:]
+    same = pid[row] == pid[following]
+    latest[row[same]] = time[following[same]]
     return latest
 
 

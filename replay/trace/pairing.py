@@ -44,7 +44,7 @@ class _Pairing:
         self.row_of_array: dict[int, int] = {}
         self.live_rows: dict[int, int] = {}  # allocation row -> its pages still live
         self.whole: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        self.slots: list[np.ndarray | None] = [None] * len(self.nr)
+        self.slots: dict[int, np.ndarray] = {}
 
     def signature(self, r: int) -> tuple[int, ...]:
         """What identifies a truncated request: its size, and the frames that are recorded."""
@@ -130,5 +130,5 @@ def pair(table: pa.Table, anomalies: Anomalies) -> pa.Table:
             walk.give(r)
     live = sum(pages for pages in walk.live_rows.values() if pages > 0)
     anomalies.count("pages_live_at_end", live)
-    table = replace(table, "slots", lists(walk.slots))
+    table = replace(table, "slots", lists(walk.slots, len(walk.nr)))
     return replace(table, "flags", pa.array(walk.flags, pa.int64()))

@@ -217,7 +217,8 @@ def _table(events: list[_Event]) -> pa.Table:
         "pid": [e.pid for e in events], "caller": [e.caller or None for e in events],
         "nr_pages": [None if g else v for g, v in zip(goal, nr, strict=True)],
         "target_pages": [v if g else None for g, v in zip(goal, nr, strict=True)],
-        "slots": lists(slots), "flags": [0] * n, "source": [0] * n, "source_offset": list(range(n)),
+        "slots": lists({k: s for k, s in enumerate(slots) if s is not None}, n),
+        "flags": [0] * n, "source": [0] * n, "source_offset": list(range(n)),
     }
     arrays = [columns[f.name].cast(f.type) if isinstance(columns.get(f.name), pa.Array) else
               pa.array(columns.get(f.name, [None] * n), _plain(f.type)).cast(f.type)
