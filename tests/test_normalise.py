@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from replay.errors import InputError, ReplayError
-from replay.importers.calls import page_to_pfn
+from replay.importers.views import page_to_pfn
 from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.normalise import Normalised, normalise, to_ns
+from replay.importers.normalise import Normalised, normalise
+from replay.importers.rows import to_ns
 from replay.importers.probes import load_table
 from replay.schema import SCHEMA, Flag
 
