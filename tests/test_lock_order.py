@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -127,3 +129,35 @@ def test_failed_allocations_take_no_slots_frames_but_keep_their_place(anomalies:
     slots = paired(anomalies, failed, alloc(5, 1, [4]), free(9, 1, [4]))
     assert slots[2] == [2]
     assert np.array(slots[0]).size == 0
+
+
+def concurrent(rng: random.Random) -> list[dict]:
+    """Requests of four tasks on one stack; a free's entry may be long before it takes effect."""
+    stack, live, busy, rows, now = list(range(1000, 1030)), [], {}, [], 0
+    for _ in range(rng.randint(5, 80)):
+        now, pid = now + rng.randint(1, 5), rng.randint(1, 4)
+        entered = min(now, max(now - rng.randint(0, 12), busy.get(pid, 0) + 1))
+        pages = rng.randint(1, 4)
+        if live and (rng.random() < 0.5 or len(stack) < pages):
+            frames = live.pop(rng.randrange(len(live)))
+            stack += frames
+            rows.append(free(entered, pid, frames))
+        else:
+            frames = [stack.pop() for _ in range(pages)]
+            live.append(frames)
+            rows.append(alloc(entered, pid, frames, lock=now))
+        busy[pid] = now = now + 1
+    return sorted(rows, key=lambda row: row["time_ns"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_order_found_gives_every_recorded_frame(seed: int) -> None:
+    anomalies = Anomalies()
+    table = recover(events(*concurrent(random.Random(seed))), anomalies, stack=True)
+    stack: list[int] = []  # what lies beneath was listed before the recording: unknown
+    for row in sorted(table.to_pylist(), key=lambda row: row["lock_rank"]):
+        if row["kind"] == "free":
+            stack += row["frames"]
+        else:
+            known = [stack.pop() for _ in row["frames"] if stack]
+            assert row["frames"][:len(known)] == known

@@ -153,7 +153,7 @@ class _Scan:
             for part in self._parts(buffer, cpu, at, size):
                 records = self._records(buffer, part)
                 self._count(number, cpu, records)
-                for event in np.unique(records.id).tolist():
+                for event in np.flatnonzero(np.bincount(records.id)).tolist():
                     rows = np.flatnonzero(records.id == event)
                     form = self.formats.get(event)
                     if form is None:
@@ -164,13 +164,18 @@ class _Scan:
 
     def _parts(self, buffer: Buffer, cpu: int, at: int, size: int) -> Iterator[bytes]:
         """The data of a CPU in parts of whole sub-buffers."""
-        waiting = b""
+        pieces: list[bytes] = []
+        held = 0
         for piece in self.reader.cpu_data(buffer, at, size, PART_BYTES):
-            waiting = waiting + piece if waiting else piece
-            whole = len(waiting) // buffer.page_bytes * buffer.page_bytes
-            if len(waiting) >= PART_BYTES and whole:
-                yield waiting[:whole]
-                waiting = waiting[whole:]
+            pieces.append(piece)
+            held += len(piece)
+            if held >= PART_BYTES:
+                waiting = b"".join(pieces)
+                whole = len(waiting) // buffer.page_bytes * buffer.page_bytes
+                if whole:
+                    yield waiting[:whole]
+                pieces, held = [waiting[whole:]], len(waiting) - whole
+        waiting = b"".join(pieces)
         if len(waiting) % buffer.page_bytes:
             raise InputError(self.decoded.path, f"data of CPU {cpu} ends with "
                              f"{len(waiting) % buffer.page_bytes} bytes, expected a multiple of "

@@ -74,7 +74,7 @@ class Streams:
             return
         self._check_length(form, part)
         addresses = self._number(probe, part)
-        for address in np.unique(addresses).tolist():
+        for address in _different(addresses):
             name, offset = self.symbols.find(address)
             chosen = part.only(part.rows[addresses == address])
             self._keep(form, chosen, address, name, offset, function is not None, True)
@@ -214,6 +214,14 @@ class Streams:
             g.form.name, g.function, g.offset, g.is_return, g.is_probe, time, cpu, pid, order, at,
             tasks, {name: np.concatenate(pieces) for name, pieces in g.numbers.items()},
             {name: _joined(pieces) for name, pieces in g.arrays.items()}, texts)
+
+
+def _different(values: Ints) -> list[int]:
+    """The different values in ascending order; most often there is one."""
+    if len(values) and (values == values[0]).all():
+        return [int(values[0])]
+    different: list[int] = np.unique(values).tolist()
+    return different
 
 
 def _ranks(kept: list[_Growing], bases: list[list[Ints]]) -> list[Ints]:

@@ -3,91 +3,30 @@
 Some probes fire inside the lock and tell the order outright. Others fire at entry, before the lock
 is taken, so with several tasks a free may have taken effect after an allocation that was entered
 later. The pool is a stack, so the frames that allocations returned tell where such a free belongs:
-a search over the few places it can have, step by step, with backtracking.
+a search over the few places it can have, step by step, with backtracking. Where there is no choice,
+which is nearly everywhere, a compiled loop goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from itertools import islice, pairwise, product
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from replay.anomalies import Anomalies
+from replay.kernel import kernel
 from replay.schema import Flag
-from replay.trace.columns import NONE, ints, is_kind, ragged, replace, strings
+from replay.trace import lock_stack
+from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
+from replay.trace.lock_options import Free, options
+from replay.trace.lock_stack import Requests, Stack
 
-MAX_STEPS = 50_000_000
-"""Bounds the search, in comparisons, on a recording that contradicts the stack."""
-MAX_ORDERS, MAX_CLUSTER = 200, 100
-"""Bounds what is tried for one allocation."""
+Ints = npt.NDArray[np.int64]
 NEVER = 1 << 62
-
-
-@dataclass(frozen=True)
-class _Request:
-    row: int
-    alloc: bool
-    entered: int
-    latest: int
-    """Frees: the task's next event, by which the free was over. Allocs: a time in the lock."""
-    frames: tuple[int, ...]
-    nr: int
-    listed: int
-    """Length of the list as read at entry, before the lock; NONE if not recorded."""
-    sections: tuple[tuple[int, int], ...] = ()
-
-
-@dataclass
-class _Stack:
-    """The free list while searching: known frames on top of an unknown remainder, with undo."""
-
-    frames: list[int] = field(default_factory=list)
-    log: list[tuple[int, list[int]]] = field(default_factory=list)
-
-    def push(self, frames: list[int]) -> None:
-        """To the head, in this order."""
-        self.frames.extend(frames)
-        self.log.append((len(frames), []))
-
-    def pop(self, nr: int) -> None:
-        """Take nr frames off the head; what lies beneath the known ones is unknown."""
-        known = min(nr, len(self.frames))
-        taken = self.frames[len(self.frames) - known :]
-        if known:
-            del self.frames[-known:]
-        self.log.append((0, taken))
-
-    def fits(self, frames: tuple[int, ...], nr: int) -> bool:
-        """Whether the head gives these frames; a frame recorded as unknown (-1) fits any."""
-        top = self.frames
-        depth = min(nr, len(top))
-        for k in range(min(depth, len(frames))):
-            ours = top[-1 - k]
-            if ours != frames[k] and ours >= 0 and frames[k] >= 0:
-                return False
-        return True
-
-    def undo_to(self, length: int) -> None:
-        """Back to an earlier length of the log."""
-        while len(self.log) > length:
-            pushed, taken = self.log.pop()
-            if pushed:
-                del self.frames[-pushed:]
-            self.frames.extend(taken)
-
-
-def _free_frames(row: int, nr: int, recorded: np.ndarray, array: int,
-                 by_array: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """The freed frames: recorded, or those of the allocation into the same array; -1 unknown."""
-    frames = tuple(recorded[:nr].tolist())
-    if len(frames) < nr and array != NONE:
-        before = by_array.get(array, ())
-        if len(before) == nr and before[: len(frames)] == frames:
-            return before
-    return frames + (-1,) * (nr - len(frames))
+MAX_PAGES = 1 << 28
+"""Pages that the search puts on its stack at most."""
 
 
 def next_of_task(time: np.ndarray, pid: np.ndarray) -> np.ndarray:
@@ -100,206 +39,213 @@ def next_of_task(time: np.ndarray, pid: np.ndarray) -> np.ndarray:
     return latest
 
 
-def _requests(table: pa.Table) -> list[_Request]:
-    """Requests by the time that is known of them, with their sections and upper bounds."""
-    time, lock = ints(table, "time_ns"), ints(table, "lock_ns")
-    pid, nr, value = ints(table, "pid"), ints(table, "nr_pages", 0), ints(table, "value")
-    errno, start = ints(table, "errno", 0), ints(table, "start_pfn")
-    listed = ints(table, "list_count")
-    frames = ragged(table, "frames")
-    alloc, free = is_kind(table, "alloc"), is_kind(table, "free")
-    label = strings(table, "label")
-    sections = [(int(time[r]), int(pid[r]), int(start[r]), int(nr[r]))
-                for r in np.flatnonzero(is_kind(table, "section")) if label[r] == "Xen scratch"]
-    latest = next_of_task(time, pid)
-    by_array: dict[int, tuple[int, ...]] = {}
-    found = []
-    for r in np.flatnonzero(alloc | free).tolist():
-        recorded, count = frames.row(r), int(nr[r])
+@kernel()
+def _whole_array(  # type: ignore[no-untyped-def]
+        rows, alloc, array, nr, start, known, values, of_array):
+    """Give a free with too few recorded frames those of the last allocation into the same array.
+
+    rows: in the order of the recording. array: the caller's page array, -1 if unknown.
+    """
+    for r in rows:
+        if array[r] < 0:
+            continue
         if alloc[r]:
-            held = int(lock[r]) if lock[r] != NONE else int(time[r])
-            got = tuple(recorded[:count].tolist()) if errno[r] >= 0 else ()
-            by_array[int(value[r])] = got
-            added = tuple((s, n) for t, p, s, n in sections
-                          if p == pid[r] and time[r] <= t <= max(held, int(latest[r])))
-            sections = [s for s in sections if (s[2], s[3]) not in added]
-            found.append(_Request(r, True, int(time[r]), held, got,
-                                  count if errno[r] >= 0 else 0, int(listed[r]), added))
-        else:
-            found.append(_Request(
-                r, False, int(lock[r]) if lock[r] != NONE else int(time[r]), int(latest[r]),
-                _free_frames(r, count, recorded, int(value[r]), by_array), count,
-                int(listed[r])))
-    return found
+            of_array[array[r]] = r
+            continue
+        other = of_array[array[r]]
+        if known[r] >= nr[r] or other < 0 or known[other] != nr[r]:
+            continue
+        same = True
+        for k in range(known[r]):
+            same = same and values[start[r] + k] == values[start[other] + k]
+        if same:
+            start[r], known[r] = start[other], nr[r]
 
 
-def _clusters(pending: list[_Request]) -> list[list[_Request]]:
-    """Runs of frees that overlap in time; whatever is in an earlier one was over before."""
-    clusters: list[list[_Request]] = []
-    over = -1
-    for f in pending:
-        if not clusters or over <= f.entered:
-            clusters.append([])
-        clusters[-1].append(f)
-        over = max(over, f.latest)
-    return clusters
+@dataclass(frozen=True)
+class _Calls:
+    """The requests: their rows, and the columns that the search needs, by row of the table."""
+
+    rows: Ints
+    alloc: np.ndarray
+    entered: Ints
+    held: Ints
+    latest: Ints
+    nr: Ints
+    listed: Ints
+    frames: Ragged
+    sections: list[tuple[int, int, int]]
+    """(row of the allocation that added it, first frame, pages)"""
 
 
-def _misread(f: _Request, before: tuple[_Request, ...], count: int, since: int) -> bool:
-    """Whether a free read a list length, at entry, that cannot have been there.
-
-    The read comes before the lock is taken: it saw the length after some of the frees before it,
-    none missing that was over by then. count: length before all of them; since: from when on.
-    """
-    if f.listed == NONE or f.entered < since:
-        return False
-    length = count
-    seen = length == f.listed
-    for g in before:
-        length += g.nr
-        seen = (seen and g.latest > f.entered) or length == f.listed
-    return not seen
-
-
-def _extensions(left: list[_Request], chosen: tuple[_Request, ...], at: int,
-                misread: Callable[[_Request, tuple[_Request, ...]], bool],
-                ) -> Iterator[tuple[_Request, ...]]:
-    """All orders of `left` in which what was over before another was entered comes first.
-
-    Those not over by `at` may also be left out: they come later.
-    """
-    if all(f.latest > at for f in left):
-        yield chosen
-    for k, f in enumerate(left):
-        if not any(g.latest <= f.entered for g in left) and not misread(f, chosen):
-            yield from _extensions(left[:k] + left[k + 1 :], (*chosen, f), at, misread)
+def _calls(table: pa.Table) -> _Calls:
+    time, lock, pid = ints(table, "time_ns"), ints(table, "lock_ns"), ints(table, "pid")
+    alloc, value = is_kind(table, "alloc"), ints(table, "value")
+    rows = np.flatnonzero(alloc | is_kind(table, "free"))
+    failed = alloc & (ints(table, "errno", 0) < 0)
+    nr = np.where(failed, 0, ints(table, "nr_pages", 0))
+    frames = ragged(table, "frames")
+    start, known = frames.start.copy(), np.minimum(frames.length, nr)
+    array = np.full(len(table), -1, dtype=np.int64)
+    different, numbers = np.unique(value[rows], return_inverse=True)
+    array[rows] = np.where(value[rows] == NONE, -1, numbers)
+    _whole_array(rows, alloc, array, nr, start, known, frames.values,
+                 np.full(len(different), -1, dtype=np.int64))
+    held = np.where(lock == NONE, time, lock)
+    latest = next_of_task(time, pid)
+    return _Calls(rows, alloc, time, held, latest, nr, ints(table, "list_count"),
+                  Ragged(start, known, frames.values),
+                  _sections(table, rows[alloc[rows]], time, np.maximum(held, latest), pid))
 
 
-def _orders(pending: list[_Request], at: int, count: int, since: int,
-            strict: bool) -> Iterator[tuple[_Request, ...]]:
-    """Orders that respect time, cluster by cluster; huge clusters only in order of entry.
-
-    strict: only those that fit the list lengths that were read.
-    """
-    choices = []
-    for cluster in _clusters(pending):
-        def misread(f: _Request, before: tuple[_Request, ...], length: int = count) -> bool:
-            return strict and _misread(f, before, length, since)
-
-        if len(cluster) > MAX_CLUSTER or (len(cluster) == 1 and cluster[0].latest <= at):
-            choices.append([tuple(cluster)])
-        else:
-            choices.append(list(islice(_extensions(cluster, (), at, misread), MAX_ORDERS)))
-        count += sum(f.nr for f in cluster)
-    for parts in product(*choices):
-        yield tuple(f for part in parts for f in part)
-
-
-def _options(pending: list[_Request], at: int, count: int,
-             since: int) -> list[tuple[_Request, ...]]:
-    """Orders of pending frees that came before an allocation that held the lock at `at`.
-
-    Those that were over by then must be among them. The likeliest first: those that fit the list
-    lengths that were read, then the longest, then those in the order of entry.
-    """
-    if not pending:
-        return [()]
-    found = list(islice(_orders(pending, at, count, since, True), MAX_ORDERS))
-    known = set(found)
-    if len(found) != 1 or any(f.latest > at for f in pending):
-        found += [c for c in islice(_orders(pending, at, count, since, False), MAX_ORDERS)
-                  if c not in known]
-    return sorted(found, key=lambda c: (c not in known, -len(c)))
-
-
-def _apply(stack: _Stack, before: tuple[_Request, ...], call: _Request) -> bool:
-    """Push the frees and the call's sections, pop the call's pages; whether that fits."""
-    for freed in before:
-        stack.push(list(freed.frames))
-    for first, nr in call.sections:
-        stack.push(list(range(first, first + nr)))
-    if not stack.fits(call.frames, call.nr):
-        return False
-    stack.pop(call.nr)
-    return True
+def _sections(table: pa.Table, allocs: Ints, time: Ints, over: Ints,
+              pid: Ints) -> list[tuple[int, int, int]]:
+    """New sections of the pool, each with the first call of its task that it can belong to."""
+    codes, labels = encoded(table, "label")
+    ours = np.array([label == "Xen scratch" for label in labels])[codes]
+    added = np.flatnonzero(ours & is_kind(table, "section"))
+    first, pages = ints(table, "start_pfn"), ints(table, "nr_pages", 0)
+    found = []
+    for task in np.unique(pid[added]).tolist():
+        calls = allocs[pid[allocs] == task]
+        ends = np.maximum.accumulate(over[calls]) if len(calls) else calls
+        for row in added[pid[added] == task].tolist():
+            k = int(np.searchsorted(ends, time[row]))
+            if k < len(calls) and time[calls[k]] <= time[row]:
+                found.append((int(calls[k]), row))
+    kept: list[tuple[int, int, int]] = []
+    seen: dict[tuple[int, int], int] = {}
+    for call, row in sorted(found):
+        section = (int(first[row]), int(pages[row]))
+        if seen.setdefault(section, call) == call:
+            kept.append((call, *section))
+    return kept
 
 
 @dataclass
 class _Choice:
-    """One decided allocation: what is left to try, and how to get back."""
+    """One decided allocation: what is left to try, and how to get back. at: see lock_stack.DEPTH,
+    before the decision. pending: the frees that were open then."""
 
-    undo: int
-    order: int
-    count: int
-    pending: list[_Request]
-    next_free: int
-    left: list[tuple[_Request, ...]]
+    at: Ints
+    pending: list[Free]
+    left: list[tuple[Free, ...]]
 
 
-def _first_length(allocs: list[_Request], frees: list[_Request]) -> int:
-    """Length of the list before the first request, from what the first allocation read."""
-    first = allocs[0] if allocs else None
-    if first is None or first.listed == NONE:
-        return 0
-    return first.listed - sum(f.nr for f in frees if f.latest <= first.entered)
+class _Search:
+    """Looks for an order of all requests that fits the recorded frames."""
 
+    def __init__(self, calls: _Calls, settled: Ints) -> None:
+        alloc = calls.alloc[settled]
+        self.calls, self.allocs, self.frees = calls, settled[alloc], settled[~alloc]
+        self.rows = np.concatenate((self.allocs, self.frees))
+        self.q = self._requests()
+        pushed = int(calls.nr[self.frees].sum() + self.q.sections[1].sum())
+        popped = int(calls.nr[self.allocs].sum())
+        self.small = max(pushed, popped) <= MAX_PAGES
+        sizes = (pushed, len(self.rows) + self.q.sections.shape[1], popped, len(self.rows))
+        frames, log, taken, order = (
+            np.empty(size if self.small else 0, dtype=np.int64) for size in sizes)
+        self.stack = Stack(frames, log, taken, order, np.zeros(lock_stack.SIZE, dtype=np.int64))
+        self.choices: list[_Choice] = []
 
-def _search(allocs: list[_Request], frees: list[_Request]) -> tuple[list[_Request], bool]:
-    """An order of all requests that fits the recorded frames; False if none was found in time."""
-    stack = _Stack()
-    order: list[_Request] = []
-    choices: list[_Choice] = []
-    pending: list[_Request] = []
-    next_free = steps = k = 0
-    count = _first_length(allocs, frees)
-    left: list[tuple[_Request, ...]] | None = None
-    while k < len(allocs):
-        call = allocs[k]
-        if left is None:
-            while next_free < len(frees) and frees[next_free].entered < call.latest:
-                pending.append(frees[next_free])
-                next_free += 1
-            since = allocs[k - 1].latest if k else -1
-            left = _options(pending, call.latest, count, since)
-        steps += len(left) * max(1, len(pending)) ** 2
-        if steps > MAX_STEPS:
-            return [], False
-        undo, length = len(stack.log), len(order)
-        for n, option in enumerate(left):
-            if _apply(stack, option, call):
-                choices.append(
-                    _Choice(undo, length, count, list(pending), next_free, left[n + 1 :]))
-                count += sum(f.nr for f in option) + sum(n for _, n in call.sections) - call.nr
-                order.extend((*option, call))
-                rows = {f.row for f in option}
-                pending = [f for f in pending if f.row not in rows]
+    def _requests(self) -> Requests:
+        calls, rows = self.calls, self.rows
+        place = {row: k for k, row in enumerate(self.allocs.tolist())}
+        added = sorted((place[row], first, pages) for row, first, pages in calls.sections)
+        counts = np.bincount([a for a, _, _ in added], minlength=len(self.allocs))
+        return Requests(
+            calls.held[rows], calls.latest[rows], calls.nr[rows], calls.frames.start[rows],
+            calls.frames.length[rows], calls.frames.values,
+            np.searchsorted(calls.held[self.frees], calls.held[self.allocs]).astype(np.int64),
+            np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
+            np.array([s[1:] for s in added], dtype=np.int64).reshape(-1, 2).T.copy())
+
+    def _first_length(self) -> int:
+        """Length of the list before the first request, from what the first allocation read."""
+        calls = self.calls
+        if not len(self.allocs) or calls.listed[self.allocs[0]] == NONE:
+            return 0
+        first = self.allocs[0]
+        over = self.frees[calls.latest[self.frees] <= calls.entered[first]]
+        return int(calls.listed[first] - calls.nr[over].sum())
+
+    def order(self) -> Ints | None:
+        """The rows in the order found; None if none was found in time."""
+        if not self.small:
+            return None
+        at = self.stack.at
+        at[lock_stack.FREE], at[lock_stack.COUNT] = len(self.allocs), self._first_length()
+        pending: list[Free] = []
+        left: list[tuple[Free, ...]] | None = None
+        while at[lock_stack.ALLOC] < len(self.allocs):
+            if left is None and not pending:
+                ended = lock_stack.run(self.q, self.stack)
+                if ended in (lock_stack.AT_END, lock_stack.TOO_LONG):
+                    break
+                left = [] if ended == lock_stack.MISFIT else None
+            if left is None:
+                left = self._options(pending)
+                at[lock_stack.STEPS] += len(left) * max(1, len(pending)) ** 2
+            if at[lock_stack.STEPS] > lock_stack.MAX_STEPS:
                 break
-            stack.undo_to(undo)
-        else:
-            while choices and not choices[-1].left:
-                choices.pop()
-            if not choices:
-                return [], False
-            back = choices.pop()
-            k = len(choices)
-            stack.undo_to(back.undo)
-            del order[back.order :]
-            pending, next_free, left = back.pending, back.next_free, back.left
-            count = back.count
-            continue
-        k += 1
-        left = None
-    return [*order, *pending, *frees[next_free:]], True
+            if self._choose(left, pending):
+                since = self.choices[-1].at[lock_stack.ORDER]
+                chosen = set(self.stack.order[since:at[lock_stack.ORDER]].tolist())
+                pending = [f for f in pending if f.number not in chosen]
+                left = None
+            elif (back := self._back()) is None:
+                return None
+            else:
+                pending, left = back.pending, back.left
+        if at[lock_stack.ALLOC] < len(self.allocs):
+            return None
+        done = self.stack.order[:at[lock_stack.ORDER]]
+        rest = np.array([f.number for f in pending], dtype=np.int64)
+        found: Ints = self.rows[np.concatenate(
+            (done, rest, np.arange(at[lock_stack.FREE], len(self.rows))))]
+        return found
+
+    def _options(self, pending: list[Free]) -> list[tuple[Free, ...]]:
+        """Frees entered by now join those that are open; the orders that they may have had."""
+        q, at = self.q, self.stack.at
+        a = int(at[lock_stack.ALLOC])
+        stop = len(self.allocs) + int(q.reach[a])
+        for f in range(int(at[lock_stack.FREE]), stop):
+            pending.append(Free(f, int(q.time[f]), int(q.latest[f]), int(q.nr[f]),
+                                int(self.calls.listed[self.rows[f]])))
+        at[lock_stack.FREE] = stop
+        since = int(q.time[a - 1]) if a else -1
+        return options(pending, int(q.time[a]), int(at[lock_stack.COUNT]), since)
+
+    def _choose(self, left: list[tuple[Free, ...]], pending: list[Free]) -> bool:
+        """Take the first of these orders that fits."""
+        before = self.stack.at.copy()
+        for n, option in enumerate(left):
+            frees = np.array([f.number for f in option], dtype=np.int64)
+            if lock_stack.apply(self.q, self.stack, frees, int(before[lock_stack.ALLOC])):
+                self.choices.append(_Choice(before, list(pending), left[n + 1:]))
+                return True
+        return False
+
+    def _back(self) -> _Choice | None:
+        """Undo to the last decision that leaves something to try."""
+        while self.choices:
+            choice = self.choices.pop()
+            if choice.left:
+                steps = self.stack.at[lock_stack.STEPS]
+                lock_stack.undo_to(self.stack, int(choice.at[lock_stack.LOG]))
+                self.stack.at[:] = choice.at
+                self.stack.at[lock_stack.STEPS] = steps
+                return choice
+        return None
 
 
-def _ambiguous(order: list[_Request]) -> int:
+def _ambiguous(calls: _Calls, order: Ints) -> int:
     """Neighbouring frees of different rows whose exchange fits as well: their order stays open."""
-    return sum(1 for a, b in pairwise(order)
-               if not a.alloc and not b.alloc and a.entered < b.latest and b.entered < a.latest)
-
-
-def _settled(order: list[_Request]) -> list[_Request]:
-    return sorted(order, key=lambda q: (q.latest if q.alloc else q.entered, q.row))
+    a, b = order[:-1], order[1:]
+    both = ~calls.alloc[a] & ~calls.alloc[b]
+    return int((both & (calls.held[a] < calls.latest[b]) & (calls.held[b] < calls.latest[a])).sum())
 
 
 def recover(table: pa.Table, anomalies: Anomalies, *, stack: bool) -> pa.Table:
@@ -308,27 +254,21 @@ def recover(table: pa.Table, anomalies: Anomalies, *, stack: bool) -> pa.Table:
     stack: the allocator's list changes by these requests alone (the pool), so that the frames
     tell. The balloon thread changes the balloon's list too; there the order of entry is kept.
     """
-    requests = _requests(table)
-    entered = _settled(requests)
-    frees_known = ints(table, "lock_ns")[is_kind(table, "free")]
-    order, found = entered, True
-    if stack and (frees_known == NONE).any():
-        allocs = [q for q in entered if q.alloc]
-        order, found = _search(allocs, [q for q in entered if not q.alloc])
-        if not found:
-            order = entered
+    calls = _calls(table)
+    entered = calls.rows[np.lexsort((calls.rows, calls.held[calls.rows]))]
+    order = entered
+    if stack and (ints(table, "lock_ns")[is_kind(table, "free")] == NONE).any():
+        found = _Search(calls, entered).order()
+        if found is None:
             anomalies.count("lock_order_ambiguous", len(entered))
         else:
-            anomalies.count("lock_order_ambiguous", _ambiguous(order))
-    rank = np.full(len(table), NONE, np.int64)
+            order = found
+            anomalies.count("lock_order_ambiguous", _ambiguous(calls, order))
+    rank, place = np.full(len(table), NONE, np.int64), np.zeros(len(table), np.int64)
+    rank[order], place[entered] = np.arange(len(order)), np.arange(len(entered))
     flags = ints(table, "flags", 0)
-    place = {q.row: k for k, q in enumerate(entered)}
-    moved = 0
-    for k, q in enumerate(order):
-        rank[q.row] = k
-        if place[q.row] != k and not q.alloc:
-            moved += 1
-            flags[q.row] |= Flag.LOCK_INFERRED
-    anomalies.count("lock_order_recovered", moved)
+    moved = order[(rank[order] != place[order]) & ~calls.alloc[order]]
+    flags[moved] |= Flag.LOCK_INFERRED
+    anomalies.count("lock_order_recovered", len(moved))
     table = replace(table, "lock_rank", pa.array(rank, pa.int64(), mask=rank == NONE))
     return replace(table, "flags", pa.array(flags, pa.int64()))

@@ -9,126 +9,222 @@ size with the same recorded frames.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from replay.anomalies import Anomalies
+from replay.errors import ReplayError
+from replay.kernel import inline, kernel
 from replay.schema import Flag
-from replay.trace.columns import NONE, Ragged, ints, is_kind, lists, ragged, replace, strings
+from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, replace
 
+Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
 """The slot of a page that the recording never saw allocated."""
+MAX_PAGES = 1 << 28
+"""Pages allocated, or freed, in one recording: 1 TiB of 4 KiB pages, one by one."""
+MAX_DENSE = 1 << 26
+"""Frame numbers up to here index a table, others are numbered first."""
+_SIGNATURE_FRAMES = 64
+_LOST_TRACK, _INFERRED = int(Flag.UNPAIRED), int(Flag.PAIRING_INFERRED)
+_ALREADY_LIVE, _FRAMES_INFERRED, _UNKNOWN_FREED, _COUNTS = range(4)
 
 
-class _Pairing:
-    """The live pages while walking the requests in the order of lock holders."""
+class Requests(NamedTuple):
+    """Allocs and frees in the order of lock holders. base: alloc's first slot, free's first place
+    among the freed slots. frames: numbered, `start` and `length` delimit those recorded.
+    array: the caller's page array, -1 if unknown; alike: equal for requests of one signature.
+    """
 
-    def __init__(self, table: pa.Table, anomalies: Anomalies) -> None:
-        self.anomalies = anomalies
-        self.nr = ints(table, "nr_pages", 0)
-        self.errno = ints(table, "errno", 0)
-        self.pid = ints(table, "pid")
-        self.value = ints(table, "value")
-        self.flags = ints(table, "flags", 0)
-        self.task = strings(table, "task")
-        self.frames: Ragged = ragged(table, "frames")
-        alloc = is_kind(table, "alloc")
-        pages = np.where(alloc, self.nr, 0)
-        self.base = np.cumsum(pages) - pages
-        self.alloc = alloc
-        self.row_of_slot = np.repeat(np.arange(len(pages)), pages)
-        self.slot_of_frame: dict[int, int] = {}
-        self.frame_of_slot: dict[int, int] = {}
-        self.row_of_array: dict[int, int] = {}
-        self.live_rows: dict[int, int] = {}  # allocation row -> its pages still live
-        self.whole: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        self.slots: dict[int, np.ndarray] = {}
+    alloc: Ints
+    nr: Ints
+    failed: Ints
+    base: Ints
+    start: Ints
+    length: Ints
+    frames: Ints
+    array: Ints
+    alike: Ints
 
-    def signature(self, r: int) -> tuple[int, ...]:
-        """What identifies a truncated request: its size, and the frames that are recorded."""
-        recorded = self.frames.row(r)
-        last = int(self.value[r]) if self.flags[r] & Flag.ARRAY_TRUNCATED else NONE
-        return (int(self.nr[r]), *map(int, recorded[:64]), last)
 
-    def take(self, r: int) -> None:
-        """A successful allocation: its pages live from here."""
-        if self.errno[r] < 0:
-            return
-        base = int(self.base[r])
-        recorded = self.frames.row(r)
-        for k, frame in enumerate(recorded[: self.nr[r]].tolist()):
-            if frame in self.slot_of_frame:
-                self.anomalies.count("pages_already_live")
-                self.frame_of_slot.pop(self.slot_of_frame[frame], None)
-            self.slot_of_frame[frame] = base + k
-            self.frame_of_slot[base + k] = frame
-        self.live_rows[r] = int(self.nr[r])
-        if self.value[r] != NONE:
-            self.row_of_array[int(self.value[r])] = r
-        if len(recorded) < self.nr[r]:
-            self.whole[self.signature(r)].append(r)
+class Live(NamedTuple):
+    """The live pages. slot, request: of a frame, -1 if it is not live. held: whether a recorded
+    frame is still that of its slot. pages: live pages of a request. of_array, last, before:
+    requests by array and by signature, the latter as a chain.
+    """
 
-    def _whole_request(self, r: int) -> int:
-        """The live allocation that this free returns whole, where frames are missing; or -1."""
-        row = self.row_of_array.get(int(self.value[r]), -1)
-        same_array = row >= 0 and self.nr[row] == self.nr[r] and self.live_rows.get(row)
-        if same_array and self._first_agrees(row, r):
-            return row
-        rows = self.whole.get(self.signature(r), [])
-        while rows:
-            row = rows.pop()
-            if self.live_rows.get(row) == self.nr[r]:
-                return row
-        return -1
+    slot: Ints
+    request: Ints
+    held: Ints
+    pages: Ints
+    of_array: Ints
+    last: Ints
+    before: Ints
 
-    def _first_agrees(self, row: int, r: int) -> bool:
-        ours, theirs = self.frames.row(row), self.frames.row(r)
-        return len(ours) == 0 or len(theirs) == 0 or ours[0] == theirs[0]
 
-    def give(self, r: int) -> None:
-        """A free: find the slots of its pages."""
-        nr = int(self.nr[r])
-        recorded = self.frames.row(r)[:nr]
-        slots = np.full(nr, UNKNOWN, np.int64)
-        row = self._whole_request(r) if len(recorded) < nr else -1
-        if row >= 0:
-            slots[:] = np.arange(self.base[row], self.base[row] + nr)
-            self.flags[r] |= Flag.PAIRING_INFERRED
-            self.anomalies.count("frames_inferred", nr - len(recorded))
+@inline
+def _take(q, live, r, counts):  # type: ignore[no-untyped-def]
+    """A successful allocation: its pages live from here."""
+    for k in range(min(q.length[r], q.nr[r])):
+        frame, slot = q.frames[q.start[r] + k], q.base[r] + k
+        if live.slot[frame] >= 0:
+            counts[_ALREADY_LIVE] += 1
+            other = live.request[frame]
+            live.held[q.start[other] + live.slot[frame] - q.base[other]] = 0
+        live.slot[frame], live.request[frame] = slot, r
+        live.held[q.start[r] + k] = 1
+    live.pages[r] = q.nr[r]
+    if q.array[r] >= 0:
+        live.of_array[q.array[r]] = r
+    if q.length[r] < q.nr[r]:
+        live.before[r], live.last[q.alike[r]] = live.last[q.alike[r]], r
+
+
+@inline
+def _whole_request(q, live, r):  # type: ignore[no-untyped-def]
+    """The live allocation that this free returns whole, where frames are missing; or -1."""
+    if q.array[r] >= 0:
+        other = live.of_array[q.array[r]]
+        if other >= 0 and q.nr[other] == q.nr[r] and live.pages[other] != 0 and (
+                q.length[other] == 0 or q.length[r] == 0
+                or q.frames[q.start[other]] == q.frames[q.start[r]]):
+            return other
+    other = live.last[q.alike[r]]
+    while other >= 0:
+        live.last[q.alike[r]] = live.before[other]
+        if live.pages[other] == q.nr[r]:
+            return other
+        other = live.last[q.alike[r]]
+    return -1
+
+
+@inline
+def _end_life(q, live, request, slot):  # type: ignore[no-untyped-def]
+    """One page of a request is free."""
+    k = slot - q.base[request]
+    live.pages[request] -= 1
+    if k < min(q.length[request], q.nr[request]) and live.held[q.start[request] + k]:
+        live.held[q.start[request] + k] = 0
+        live.slot[q.frames[q.start[request] + k]] = UNKNOWN
+
+
+@inline
+def _give(q, live, r, slots, owners, flags, counts):  # type: ignore[no-untyped-def]
+    """A free: find the slots of its pages, then end their lives."""
+    nr, at, known = q.nr[r], q.base[r], min(q.length[r], q.nr[r])
+    whole = _whole_request(q, live, r) if known < nr else -1
+    if whole >= 0:
+        counts[_FRAMES_INFERRED] += nr - known
+    for k in range(nr):
+        slots[at + k] = owners[at + k] = UNKNOWN
+        if whole >= 0:
+            slots[at + k], owners[at + k] = q.base[whole] + k, whole
+        elif k < known:
+            frame = q.frames[q.start[r] + k]
+            slots[at + k], owners[at + k] = live.slot[frame], live.request[frame]
+    if known < nr:
+        flags[r] |= _INFERRED
+    missing = 0
+    for k in range(nr):
+        if slots[at + k] < 0:
+            missing += 1
         else:
-            for k, frame in enumerate(recorded.tolist()):
-                slots[k] = self.slot_of_frame.get(frame, UNKNOWN)
-            if len(recorded) < nr:
-                self.flags[r] |= Flag.PAIRING_INFERRED
-        self._end_lives(r, slots)
-        self.slots[r] = slots
+            _end_life(q, live, owners[at + k], slots[at + k])
+    if missing:
+        counts[_UNKNOWN_FREED] += missing
+        flags[r] |= _LOST_TRACK
 
-    def _end_lives(self, r: int, slots: np.ndarray) -> None:
-        unknown = int((slots == UNKNOWN).sum())
-        if unknown:
-            self.anomalies.count("pages_unknown_freed", unknown)
-            self.flags[r] |= Flag.UNPAIRED
-        for slot in slots[slots >= 0].tolist():
-            frame = self.frame_of_slot.pop(slot, None)
-            if frame is not None:
-                self.slot_of_frame.pop(frame, None)
-            row = int(self.row_of_slot[slot])
-            self.live_rows[row] = self.live_rows.get(row, 0) - 1
+
+@kernel()
+def _walk(q, live, slots, owners, flags, counts):  # type: ignore[no-untyped-def]
+    for r in range(len(q.nr)):
+        if not q.alloc[r]:
+            _give(q, live, r, slots, owners, flags, counts)
+        elif not q.failed[r]:
+            _take(q, live, r, counts)
+
+
+def _numbered(frames: Ints) -> tuple[Ints, int]:
+    """Frames as numbers from 0 on, and how many there may be."""
+    if not len(frames):
+        return frames, 0
+    if frames.min() >= -1 and frames.max() < MAX_DENSE:
+        return frames + 1, int(frames.max()) + 2
+    different, numbers = np.unique(frames, return_inverse=True)
+    return numbers.astype(np.int64), len(different)
+
+
+def _alike(rows: Ints, nr: Ints, last: Ints, frames: Ragged) -> Ints:
+    """Numbers equal for requests of one size with the same recorded frames and last frame."""
+    known: dict[tuple[Any, ...], int] = {}
+    numbers = np.zeros(len(rows), dtype=np.int64)
+    short = np.flatnonzero(frames.length[rows] < nr[rows])
+    for k in short.tolist():
+        row = rows[k]
+        first = frames.row(row)[:_SIGNATURE_FRAMES]
+        key = (int(nr[row]), int(last[row]), first.tobytes())
+        numbers[k] = known.setdefault(key, len(known))
+    return numbers
+
+
+def _requests(table: pa.Table, rows: Ints) -> tuple[Requests, int]:
+    """The rows' requests, and how many different frames they may name."""
+    nr, value = ints(table, "nr_pages", 0), ints(table, "value")
+    flags, frames = ints(table, "flags", 0), ragged(table, "frames")
+    alloc = is_kind(table, "alloc")
+    if max(int(nr[alloc].sum()), int(nr[rows].sum() - nr[alloc].sum())) > MAX_PAGES:
+        raise ReplayError(f"more than {MAX_PAGES} pages are allocated or freed in one recording")
+    pages = np.where(alloc, nr, 0)
+    base = (np.cumsum(pages) - pages)[rows]
+    freed = np.where(alloc[rows], 0, nr[rows])
+    base = np.where(alloc[rows], base, np.cumsum(freed) - freed)
+    numbers, count = _numbered(frames.values)
+    arrays = np.unique(value[rows], return_inverse=True)[1]
+    last = np.where(flags & int(Flag.ARRAY_TRUNCATED), value, NONE)
+    return Requests(
+        alloc[rows].astype(np.int64), nr[rows],
+        (ints(table, "errno", 0)[rows] < 0).astype(np.int64), base,
+        frames.start[rows], frames.length[rows], numbers,
+        np.where(value[rows] == NONE, -1, arrays), _alike(rows, nr, last, frames)), count
 
 
 def pair(table: pa.Table, anomalies: Anomalies) -> pa.Table:
-    """The table with `slots` filled for every free, in the order of `lock_rank`."""
-    requests = np.flatnonzero(is_kind(table, "alloc", "free"))
-    rank = ints(table, "lock_rank")[requests]
-    walk = _Pairing(table, anomalies)
-    for r in requests[np.argsort(rank, kind="stable")].tolist():
-        if walk.alloc[r]:
-            walk.take(r)
-        else:
-            walk.give(r)
-    live = sum(pages for pages in walk.live_rows.values() if pages > 0)
-    anomalies.count("pages_live_at_end", live)
-    table = replace(table, "slots", lists(walk.slots, len(walk.nr)))
-    return replace(table, "flags", pa.array(walk.flags, pa.int64()))
+    """The table with `slots` filled for every free, in the order of `lock_rank`.
+
+    ReplayError for more pages than can be followed one by one.
+    """
+    rows = np.flatnonzero(is_kind(table, "alloc", "free"))
+    rows = rows[np.argsort(ints(table, "lock_rank")[rows], kind="stable")]
+    q, count = _requests(table, rows)
+    empty = np.full(len(rows), -1, dtype=np.int64)
+    live = Live(np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64),
+                np.zeros(len(q.frames), dtype=np.int64), np.zeros(len(rows), dtype=np.int64),
+                empty.copy(), empty.copy(), empty)
+    flags, counts = ints(table, "flags", 0)[rows], np.zeros(_COUNTS, dtype=np.int64)
+    slots = np.empty(int(q.nr[q.alloc == 0].sum()), dtype=np.int64)
+    _walk(q, live, slots, np.empty_like(slots), flags, counts)
+    for name, place in (("pages_already_live", _ALREADY_LIVE),
+                        ("frames_inferred", _FRAMES_INFERRED),
+                        ("pages_unknown_freed", _UNKNOWN_FREED)):
+        anomalies.count(name, int(counts[place]))
+    anomalies.count("pages_live_at_end", int(np.maximum(live.pages, 0).sum()))
+    every = ints(table, "flags", 0)
+    every[rows] = flags
+    table = replace(table, "slots", _lists(len(table), rows, q, slots))
+    return replace(table, "flags", pa.array(every, pa.int64()))
+
+
+def _lists(count: int, rows: Ints, q: Requests, slots: Ints) -> pa.ListArray:
+    """The freed slots as a list per row, null but for frees."""
+    free = np.flatnonzero(q.alloc == 0)
+    free = free[np.argsort(rows[free])]
+    length, absent = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.bool_)
+    length[rows[free]], absent[rows[free]] = q.nr[free], False
+    offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(length)))
+    first = offsets[rows[free]]
+    place = np.arange(offsets[-1]) + np.repeat(q.base[free] - first, q.nr[free])
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)),
+                                    pa.array(slots[place], pa.int64()), mask=pa.array(absent))
