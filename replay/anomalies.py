@@ -20,6 +20,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "joined_lines_recovered": ("info", "events recovered from behind a cut line"),
     "lines_unmatched": ("error", "text lines that are no event, comment or known notice"),
     "lock_order_ambiguous": ("info", "requests whose place in the order of lock holders is open"),
+    "lock_order_contradicted": ("error", "allocations whose frames no order of requests explains"),
     "lock_order_recovered": ("info", "requests moved to the place in the lock order they had"),
     "marker_lines": ("info", "further lines of a text written to trace_marker, joined to it"),
     "nested_calls": ("info", "calls of the fallback allocator inside the call that fell back"),

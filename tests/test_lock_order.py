@@ -131,6 +131,17 @@ def test_failed_allocations_take_no_slots_frames_but_keep_their_place(anomalies:
     assert np.array(slots[0]).size == 0
 
 
+def test_a_contradiction_costs_the_order_of_nothing_else() -> None:
+    rows = [*[alloc(t, 1, [t], lock=t + 1) for t in range(0, 20, 2)],
+            free(30, 1, [0]), free(40, 1, [2]), alloc(50, 1, [77]),  # no one freed 77
+            free(60, 1, [4]), free(61, 2, [6]), alloc(70, 3, [4]), alloc(80, 3, [6])]
+    anomalies = Anomalies()
+    table = recover(events(*rows), anomalies, stack=True)
+    assert ranks(table) == [*range(13), 14, 13, 15, 16]
+    assert (anomalies.counts["lock_order_contradicted"],
+            anomalies.counts["lock_order_recovered"]) == (1, 2)
+
+
 def concurrent(rng: random.Random) -> list[dict]:
     """Requests of four tasks on one stack; a free's entry may be long before it takes effect."""
     stack, live, busy, rows, now = list(range(1000, 1030)), [], {}, [], 0

@@ -25,6 +25,8 @@ from replay.trace.lock_stack import Requests, Stack
 
 Ints = npt.NDArray[np.int64]
 NEVER = 1 << 62
+MAX_TRIES = 1_000_000
+"""Bounds the search, in comparisons, for what explains one allocation."""
 MAX_PAGES = 1 << 28
 """Pages that the search puts on its stack at most."""
 
@@ -132,6 +134,15 @@ class _Choice:
     left: list[tuple[Free, ...]]
 
 
+@dataclass
+class _Farthest:
+    """How far the search came: state, open frees, and the order since the last contradiction."""
+
+    at: Ints
+    pending: list[Free]
+    order: Ints
+
+
 class _Search:
     """Looks for an order of all requests that fits the recorded frames."""
 
@@ -148,6 +159,8 @@ class _Search:
             np.empty(size if self.small else 0, dtype=np.int64) for size in sizes)
         self.stack = Stack(frames, log, taken, order, np.zeros(lock_stack.SIZE, dtype=np.int64))
         self.choices: list[_Choice] = []
+        self.farthest: _Farthest | None = None
+        self.begin = self.began = self.contradicted = 0
 
     def _requests(self) -> Requests:
         calls, rows = self.calls, self.rows
@@ -171,74 +184,106 @@ class _Search:
         return int(calls.listed[first] - calls.nr[over].sum())
 
     def order(self) -> Ints | None:
-        """The rows in the order found; None if none was found in time."""
+        """The rows in the order found; None if the search is too long.
+
+        Where no order explains an allocation's frames, what was found until there stays, and the
+        list is taken for unknown from there on.
+        """
         if not self.small:
             return None
         at = self.stack.at
+        left: list[tuple[Free, ...]] | None = None
         at[lock_stack.FREE], at[lock_stack.COUNT] = len(self.allocs), self._first_length()
         pending: list[Free] = []
-        left: list[tuple[Free, ...]] | None = None
         while at[lock_stack.ALLOC] < len(self.allocs):
             if left is None and not pending:
                 ended = lock_stack.run(self.q, self.stack)
-                if ended in (lock_stack.AT_END, lock_stack.TOO_LONG):
-                    break
                 left = [] if ended == lock_stack.MISFIT else None
+                if ended == lock_stack.AT_END:
+                    break
             if left is None:
+                self._enter(pending)
                 left = self._options(pending)
                 at[lock_stack.STEPS] += len(left) * max(1, len(pending)) ** 2
             if at[lock_stack.STEPS] > lock_stack.MAX_STEPS:
-                break
-            if self._choose(left, pending):
-                since = self.choices[-1].at[lock_stack.ORDER]
-                chosen = set(self.stack.order[since:at[lock_stack.ORDER]].tolist())
-                pending = [f for f in pending if f.number not in chosen]
-                left = None
-            elif (back := self._back()) is None:
                 return None
-            else:
-                pending, left = back.pending, back.left
-        if at[lock_stack.ALLOC] < len(self.allocs):
-            return None
+            chosen = self._choose(left, pending)
+            if chosen is not None:
+                pending, left = [f for f in pending if f.number not in chosen], None
+                continue
+            self._remember(pending)
+            back = self._back()
+            pending, left = (back.pending, back.left) if back else (self._give_up(), None)
         done = self.stack.order[:at[lock_stack.ORDER]]
         rest = np.array([f.number for f in pending], dtype=np.int64)
         found: Ints = self.rows[np.concatenate(
             (done, rest, np.arange(at[lock_stack.FREE], len(self.rows))))]
         return found
 
-    def _options(self, pending: list[Free]) -> list[tuple[Free, ...]]:
-        """Frees entered by now join those that are open; the orders that they may have had."""
+    def _enter(self, pending: list[Free]) -> None:
+        """Frees entered before the next allocation held the lock join those that are open."""
         q, at = self.q, self.stack.at
-        a = int(at[lock_stack.ALLOC])
-        stop = len(self.allocs) + int(q.reach[a])
+        stop = len(self.allocs) + int(q.reach[at[lock_stack.ALLOC]])
         for f in range(int(at[lock_stack.FREE]), stop):
             pending.append(Free(f, int(q.time[f]), int(q.latest[f]), int(q.nr[f]),
                                 int(self.calls.listed[self.rows[f]])))
         at[lock_stack.FREE] = stop
-        since = int(q.time[a - 1]) if a else -1
-        return options(pending, int(q.time[a]), int(at[lock_stack.COUNT]), since)
 
-    def _choose(self, left: list[tuple[Free, ...]], pending: list[Free]) -> bool:
-        """Take the first of these orders that fits."""
+    def _options(self, pending: list[Free]) -> list[tuple[Free, ...]]:
+        """The orders that open frees may have had before the next allocation."""
+        a = int(self.stack.at[lock_stack.ALLOC])
+        since = int(self.q.time[a - 1]) if a else -1
+        return options(pending, int(self.q.time[a]), int(self.stack.at[lock_stack.COUNT]), since)
+
+    def _choose(self, left: list[tuple[Free, ...]], pending: list[Free]) -> set[int] | None:
+        """Take the first of these orders that fits; which frees it has."""
         before = self.stack.at.copy()
         for n, option in enumerate(left):
-            frees = np.array([f.number for f in option], dtype=np.int64)
-            if lock_stack.apply(self.q, self.stack, frees, int(before[lock_stack.ALLOC])):
+            frees = [f.number for f in option]
+            if lock_stack.apply(self.q, self.stack, np.array(frees, dtype=np.int64),
+                                int(before[lock_stack.ALLOC])):
                 self.choices.append(_Choice(before, list(pending), left[n + 1:]))
-                return True
-        return False
+                return set(frees)
+        return None
+
+    def _remember(self, pending: list[Free]) -> None:
+        """Keep the order that led to the allocation farthest on, should nothing lead beyond it."""
+        at = self.stack.at
+        if self.farthest is None or at[lock_stack.ALLOC] > self.farthest.at[lock_stack.ALLOC]:
+            order = self.stack.order[self.begin:at[lock_stack.ORDER]].copy()
+            at[lock_stack.STEPS] += len(order) // 64
+            self.farthest = _Farthest(at.copy(), list(pending), order)
 
     def _back(self) -> _Choice | None:
         """Undo to the last decision that leaves something to try."""
-        while self.choices:
+        steps = self.stack.at[lock_stack.STEPS]
+        while self.choices and steps - self.began < MAX_TRIES:
             choice = self.choices.pop()
             if choice.left:
-                steps = self.stack.at[lock_stack.STEPS]
                 lock_stack.undo_to(self.stack, int(choice.at[lock_stack.LOG]))
                 self.stack.at[:] = choice.at
                 self.stack.at[lock_stack.STEPS] = steps
                 return choice
         return None
+
+    def _give_up(self) -> list[Free]:
+        """Let the farthest allocation take effect though nothing explains it; the open frees."""
+        at, far = self.stack.at, self.farthest
+        assert far is not None
+        steps = at[lock_stack.STEPS]
+        at[:] = far.at
+        self._enter(far.pending)
+        a = int(at[lock_stack.ALLOC])
+        order = [*far.order.tolist(), *(f.number for f in far.pending), a]
+        self.stack.order[self.begin:self.begin + len(order)] = order
+        self.begin += len(order)
+        self.contradicted += 1
+        at[lock_stack.ORDER], at[lock_stack.ALLOC] = self.begin, a + 1
+        at[[lock_stack.DEPTH, lock_stack.LOG, lock_stack.TAKEN]] = 0
+        at[lock_stack.COUNT] += sum(f.nr for f in far.pending) - self.q.nr[a]
+        at[lock_stack.STEPS] = self.began = steps
+        self.choices, self.farthest = [], None
+        return []
 
 
 def _ambiguous(calls: _Calls, order: Ints) -> int:
@@ -258,7 +303,9 @@ def recover(table: pa.Table, anomalies: Anomalies, *, stack: bool) -> pa.Table:
     entered = calls.rows[np.lexsort((calls.rows, calls.held[calls.rows]))]
     order = entered
     if stack and (ints(table, "lock_ns")[is_kind(table, "free")] == NONE).any():
-        found = _Search(calls, entered).order()
+        search = _Search(calls, entered)
+        found = search.order()
+        anomalies.count("lock_order_contradicted", search.contradicted)
         if found is None:
             anomalies.count("lock_order_ambiguous", len(entered))
         else:
