@@ -84,7 +84,7 @@ def test_import_and_write_beside_trace_cmd(benchmark, smoke: bool, tmp_path: Pat
 
     ours()  # compiles, or loads what is compiled
     walls: dict[str, list[float]] = {OURS: [], "trace-cmd report": []}
-    for _ in range(1 if smoke else 5):
+    for _ in range(1 if smoke else 3):
         walls[OURS].append(timed(ours))
         walls["trace-cmd report"].append(timed(report))
     benchmark.pedantic(ours, rounds=1)

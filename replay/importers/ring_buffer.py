@@ -105,10 +105,7 @@ def _advance(words, at, kind, time, big):  # type: ignore[no-untyped-def]
 
 @kernel()
 def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[no-untyped-def]
-    """Fill `pages`, and `events` if it has room; returns the number of events.
-
-    All positions are checked here. Without room (no columns) it counts alone.
-    """
+    """Fill `pages` and `events`; returns the number of events. All positions are checked here."""
     count, room = 0, events.shape[1]
     long_words = header_words - 2
     for page in range(pages.shape[0]):
@@ -172,10 +169,11 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
     count = len(data) // layout.page_bytes
     pages = np.zeros((count, 3), dtype=np.int64)
     pages[:, _PAGE_BAD_AT] = -1
-    shape = (layout.page_bytes // 4, layout.data_at // 4, layout.order == ">")
-    found = int(_scan(words, *shape, np.empty((6, 0), dtype=np.int64), pages))
-    events = np.empty((6, found), dtype=np.int64)
-    _scan(words, *shape, events, pages)
+    # a record takes at least three words; memory that is not written is not used either
+    events = np.empty((6, len(words) // 3 + 1), dtype=np.int64)
+    found = int(_scan(words, layout.page_bytes // 4, layout.data_at // 4, layout.order == ">",
+                      events, pages))
+    events = events[:, :found]
     bad = pages[:, _PAGE_BAD_AT]
     time, number, pid, at, length, page = events
     return Records(time, number, pid, at, length, page, pages[:, _PAGE_LOST],

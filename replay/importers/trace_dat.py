@@ -18,7 +18,7 @@ from replay.errors import InputError
 from replay.importers.event_format import EventFormat, parse_format
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes
-from replay.importers.probes import Decoded, Loss
+from replay.importers.probes import Decoded, Ints, Loss
 from replay.importers.ring_buffer import LOST_UNKNOWN, Layout, Records, scan_pages
 from replay.importers.trace_dat_events import Pending, Streams
 from replay.importers.trace_dat_file import MAGIC, Buffer, Container, Cursor
@@ -153,8 +153,7 @@ class _Scan:
             for part in self._parts(buffer, cpu, at, size):
                 records = self._records(buffer, part)
                 self._count(number, cpu, records)
-                for event in np.flatnonzero(np.bincount(records.id)).tolist():
-                    rows = np.flatnonzero(records.id == event)
+                for event, rows in _by_id(records.id):
                     form = self.formats.get(event)
                     if form is None:
                         self.decoded.undecoded[f"event id {event} without a format"] += len(rows)
@@ -222,6 +221,15 @@ class _Scan:
                                    for cpu in self.missed.keys() | told.keys())
         decoded.anomalies.count("records_lost", decoded.records_lost)
         self.streams.finish()
+
+
+def _by_id(ids: Ints) -> Iterator[tuple[int, Ints]]:
+    """Each event id with its records, in their order."""
+    order = np.argsort(ids.astype(np.uint16), kind="stable")
+    counts = np.bincount(ids)
+    ends = np.cumsum(counts)
+    for event in np.flatnonzero(counts).tolist():
+        yield event, order[ends[event] - counts[event]:ends[event]]
 
 
 def _formats(container: Container) -> dict[int, EventFormat]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from replay.errors import InputError
 from replay.importers.event_format import EventFormat, Field, Symbols
@@ -76,7 +77,8 @@ class Streams:
         addresses = self._number(probe, part)
         for address in _different(addresses):
             name, offset = self.symbols.find(address)
-            chosen = part.only(part.rows[addresses == address])
+            here = addresses == address
+            chosen = part if here.all() else part.only(part.rows[here])
             self._keep(form, chosen, address, name, offset, function is not None, True)
 
     def _check_length(self, form: EventFormat, part: Pending) -> None:
@@ -206,10 +208,8 @@ class Streams:
         time, cpu, pid, at = base
         texts: dict[str, Sequence[str]] = dict(g.texts)
         for name, pieces in g.symbols.items():
-            addresses, codes = np.unique(np.concatenate(pieces), return_inverse=True)
-            texts[name] = Coded(codes, [self.symbols.name(a) for a in addresses.tolist()])
-        pids, codes = np.unique(pid, return_inverse=True)
-        tasks = Coded(codes, [self.tasks.get(p, "<...>") for p in pids.tolist()])
+            texts[name] = _coded(np.concatenate(pieces), self.symbols.name)
+        tasks = _coded(pid, lambda number: self.tasks.get(number, "<...>"))
         return ProbeStream(
             g.form.name, g.function, g.offset, g.is_return, g.is_probe, time, cpu, pid, order, at,
             tasks, {name: np.concatenate(pieces) for name, pieces in g.numbers.items()},
@@ -224,13 +224,24 @@ def _different(values: Ints) -> list[int]:
     return different
 
 
+def _coded(values: Ints, name: Callable[[int], str]) -> Coded:
+    """A name per number, made once for each different one."""
+    encoded = pa.array(values).dictionary_encode()
+    return Coded(encoded.indices.to_numpy().astype(np.int64),
+                 [name(value) for value in encoded.dictionary.to_pylist()])
+
+
 def _ranks(kept: list[_Growing], bases: list[list[Ints]]) -> list[Ints]:
     """Place of each event among all that are kept, by time, CPU, and place in the file."""
     if not kept:
         return []
     time, cpu, _, at = (np.concatenate(column) for column in zip(*bases, strict=True))
+    # in the order of CPUs and places the times are a few ascending runs, which merge in no time
+    by_cpu = np.argsort(at, kind="stable")
+    if (np.diff(cpu[by_cpu]) < 0).any():
+        by_cpu = by_cpu[np.argsort(cpu[by_cpu], kind="stable")]
     ranks = np.empty(len(time), dtype=np.int64)
-    ranks[np.lexsort((at, cpu, time))] = np.arange(len(time))
+    ranks[by_cpu[np.argsort(time[by_cpu], kind="stable")]] = np.arange(len(time))
     return np.split(ranks, np.cumsum([len(b[0]) for b in bases])[:-1])
 
 
