@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 PACKAGE = Path(__file__).parent
-CONSTANTS = ("kernel.py", "units.py", "schema.py")
+CONSTANTS = ("kernel.py", "units.py", "schema.py", "xentrace_names.py")
 
 
 def _fingerprint() -> str:

@@ -251,7 +251,7 @@ def test_any_changed_byte_gives_rows_or_an_input_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hz", [0, -1, 9 * 10**9])
 def test_a_frequency_that_cannot_be_is_refused(tmp_path: Path, hz: int) -> None:
-    with pytest.raises(ReplayError, match="cpu_hz"):
+    with pytest.raises(ReplayError, match="--cpu-hz"):
         read(tmp_path, SOME, hz=hz)
 
 

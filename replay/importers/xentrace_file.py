@@ -38,57 +38,41 @@ PROBLEMS = {
 
 @dataclass(frozen=True)
 class Records:
-    """All records of a file in its order. words: uint32, mapped where the file's byte order is the
-    machine's. at: word index of the header; ticks: raw time.
+    """The framing of a file, checked: whatever walks it needs no bounds.
 
-    timed: whether the record has a time of its own. The others have the last one of their CPU,
-    or, before the first, the next one.
+    words: uint32, mapped where the file's byte order is the machine's. windows: a row each, of
+    the word after its header, the word after its last whole record, and the next window of the
+    same CPU or -1. heads: per CPU the first window or -1. starts: per CPU the first time stamp,
+    which the records before it are given; those of a CPU without any have the file's least, or 0.
     """
 
     words: np.ndarray
-    at: np.ndarray
-    cpu: np.ndarray
-    ticks: np.ndarray
-    timed: np.ndarray
-    windows: int
+    windows: np.ndarray
+    heads: np.ndarray
+    starts: np.ndarray
+    count: int
     truncated: bool
     byte_order: str
 
-    @property
-    def event(self) -> np.ndarray:
-        """Event number of each record."""
-        events: np.ndarray = (self.words[self.at] & EVENT_MASK).astype(np.int64)
-        return events
-
-    @property
-    def extra(self) -> np.ndarray:
-        """Number of payload words of each record."""
-        counts: np.ndarray = ((self.words[self.at] >> EXTRA_SHIFT) & 7).astype(np.int64)
-        return counts
-
-    def payload(self, rows: np.ndarray, index: int) -> np.ndarray:
-        """Payload word `index` of the given records, which must have that many."""
-        at = self.at[rows]
-        header = 1 + 2 * (self.words[at] >> TIME_SHIFT).astype(np.int64)
-        words: np.ndarray = self.words[at + header + index].astype(np.int64)
-        return words
-
-    def payload64(self, rows: np.ndarray, index: int) -> np.ndarray:
-        """Payload words `index` (low) and `index + 1` (high) as one signed number; -1: all ones."""
-        low, high = self.payload(rows, index), self.payload(rows, index + 1)
-        joined: np.ndarray = low | np.where(high >= 1 << 31, high - (1 << 32), high) << 32
-        return joined
-
 
 @inline
-def _word(words: np.ndarray, at: int) -> Any:
+def word(words: np.ndarray, at: int) -> Any:
     """A word as int64: of unsigned numbers nothing may be taken away."""
     return np.int64(words[at])
 
 
+@inline
+def length_of(header: int) -> Any:
+    """Words of a record, from its header."""
+    return 1 + 2 * (header >> TIME_SHIFT) + ((header >> EXTRA_SHIFT) & 7)
+
+
 @kernel()
-def _count(words, totals):  # type: ignore[no-untyped-def]
-    """Check the framing; totals: records, windows, highest CPU, truncated, problem, its word."""
+def _count(words, totals, starts):  # type: ignore[no-untyped-def]
+    """Check the framing and find the first time of each CPU.
+
+    totals: records, windows, highest CPU, truncated, problem, its word, where whole records end.
+    """
     n = len(words)
     at = 0
     while at < n:
@@ -98,7 +82,7 @@ def _count(words, totals):  # type: ignore[no-untyped-def]
         if at + 3 > n:
             totals[3] = 1
             return
-        cpu, size = _word(words, at + 1), _word(words, at + 2)
+        cpu, size = word(words, at + 1), word(words, at + 2)
         if cpu > CPU_MAX:
             totals[4], totals[5] = BAD_CPU, at
             return
@@ -108,57 +92,65 @@ def _count(words, totals):  # type: ignore[no-untyped-def]
         totals[1] += 1
         totals[2] = max(totals[2], cpu)
         at += 3
+        totals[6] = at
         end = at + (size >> 2)
         stop = min(end, n)
+        records = 0
+        start = starts[cpu]
         while at < stop:
-            header = _word(words, at)
+            header = word(words, at)
             timed = header >> TIME_SHIFT
-            length = 1 + 2 * timed + ((header >> EXTRA_SHIFT) & 7)
+            length = length_of(header)
             if at + length > end:
                 totals[4], totals[5] = BAD_RECORD, at
                 return
             if at + length > n:
                 break
-            if timed and words[at + 2] >= (TIME_MAX >> 32):
-                totals[4], totals[5] = BAD_TIME, at
-                return
-            totals[0] += 1
+            if timed:
+                high = word(words, at + 2)
+                if high >= (TIME_MAX >> 32):
+                    totals[4], totals[5] = BAD_TIME, at
+                    return
+                if start < 0:
+                    start = word(words, at + 1) | high << 32
+            records += 1
             at += length
+        totals[0] += records
+        totals[6] = at
+        starts[cpu] = start
         if end > n or at < stop:
             totals[3] = 1
             return
 
 
 @kernel()
-def _fill(words, last, table, timed):  # type: ignore[no-untyped-def]
-    """Second pass over words that `_count` found sound; table rows: at, cpu, ticks."""
-    rows = table.shape[1]
-    n = len(words)
+def _link(words, ends, windows, heads, last):  # type: ignore[no-untyped-def]
+    """The windows of a file that `_count` found sound; ends: where its whole records end."""
     at = 0
-    k = 0
-    while k < rows:
-        cpu = _word(words, at + 1)
-        end = min(at + 3 + (_word(words, at + 2) >> 2), n)
-        at += 3
-        while at < end and k < rows:
-            header = _word(words, at)
-            has_time = header >> TIME_SHIFT
-            if has_time:
-                last[cpu] = _word(words, at + 1) | _word(words, at + 2) << 32
-                timed[k] = True
-            table[0, k] = at
-            table[1, k] = cpu
-            table[2, k] = last[cpu]
-            k += 1
-            at += 1 + 2 * has_time + ((header >> EXTRA_SHIFT) & 7)
-    # Records before the first time of their CPU: the next one, going backwards.
-    last[:] = -1
-    for k in range(rows - 1, -1, -1):
-        cpu = table[1, k]
-        if table[2, k] < 0:
-            table[2, k] = last[cpu]
+    for k in range(len(windows)):
+        cpu = word(words, at + 1)
+        start = at + 3
+        at = start + (word(words, at + 2) >> 2)
+        windows[k, 0], windows[k, 1], windows[k, 2] = start, min(at, ends), -1
+        if last[cpu] < 0:
+            heads[cpu] = k
         else:
-            last[cpu] = table[2, k]
+            windows[last[cpu], 2] = k
+        last[cpu] = k
+
+
+@kernel()
+def _least(words, windows):  # type: ignore[no-untyped-def]
+    """The least time stamp of the file, or 0."""
+    least = TIME_MAX
+    for k in range(len(windows)):
+        at = windows[k, 0]
+        while at < windows[k, 1]:
+            header = word(words, at)
+            if header >> TIME_SHIFT:
+                least = min(least, word(words, at + 1) | word(words, at + 2) << 32)
+            at += length_of(header)
+    return 0 if least == TIME_MAX else least
 
 
 def read_records(path: Path) -> Records:
@@ -183,18 +175,17 @@ def _read(path: Path, data: Buffer) -> Records:
     whole = len(data) & ~3
     words = np.frombuffer(data, dtype=">u4" if order == "big" else "<u4",
                           count=whole // 4).astype(np.uint32, copy=False)
-    totals = np.zeros(6, dtype=np.int64)
-    _count(words, totals)
-    records, windows, highest, truncated, problem, where = (int(t) for t in totals)
+    totals = np.zeros(7, dtype=np.int64)
+    starts = np.full(CPU_MAX + 1, -1, dtype=np.int64)
+    _count(words, totals, starts)
+    records, nr_windows, highest, truncated, problem, where, ends = (int(t) for t in totals)
     if problem:
         raise InputError(path, PROBLEMS[problem], f"offset {4 * where}")
-    table = np.zeros((3, records), dtype=np.int64)
-    timed = np.zeros(records, dtype=np.bool_)
-    _fill(words, np.full(highest + 1, -1, dtype=np.int64), table, timed)
-    ticks = table[2]
-    if records and (ticks < 0).any():
-        ticks[ticks < 0] = ticks.max() if (ticks < 0).all() else ticks[ticks >= 0].min()
-        ticks[ticks < 0] = 0
-    return Records(words, table[0], table[1], ticks, timed, windows,
+    windows = np.zeros((nr_windows, 3), dtype=np.int64)
+    heads = np.full(highest + 1, -1, dtype=np.int64)
+    _link(words, ends, windows, heads, np.full(highest + 1, -1, dtype=np.int64))
+    starts = starts[:highest + 1]
+    if ((heads >= 0) & (starts < 0)).any():
+        starts[starts < 0] = _least(words, windows)
+    return Records(words, windows, heads, starts, records,
                    bool(truncated) or whole != len(data), order)
-

@@ -1,0 +1,100 @@
+"""Which of Xen's trace events become rows, and how: a table that the decoder looks them up in."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from replay.importers.xentrace_names import HYPERCALLS
+from replay.kernel import inline
+from replay.schema import KINDS
+
+LOST_RECORDS, WRAP_BUFFER = 0x0001F001, 0x0001F002
+RUNSTATE, RUNSTATE_MASK = 0x00021001, 0x0FFFF00F
+DOMAINS = {  # event: (kind, payload words), the first word is the domid
+    0x0010F001: ("grant_map", 1), 0x0010F002: ("grant_unmap", 1), 0x0010F003: ("grant_transfer", 1),
+    0x00041001: ("domain_create", 1), 0x00041002: ("domain_destroy", 1),
+}  # fmt: skip
+SET_P2M = 0x0010F004
+EXTENTS = {  # event: (kind, payload words, whether the second 64 bits are an mfn)
+    SET_P2M: ("p2m_set", 6, True),
+    0x0010F005: ("decrease_extent", 4, False),
+    0x0010F010: ("pod_populate", 6, True),
+    0x0010F011: ("pod_reclaim", 6, True),
+    0x0010F012: ("pod_splinter", 4, False),
+}
+CALLS = {  # event: (payload words at least, which holds the number, mask)
+    0x0020100D: (1, 0, 0xFFFFF),  # PV, version 2
+    0x0020200E: (1, 0, 0xFFFFF),  # part of a multicall
+    0x00201001: (2, 1, 0xFFFFFFFF),  # PV, version 1: eip, eax
+    0x00201101: (3, 2, 0xFFFFFFFF),  # the same with a 64-bit rip
+    0x00082012: (1, 0, 0xFFFFFFFF), 0x00082412: (1, 0, 0xFFFFFFFF),  # VMMCALL; nested
+}  # fmt: skip
+MULTICALL_PART = 0x0020200E
+VMMCALLS = (0x00082012, 0x00082412)
+VMEXITS = (0x00081002, 0x00081102, 0x00081003, 0x00081103,
+           0x00081402, 0x00081502, 0x00081403, 0x00081503)
+"""VMX and, since Xen 4.19 under numbers of their own, SVM; 32- and 64-bit rip; nested."""
+VMENTRIES = (0x00081001, 0x00081401)
+ORDER_MAX = 40
+"""A larger extent order cannot be: 2^52 bytes is all there is."""
+
+SKIP, DOMAIN, P2M, EXTENT, CALL, RUN, LOSS, EXIT, ENTRY = range(9)
+"""What is done with a record, by its event."""
+SLOTS: Final = 4096
+"""Of the table of events, a power of 2: the format's own are fewer than 200."""
+PROBES: Final = 64
+"""Places looked at for one event: a file may hold any of 2^28."""
+HASH: Final = 2654435769
+UNKNOWN_CALL: Final = len(HYPERCALLS)
+OLD, NEW, UNKNOWN = 0, 1, 2
+"""Layouts of an extent's domain and order: see `takes_old_layout`."""
+
+
+def _slot(event: int) -> int:
+    return (event * HASH >> 16) & (SLOTS - 1)
+
+
+def _table() -> np.ndarray:
+    """A row per event, found by `_slot` and the rows after it.
+
+    Columns: event or -1, action, kind, payload words it needs, three numbers for the action, and
+    how often the event was skipped.
+    """
+    kind = KINDS.index
+    known: dict[int, tuple[int, ...]] = {
+        event: (DOMAIN, kind(name), words) for event, (name, words) in DOMAINS.items()}
+    known |= {event: (EXTENT, kind(name), words, at, has_mfn)
+              for at, (event, (name, words, has_mfn)) in enumerate(EXTENTS.items())}
+    known[SET_P2M] = (P2M, *known[SET_P2M][1:])
+    known |= {event: (CALL, kind("hypercall"), words, at, index, mask)
+              for at, (event, (words, index, mask)) in enumerate(CALLS.items())}
+    known |= {RUNSTATE | states << 4: (RUN, kind("runstate"), 1) for states in range(256)}
+    known[LOST_RECORDS] = (LOSS, kind("lost"), 2)
+    known |= dict.fromkeys(VMEXITS, (EXIT, 0, 0)) | dict.fromkeys(VMENTRIES, (ENTRY, 0, 0))
+    table = np.zeros((SLOTS, 8), dtype=np.int64)
+    table[:, 0] = -1
+    for event, row in known.items():
+        slot = _slot(event)
+        while table[slot, 0] >= 0:
+            slot = (slot + 1) % SLOTS
+        table[slot, 0], table[slot, 1:1 + len(row)] = event, row
+    return table
+
+
+TABLE: Final = _table()
+
+
+@inline
+def find(table: np.ndarray, event: int) -> Any:
+    """The slot of an event, new events included; -1 if there is no room for it."""
+    slot = (event * HASH >> 16) & (SLOTS - 1)
+    for _ in range(PROBES):
+        if table[slot, 0] == event:
+            return slot
+        if table[slot, 0] < 0:
+            table[slot, 0] = event
+            return slot
+        slot = (slot + 1) & (SLOTS - 1)
+    return -1
