@@ -14,7 +14,7 @@ from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.sketch import curve, physmap_table
 from replay.report.tables import count, duration, fitted, notes, pairs, plain, render, size, table
 from replay.schema import Flag
-from replay.trace.columns import NONE, ints, is_kind, ragged, strings
+from replay.trace.columns import NONE, encoded, ints, is_kind, ragged, strings
 from replay.trace.store import Trace
 
 MAX_CALLERS = 12
@@ -45,11 +45,18 @@ def sections(trace: Trace) -> list[tuple[int, int, str]]:
             for r in np.flatnonzero(is_kind(t, "section")) if start[r] != NONE and nr[r] > 0]
 
 
+def _kinds(trace: Trace) -> tuple[np.ndarray, list[str]]:
+    """A number per row, and the kinds they stand for, each once and sorted."""
+    codes, names = encoded(trace.table, "kind")
+    kinds = sorted(set(names))
+    return np.array([kinds.index(name) for name in names], np.int64)[codes], kinds
+
+
 def kinds(trace: Trace) -> dict[str, int]:
     """Rows per kind of event, by name."""
-    found = trace.table["kind"].cast("string").value_counts().to_pylist()
-    return {str(k["values"]): int(k["counts"])
-            for k in sorted(found, key=lambda k: str(k["values"]))}
+    codes, names = _kinds(trace)
+    counts = np.bincount(codes, minlength=len(names)).tolist()
+    return {name: number for name, number in zip(names, counts, strict=True) if number}
 
 
 def info(trace: Trace) -> dict[str, Any]:
@@ -92,14 +99,17 @@ def _provenance(trace: Trace) -> list[RenderableType]:
 
 
 def _events(trace: Trace) -> RenderableType:
+    codes, names = _kinds(trace)
     flags = ints(trace.table, "flags", 0)
-    named = strings(trace.table, "kind")
+    flagged = np.flatnonzero(flags)
+    marks = {flag: np.bincount(codes[flagged[flags[flagged] & flag > 0]], minlength=len(names))
+             for flag in Flag}
     rows = []
-    for kind, number in kinds(trace).items():
-        mine = flags[named == kind]
-        marked = [f"{flag.name.lower().replace('_', ' ')} {int((mine & flag > 0).sum()):,}"
-                  for flag in Flag if flag.name and (mine & flag > 0).any()]
-        rows.append([plain(kind), count(number), fitted(", ".join(marked), 70)])
+    for at, number in enumerate(np.bincount(codes, minlength=len(names)).tolist()):
+        marked = [f"{flag.name.lower().replace('_', ' ')} {int(of[at]):,}"
+                  for flag, of in marks.items() if flag.name and of[at]]
+        if number:
+            rows.append([plain(names[at]), count(number), fitted(", ".join(marked), 70)])
     return table("Events", ["kind", "rows", "of these flagged"], rows, align="lrw")
 
 

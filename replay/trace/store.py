@@ -26,7 +26,8 @@ from replay.trace.columns import ragged
 KEY = b"replay"
 MAX_TIME_NS = 1 << 53
 MAX_PAGES = 1 << 36
-BATCH_ROWS = 1 << 16
+BATCH_ROWS = 1 << 17
+"""Columns of a batch are compressed side by side: with half of it that takes a quarter longer."""
 
 
 @dataclass(frozen=True)
