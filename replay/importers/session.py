@@ -85,15 +85,25 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
                             if v}
 
 
+def _holds(rows: pa.Table, *kinds: str) -> bool:
+    """Whether there is a row of one of these kinds, without a wider copy of the column."""
+    for chunk in rows["kind"].chunks:
+        codes = chunk.indices.to_numpy(zero_copy_only=False)
+        if any((codes == code).any() for code, name in enumerate(chunk.dictionary.to_pylist())
+               if name in kinds):
+            return True
+    return False
+
+
 def _recorded_strategy(rows: pa.Table, machine: Physmap | None) -> str:
     """Which of the strategies the recorded kernel used, by what its calls show.
 
     Calls of the pool carry the length of its list; where they fall through to the balloon driver
     they carry balloon_stats as well, or nothing but that driver's calls is there.
     """
-    alloc = is_kind(rows, "alloc")
-    if not alloc.any():
+    if not _holds(rows, "alloc"):
         return ""
+    alloc = is_kind(rows, "alloc")
     listed = ints(rows, "list_count")[alloc] != NONE
     stats = ints(rows, "current_pages")[alloc] != NONE
     if not (listed & ~stats).any():
@@ -139,7 +149,7 @@ def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies)
 
 def _paired(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
     """Rows with their lock order and the pages of each free; the Xen trace alone has neither."""
-    if not is_kind(rows, "alloc", "free").any():
+    if not _holds(rows, "alloc", "free"):
         return rows
     return pair(recover(rows, anomalies, stack=strategy != "balloon"), anomalies)
 

@@ -278,7 +278,10 @@ def _record(words: np.ndarray, me: np.ndarray, cpu: int, table: np.ndarray, out:
         me[PENDING] = 0
     out.ticks[k], out.offset[k], out.cpu[k] = me[KEY], 4 * at, cpu
     out.kind[k], out.flags[k] = row[2], flags
-    out.frames_at[k + 1], out.mfns_at[k + 1] = n[STARTS], n[MFNS]
+    if n[STARTS]:  # until then, and often for ever, the page is better not touched
+        out.frames_at[k + 1] = n[STARTS]
+    if n[MFNS]:
+        out.mfns_at[k + 1] = n[MFNS]
     n[INFERRED] += 1 - timed
     n[ROWS] += 1
 

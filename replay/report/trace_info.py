@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.sketch import curve, physmap_table
 from replay.report.tables import count, duration, fitted, notes, pairs, plain, render, size, table
 from replay.schema import Flag
-from replay.trace.columns import NONE, encoded, ints, is_kind, ragged, strings
+from replay.trace.columns import NONE, ints, is_kind, ragged, strings
 from replay.trace.store import Trace
 
 MAX_CALLERS = 12
@@ -45,18 +46,18 @@ def sections(trace: Trace) -> list[tuple[int, int, str]]:
             for r in np.flatnonzero(is_kind(t, "section")) if start[r] != NONE and nr[r] > 0]
 
 
-def _kinds(trace: Trace) -> tuple[np.ndarray, list[str]]:
-    """A number per row, and the kinds they stand for, each once and sorted."""
-    codes, names = encoded(trace.table, "kind")
-    kinds = sorted(set(names))
-    return np.array([kinds.index(name) for name in names], np.int64)[codes], kinds
+def _kinds(trace: Trace) -> dict[str, Counter[int]]:
+    """Of each kind that occurs, by name: how many rows have which flags."""
+    found: dict[str, Counter[int]] = {}
+    both = cast(pl.DataFrame, pl.from_arrow(trace.table.select(["kind", "flags"])))
+    for kind, flags, number in both.group_by("kind", "flags").len().iter_rows():
+        found.setdefault(str(kind), Counter())[flags or 0] += number
+    return dict(sorted(found.items()))
 
 
 def kinds(trace: Trace) -> dict[str, int]:
     """Rows per kind of event, by name."""
-    codes, names = _kinds(trace)
-    counts = np.bincount(codes, minlength=len(names)).tolist()
-    return {name: number for name, number in zip(names, counts, strict=True) if number}
+    return {kind: flags.total() for kind, flags in _kinds(trace).items()}
 
 
 def info(trace: Trace) -> dict[str, Any]:
@@ -99,17 +100,12 @@ def _provenance(trace: Trace) -> list[RenderableType]:
 
 
 def _events(trace: Trace) -> RenderableType:
-    codes, names = _kinds(trace)
-    flags = ints(trace.table, "flags", 0)
-    flagged = np.flatnonzero(flags)
-    marks = {flag: np.bincount(codes[flagged[flags[flagged] & flag > 0]], minlength=len(names))
-             for flag in Flag}
     rows = []
-    for at, number in enumerate(np.bincount(codes, minlength=len(names)).tolist()):
-        marked = [f"{flag.name.lower().replace('_', ' ')} {int(of[at]):,}"
-                  for flag, of in marks.items() if flag.name and of[at]]
-        if number:
-            rows.append([plain(names[at]), count(number), fitted(", ".join(marked), 70)])
+    for kind, flags in _kinds(trace).items():
+        marks = {f: sum(c for bits, c in flags.items() if bits & f) for f in Flag}
+        marked = [f"{f.name.lower().replace('_', ' ')} {marks[f]:,}"
+                  for f in Flag if f.name and marks[f]]
+        rows.append([plain(kind), count(flags.total()), fitted(", ".join(marked), 70)])
     return table("Events", ["kind", "rows", "of these flagged"], rows, align="lrw")
 
 

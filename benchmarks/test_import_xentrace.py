@@ -1,0 +1,137 @@
+"""Importing a Xen trace and writing it as Arrow, beside xenalyze on the same file in the same run.
+
+The file is a recording SCALED UP: its windows end to end, each time with the clock moved on. Ours
+is timed in the process and as a command (with Python's start); xenalyze writes to /dev/null. The
+order alternates from round to round, so that a busy machine slows all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay.importers.inputs import plain_bytes
+from replay.importers.session import import_recording
+from replay.trace.columns import ints
+from replay.trace.store import Trace, load, save
+
+RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
+                  or Path(__file__).parents[2] / "shared" / "recordings")
+SETTINGS = {"cpu_hz": "2596140000", "xen_version": "4.17.7"}
+XENALYZE = shutil.which("xenalyze")
+
+
+def made_up() -> bytes:
+    """A small file for where there are no recordings: grants on two CPUs in turn."""
+    windows = []
+    for k in range(40):
+        body = b"".join(struct.pack("<IQI", 0x9010F001 + (r & 1), 10**9 + 1000 * (10 * k + r), 3)
+                        for r in range(10))
+        windows.append(struct.pack("<III", 0x2001F003, k & 1, len(body)) + body)
+    return b"".join(windows)
+
+
+def scaled_up(data: bytes, times: int) -> bytes:
+    """The file end to end, each copy after the one before it in time."""
+    words = np.frombuffer(data, "<u4")
+    headers = words.tolist()
+    at, end, low = 0, 0, []
+    while at < len(headers):
+        if at >= end:
+            at, end = at + 3, at + 3 + headers[at + 2] // 4
+            continue
+        timed = headers[at] >> 31
+        if timed:
+            low.append(at + 1)
+        at += 1 + 2 * timed + (headers[at] >> 28 & 7)
+    low = np.array(low)
+    ticks = words[low].astype(np.int64) | words[low + 1].astype(np.int64) << 32
+    span = int(ticks.max() - ticks.min()) + 1000
+    parts = []
+    for k in range(times):
+        copy, moved = words.copy(), ticks + k * span
+        copy[low], copy[low + 1] = moved & 0xFFFFFFFF, moved >> 32
+        parts.append(copy.tobytes())
+    return b"".join(parts)
+
+
+def digest(trace: Trace) -> str:
+    """Of the columns that a Xen trace fills."""
+    found = hashlib.sha256()
+    for name in ("time_ns", "cpu", "domid", "nr_pages", "start_pfn", "value", "flags",
+                 "source_offset"):
+        found.update(ints(trace.table, name).tobytes())
+    return found.hexdigest()[:32]
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Wall clock of one call, in seconds."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def command(*args: str) -> Callable[[], object]:
+    """A program in a process of its own, its output thrown away."""
+    return lambda: subprocess.run(args, check=True, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(XENALYZE is None, reason="no xenalyze (package xen-utils)")
+def test_import_and_write_beside_xenalyze(benchmark, smoke: bool, tmp_path: Path,
+                                          capsys: pytest.CaptureFixture[str]) -> None:
+    recording = RECORDINGS / "x86-pv-balloon-target" / "xentrace.bin.gz"
+    real, times = recording.is_file() and not smoke, 2 if smoke else 8
+    source, made = tmp_path / "scaled.bin", tmp_path / "made.arrow"
+    if real:
+        with plain_bytes(recording) as plain:
+            source.write_bytes(scaled_up(bytes(plain), times))
+    else:
+        source.write_bytes(scaled_up(made_up(), times))
+
+    def ours() -> None:
+        save(import_recording([source], "scaled", machine_dir=None, settings=SETTINGS,
+                              probes=None), made)
+
+    sets = [text for item in SETTINGS.items() for text in ("--set", "=".join(item))]
+    rivals = {
+        "xenalyze -s": command(XENALYZE, "-s", str(source)),
+        "xenalyze --dump-all": command(XENALYZE, "--dump-all", str(source)),
+        "replay import, as a command": command(
+            sys.executable, "-c", "from replay.cli import main; main()", "import", str(source),
+            "-o", str(tmp_path / "command.arrow"), *sets)}
+    ours()  # compiles, or loads what is compiled
+    walls: dict[str, list[float]] = {name: [] for name in rivals}
+    own: list[float] = []
+    for _ in range(1 if smoke else 5):
+        own.append(timed(ours))
+        for name, rival in rivals.items():
+            walls[name].append(timed(rival))
+    benchmark.pedantic(ours, rounds=1)
+    trace = load(made)
+    label = (f"{recording.parent.name}, SCALED UP {times} times" if real
+             else f"made-up records, {times} times")
+    ratios = {name: statistics.median(w) / statistics.median(own) for name, w in walls.items()}
+    benchmark.extra_info.update({
+        "digest": digest(trace), "file": label, "records": trace.meta.accounting["records"],
+        "source_bytes": source.stat().st_size, "trace_bytes": made.stat().st_size,
+        "seconds": {"import and write": statistics.median(own),
+                    **{name: statistics.median(w) for name, w in walls.items()}},
+        "ours_is_faster_by": {name: round(ratio, 2) for name, ratio in ratios.items()}})
+    with capsys.disabled():
+        print(f"\n{label}: {trace.meta.accounting['records']:,} records, import and write "
+              f"{statistics.median(own):.3f} s (best {min(own):.3f})")
+        for name, wall in walls.items():
+            print(f"  {name}: {statistics.median(wall):.3f} s (best {min(wall):.3f}), "
+                  f"{ratios[name]:.2f} times ours")
