@@ -184,6 +184,7 @@ def test_metadata_that_is_not_ours(raw: bytes, good: Path, tmp_path: Path) -> No
     {"provenance": {"kernel": []}}, {"description": None}, {"importer": 5}, {"options": []},
     {"physmap": 5}, {"physmap": {}}, {"physmap": []}, {"recorded_strategy": ["pool"]},
     {"accounting": {"records": {}, "imported": [], "skipped": 0, "lost": 0}},
+    {"accounting": {"records": 5, "imported": 3, "skipped": {"wake": 1}, "lost": 1}},
 ])
 def test_metadata_of_wrong_types(meta: Any, good: Path, tmp_path: Path) -> None:
     bad = rewrite(good, tmp_path / "bad.arrow", meta=meta)

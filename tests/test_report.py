@@ -66,8 +66,15 @@ def test_report_says_synthetic_data_loss_and_broken_invariants():
     text = harmless(report(summary([made(broken=("a list is odd",))], lossy)))
     assert "SYNTHETIC" in text
     assert "DATA LOSS" in text
-    assert "1,234 records" in text
+    assert "1,234 records lost" in text
     assert "BROKEN INVARIANT, toy: a list is odd" in text
+
+
+def test_report_says_that_a_source_was_cut():
+    data = summary([made()], trace(EVENTS, anomalies={"file_truncated": 1}))
+    assert (data["run"]["records_lost"], data["run"]["sources_cut"]) == (0, 1)
+    text = " ".join(harmless(report(data)).split())
+    assert "DATA LOSS 1 source ends inside a record" in text
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 6, 7, 11])

@@ -79,22 +79,33 @@ def import_(
     settings: Sets = None,
     probes: Annotated[Path | None, typer.Option(
         metavar="FILE", help="TOML that adds probed functions and argument names.")] = None,
+    cpu_hz: Annotated[int | None, typer.Option(
+        metavar="HZ", help="Frequency of the time stamps, exact; default: what the machine's "
+        "xl dmesg, dmesg or xl info say. Same as --set cpu_hz=HZ.")] = None,
+    compression: Annotated[str, typer.Option(
+        metavar="zstd|lz4|none", help="Of the trace: zstd is the smallest, lz4 the fastest.",
+    )] = "zstd",
 ) -> None:
     """Turn recordings (trace.dat, ftrace text, xentrace) into one trace."""
     from replay.importers.session import SETTINGS, import_recording
     from replay.physmap.readers import OVERRIDES
     from replay.report.trace_info import import_report
-    from replay.trace.store import save
+    from replay.trace.store import COMPRESSIONS, save
 
     _check_output(output, sources)
+    if compression not in COMPRESSIONS:
+        raise unknown_name("compression", compression, list(COMPRESSIONS))
     given = _pairs(settings)
+    if cpu_hz is not None:
+        if given.setdefault("cpu_hz", str(cpu_hz)) != str(cpu_hz):
+            raise ReplayError(f"--cpu-hz {cpu_hz} and --set cpu_hz={given['cpu_hz']} disagree")
     known = sorted({*SETTINGS, *OVERRIDES})
     for key in given:
         if key not in known:
             raise unknown_name("setting", key, known)
     trace = import_recording(sources, output.stem, machine_dir=machine, settings=given,
                              probes=probes)
-    save(trace, output)
+    save(trace, output, compression)
     _emit(import_report(trace, output.name, output.stat().st_size))
 
 

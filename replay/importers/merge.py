@@ -82,7 +82,7 @@ def _on_reference(reference: Timed, other: Imported, same_clock: bool,
     if same_clock and clock_offset_ns is None:
         if reference.hz != other.hz:
             raise ReplayError(f"one counter was given two frequencies, {reference.hz} and "
-                              f"{other.hz} Hz; state it once: --set cpu_hz=...")
+                              f"{other.hz} Hz; state it once: --cpu-hz HZ")
         return ns_of(other.ticks, reference.t0_raw, other.hz)
     if clock_offset_ns is None:
         raise ReplayError(HOW_TO_STATE)

@@ -28,7 +28,7 @@ from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
-from replay.trace.store import Meta, Trace
+from replay.trace.store import Meta, Trace, imbalance
 
 SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",
@@ -72,7 +72,8 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
     if kind == XENTRACE:
         if hz is None:
             raise InputError(path, "xentrace does not say the frequency of its clock",
-                             hint="pass --machine DIR or --set cpu_hz=HZ")
+                             hint="pass --cpu-hz HZ, or --machine DIR with a copy of "
+                                  "xl dmesg, dmesg or xl info")
         version = settings.get("xen_version") or facts.get("xen_version") or None
         return read_xentrace(path, hz=hz, xen_version=version, arch=facts.get("arch", ""),
                              source=index), kind, {}
@@ -134,7 +135,10 @@ def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
         skipped.update(part.accounting["skipped"])
     totals = {name: sum(int(p.accounting[name]) for p in parts)
               for name in ("records", "imported", "lost")}
-    return {**totals, "skipped": dict(sorted(skipped.items()))}, anomalies
+    account = {**totals, "skipped": dict(sorted(skipped.items()))}
+    if problem := imbalance(account):  # of the importers, whatever the recording
+        raise AssertionError(problem)
+    return account, anomalies
 
 
 def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies) -> None:

@@ -84,6 +84,15 @@ def size(value: float | None) -> str:
     return NONE if value is None else human_bytes(value)
 
 
+def missing(lost: int, cut: int) -> str:
+    """What a recording lacks: records its tracer lost, sources that end inside a record."""
+    said = [f"{lost:,} records lost while recording"] if lost else []
+    if cut:
+        said.append(f"{cut:,} source{'s end' if cut > 1 else ' ends'} inside a record, and what "
+                    "came after is missing")
+    return "; ".join(said)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *,
           left: int = 1, align: str = "") -> RenderableType:
     """A rich table: the first `left` columns flush left, the others flush right.

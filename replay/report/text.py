@@ -18,6 +18,7 @@ from replay.report.tables import (
     duration,
     fitted,
     heading,
+    missing,
     notes,
     pairs,
     plain,
@@ -220,10 +221,10 @@ def _header(run: dict[str, Any]) -> list[RenderableType]:
                                   f"{plain(run['xen_version']) or 'unknown'}, allocator "
                                   f"{plain(run['recorded_strategy']) or 'none'}; recorded times: "
                                   f"{plain(run['recorded_times'])}")))
-    if run["records_lost"]:
+    if run["records_lost"] or run["sources_cut"]:
         rows.append(("DATA LOSS", Text(
-            f"{run['records_lost']:,} records of the recording are missing; all figures below "
-            "suffer from it", style="bold red")))
+            f"{missing(run['records_lost'], run['sources_cut'])}; all figures below suffer from it",
+            style="bold red")))
     return [pairs(rows)]
 
 

@@ -13,10 +13,12 @@ from rich.text import Text
 from replay.anomalies import KNOWN, Anomalies
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.sketch import curve, physmap_table
-from replay.report.tables import count, duration, fitted, notes, pairs, plain, render, size, table
+from replay.report.tables import (
+    count, duration, fitted, missing, notes, pairs, plain, render, size, table,
+)  # fmt: skip
 from replay.schema import Flag
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
-from replay.trace.store import Trace
+from replay.trace.store import Trace, imbalance
 
 MAX_CALLERS = 12
 
@@ -119,18 +121,18 @@ def _accounting(trace: Trace) -> list[RenderableType]:
     skipped = account.get("skipped", {})
     skipped = skipped if isinstance(skipped, dict) else {}
     total, imported = _whole(account.get("records")), _whole(account.get("imported"))
-    lost, left_out = meta.lost, sum(_whole(v) for v in skipped.values())
+    lost = meta.lost
     rows = [["records in the sources", count(total)], ["imported", count(imported)],
             *([f"skipped: {fitted(k, 50)}", count(_whole(v))] for k, v in sorted(skipped.items())),
-            ["lost, as the tracer reports", count(lost)]]
+            ["besides, lost: as the tracer reports", count(lost)]]
     parts: list[RenderableType] = [_events(trace),
                                    table("Every record accounted for", ["", "records"], rows)]
-    if total != imported + left_out:
-        parts.append(notes([(f"{total:,} records are not {imported:,} imported + "
-                             f"{left_out:,} skipped: the account does not close")]))
-    if lost:
-        parts.append(Text(f"DATA LOSS: {lost:,} records of the recording are missing\n",
-                          style="bold red"))
+    problem = imbalance({"records": total, "imported": imported,
+                         "skipped": {k: _whole(v) for k, v in skipped.items()}})
+    if problem:
+        parts.append(notes([problem]))
+    if lost or meta.cut:
+        parts.append(Text(f"DATA LOSS: {missing(lost, meta.cut)}\n", style="bold red"))
     return parts + _anomalies(trace)
 
 

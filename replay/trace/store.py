@@ -1,8 +1,17 @@
 """A trace: one Arrow IPC file that needs nothing else.
 
-Written with pyarrow (which keeps schema metadata) and compressed with zstd; everything a replay
-needs is in the metadata under the key `replay`, as JSON. A file is refused with a sentence when it
+Written with pyarrow (which keeps schema metadata) and compressed with zstd unless asked otherwise;
+everything a replay needs is in the metadata under the key `replay`, as JSON. A file is refused with a sentence when it
 is not one of ours, is newer, or breaks a promise that the engine relies on.
+
+The account (`Meta.accounting`) holds every record of the sources:
+
+    records = imported + the sum of skipped
+
+records: those read, a window's header (xentrace) and an event of no interest included. imported:
+those that became a row, or part of one (an entry and its return are one row). skipped: the others,
+by a reason each. lost: what the tracers say they could not write, or wrote over; such records are
+not in the sources, so they stand beside the sum, and a row of kind `lost` says where, if known.
 """
 
 from __future__ import annotations
@@ -18,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from replay.errors import InputError, ReplayError
+from replay.errors import InputError, ReplayError, unknown_name
 from replay.physmap.model import Physmap, from_dict
 from replay.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
 from replay.trace.columns import ragged
@@ -26,6 +35,7 @@ from replay.trace.columns import ragged
 KEY = b"replay"
 MAX_TIME_NS = 1 << 53
 MAX_PAGES = 1 << 36
+COMPRESSIONS = ("zstd", "lz4", "none")
 BATCH_ROWS = 1 << 17
 """Columns of a batch are compressed side by side: with half of it that takes a quarter longer."""
 
@@ -34,8 +44,8 @@ BATCH_ROWS = 1 << 17
 class Meta:
     """What a trace says of itself; all of it plain JSON in the file.
 
-    accounting: records = imported + skipped (by reason) + lost. anomalies: counters by name of
-    anomalies.KNOWN. recorded_strategy: which allocator the recorded kernel used, "" if none.
+    accounting: see above. anomalies: counters by name of anomalies.KNOWN. recorded_strategy: which
+    allocator the recorded kernel used, "" if none.
     """
 
     name: str
@@ -61,6 +71,11 @@ class Meta:
         """Records known to be missing."""
         return int(self.accounting.get("lost", 0))
 
+    @property
+    def cut(self) -> int:
+        """Sources that end inside a record: how much is missing behind it nobody knows."""
+        return int(self.anomalies.get("file_truncated", 0))
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -70,6 +85,15 @@ class Trace:
     meta: Meta
 
 
+def imbalance(accounting: dict[str, Any]) -> str:
+    """What is wrong with an account whose counts are whole numbers; "" if it closes."""
+    records, imported = accounting.get("records", 0), accounting.get("imported", 0)
+    skipped = sum(accounting.get("skipped", {}).values())
+    return "" if records == imported + skipped else (
+        f"{records:,} records are not {imported:,} imported + {skipped:,} skipped: "
+        "the account does not close")
+
+
 def _to_json(meta: Meta) -> str:
     data = {k: v for k, v in vars(meta).items() if k != "physmap"}
     data["schema_version"] = SCHEMA_VERSION
@@ -77,11 +101,18 @@ def _to_json(meta: Meta) -> str:
     return json.dumps(data, separators=(",", ":"), sort_keys=True)
 
 
-def save(trace: Trace, path: Path) -> None:
-    """Write aside, then rename: a reader never sees half a trace."""
+def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
+    """Write aside, then rename: a reader never sees half a trace.
+
+    compression: one of COMPRESSIONS. Of 1.3 million rows of a Xen trace zstd makes 5 MB in 0.10 s,
+    lz4 14 MB in 0.06 s, and none 214 MB in 0.09 s: the empty columns are written too.
+    """
+    if compression not in COMPRESSIONS:
+        raise unknown_name("compression", compression, list(COMPRESSIONS))
     table = trace.table.cast(SCHEMA).replace_schema_metadata({KEY: _to_json(trace.meta).encode()})
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    options = pa.ipc.IpcWriteOptions(compression="zstd", unify_dictionaries=True)
+    options = pa.ipc.IpcWriteOptions(
+        compression=None if compression == "none" else compression, unify_dictionaries=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(
@@ -170,6 +201,8 @@ def _check_meta(path: Path, meta: Meta) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 1 << 62:
             raise InputError(path, f"metadata: the count {name} is not a whole number below 2^62")
+    if problem := imbalance(meta.accounting):
+        raise InputError(path, f"metadata: {problem}", hint="import the recording again")
 
 
 def _check_frames(path: Path, table: pa.Table, meta: Meta) -> None:
