@@ -111,7 +111,7 @@ def meaning(r: Record, old: bool) -> dict[str, Any] | None:
 def rows(data: bytes, hz: int, old: bool) -> list[dict[str, Any]]:
     """All rows of a file, in the order of time, then of the file; None where nothing is known."""
     found, after_loss = [], {}
-    exits: dict[int, int] = {}
+    exits: dict[int, int | None] = {}
     calls: dict[int, dict[str, Any] | None] = {}
     for r in records(data):
         row = meaning(r, old)
@@ -124,12 +124,13 @@ def rows(data: bytes, hz: int, old: bool) -> list[dict[str, Any]]:
             row |= {"cpu": r.cpu, "flags": flags, "source_offset": r.at, "ticks": r.time}
             found.append(row)
         if r.event in EXITS:
-            exits[r.cpu], calls[r.cpu] = r.time, None
+            exits[r.cpu], calls[r.cpu] = r.time if r.timed else None, None
         elif r.event in (0x82012, 0x82412):
             calls[r.cpu] = row
         elif r.event in ENTRIES or r.event == 0x1F001:
             start, call = exits.pop(r.cpu, None), calls.pop(r.cpu, None)
-            if r.event in ENTRIES and call and start is not None and r.time >= start:
+            if (r.event in ENTRIES and r.timed and call and start is not None
+                    and r.time >= start):
                 call["latency_ns"] = (r.time - start) * 10**9 // hz
     found.sort(key=lambda row: (row["ticks"], row["source_offset"]))
     for row in found:

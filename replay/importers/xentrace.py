@@ -13,6 +13,7 @@ vCPU's turn on the same CPU is in it too.
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ from replay.importers.xentrace_events import (
     UNKNOWN,
     UNKNOWN_CALL,
 )
-from replay.importers.xentrace_file import read_records
+from replay.importers.xentrace_file import CPU_CHANGE, framed, read_records
 from replay.importers.xentrace_names import EVENT_NAMES, HYPERCALLS
 from replay.schema import COLUMNS, KINDS, SCHEMA
 from replay.units import NS_PER_S
@@ -98,6 +99,12 @@ def read_xentrace(path: Path, *, hz: int, xen_version: str | None, arch: str = "
                     "byte_order": records.byte_order},
         t0_raw=start, hz=hz, clock="generic counter" if arch == "arm64" else "tsc", ticks=ticks,
     )
+
+
+def compile_kernels() -> None:
+    """Run them on a window without a record, so that no import waits for it."""
+    decode(framed(Path(), struct.pack("<III", CPU_CHANGE, 0, 0)), NEW)
+    ns_of(np.zeros(1, dtype=np.int64), 0, 1)
 
 
 def ns_of(ticks: np.ndarray, start: int, hz: int, path: Path | str = "") -> np.ndarray:

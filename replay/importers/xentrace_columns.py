@@ -205,15 +205,16 @@ def _leave(me: np.ndarray, out: Out, n: np.ndarray) -> None:
 
 
 @inline
-def _bracket(me: np.ndarray, action: int, event: int, row: int, out: Out, n: np.ndarray) -> None:
+def _bracket(me: np.ndarray, action: int, event: int, timed: int, row: int, out: Out,
+             n: np.ndarray) -> None:
     """Follow a CPU from exit to entry; row: that of a hypercall, or -1 if it has none."""
     if action == EXIT:
-        me[EXITED], me[CALLED] = me[KEY], -1
+        me[EXITED], me[CALLED] = me[KEY] if timed else -1, -1
     elif action == CALL:
         if event == VMMCALLS[0] or event == VMMCALLS[1]:
             me[CALLED] = row
     else:
-        if action == ENTRY:
+        if action == ENTRY and timed:
             _leave(me, out, n)
         me[EXITED] = me[CALLED] = -1
 
@@ -266,7 +267,7 @@ def _record(words: np.ndarray, me: np.ndarray, cpu: int, table: np.ndarray, out:
         if ((header >> EXTRA_SHIFT) & 7) >= row[3]:
             kept = _fill(words, at + 1 + 2 * timed, row, out, n, k, layout)
         if row[1] >= CALL and row[1] != RUN:
-            _bracket(me, row[1], row[0], k if kept else -1, out, n)
+            _bracket(me, row[1], row[0], timed, k if kept else -1, out, n)
     if not kept:
         row[7] += 1
         return

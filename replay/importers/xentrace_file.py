@@ -159,14 +159,15 @@ def read_records(path: Path) -> Records:
     Only the last window may be cut short: xentrace was killed, or the disk was full.
     """
     with plain_bytes(path) as data:
-        return _read(path, data)
+        return framed(path, data)
 
 
 MARKS: Final = {b"\x03\xf0\x01\x20": "little", b"\x20\x01\xf0\x03": "big"}
 """The header of a CPU_CHANGE record in either byte order."""
 
 
-def _read(path: Path, data: Buffer) -> Records:
+def framed(path: Path, data: Buffer) -> Records:
+    """The framing of a file's bytes; path: named in an error."""
     first = bytes(data[:4])
     order = next((o for mark, o in MARKS.items() if mark.startswith(first)), None)
     if order is None:
