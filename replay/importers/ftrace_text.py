@@ -5,23 +5,29 @@ seq_print_ip_sym(); trace-cmd 3.1 and perf 6.1 as they print. A line is read aro
 `-pid [cpu] flags time: event:`, since a command name may hold anything. The kernel cuts a line that
 outgrows its buffer, and the next event follows on the same line: both are kept, the cut one with
 the fields and array elements that are whole.
+
+Lines of the common forms are read compiled (text_scan.py, text_fields.py), at some hundred times
+the speed; what the regular expressions here say of a line holds for both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from replay.errors import InputError
-from replay.importers.inputs import plain_bytes
-from replay.importers.probes import Decoded, Loss
-from replay.importers.text_streams import Event, StreamBuilder
+from replay.importers import text_scan as scan
+from replay.importers import text_streams as made
+from replay.importers.inputs import Buffer, plain_bytes
+from replay.importers.probes import Decoded, Ints, Loss
+from replay.importers.text_streams import Event, Place, StreamBuilder, read_place
 
 MAX_LINE: Final = 1 << 20
 _TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
-_EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*): ?"
+_EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*|0): *"
 _CONTEXT: Final = (
     r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] *(?:[^\s\d]\S{3,9} +)?"
     + _TIME + ": +" + _EVENT)
@@ -38,9 +44,6 @@ _PERF: Final = re.compile(
     + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT)
 """perf script: the names of system and event, and no dash."""
 _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
-_PLACE: Final = re.compile(
-    r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?"
-    r"(?: <- (?P<probed>[^\s()+]+)(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?)?\)")
 _LOST: Final = re.compile(r"CPU:(\d{1,5}) \[(?:LOST (\d{1,18}) EVENTS|(\d{1,18}) EVENTS DROPPED)\]")
 _ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})")
 _NOTICE: Final = re.compile(
@@ -49,48 +52,68 @@ _COMM_WIDTH: Final = 16
 _TOO_BIG: Final = "[LINE TOO BIG]"
 """What trace_seq puts behind a line that outgrew it."""
 MARKER_EVENTS: Final = ("tracing_mark_write", "print", "0")
+"""The last one is a kernel's that does not name the function which wrote the marker."""
+_KEY: Final = re.compile(r"(?P<event>[\w.]+): *")
+_CUT_PLACE: Final = re.compile(r"\[(\d|LINE)")
 
 
 def read_ftrace_text(path: Path) -> Decoded:
     """Decode ftrace text; InputError when it is none, damaged, or of a tracer without lines."""
-    return _Reader(Path(path)).read()
+    with plain_bytes(Path(path)) as data:
+        return _Reader(Path(path), data).read()
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """The file's lines, each of bounded length."""
-    with plain_bytes(path) as data:
-        number = start = 0
-        while start < len(data):
-            number += 1
-            end = data.find(b"\n", start, start + MAX_LINE)
-            if end < 0 and len(data) - start >= MAX_LINE:
-                raise InputError(path, f"longer than {MAX_LINE} bytes", f"line {number}")
-            end = len(data) if end < 0 else end + 1
-            yield data[start:end]
-            start = end
+class _Places:
+    """What the compiled scanner's codes of `event: (place)` mean."""
+
+    def __init__(self) -> None:
+        self.streams: list[made.Growing] = []
+        self._numbers: dict[int, int] = {}
+        self.rows: Ints = np.empty((3, 0), dtype=np.int64)
+
+    def follow(self, texts: list[str], builder: StreamBuilder) -> None:
+        """Note what the next codes mean: (is for the regular expressions, stream, return_to)."""
+        rows = [self._row(text, builder) for text in texts]
+        self.rows = np.append(self.rows, np.array(rows, dtype=np.int64).reshape(-1, 3).T, axis=1)
+
+    def _row(self, text: str, builder: StreamBuilder) -> tuple[int, int, int]:
+        match = _KEY.match(text)
+        if not match or match["event"] in MARKER_EVENTS or _CUT_PLACE.search(text):
+            return 1, -1, -1
+        place = read_place(text[match.end():])
+        stream = builder.growing(match["event"], place)
+        number = self._numbers.setdefault(id(stream), len(self.streams))
+        if number == len(self.streams):
+            self.streams.append(stream)
+        return 0, number, builder.texts.code(place.return_to if place else "")
 
 
 class _Reader:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, data: Buffer) -> None:
+        self.path, self.data = path, data
         self.decoded = Decoded(str(path), "ftrace text", "ns")
         self.dotted: bool | None = None
-        self.builder = StreamBuilder()
+        text = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
+        self.builder = StreamBuilder(text)
+        self.scanner = scan.LineScanner(text, scan.scannable(data))
+        self.places = _Places()
         self.pending_losses: dict[int, tuple[int, int]] = {}
         self.header = self.latency = self.in_marker = False
         self.line = 0
-        self.places: dict[str, tuple[str, int, bool, str]] = {}
+        self.known: dict[str, Place] = {}
 
     def read(self) -> Decoded:
-        for raw in _lines(self.path):
+        at = 0
+        while at < len(self.data):
+            if self.dotted is not None and at < self.scanner.end:
+                at = self._read_part(at, self.dotted)
+                continue
             self.line += 1
-            if b"\0" in raw:
-                raise InputError(self.path, "binary data where ftrace text was expected",
-                                 f"line {self.line}")
-            whole = raw.endswith(b"\n")
-            if not whole:
-                self.decoded.anomalies.count("file_truncated")
-            self._read_line(raw.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), whole)
+            stop = self._line_stop(at)
+            self._read_raw(at, stop)
+            at = stop
+            if self.builder.is_full:
+                self.builder.flush()
         decoded = self.decoded
         if not decoded.records and not (self.header and not decoded.anomalies.counts):
             raise InputError(self.path, "no ftrace event found", hint=(
@@ -103,6 +126,67 @@ class _Reader:
             decoded.seen(stream.time)
         decoded.anomalies.count("records_lost", decoded.records_lost)
         return decoded
+
+    # -- lines of the common forms, many at once
+    def _read_part(self, at: int, dotted: bool) -> int:
+        lines = self.scanner.scan(at, dotted)
+        table, count = lines.table, lines.table.shape[1]
+        self.builder.tasks.follow([t.lstrip(" ") for t in self.scanner.tasks.new()])
+        self.places.follow(self.scanner.places.new(), self.builder)
+        stops = np.append(table[scan.START, 1:], lines.following)
+        common = (table[scan.PLACE] >= 0) & (stops - table[scan.START] <= MAX_LINE)
+        common[common] = self.places.rows[0, table[scan.PLACE, common]] == 0
+        order = np.empty(count, dtype=np.int64)
+        begin, first_line = 0, self.line + 1
+        for row in np.flatnonzero(~common).tolist():
+            self._number_lines(table, order, begin, row)
+            self.line, begin = first_line + row, row + 1
+            self._read_raw(int(table[scan.START, row]), int(stops[row]))
+        self._number_lines(table, order, begin, count)
+        self.line = first_line + count - 1
+        chosen = np.flatnonzero(common)
+        base = np.empty((made.RETURN_TO + 1, len(chosen)), dtype=np.int64)
+        base[made.LINE], base[made.ORDER] = first_line + chosen, order[chosen]
+        if len(chosen) < count:
+            table = table[:, chosen]
+        base[made.TIME], base[made.CPU] = table[scan.TIME], table[scan.CPU]
+        base[made.PID] = table[scan.PID]
+        base[made.TASK] = self.builder.tasks.coded[table[scan.TASK]]
+        _, which, base[made.RETURN_TO] = self.places.rows[:, table[scan.PLACE]]
+        self.builder.add_scanned(self.places.streams, which, base, table[scan.TAIL],
+                                 table[scan.END])
+        return lines.following
+
+    def _number_lines(self, table: Ints, order: Ints, begin: int, end: int) -> None:
+        """Give events of the common forms, between two other lines, their places in the file."""
+        if begin == end:
+            return
+        count = self.builder.count
+        order[begin:end] = np.arange(count, count + end - begin)
+        self.builder.count += end - begin
+        self.decoded.records += end - begin
+        self.in_marker = False
+        if self.pending_losses:
+            cpus, firsts = np.unique(table[scan.CPU, begin:end], return_index=True)
+            for first, cpu in sorted(zip(firsts.tolist(), cpus.tolist(), strict=True)):
+                self._note_loss(int(table[scan.TIME, begin + first]), cpu)
+
+    # -- any line
+    def _line_stop(self, start: int) -> int:
+        end = self.data.find(b"\n", start, start + MAX_LINE)
+        return len(self.data) if end < 0 else end + 1
+
+    def _read_raw(self, start: int, stop: int) -> None:
+        raw = self.data[start:min(stop, start + MAX_LINE)]
+        whole = raw.endswith(b"\n")
+        if len(raw) == MAX_LINE and not whole:
+            raise InputError(self.path, f"longer than {MAX_LINE} bytes", f"line {self.line}")
+        if b"\0" in raw:
+            raise InputError(self.path, "binary data where ftrace text was expected",
+                             f"line {self.line}")
+        if not whole:
+            self.decoded.anomalies.count("file_truncated")
+        self._read_line(raw.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), whole)
 
     def _read_line(self, line: str, whole: bool) -> None:
         match = _PADDED.match(line) or _ANCHOR.match(line) or self._other_form(line)
@@ -153,15 +237,14 @@ class _Reader:
         elif line.startswith("# tracer:"):
             self.header = True
         elif not _NOTICE.match(line):
-            known = self.in_marker and self.builder.extend_marker(line)
-            self.decoded.anomalies.count("marker_lines" if known else "lines_unmatched")
+            if self.in_marker:
+                self.builder.extend_marker(line)
+            self.decoded.anomalies.count("marker_lines" if self.in_marker else "lines_unmatched")
 
     def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
         time = self._time(match)
         cpu, event = int(match["cpu"]), match["event"]
-        if cpu in self.pending_losses:
-            count, line = self.pending_losses.pop(cpu)
-            self.decoded.losses.append(Loss(time, cpu, count, line))
+        self._note_loss(time, cpu)
         found = Event(event, time, cpu, int(match["pid"]), comm, self.line)
         self.decoded.records += 1
         self.in_marker = event in MARKER_EVENTS
@@ -170,6 +253,12 @@ class _Reader:
             return
         place, tail = self._place(rest)
         self.builder.add(found, place, tail, cut_short)
+
+    def _note_loss(self, time: int, cpu: int) -> None:
+        """Place what was lost on a CPU before its first event since then."""
+        if cpu in self.pending_losses:
+            count, line = self.pending_losses.pop(cpu)
+            self.decoded.losses.append(Loss(time, cpu, count, line))
 
     def _time(self, match: re.Match[str]) -> int:
         fraction = match["fraction"]
@@ -189,30 +278,14 @@ class _Reader:
             raise InputError(self.path, f"time stamp {time} is beyond 2^62", f"line {self.line}")
         return time
 
-    def _place(self, rest: str) -> tuple[tuple[str, int, bool, str] | None, str]:
-        """((function, offset, is_return, returned to), the rest); None when it is no probe."""
+    def _place(self, rest: str) -> tuple[Place | None, str]:
+        """The probed place and the rest; None when it is no probe."""
         end = rest.find(")")
         if not rest.startswith("(") or end < 0:
             return None, rest
         text = rest[:end + 1]
-        place = self.places.get(text)
+        place = self.known.get(text) or read_place(text)
         if place is None:
-            match = _PLACE.fullmatch(text)
-            if not match:
-                return None, rest
-            place = self.places[text] = _read_place(match)
+            return None, rest
+        self.known[text] = place
         return place, rest[end + 1:]
-
-
-def _read_place(match: re.Match[str]) -> tuple[str, int, bool, str]:
-    first, probed = match["first"], match["probed"]
-    if probed is not None:
-        return _symbol(probed), 0, True, _symbol(first)
-    return _symbol(first), int(match["offset"] or "0", 16), False, ""
-
-
-def _symbol(name: str) -> str:
-    """A function's name, "" for a bare address."""
-    return "" if re.fullmatch(r"(0x)?[0-9a-f]{8,16}", name) else name
-
-

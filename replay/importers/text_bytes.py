@@ -1,0 +1,156 @@
+"""What the compiled text scanners share: words of eight bytes, digits, a dictionary of spans.
+
+All of them read a mapped file as it lies there. They may look at up to SLACK bytes behind the place
+they are given, so no line that ends closer to the end of the file is given to them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from replay.importers.probes import Ints
+from replay.kernel import index, inline
+
+Bytes = npt.NDArray[np.uint8]
+SLACK: Final = 16
+SPACE, DASH, NEWLINE, RETURN = 32, 45, 10, 13
+
+_ONES: Final = 0x0101010101010101
+_TOPS: Final = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
+_MIX: Final = 0x2127599BF4325C37
+_MAX_PROBES: Final = 32
+_AT, _LENGTH, _HASH = range(3)
+
+
+@inline
+def byte(text, at):  # type: ignore[no-untyped-def]
+    """The byte at a position that is not negative."""
+    return np.int64(text[index(at)])
+
+
+@inline
+def word(text, at):  # type: ignore[no-untyped-def]
+    """Eight bytes as one number, the first one lowest; the compiler makes one load of it."""
+    return (byte(text, at) | byte(text, at + 1) << 8 | byte(text, at + 2) << 16
+            | byte(text, at + 3) << 24 | byte(text, at + 4) << 32 | byte(text, at + 5) << 40
+            | byte(text, at + 6) << 48 | byte(text, at + 7) << 56)
+
+
+@inline
+def unprintable(w):  # type: ignore[no-untyped-def]
+    """Not zero if a byte of a word is below the space or above 0x7f."""
+    return ((w - SPACE * _ONES) & ~w | w) & _TOPS
+
+
+@inline
+def holds(w, what):  # type: ignore[no-untyped-def]
+    """Not zero if a byte of a word is `what`."""
+    other = w ^ what * _ONES
+    return (other - _ONES) & ~other & _TOPS
+
+
+@inline
+def digits(text, at, most):  # type: ignore[no-untyped-def]
+    """(value, end) of up to `most` decimal digits."""
+    value, stop = 0, at + most
+    while at < stop:
+        digit = byte(text, at) - 48
+        if digit < 0 or digit > 9:
+            break
+        value = value * 10 + digit
+        at += 1
+    return value, at
+
+
+@inline
+def spaces(text, at):  # type: ignore[no-untyped-def]
+    """Where a run of spaces ends."""
+    while byte(text, at) == SPACE:
+        at += 1
+    return at
+
+
+@inline
+def _mixed(h, w):  # type: ignore[no-untyped-def]
+    h = (h ^ w) * _MIX
+    return h ^ h >> 29
+
+
+@inline
+def _tail(text, at, length):  # type: ignore[no-untyped-def]
+    """The first `length` bytes, fewer than eight, of a word."""
+    return word(text, at) & ((1 << 8 * length) - 1)
+
+
+@inline
+def _hash(text, at, length):  # type: ignore[no-untyped-def]
+    h, stop = length, at + length
+    while stop - at >= 8:
+        h = _mixed(h, word(text, at))
+        at += 8
+    if at < stop:
+        h = _mixed(h, _tail(text, at, stop - at))
+    return h
+
+
+@inline
+def _same(text, left, right, length):  # type: ignore[no-untyped-def]
+    stop = left + length
+    while stop - left >= 8:
+        if word(text, left) != word(text, right):
+            return False
+        left += 8
+        right += 8
+    return left == stop or _tail(text, left, stop - left) == _tail(text, right, stop - left)
+
+
+@inline
+def code_of(text, at, length, slots, entries, used):  # type: ignore[no-untyped-def]
+    """The code of a span in a dictionary (see Spans), a new one if it is unknown; -1 if full."""
+    h = _hash(text, at, length)
+    mask = slots.shape[0] - 1
+    slot = (h ^ h >> 32) & mask
+    for _ in range(_MAX_PROBES):
+        code = slots[index(slot)]
+        if code < 0:
+            code = used[0]
+            if code >= entries.shape[0]:
+                return -1
+            entries[code, _AT], entries[code, _LENGTH], entries[code, _HASH] = at, length, h
+            slots[index(slot)] = code
+            used[0] = code + 1
+            return code
+        if entries[code, _HASH] == h and entries[code, _LENGTH] == length and _same(
+                text, entries[code, _AT], at, length):
+            return code
+        slot = (slot + 1) & mask
+    return -1
+
+
+class Spans:
+    """A dictionary of texts that stand in a mapped file: a code per text, in order of appearance.
+
+    Kernels get `arrays`: slots of an open hash table, (place, length, hash) per entry, and how many
+    there are. It holds `room` texts, so that a file of ever new ones does not fill memory.
+    """
+
+    def __init__(self, text: Bytes, room: int) -> None:
+        self._text = text
+        self.slots: Ints = np.full(4 * room, -1, dtype=np.int64)
+        self.entries: Ints = np.zeros((room, 3), dtype=np.int64)
+        self.used: Ints = np.zeros(1, dtype=np.int64)
+        self._known = 0
+
+    @property
+    def arrays(self) -> tuple[Ints, Ints, Ints]:
+        """What code_of() takes."""
+        return self.slots, self.entries, self.used
+
+    def new(self) -> list[str]:
+        """The texts that were added since the last call, in the order of their codes."""
+        entries = self.entries[self._known:int(self.used[0])].tolist()
+        self._known = int(self.used[0])
+        return [self._text[at:at + length].tobytes().decode("ascii") for at, length, _ in entries]
