@@ -20,10 +20,10 @@ import numpy as np
 
 from replay.errors import InputError
 from replay.importers import text_scan as scan
-from replay.importers import text_streams as made
 from replay.importers.inputs import Buffer, plain_bytes
 from replay.importers.probes import Decoded, Ints, Loss
-from replay.importers.text_streams import Event, Place, StreamBuilder, read_place
+from replay.importers.text_events import choose
+from replay.importers.text_streams import Event, Growing, Place, StreamBuilder, read_place
 
 MAX_LINE: Final = 1 << 20
 _TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
@@ -67,14 +67,15 @@ class _Places:
     """What the compiled scanner's codes of `event: (place)` mean."""
 
     def __init__(self) -> None:
-        self.streams: list[made.Growing] = []
+        self.streams: list[Growing] = []
         self._numbers: dict[int, int] = {}
         self.rows: Ints = np.empty((3, 0), dtype=np.int64)
 
     def follow(self, texts: list[str], builder: StreamBuilder) -> None:
-        """Note what the next codes mean: (is for the regular expressions, stream, return_to)."""
+        """Note what the next codes mean, see SINGLE, STREAM, PLACE_RETURN_TO."""
         rows = [self._row(text, builder) for text in texts]
-        self.rows = np.append(self.rows, np.array(rows, dtype=np.int64).reshape(-1, 3).T, axis=1)
+        added = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+        self.rows = np.ascontiguousarray(np.append(self.rows, added, axis=1))
 
     def _row(self, text: str, builder: StreamBuilder) -> tuple[int, int, int]:
         match = _KEY.match(text)
@@ -129,32 +130,21 @@ class _Reader:
 
     # -- lines of the common forms, many at once
     def _read_part(self, at: int, dotted: bool) -> int:
-        lines = self.scanner.scan(at, dotted)
-        table, count = lines.table, lines.table.shape[1]
+        lines, places = self.scanner.scan(at, dotted), self.places
+        table, count = lines.table, lines.count
         self.builder.tasks.follow([t.lstrip(" ") for t in self.scanner.tasks.new()])
-        self.places.follow(self.scanner.places.new(), self.builder)
-        stops = np.append(table[scan.START, 1:], lines.following)
-        common = (table[scan.PLACE] >= 0) & (stops - table[scan.START] <= MAX_LINE)
-        common[common] = self.places.rows[0, table[scan.PLACE, common]] == 0
+        places.follow(self.scanner.places.new(), self.builder)
+        chosen = choose(lines, MAX_LINE, places.rows, len(places.streams))
         order = np.empty(count, dtype=np.int64)
         begin, first_line = 0, self.line + 1
-        for row in np.flatnonzero(~common).tolist():
+        for row in np.flatnonzero(~chosen.common).tolist():
             self._number_lines(table, order, begin, row)
             self.line, begin = first_line + row, row + 1
-            self._read_raw(int(table[scan.START, row]), int(stops[row]))
+            self._read_raw(int(table[scan.START, row]), int(table[scan.START, row + 1]))
         self._number_lines(table, order, begin, count)
         self.line = first_line + count - 1
-        chosen = np.flatnonzero(common)
-        base = np.empty((made.RETURN_TO + 1, len(chosen)), dtype=np.int64)
-        base[made.LINE], base[made.ORDER] = first_line + chosen, order[chosen]
-        if len(chosen) < count:
-            table = table[:, chosen]
-        base[made.TIME], base[made.CPU] = table[scan.TIME], table[scan.CPU]
-        base[made.PID] = table[scan.PID]
-        base[made.TASK] = self.builder.tasks.coded[table[scan.TASK]]
-        _, which, base[made.RETURN_TO] = self.places.rows[:, table[scan.PLACE]]
-        self.builder.add_scanned(self.places.streams, which, base, table[scan.TAIL],
-                                 table[scan.END])
+        self.builder.add_scanned(places.streams, chosen.events(
+            order, first_line, places.rows, self.builder.tasks.coded))
         return lines.following
 
     def _number_lines(self, table: Ints, order: Ints, begin: int, end: int) -> None:

@@ -9,7 +9,6 @@ wholly; any other line, say one with a field missing or a value of another kind,
 from __future__ import annotations
 
 import re
-from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,11 +21,10 @@ from replay.kernel import index, inline, kernel
 Flags = npt.NDArray[np.bool_]
 MAX_ELEMENTS: Final = 4096
 MAX_FIELDS: Final = 128
-MAX_TEXTS: Final = 1 << 15
+MAX_TEXTS: Final = 1 << 14
 NUMBER, ARRAY, TEXT = range(3)
 _FIELD: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)")
 _NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+")
-_ADDRESSES: Final = re.compile(r"0x[0-9a-f]{1,16}(?:,0x[0-9a-f]{1,16})*")
 _COMMA, _OPEN, _CLOSE, _QUOTE, _BRACKET, _BRACKET_END = 44, 123, 125, 34, 91, 93
 _U64_TENTH: Final = ((1 << 64) - 1) // 10
 _FAILED: Final = (0, -1)
@@ -65,19 +63,22 @@ def plain(value: str) -> str:
     return value.partition("+0x")[0].partition(" [")[0]
 
 
-def whole_elements(text: str) -> list[int]:
+def whole_elements(text: str) -> Ints:
     """The elements of `{0x1,0x2}`; of a cut array those followed by a comma."""
+    raw = bytearray(text, "utf-8")
+    flat = np.empty(len(raw) // 2 + 1, dtype=np.int64)
+    # a bytearray: numba takes 50 microseconds to find out the type of an array that is read-only
+    count, end = _elements(np.frombuffer(raw + b"\0\0", dtype=np.uint8), len(raw), flat)
+    if end == len(raw):
+        return flat[:count]
     parts = text[1:].rstrip("}").split(",") if text.endswith("}") else text[1:].split(",")[:-1]
-    parts = parts[:MAX_ELEMENTS]
-    if _ADDRESSES.fullmatch(",".join(parts)):  # of an array that was cut, say: hundreds of them
-        return np.array(list(map(int, parts, repeat(16))), dtype=np.uint64).view(np.int64).tolist()
     found = []
-    for part in parts:
+    for part in parts[:MAX_ELEMENTS]:
         value = number(part)
         if value is None:
             break
         found.append(value)
-    return found
+    return np.array(found, dtype=np.int64)
 
 
 # -- the same, compiled
@@ -148,6 +149,29 @@ def _array(text, at, flat, used):  # type: ignore[no-untyped-def]
         if byte(text, at) != _COMMA:
             return _FAILED
     return _FAILED
+
+
+@kernel()
+def _elements(text, stop, flat):  # type: ignore[no-untyped-def]
+    """(elements, end) of an array that may be cut: what no comma follows is then not taken.
+
+    text[:stop] is the array; behind it stand bytes that belong to no number.
+    """
+    count, at = 0, 1
+    while at < stop and count < MAX_ELEMENTS:
+        value, at = _number(text, at)
+        if at < 0:
+            return _FAILED
+        if at == stop:
+            return count, at
+        flat[count] = value
+        count += 1
+        if byte(text, at) == _CLOSE:
+            return count, at + 1
+        if byte(text, at) != _COMMA:
+            return _FAILED
+        at += 1
+    return count, at
 
 
 @inline
@@ -282,7 +306,7 @@ def read_fields(text: Bytes, at: Ints, stop: Ints, pending: Flags, layout: Layou
     # an element takes two bytes at least
     room = int((stop - at)[pending].sum()) // 2 + 1 if arrays else 0
     flat = np.empty(room, dtype=np.int64)
-    names = np.frombuffer(b"".join(encoded) or b"\0", dtype=np.uint8)
+    names = np.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=np.uint8)
     used = int(_rows(text, at, stop, pending, table, names, values, flat, 0, spans.arrays))
     whole = [values[row] if row else None for row in table[:, 3].tolist()]
     return Read(values, flat[:used].copy() if arrays else flat, whole)

@@ -35,7 +35,7 @@ from replay.kernel import inline, kernel
 
 PART_LINES: Final = 1 << 16
 PART_BYTES: Final = 1 << 23
-MAX_TASKS, MAX_PLACES = 1 << 16, 1 << 14
+MAX_TASKS, MAX_PLACES = 1 << 14, 1 << 13
 MAX_COMM: Final = 40
 TIME_LIMIT: Final = 1 << 62
 _SPACES: Final = 0x2020202020202020
@@ -234,9 +234,9 @@ def _line(text, at, dotted, rows, count, tasks, places):  # type: ignore[no-unty
 
 @kernel()
 def _scan(text, at, stop, dotted, rows, tasks, places):  # type: ignore[no-untyped-def]
-    """Fill the table from lines that begin in at..stop; (how many, where the next one begins)."""
+    """Fill the table from lines that begin in at..stop; how many, one column is left."""
     count = 0
-    while at < stop and count < rows.shape[1]:
+    while at < stop and count < rows.shape[1] - 1:
         rows[START, count], rows[PLACE, count] = at, -1
         end = _line(text, at, dotted, rows, count, tasks, places)
         if end < 0:
@@ -244,18 +244,24 @@ def _scan(text, at, stop, dotted, rows, tasks, places):  # type: ignore[no-untyp
         else:
             at = end + (1 if byte(text, end) == NEWLINE else 2)
         count += 1
-    return count, at
+    rows[START, count] = at
+    return count
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Some lines: `table[COLUMN, i]` of line i; PLACE is -1 where it is not of the common forms.
+    """`count` lines: table[COLUMN, i] of line i; PLACE is -1 where it is not of the common forms.
 
-    following: where the line behind them begins.
+    table[START, count] is where the line behind them begins.
     """
 
     table: Ints
-    following: int
+    count: int
+
+    @property
+    def following(self) -> int:
+        """Where the line behind them begins."""
+        return int(self.table[START, self.count])
 
 
 class LineScanner:
@@ -267,14 +273,17 @@ class LineScanner:
     def __init__(self, text: Bytes, end: int) -> None:
         self.text, self.end = text, end
         self.tasks, self.places = Spans(text, MAX_TASKS), Spans(text, MAX_PLACES)
+        self._table = np.zeros((8, PART_LINES + 1), dtype=np.int64)
 
     def scan(self, at: int, dotted: bool) -> Lines:
-        """The lines from `at` on, of one part; dotted: times have a decimal point."""
-        table = np.zeros((8, PART_LINES), dtype=np.int64)
+        """The lines from `at` on, of one part; they hold until the next call.
+
+        dotted: whether times have a decimal point.
+        """
+        table = self._table
         stop = min(self.end, at + PART_BYTES)
-        count, following = _scan(self.text, at, stop, dotted, table, self.tasks.arrays,
-                                 self.places.arrays)
-        return Lines(table[:, :count], int(following))
+        count = _scan(self.text, at, stop, dotted, table, self.tasks.arrays, self.places.arrays)
+        return Lines(table, int(count))
 
 
 def scannable(data: Buffer) -> int:

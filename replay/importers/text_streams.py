@@ -14,6 +14,17 @@ import numpy as np
 
 from replay.importers.probes import MISSING, Coded, Ints, ProbeStream
 from replay.importers.text_bytes import Bytes, Spans
+from replay.importers.text_events import (
+    CPU,
+    EVENT_ROWS,
+    LINE,
+    ORDER,
+    PID,
+    RETURN_TO,
+    TASK,
+    TIME,
+    Events,
+)
 from replay.importers.text_fields import (
     ARRAY,
     MAX_TEXTS,
@@ -37,9 +48,6 @@ _PLACE: Final = re.compile(
     r"(?: <- (?P<probed>[^\s()+]+)(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?)?\)")
 
 Rows = Ints | slice
-
-# rows of a table of events
-TIME, CPU, PID, TASK, ORDER, LINE, RETURN_TO = range(7)
 
 
 class Place(NamedTuple):
@@ -107,7 +115,7 @@ class _Column:
         self.arrays: list[tuple[Rows, Ints, Ints, Ints]] = []
         self.single_rows: list[int] = []
         self.single: list[int] = []
-        self.single_arrays: list[list[int]] = []
+        self.single_arrays: list[Ints] = []
 
     def add_one(self, row: int, value: str, texts: Names) -> None:
         """The value of one row, as it is printed."""
@@ -125,7 +133,7 @@ class _Column:
         rows = np.array(self.single_rows, dtype=np.int64)
         if self.kind == ARRAY:
             whole = np.array([len(a) for a in self.single_arrays], dtype=np.int64)
-            flat = np.array([v for a in self.single_arrays for v in a], dtype=np.int64)
+            flat = np.concatenate([np.empty(0, dtype=np.int64), *self.single_arrays])
             stream.arrays[name] = fill_elements(
                 [*self.arrays, (rows, flat, np.cumsum(whole) - whole, whole)], len(stream))
             return
@@ -317,16 +325,13 @@ class StreamBuilder:
         """A further line of the marker that was added last."""
         self._marker.append(line)
 
-    def add_scanned(self, growing: Sequence[Growing], which: Ints, base: Ints, at: Ints,
-                    end: Ints) -> None:
-        """Events base[:, i] of growing[which[i]], whose fields are text[at[i]:end[i]]."""
-        order = np.argsort(which.astype(np.uint16), kind="stable")
-        base, at, end = base[:, order], at[order], end[order]
-        stops = np.cumsum(np.bincount(which, minlength=len(growing))).tolist()
-        for number_, (start, stop) in enumerate(zip([0, *stops], stops, strict=False)):
+    def add_scanned(self, growing: Sequence[Growing], events: Events) -> None:
+        """Many events: stream number s of `events` is growing[s]."""
+        first = events.first.tolist()
+        for stream, start, stop in zip(growing, first[:-1], first[1:], strict=True):
             if stop > start:
-                stream = growing[number_]
-                stream.add(self, base[:, start:stop], at[start:stop], end[start:stop])
+                stream.add(self, events.base[:, start:stop], events.at[start:stop],
+                           events.end[start:stop])
                 self._waiting.pop(id(stream), None)
         self.flush()
 
@@ -334,7 +339,7 @@ class StreamBuilder:
         """Put single events that still wait into their streams."""
         nothing = np.empty(0, dtype=np.int64)
         for growing in self._waiting.values():
-            growing.add(self, np.empty((RETURN_TO + 1, 0), dtype=np.int64), nothing, nothing)
+            growing.add(self, np.empty((EVENT_ROWS, 0), dtype=np.int64), nothing, nothing)
         self._waiting = {}
         self._singles = 0
 
