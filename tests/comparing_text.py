@@ -20,7 +20,7 @@ def plain_texts(values: Any) -> list[str]:
     """Texts as a list, coded or not."""
     if isinstance(values, Coded):
         assert values.codes.dtype == np.int64
-        return np.array(values.names, dtype=object)[values.codes].tolist()
+        return [values.names[code] for code in values.codes.tolist()]
     return list(values)
 
 

@@ -47,7 +47,8 @@ _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
 _LOST: Final = re.compile(r"CPU:(\d{1,5}) \[(?:LOST (\d{1,18}) EVENTS|(\d{1,18}) EVENTS DROPPED)\]")
 _ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})")
 _NOTICE: Final = re.compile(
-    r"#|\s*$| => |##### CPU \d+ buffer started ####|version = \d|cpus=\d+$|CPU \d+ is empty$")
+    r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
+    r"|version = \d|cpus=\d+$|CPU \d+ is empty$")
 _COMM_WIDTH: Final = 16
 _TOO_BIG: Final = "[LINE TOO BIG]"
 """What trace_seq puts behind a line that outgrew it."""

@@ -103,7 +103,9 @@ class Names:
 
     def follow(self, texts: list[str]) -> None:
         """Note what the next entries of the Spans mean."""
-        self.coded = np.append(self.coded, np.array([self.code(t) for t in texts], dtype=np.int64))
+        if texts:
+            codes = np.array([self.code(text) for text in texts], dtype=np.int64)
+            self.coded = np.append(self.coded, codes)
 
 
 class _Column:
