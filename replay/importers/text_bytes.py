@@ -18,7 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 SLACK: Final = 16
 SPACE, DASH, NEWLINE, RETURN = 32, 45, 10, 13
 
-_ONES: Final = 0x0101010101010101
+ONES: Final = 0x0101010101010101
 _TOPS: Final = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
 _MIX: Final = 0x2127599BF4325C37
 _MAX_PROBES: Final = 32
@@ -42,14 +42,14 @@ def word(text, at):  # type: ignore[no-untyped-def]
 @inline
 def unprintable(w):  # type: ignore[no-untyped-def]
     """Not zero if a byte of a word is below the space or above 0x7f."""
-    return ((w - SPACE * _ONES) & ~w | w) & _TOPS
+    return ((w - SPACE * ONES) & ~w | w) & _TOPS
 
 
 @inline
 def holds(w, what):  # type: ignore[no-untyped-def]
     """Not zero if a byte of a word is `what`."""
-    other = w ^ what * _ONES
-    return (other - _ONES) & ~other & _TOPS
+    other = w ^ what * ONES
+    return (other - ONES) & ~other & _TOPS
 
 
 @inline

@@ -32,7 +32,9 @@ def _choose(lines, longest, places, common, first):  # type: ignore[no-untyped-d
 
 
 @kernel()
-def _sort(lines, common, order, line, places, tasks, free, base, at, end):  # type: ignore[no-untyped-def]
+def _sort(  # type: ignore[no-untyped-def]
+    lines, common, order, line, places, tasks, free, base, at, end,
+):
     """Put the common lines, numbered from `line` on, where their streams have room: free[s]."""
     for i in range(common.shape[0]):
         if common[i]:

@@ -15,7 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from replay.importers.probes import Elements, Ints
-from replay.importers.text_bytes import DASH, SPACE, Bytes, Spans, byte, code_of, digits
+from replay.importers.text_bytes import (
+    DASH,
+    ONES,
+    SLACK,
+    SPACE,
+    Bytes,
+    Spans,
+    byte,
+    code_of,
+    digits,
+    word,
+)
 from replay.kernel import index, inline, kernel
 
 Flags = npt.NDArray[np.bool_]
@@ -68,7 +79,7 @@ def whole_elements(text: str) -> Ints:
     raw = bytearray(text, "utf-8")
     flat = np.empty(len(raw) // 2 + 1, dtype=np.int64)
     # a bytearray: numba takes 50 microseconds to find out the type of an array that is read-only
-    count, end = _elements(np.frombuffer(raw + b"\0\0", dtype=np.uint8), len(raw), flat)
+    count, end = _elements(np.frombuffer(raw + bytes(SLACK), dtype=np.uint8), len(raw), flat)
     if end == len(raw):
         return flat[:count]
     parts = text[1:].rstrip("}").split(",") if text.endswith("}") else text[1:].split(",")[:-1]
@@ -83,9 +94,26 @@ def whole_elements(text: str) -> Ints:
 
 # -- the same, compiled
 @inline
+def _eight(w):  # type: ignore[no-untyped-def]
+    """The value of a word of eight hexadecimal digits, -1 if it holds anything else."""
+    n = (w & 15 * ONES) + 9 * (w >> 6 & ONES)
+    if n & 16 * ONES or n + 48 * ONES + 39 * (n + 6 * ONES >> 4 & ONES) != w:
+        return -1
+    n = (n << 4 | n >> 8) & 0x00FF00FF00FF00FF
+    n = (n << 8 | n >> 16) & 0x0000FFFF0000FFFF
+    return (n << 16 | n >> 32) & 0xFFFFFFFF
+
+
+@inline
 def _hex(text, at):  # type: ignore[no-untyped-def]
     """(value, end) of up to 16 hexadecimal digits; end is -1 if there is none."""
     value, first = 0, at
+    for _ in range(2):
+        eight = _eight(word(text, at))
+        if eight < 0:
+            break
+        value = value << 32 | eight
+        at += 8
     while at < first + 16:
         c = byte(text, at)
         # without a branch that depends on the digit, which no processor can foretell
@@ -155,7 +183,7 @@ def _array(text, at, flat, used):  # type: ignore[no-untyped-def]
 def _elements(text, stop, flat):  # type: ignore[no-untyped-def]
     """(elements, end) of an array that may be cut: what no comma follows is then not taken.
 
-    text[:stop] is the array; behind it stand bytes that belong to no number.
+    text[:stop] is the array; SLACK bytes that belong to no number stand behind it.
     """
     count, at = 0, 1
     while at < stop and count < MAX_ELEMENTS:
@@ -216,7 +244,9 @@ def _named(text, at, names, first, last):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _row(text, at, stop, layout, names, values, row, flat, used, spans):  # type: ignore[no-untyped-def]
+def _row(  # type: ignore[no-untyped-def]
+    text, at, stop, layout, names, values, row, flat, used, spans,
+):
     """Read one line into column `row`; elements in flat from `used` on, -1 if it deviates."""
     for f in range(layout.shape[0]):
         kind, first, last, counts = layout[f, 0], layout[f, 1], layout[f, 2], layout[f, 3]
@@ -246,7 +276,9 @@ def _row(text, at, stop, layout, names, values, row, flat, used, spans):  # type
 
 
 @kernel()
-def _rows(text, at, stop, pending, layout, names, values, flat, used, spans):  # type: ignore[no-untyped-def]
+def _rows(  # type: ignore[no-untyped-def]
+    text, at, stop, pending, layout, names, values, flat, used, spans,
+):
     """Read the lines text[at[i]:stop[i]] that are pending and follow the layout."""
     for row in range(at.shape[0]):
         if pending[row]:

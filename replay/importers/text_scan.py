@@ -33,8 +33,8 @@ from replay.importers.text_bytes import (
 )
 from replay.kernel import inline, kernel
 
-PART_LINES: Final = 1 << 16
-PART_BYTES: Final = 1 << 23
+PART_LINES: Final = 1 << 17
+PART_BYTES: Final = 1 << 24
 MAX_TASKS, MAX_PLACES = 1 << 14, 1 << 13
 MAX_COMM: Final = 40
 TIME_LIMIT: Final = 1 << 62

@@ -1,0 +1,114 @@
+"""Speed of the ftrace text reader against a compiled Python `re` per line, side by side.
+
+One core, and CPU time on both sides, since that is what other work on the machine disturbs least.
+The text is a recording's, its body repeated with times moved on: scaled up, not recorded.
+Without the recordings a made one stands in, and `extra_info` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from replay.importers.ftrace_text import read_ftrace_text
+from replay.importers.inputs import plain_bytes
+from replay.importers.probes import Decoded
+
+RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
+                  or Path(__file__).parents[2] / "shared" / "recordings")
+LINE = re.compile(
+    rb" *(?P<comm>.{1,16})-(?P<pid>\d+) +\[(?P<cpu>\d+)\] (?P<flags>\S+) (?P<time>[\d.]+): "
+    rb"(?P<event>\w+): (?P<rest>.*)")
+TIME = re.compile(rb"(?<=[.\dNdHhsn] )\d+(?=: \w+: \()")
+MADE = b"".join(
+    b"        xentrace-232     [00%d] ..... %d: remap_pfn: (xen_remap_pfn+0x0/0x260) "
+    b"vma=0xffff8880074b9720 nr=%d caller=f+0x1/0x20\n" % (k % 2, 1000 * k, k) for k in range(2000))
+
+
+def body_of(name: str, smoke: bool) -> tuple[bytes, str]:
+    """A recording's lines, and where they are from."""
+    path = RECORDINGS / name / "trace.txt.gz"
+    if smoke or not path.is_file():
+        return MADE, "made"
+    with plain_bytes(path) as data:
+        return data[:], f"recording {name}"
+
+
+def scaled_up(path: Path, body: bytes, times: int) -> int:
+    """Write the body several times, each later than the one before; how many lines."""
+    stamps = [int(m[0]) for m in TIME.finditer(body)]
+    span = max(stamps) + 1_000_000
+    with path.open("wb") as file:
+        file.write(body)
+        for k in range(1, times):
+            file.write(TIME.sub(lambda m: b"%d" % (int(m[0]) + k * span), body))
+    return times * body.count(b"\n")
+
+
+def digest(decoded: Decoded) -> str:
+    """Of all columns of all streams."""
+    found = hashlib.sha256()
+    for s in decoded.streams:
+        found.update(f"{s.event} {s.function} {s.offset} {s.is_return}".encode())
+        for column in (s.time, s.cpu, s.pid, s.order, s.source_offset, *s.numbers.values()):
+            found.update(np.ascontiguousarray(column))
+        for elements in s.arrays.values():
+            found.update(elements.values.tobytes() + elements.whole.tobytes())
+        for texts in (s.task, *s.texts.values()):
+            found.update("\n".join(texts).encode())
+    return found.hexdigest()[:32]
+
+
+def by_expression(path: Path) -> int:
+    """Match each line by itself and take its parts; how many matched."""
+    matched = 0
+    with path.open("rb") as file:
+        for line in file:
+            match = LINE.match(line)
+            if match:
+                match.groups()
+                matched += 1
+    return matched
+
+
+@pytest.mark.benchmark(timer=time.process_time)
+@pytest.mark.parametrize("name", ["x86-pv-balloon-target", "x86-pv-concurrent", "x86-pvh-guests"])
+def test_text_against_an_expression_per_line(benchmark, name: str, smoke: bool,
+                                             tmp_path: Path) -> None:
+    body, source = body_of(name, smoke)
+    path = tmp_path / "scaled-up.txt"
+    lines = scaled_up(path, body, 2 if smoke else max(1, 1_600_000 // body.count(b"\n")))
+    decoded = read_ftrace_text(path)  # compiles, or loads what was compiled
+    expression = []
+    for _ in range(1 if smoke else 3):
+        start = time.process_time()
+        matched = by_expression(path)
+        expression.append(time.process_time() - start)
+    assert matched >= 0.99 * decoded.records
+    benchmark.pedantic(lambda: read_ftrace_text(path), rounds=1 if smoke else 5)
+    best = benchmark.stats.stats.min
+    benchmark.extra_info.update({
+        "digest": digest(decoded), "text": f"{source}, scaled up to {lines} lines",
+        "bytes_per_line": round(path.stat().st_size / lines),
+        "million_lines_per_cpu_s": round(lines / benchmark.stats.stats.median / 1e6, 2),
+        "million_lines_per_cpu_s_best": round(lines / best / 1e6, 2),
+        "million_lines_per_cpu_s_of_an_expression": round(lines / min(expression) / 1e6, 2),
+        "faster_than_an_expression_by": round(min(expression) / best, 1)})
+
+
+def test_compressed_recording_as_it_is(benchmark, smoke: bool) -> None:
+    path = RECORDINGS / "x86-pv-balloon-target" / "trace.txt.gz"
+    if smoke or not path.is_file():
+        pytest.skip("takes a recording")
+    start = time.perf_counter()
+    with plain_bytes(path):
+        expanded = time.perf_counter() - start
+    decoded = benchmark.pedantic(lambda: read_ftrace_text(path), rounds=3, warmup_rounds=1)
+    benchmark.extra_info.update({"digest": digest(decoded), "records": decoded.records,
+                                 "seconds_to_expand_it": round(expanded, 2)})
