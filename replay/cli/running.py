@@ -227,12 +227,12 @@ def warm_up() -> None:
 
     from replay.engine import Workload
     from replay.foreign import calls  # noqa: F401  (compiled on import, like the next two)
-    from replay.importers import ring_buffer, xentrace  # noqa: F401
+    from replay.importers import warming
     from replay.loop import Requests
 
     from replay.witness import compiled  # noqa: F401
 
-    xentrace.compile_kernels()
+    warming.compile_kernels()
     machine = presets.load("qemu-virt-arm64")
     columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
     q = Requests(*(np.array(c, np.int64) for c in columns))
