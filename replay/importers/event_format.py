@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _FIELD = re.compile(
-    r"\s*field:(?P<decl>[^;]+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);"
+    r"\s*field:(?P<decl>[^;]+);\s*offset:(?P<offset>\d{1,9});\s*size:(?P<size>\d{1,9});"
     r"(?:\s*signed:(?P<signed>[01]);)?")
 _SYMBOL = re.compile(r"^([0-9a-fA-F]{1,16}) [tTwW] (\S+)", re.MULTILINE)
 _WIDTHS = {"u8": 1, "s8": 1, "x8": 1, "char": 1, "bool": 1, "u16": 2, "s16": 2, "x16": 2,
@@ -50,19 +50,23 @@ class EventFormat:
 
 
 def parse_format(system: str, text: str) -> EventFormat | None:
-    """The format of one event, or None when the text has no name or id."""
+    """The format of one event, or None when the text has no name or id.
+
+    Of fields of one name the first counts.
+    """
     name = re.search(r"^name: (\S+)$", text, re.MULTILINE)
     number = re.search(r"^ID: (\d{1,9})$", text, re.MULTILINE)
     if not name or not number:
         return None
     body, _, printing = text.partition("print fmt:")
     symbols = _symbol_fields(printing)
-    fields = []
+    fields: dict[str, Field] = {}
     for line in body.splitlines():
         match = _FIELD.match(line)
         if match and not re.search(r"\bcommon_\w+$", match["decl"]):
-            fields.append(_field(match, symbols))
-    return EventFormat(system, name[1], int(number[1]), tuple(fields))
+            field = _field(match, symbols)
+            fields.setdefault(field.name, field)
+    return EventFormat(system, name[1], int(number[1]), tuple(fields.values()))
 
 
 def _symbol_fields(printing: str) -> set[str]:
@@ -77,6 +81,8 @@ def _field(match: re.Match[str], symbols: set[str]) -> Field:
     head, _, tail = declaration.rpartition(" ")
     name, _, array = tail.partition("[")
     signed = match["signed"] == "1"
+    if reference and size != 4:
+        return Field(name, int(match["offset"]), size, signed, 0, True, "", False)
     if reference:  # "__data_loc char[] name"
         element = head.partition(" ")[2].rpartition("[")[0].strip()
         text = element == "char"
