@@ -28,7 +28,7 @@ from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
-from replay.trace.store import Meta, Trace, imbalance
+from replay.trace.store import Meta, Trace, check, imbalance
 
 SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",
@@ -197,10 +197,12 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
                              if not isinstance(v, dict | list)}}
     if "emulated" in settings:
         provenance["emulated"] = settings["emulated"]
-    return Trace(rows, Meta(
+    trace = Trace(rows, Meta(
         name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
         clock={"name": parts[0].clock, "hz": parts[0].hz, "t0_raw": parts[0].t0_raw},
         provenance=provenance, recorded_strategy=strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
         physmap=physmap))
+    check(sources[0], trace)
+    return trace

@@ -155,6 +155,12 @@ def load(path: Path) -> Trace:
     return Trace(table, meta)
 
 
+def check(path: Path, trace: Trace) -> None:
+    """Refuse, in the name of its source, a trace that load() would refuse."""
+    _check_meta(path, trace.meta)
+    _check_frames(path, _check_table(path, trace.table), trace.meta)
+
+
 def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
     try:
         data = json.loads((metadata or {})[KEY])
