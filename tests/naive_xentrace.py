@@ -101,9 +101,9 @@ def meaning(r: Record, old: bool) -> dict[str, Any] | None:
         return {"kind": "lost", "value": w[0], "domid": w[1] & 0xFFFF}
     else:
         return None
-    if order > 40:
-        return None
     frame = _wide(w[0], w[1])
+    if order > 40 or frame not in range(1 << 40):
+        return None
     return {"kind": kind, "domid": domid, "nr_pages": 1 << order, "frames": [frame],
             "start_pfn": frame, **value, **({"mfns": [_wide(w[2], w[3])]} if mfns else {})}
 

@@ -153,7 +153,7 @@ def _wide(words: np.ndarray, at: int) -> Any:
 @inline
 def _extent(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int,
             layout: int) -> Any:
-    """An extent of frames; False if its last words cannot be read as a domain and an order."""
+    """An extent of frames; False if no machine has such frames, or that many."""
     last = p + row[3] - 1
     if row[1] == P2M:  # two 16-bit fields in every version
         domid, order = word(words, last) & 0xFFFF, word(words, last) >> 16
@@ -164,9 +164,9 @@ def _extent(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray,
     if row[1] != P2M and layout == UNKNOWN:
         n[UNCLEAR] |= 1 << row[4]
         return False
-    if order > ORDER_MAX:
-        return False
     frame = _wide(words, p)
+    if order > ORDER_MAX or not 0 <= frame < 1 << ORDER_MAX:
+        return False
     _domid(out, n, k, domid)
     out.start[k], out.pages[k] = frame, np.int64(1) << order
     out.start_known[k >> 3] |= 1 << (k & 7)
