@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,9 @@ TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
 PART_BYTES: Final = 1 << 25
 """Sub-buffers are decoded so many bytes at a time."""
+
+TOO_MANY: Final = 1 << 56
+"""Records that no recording can have lost."""
 
 Wanted = Callable[[str, str], bool]
 """Whether a probe on (function, of this event name) is to be decoded."""
@@ -86,6 +90,7 @@ def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) ->
     if any(buffer.text.strip() for buffer in container.buffers):
         raise InputError(path, "the recording of a latency tracer: text, and no events", hint=(
             "`trace-cmd report` prints the text, which can be imported"))
+    _check_apart(path, container)
     clock = main.clock or _selected_clock(container.traceclock)
     decoded = Decoded(str(path), "trace.dat", "ticks" if clock in TICK_CLOCKS else "ns", clock)
     _describe(decoded, container)
@@ -97,6 +102,15 @@ def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) ->
             scan.read(number, buffer)
     scan.finish()
     return decoded
+
+
+def _check_apart(path: Path, container: Container) -> None:
+    """No two CPUs' data may share a byte of the file: their events would count twice."""
+    ends = sorted((at, at + size) for buffer in container.buffers
+                  for _, at, size in buffer.cpus if size)
+    for (_, end), (start, _) in pairwise(ends):
+        if start < end:
+            raise InputError(path, "the data of two CPUs overlap", f"offset {start}")
 
 
 def _selected_clock(choices: str) -> str:
@@ -219,6 +233,8 @@ class _Scan:
                                           + stat.get("dropped_events", 0))
         decoded.records_lost = sum(max(self.missed.get(cpu, 0), told[cpu])
                                    for cpu in self.missed.keys() | told.keys())
+        if decoded.records_lost >= TOO_MANY:
+            raise InputError(decoded.path, f"says that {decoded.records_lost} records were lost")
         decoded.anomalies.count("records_lost", decoded.records_lost)
         self.streams.finish()
 

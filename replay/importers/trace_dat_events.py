@@ -17,6 +17,10 @@ from replay.importers.trace_dat_file import Container, plain
 
 MARKER_EVENT: Final = "print"
 MAX_ELEMENTS: Final = 4096
+MAX_PLACES: Final = 1024
+"""Functions that one event may probe; each is a stream of its own."""
+MAX_CELLS: Final = 1 << 26
+"""Elements that the arrays of varying length may take in all, as tables as wide as the longest."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Streams:
         self.tasks = _tasks(container.cmdlines)
         self.names = [buffer.name for buffer in container.buffers]
         self._growing: dict[tuple[int, int, int], _Growing] = {}
+        self._places: dict[int, set[int]] = {}
+        self._cells = 0
 
     def add(self, form: EventFormat, part: Pending) -> None:
         """All events of one format in one part."""
@@ -75,7 +81,12 @@ class Streams:
             return
         self._check_length(form, part)
         addresses = self._number(probe, part)
-        for address in _different(addresses):
+        places = self._places.setdefault(form.id, set())
+        places.update(different := _different(addresses))
+        if len(places) > MAX_PLACES:
+            raise InputError(self.decoded.path, f"event {form.name!r} was hit at more than "
+                             f"{MAX_PLACES} places")
+        for address in different:
             name, offset = self.symbols.find(address)
             here = addresses == address
             chosen = part if here.all() else part.only(part.rows[here])
@@ -142,7 +153,7 @@ class Streams:
             into = growing.symbols if f.symbol else growing.numbers
             into.setdefault(name, []).append(self._number(f, part))
 
-    def _places(self, f: Field, part: Pending) -> tuple[Ints, Ints]:
+    def _spans(self, f: Field, part: Pending) -> tuple[Ints, Ints]:
         """Start and size of the bytes that a __data_loc or __rel_loc word tells of.
 
         A size of 0 where they would lie outside of their own record.
@@ -156,7 +167,7 @@ class Streams:
         return at + np.where(inside, start, 0), np.where(inside, size, 0)
 
     def _referred(self, f: Field, part: Pending) -> list[str]:
-        start, size = self._places(f, part)
+        start, size = self._spans(f, part)
         return [_text(part.data[a:a + n]) for a, n in zip(start.tolist(), size.tolist(),
                                                           strict=True)]
 
@@ -165,9 +176,12 @@ class Streams:
         return [_text(part.data[a:a + f.size]) for a in at.tolist()]
 
     def _dynamic(self, f: Field, part: Pending) -> Elements:
-        start, size = self._places(f, part)
+        start, size = self._spans(f, part)
         whole = np.minimum(size // f.element_bytes, MAX_ELEMENTS)
         width = int(whole.max(initial=0))
+        self._cells += len(whole) * width
+        if self._cells > MAX_CELLS:
+            raise self._too_wide()
         table = np.zeros((len(whole), width), dtype=np.int64)
         for k in range(width):
             rows = np.flatnonzero(whole > k)
@@ -184,18 +198,22 @@ class Streams:
     # -- all parts are in
     def finish(self) -> None:
         """Fill decoded.streams, in the order of buffers and event ids."""
-        kept = [self._growing[key] for key in sorted(self._growing) if self._once(key)]
+        fullest: dict[tuple[int, int], tuple[int, int, int]] = {}
+        for key in sorted(self._growing):
+            best = fullest.setdefault(key[1:], key)
+            if len(self._growing[key]) > len(self._growing[best]):
+                fullest[key[1:]] = key
+        kept = [self._growing[key] for key in sorted(self._growing)
+                if self._once(key, fullest[key[1:]])]
         bases = [[np.concatenate(column) for column in zip(*g.base, strict=True)] for g in kept]
         orders = _ranks(kept, bases)
         for growing, base, order in zip(kept, bases, orders, strict=True):
             self.decoded.streams.append(self._stream(growing, base, order))
 
-    def _once(self, key: tuple[int, int, int]) -> bool:
+    def _once(self, key: tuple[int, int, int], fullest: tuple[int, int, int]) -> bool:
         """Whether a stream is the fullest of those that several buffers hold of one probe."""
         ours = self._growing[key]
-        same = [k for k in self._growing if k[1:] == key[1:]]
-        best = min(same, key=lambda k: (-len(self._growing[k]), k[0]))
-        if best != key and ours.is_probe:
+        if fullest != key and ours.is_probe:
             name = f"event {ours.form.name} recorded twice, in {self._buffer(ours.buffer)}"
             self.decoded.undecoded[name] += len(ours)
             return False
@@ -213,7 +231,18 @@ class Streams:
         return ProbeStream(
             g.form.name, g.function, g.offset, g.is_return, g.is_probe, time, cpu, pid, order, at,
             tasks, {name: np.concatenate(pieces) for name, pieces in g.numbers.items()},
-            {name: _joined(pieces) for name, pieces in g.arrays.items()}, texts)
+            {name: self._joined(pieces) for name, pieces in g.arrays.items()}, texts)
+
+    def _joined(self, pieces: list[Elements]) -> Elements:
+        widths = [piece.values.shape[1] for piece in pieces]
+        if min(widths) < max(widths) and sum(len(p.whole) for p in pieces) * max(widths) > MAX_CELLS:
+            raise self._too_wide()
+        values = [np.pad(p.values, ((0, 0), (0, max(widths) - p.values.shape[1]))) for p in pieces]
+        return Elements(np.concatenate(values), np.concatenate([p.whole for p in pieces]))
+
+    def _too_wide(self) -> InputError:
+        return InputError(self.decoded.path, "arrays of varying length need more than "
+                          f"{MAX_CELLS} elements")
 
 
 def _different(values: Ints) -> list[int]:
@@ -243,12 +272,6 @@ def _ranks(kept: list[_Growing], bases: list[list[Ints]]) -> list[Ints]:
     ranks = np.empty(len(time), dtype=np.int64)
     ranks[by_cpu[np.argsort(time[by_cpu], kind="stable")]] = np.arange(len(time))
     return np.split(ranks, np.cumsum([len(b[0]) for b in bases])[:-1])
-
-
-def _joined(pieces: list[Elements]) -> Elements:
-    width = max(piece.values.shape[1] for piece in pieces)
-    values = [np.pad(p.values, ((0, 0), (0, width - p.values.shape[1]))) for p in pieces]
-    return Elements(np.concatenate(values), np.concatenate([p.whole for p in pieces]))
 
 
 def _text(raw: bytes) -> str:

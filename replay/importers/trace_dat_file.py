@@ -19,6 +19,10 @@ from replay.importers.inputs import Buffer as Bytes
 MAGIC: Final = b"\x17\x08\x44tracing"
 MAX_RATIO: Final = 1000
 """Declared expansion beyond which a compressed block is refused; real ones stay below 50."""
+MAX_BLOCK: Final = 1 << 27
+"""Bytes of a compressed block; trace-cmd's hold ten sub-buffers, or one section of texts."""
+READINGS: Final = 4
+"""How often over all parts of a file may be read: each once, and some a second time for a look."""
 
 OPTION_DONE, OPTION_DATE, OPTION_CPUSTAT, OPTION_BUFFER, OPTION_TRACECLOCK = range(5)
 OPTION_UNAME, OPTION_OFFSET, OPTION_CPUCOUNT, OPTION_VERSION = 5, 7, 8, 9
@@ -69,11 +73,22 @@ class Container:
 
 
 class Cursor:
-    """Reads values in one byte order; running off the end is an InputError with what and where."""
+    """Reads values in one byte order; running off the end is an InputError with what and where.
+
+    left: bytes that this cursor and those made by elsewhere() may still take in all. Parts of a
+    hostile file refer to one another, so that a small one could be read without end.
+    """
 
     def __init__(self, path: str, data: Bytes, order: str = "<", at: int = 0,
                  place: str = "offset") -> None:
         self.path, self.data, self.order, self.at, self.place = path, data, order, at, place
+        self.left = [READINGS * len(data) + (1 << 16)]
+
+    def elsewhere(self, at: int) -> Cursor:
+        """A cursor at another place of the same data."""
+        other = Cursor(self.path, self.data, self.order, at, self.place)
+        other.left = self.left
+        return other
 
     def fail(self, problem: str, hint: str = "") -> InputError:
         """The error for the place reached."""
@@ -84,6 +99,9 @@ class Cursor:
         if count < 0 or self.at < 0 or self.at + count > len(self.data):
             left = max(0, len(self.data) - self.at)
             raise self.fail(f"{what} needs {count} bytes, {left} are left")
+        self.left[0] -= count
+        if self.left[0] < 0:
+            raise self.fail("parts of the file lie in one another")
         self.at += count
         return self.data[self.at - count:self.at]
 
@@ -125,14 +143,17 @@ class Unpacker:
             return InputError(self.path, f"compressed block: {problem}", f"offset {at}")
 
         self.budget -= size
-        if size > MAX_RATIO * len(packed) + 64 or self.budget < 0:
+        if size > min(MAX_RATIO * len(packed) + 64, MAX_BLOCK) or self.budget < 0:
             raise fail(f"{len(packed)} bytes cannot stand for {size}")
         try:
             if self.compressor == "zstd":
                 codec = pa.Codec("zstd")
                 whole: bytes = codec.decompress(packed, decompressed_size=size, asbytes=True)
             elif self.compressor == "zlib":
-                whole = zlib.decompressobj().decompress(packed, size + 1)
+                expand = zlib.decompressobj()
+                whole = expand.decompress(packed, size + 1)
+                if not expand.eof:
+                    raise fail("has no end")
             else:
                 raise fail(f"unknown compressor {self.compressor!r}")
         except (OSError, ValueError, zlib.error) as error:

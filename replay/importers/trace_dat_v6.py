@@ -105,5 +105,4 @@ class Version6:
 
     def cpu_data(self, buffer: Buffer, at: int, size: int, most: int) -> Iterator[bytes]:
         """The sub-buffers of one CPU, in pieces of at most that many bytes."""
-        cursor = Cursor(self.container.path, self.data, self.container.order, at)
-        return cursor.pieces(size, most, "data of a CPU")
+        return self.cursor.elsewhere(at).pieces(size, most, "data of a CPU")

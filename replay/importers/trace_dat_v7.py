@@ -2,7 +2,7 @@
 
 Layout: trace-cmd's Documentation/trace-cmd/trace-cmd.dat.v7.5.txt, corrected where files differ:
 each CPU's compressed data begins with its own count of chunks, and the size recorded for it may or
-may not include that count, so the count is trusted and the size is not.
+may not include that count.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from replay.importers.trace_dat_file import (
 )
 
 COMPRESSED: Final = 1
+COUNT_BYTES: Final = 4
 OPTION_HEADERS, OPTION_FTRACE_FORMATS, OPTION_EVENT_FORMATS, OPTION_KALLSYMS = range(16, 20)
 OPTION_CMDLINES, OPTION_BUFFER_TEXT = 21, 22
 
@@ -52,9 +53,6 @@ class Version7:
                                  f"offset {at}")
             seen.add(at)
             at = self._options(at)
-
-    def _at(self, at: int) -> Cursor:
-        return Cursor(self.container.path, self.data, self.container.order, at)
 
     def _options(self, at: int) -> int:
         """Read one section of options; the offset of the next one, 0 behind the last."""
@@ -85,7 +83,7 @@ class Version7:
 
     def _section(self, at: int, expected: int) -> bytes:
         """The plain content of the section at an offset."""
-        cursor = self._at(at)
+        cursor = self.cursor.elsewhere(at)
         found = cursor.number(2, "section id")
         flags = cursor.number(2, "section flags")
         cursor.take(4, "section name")
@@ -116,7 +114,7 @@ class Version7:
     def cpu_data(self, buffer: Buffer, at: int, size: int, most: int) -> Iterator[bytes]:
         """The sub-buffers of one CPU, in pieces of at most that many bytes where it is not packed.
         """
-        cursor = self._at(buffer.section)
+        cursor = self.cursor.elsewhere(buffer.section)
         cursor.take(2, "buffer section")
         compressed = cursor.number(2, "buffer flags") & COMPRESSED
         cursor.at = at
@@ -133,6 +131,9 @@ class Version7:
             whole = cursor.number(4, "chunk's uncompressed size")
             start = cursor.at
             yield self.unpacker.unpack(cursor.take(packed, "chunk"), whole, start)
+        if abs(cursor.at - at - size) > COUNT_BYTES:
+            raise cursor.fail(f"{chunks} chunks take {cursor.at - at} bytes of the {size} that the "
+                              "data of their CPU has")
 
 
 def _headers(container: Container, cursor: Cursor) -> None:
