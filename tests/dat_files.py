@@ -112,7 +112,7 @@ def pack(kind: str, data: bytes, shape: Shape = LITTLE) -> bytes:
 
 @dataclass
 class File:
-    """What a file is made of. instances: by name, clock and pages per CPU."""
+    """What a file is made of. instances: by name, clock and pages per CPU. align: of CPU data."""
 
     cpus: dict[int, list[bytes]]
     shape: Shape = LITTLE
@@ -122,6 +122,9 @@ class File:
     options: tuple[tuple[int, bytes], ...] = ()
     formats: dict[str, str] = field(default_factory=lambda: dict(FORMATS))
     instances: dict[str, tuple[str, dict[int, list[bytes]]]] = field(default_factory=dict)
+    cmdlines: str = "7 my task\n8 other\n"
+    uname: bytes = b"Linux dom0 6.1.0-test x86_64\0"
+    align: int = 4096
 
     @property
     def header_page(self) -> bytes:
@@ -160,11 +163,8 @@ class File:
     @property
     def names(self) -> bytes:
         """Command names."""
-        names = b"7 my task\n8 other\n"
+        names = self.cmdlines.encode()
         return self.shape.pack("Q", len(names)) + names
-
-
-UNAME = b"Linux dom0 6.1.0-test x86_64\0"
 
 
 def version6(f: File) -> bytes:
@@ -175,7 +175,7 @@ def version6(f: File) -> bytes:
         header += name.encode() + b"\0" + pack_("Q", len(text)) + text
     header += f.ftrace_formats + f.event_formats + f.symbols + pack_("I", 0) + f.names
     header += pack_("I", len(f.cpus)) + b"options  \0"
-    for number, body in ((5, UNAME), (4, b""), (8, pack_("I", len(f.cpus))), *f.options):
+    for number, body in ((5, f.uname), (4, b""), (8, pack_("I", len(f.cpus))), *f.options):
         header += pack_("HI", number, len(body)) + body
     places = []
     for name in f.instances:
@@ -194,17 +194,17 @@ def _flyrecord6(made: bytearray, f: File, clock: str, cpus: dict[int, list[bytes
     text = f"[{clock}] other".encode()
     made += b"flyrecord\0"
     at = len(made) + 16 * len(cpus) + 8 + len(text)
-    at += -at % 4096
+    at += -at % f.align
     start = at
     for pages in cpus.values():
         size = sum(map(len, pages))
         made += f.shape.pack("QQ", at, size)
-        at += size + -size % 4096
+        at += size + -size % f.align
     made += f.shape.pack("Q", len(text)) + text
     made += bytes(start - len(made))
     for pages in cpus.values():
         data = b"".join(pages)
-        made += data + bytes(-len(data) % 4096)
+        made += data + bytes(-len(data) % f.align)
     return made
 
 
@@ -262,7 +262,7 @@ def version7(f: File) -> bytes:
     made.section(18, f.event_formats)
     made.section(19, f.symbols)
     made.section(21, f.names)
-    made.options += [(5, UNAME), (8, f.shape.pack("I", len(f.cpus))), *f.options]
+    made.options += [(5, f.uname), (8, f.shape.pack("I", len(f.cpus))), *f.options]
     made.buffer("", f.clock, f.cpus)
     for name, (clock, cpus) in f.instances.items():
         made.buffer(name, clock, cpus)
