@@ -14,6 +14,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     # name: (severity, one sentence)
     "arrays_truncated": ("info", "a probe fetched fewer array elements than the call had pages"),
     "events_skipped": ("info", "events of no interest to a replay (named in `skipped`)"),
+    "first_frames_from_list": ("info", "first frames of allocations, read as the free list's head"),
     "frames_inferred": ("info", "frames beyond a truncated array, taken from the paired request"),
     "frees_repeated": ("info", "several probes reported one and the same free; one was kept"),
     "joined_lines": ("error", "the kernel cut an over-long line and the next event follows on it"),

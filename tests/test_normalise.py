@@ -363,3 +363,41 @@ def test_events_without_the_arguments_they_should_have(tmp_path: Path) -> None:
     assert rows(result, "kind", "nr_pages", "frames", "errno") == [
         ("alloc", None, None, None), ("free", None, None, None), ("decrease", None, None, None)]
     assert result.accounting["skipped"] == {"xen_alloc_p2m_entry without a frame": 1}
+
+
+def test_a_probe_behind_a_landing_pad_sits_at_the_entry(tmp_path: Path) -> None:
+    """endbr64 and `bti c` with the tracer's call: fprobes and entry kprobes print func+0x4."""
+    result = run(tmp_path, line(1, "a", f"{ALLOC}+0x4", "nr=1"), line(2, "b", f"{ALLOC}+0x4c",
+                 "n=1 list=9"), line(5, "r", f"f<-{ALLOC}", "ret=0"))
+    assert rows(result, "kind", "lock_ns", "latency_ns") == [("alloc", 1, 4)]
+
+
+def test_a_return_probe_may_tell_the_first_pages(tmp_path: Path) -> None:
+    result = run(
+        tmp_path, line(1, "a", ALLOC, "nr=2"), line(5, "r", f"f<-{ALLOC}", f"ret=0 p={pg(9)}"),
+        line(6, "a", ALLOC, "nr=1"), line(7, "r", f"f<-{ALLOC}", f"ret=-12 p={pg(9)}"))
+    assert rows(result, "frames", "flags") == [([9], Flag.ARRAY_TRUNCATED), ([], 0)]
+
+
+@pytest.mark.parametrize(("before", "after", "frames"), [
+    (9, 7, [5]), (9, 8, None), (1, 32767, None)])
+def test_the_head_of_an_undisturbed_list_is_the_first_page(
+        tmp_path: Path, before: int, after: int, frames: list[int] | None) -> None:
+    result = run(tmp_path, line(1, "a", ALLOC, f"nr=2 list_count={before} page_list={pg(5)}"),
+                 line(5, "r", f"f<-{ALLOC}", f"ret=0 list_count={after} page_list={pg(3)}"))
+    assert rows(result, "frames") == [frames]
+    assert result.anomalies.counts["first_frames_from_list"] == (frames is not None)
+
+
+def test_the_names_before_linux_5_16_mean_the_same(tmp_path: Path) -> None:
+    result = run(tmp_path, line(1, "a", "alloc_xenballooned_pages", "nr=1 pages=0x10"),
+                 line(2, "r", "f<-alloc_xenballooned_pages", "ret=0"),
+                 line(3, "b", "free_xenballooned_pages", f"nr=1 pages=0x10 p={pg(9)}"))
+    assert rows(result, "kind", "label") == [("alloc", BAL_ALLOC), ("free", BAL_FREE)]
+
+
+def test_a_probe_may_say_where_the_struct_pages_begin(tmp_path: Path) -> None:
+    base = 0xFFD4000000000000  # five levels of page tables
+    result = run(tmp_path, line(1, "a", ALLOC, f"nr=1 vmemmap_base={base:#x}"),
+                 line(2, "r", f"f<-{ALLOC}", f"ret=0 p={base + 64 * 7:#x}"))
+    assert rows(result, "frames") == [[7]]

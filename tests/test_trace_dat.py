@@ -49,7 +49,7 @@ def test_every_form_gives_the_same_streams(tmp_path: Path, version: int, kind: s
     assert (ua.numbers["nr"].tolist(), ua.numbers["pages"].tolist()) == (
         [5], [0xFFFF888000001000 - (1 << 64)])
     assert (ua.texts["caller"], ua.task) == (["gnttab_alloc_pages"], ["my task"])
-    assert (uf.function, uf.offset, uf.place) == ("first_alias", 4, "inside")
+    assert (uf.function, uf.offset, uf.place) == ("first_alias", 4, "entry")
     assert uf.arrays["p"].values.tolist() == [[-(1 << 63), 2]]
     assert (uf.numbers["n"].tolist(), uf.texts["name"]) == ([-3], ["abc"])
     assert (back.is_return, back.numbers["ret"].tolist()) == (True, [-12])
@@ -171,6 +171,17 @@ def test_instances_are_read_and_what_two_buffers_hold_is_taken_once(tmp_path: Pa
     assert dict(decoded.undecoded) == {
         "event ua recorded twice, in instance twice": 1, "instance ticks (clock x86-tsc)": 2}
     assert decoded.records == 6
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_instance_beside_an_empty_buffer_is_the_recording(tmp_path: Path,
+                                                             version: int) -> None:
+    shape = Shape(page_bytes=4096)
+    file = File({0: [], 1: []}, shape, instances={
+        "replay": ("x86-tsc", {0: [shape.page(95, shape.alloc(3))], 1: []})})
+    decoded = decode(tmp_path, VERSIONS[version](file))
+    assert (decoded.clock, decoded.unit, dict(decoded.undecoded)) == ("x86-tsc", "ticks", {})
+    assert decoded.streams[0].numbers["nr"].tolist() == [3]
 
 
 def test_a_large_sub_buffer_and_options_of_time(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from replay.importers.join_frames import (
     UNPAIRED,
     drop_frames,
     finish,
+    first_from_list,
     flag_truncated,
     keep_as_mfns,
     keep_frames,
@@ -133,8 +134,8 @@ def _alloc(p, w, s, event, t, time, a):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _alloc_return(p, w, s, t, time, a):  # type: ignore[no-untyped-def]
-    """Return of an allocation: closes the row."""
+def _alloc_return(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
+    """Return of an allocation: closes the row. Since Linux 6.9 it can tell the first pages."""
     w.tasks[j.T_FREE, t] = -1
     level = _level(w, t, p.streams[j.S_FUNCTION, s])
     if level < 0:
@@ -146,6 +147,10 @@ def _alloc_return(p, w, s, t, time, a):  # type: ignore[no-untyped-def]
         w.rows[j.C_CALLER, r] = p.args[a + j.A_RETURN_TO]
     _put(w, j.C_LIST_AFTER, r, p.args[a + j.A_AFTER])
     _put(w, j.C_HEAD_AFTER, r, p.args[a + j.A_HEAD_AFTER])
+    keep_frames(p, w, s, index, r)
+    failed = p.args[a + j.A_ERRNO] != j.MISSING and p.args[a + j.A_ERRNO] != 0
+    if w.rows[j.C_FRAMES_COUNT, r] <= 0 and not w.tasks[j.T_COUNT + level, t] and not failed:
+        first_from_list(w, r)
     _end(p, w, t, level, time)
 
 
@@ -367,7 +372,7 @@ def join(p, w):  # type: ignore[no-untyped-def]
         elif op == j.OP_ALLOC:
             _alloc(p, w, s, event, t, time, a)
         elif op == j.OP_RETURN:
-            _alloc_return(p, w, s, t, time, a)
+            _alloc_return(p, w, s, index, t, time, a)
         elif op == j.OP_DONE:
             _alloc_done(p, w, s, index, t, time, a)
         elif op == j.OP_FREE:

@@ -77,10 +77,11 @@ without. C_NEXT: the next open hypercall of the task."""
 
 # places in `counts`
 (N_ROWS, N_NODES, N_FRAMES, N_NESTED, N_REPEATED, N_OUTSIDE, N_UNFINISHED, N_TRUNCATED, N_UNMATCHED,
- N_SIZE) = range(10)
+ N_FIRST, N_SIZE) = range(11)
 ANOMALIES: Final = {N_NESTED: "nested_calls", N_REPEATED: "frees_repeated",
                     N_OUTSIDE: "frames_outside_physmap", N_UNFINISHED: "requests_unfinished",
-                    N_TRUNCATED: "arrays_truncated", N_UNMATCHED: "returns_unmatched"}
+                    N_TRUNCATED: "arrays_truncated", N_UNMATCHED: "returns_unmatched",
+                    N_FIRST: "first_frames_from_list"}
 
 # rows of `skips`: why an event of a stream made or changed nothing
 X_INSIDE, X_PAGE, X_SECOND, X_OUTSIDE, X_NO_FRAME, X_OTHER, X_NO_RANGE, X_SIZE = range(8)

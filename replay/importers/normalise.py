@@ -13,6 +13,7 @@ from typing import Final
 from replay.anomalies import Anomalies
 from replay.errors import ReplayError
 from replay.importers.imported import Imported
+from replay.importers.join_state import MISSING
 from replay.importers.probes import Decoded, ProbeTable
 from replay.importers.rows import gather, to_table
 from replay.importers.tape import Matched, join_events
@@ -22,6 +23,8 @@ from replay.units import NS_PER_S
 X86_VMEMMAP_BASE: Final = 0xFFFFEA0000000000
 """arch/x86/include/asm/pgtable_64_types.h, __VMEMMAP_BASE_L4; moves with KASLR."""
 _X86_VMEMMAP_TOP: Final = (X86_VMEMMAP_BASE >> 40) - (1 << 24)
+VMEMMAP: Final = "vmemmap_base"
+"""Name under which a probe may fetch the kernel's variable of that name."""
 MAX_HZ: Final = 9_000_000_000
 """Beyond it the remainder of a division, times 10^9, would leave 64 bits."""
 MAX_SECONDS: Final = 1 << 32
@@ -129,6 +132,10 @@ def _base(decoded: Decoded, matched: list[Matched], given: int | None) -> int:
     """The address of frame 0's struct page; an error when it is needed and unknown."""
     if given is not None:
         return given
+    for stream, _, _ in matched:
+        known = stream.numbers.get(VMEMMAP)
+        if known is not None and len(known) and known[0] != MISSING:
+            return int(known[0]) % (1 << 64)
     if decoded.arch == "x86_64":
         return X86_VMEMMAP_BASE
     seen = False

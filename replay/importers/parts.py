@@ -60,7 +60,8 @@ def _alloc_return(view: View, names: Names) -> Part:
     back = view.stream.texts.get("return_to")
     return Part(j.OP_RETURN, j.ALLOC, [
         view.number("errno"), view.number("list_count"), view.head("list_head"),
-        None if back is None else names.codes(coded(back), known_caller)])
+        None if back is None else names.codes(coded(back), known_caller)],
+        view.elements("frames"), single_pages=1)
 
 
 def _free(view: View, names: Names) -> Part:

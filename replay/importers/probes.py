@@ -22,6 +22,10 @@ from replay.errors import InputError, ReplayError, unknown_name
 Ints = npt.NDArray[np.int64]
 Place = Literal["entry", "inside", "return"]
 PLACES: Final = ("entry", "inside", "return")
+ENTRY_BYTES: Final = 16
+"""A probe within so many bytes sits at the entry: behind a landing pad (endbr64, 4 bytes; bti c)
+and the patched call of the function tracer, where kernels with either put function events and
+entry probes (Documentation/trace/fprobetrace.rst shows `vfs_open+0x4`)."""
 MISSING: Final = -(1 << 63)
 """A number that a cut text line no longer has."""
 
@@ -85,7 +89,7 @@ class ProbeStream:
         """Where in the function the probe sits."""
         if self.is_return:
             return "return"
-        return "inside" if self.offset else "entry"
+        return "inside" if self.offset > ENTRY_BYTES else "entry"
 
 
 class Passed(NamedTuple):
@@ -218,8 +222,9 @@ def _merge(
             if role not in roles:
                 raise unknown_name("probe role", role, list(roles))
             own = {k: tuple(map(str, v)) for k, v in entry.get("args", {}).items()}
-            probes[function] = Probe(function, role, str(entry.get("label", "")),
-                                     {**roles[role], **own})
+            probe = Probe(function, role, str(entry.get("label", "")), {**roles[role], **own})
+            for known_as in (function, *map(str, entry.get("formerly", []))):
+                probes[known_as] = probe
             for place in PLACES:
                 for event in entry.get(place, []):
                     hints[str(event)] = (function, place)

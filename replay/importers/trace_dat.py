@@ -86,7 +86,9 @@ def open_container(path: Path, data: Bytes) -> tuple[Reader, Container]:
 
 
 def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) -> Decoded:
-    main = next((b for b in container.buffers if not b.name), container.buffers[0])
+    held = [b for b in container.buffers if any(size for _, _, size in b.cpus)]
+    held = held or container.buffers
+    main = next((b for b in held if not b.name), held[0])
     if any(buffer.text.strip() for buffer in container.buffers):
         raise InputError(path, "the recording of a latency tracer: text, and no events", hint=(
             "`trace-cmd report` prints the text, which can be imported"))
