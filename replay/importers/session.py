@@ -15,17 +15,18 @@ import pyarrow.compute as pc
 import replay
 from replay.anomalies import Anomalies
 from replay.errors import InputError, ReplayError
+from replay.importers.archive import unpacked
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.imported import Imported
 from replay.importers.merge import merge, same_counter
 from replay.importers.normalise import normalise, wanted_by
 from replay.importers.probes import ProbeTable, load_table
-from replay.importers.sniff import TRACE_DAT, XENTRACE, sniff
-from replay.importers.trace_dat import read_trace_dat
+from replay.importers.sniff import ARCHIVE, TRACE_DAT, XENTRACE, sniff
+from replay.importers.trace_dat import TICK_CLOCKS, read_trace_dat
 from replay.importers.xentrace import read_xentrace
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
-from replay.trace.columns import NONE, ints, is_kind, ragged
+from replay.trace.columns import NONE, ints, is_kind, ragged, strings
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
 from replay.trace.store import Meta, Trace, check, imbalance
@@ -69,6 +70,8 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
     facts: dict[str, Any] = machine.provenance if machine else {}
     hz = _whole(settings, "cpu_hz", facts.get("cpu_hz"))
     kind = sniff(path)
+    if kind == ARCHIVE:
+        raise InputError(path, "is a whole recording", hint="Import it alone")
     if kind == XENTRACE:
         if hz is None:
             raise InputError(path, "xentrace does not say the frequency of its clock",
@@ -80,7 +83,10 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
     decoded = (read_trace_dat(path, wanted_by(table)) if kind == TRACE_DAT
                else read_ftrace_text(path))
     base = _whole(settings, "vmemmap_base", _vmemmap(machine))
-    decoded.clock = settings.get("trace_clock", decoded.clock)
+    if "trace_clock" in settings:
+        decoded.clock = settings["trace_clock"]
+        if kind == TRACE_DAT:  # trace-cmd 3.1 calls the clock of an instance it extracts "local"
+            decoded.unit = "ticks" if decoded.clock in TICK_CLOCKS else "ns"
     imported = normalise(decoded, hz=hz, vmemmap_base=base, table=table, source=index)
     return imported, kind, {k: v for k, v in (("kernel", decoded.kernel), ("arch", decoded.arch))
                             if v}
@@ -100,14 +106,17 @@ def _recorded_strategy(rows: pa.Table, machine: Physmap | None) -> str:
     """Which of the strategies the recorded kernel used, by what its calls show.
 
     Calls of the pool carry the length of its list; where they fall through to the balloon driver
-    they carry balloon_stats as well, or nothing but that driver's calls is there.
+    they carry balloon_stats as well, or nothing but that driver's calls is there. Without any
+    length, which function served a call tells.
     """
     if not _holds(rows, "alloc"):
         return ""
     alloc = is_kind(rows, "alloc")
     listed = ints(rows, "list_count")[alloc] != NONE
     stats = ints(rows, "current_pages")[alloc] != NONE
-    if not (listed & ~stats).any():
+    pool = (listed & ~stats).any() if listed.any() else (
+        strings(rows, "label")[alloc] == "xen_alloc_unpopulated_pages").any()
+    if not pool:
         return "balloon"
     return "hypervisor" if machine and machine.arch == "arm64" and machine.regions else "pool"
 
@@ -176,13 +185,51 @@ def _merged(parts: list[Imported], metas: list[dict[str, Any]], settings: dict[s
 
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
                      settings: dict[str, str], probes: Path | None) -> Trace:
-    """Read all sources of one recording, merge, order and pair them into a trace."""
+    """Read all sources of one recording, merge, order and pair them into a trace.
+
+    One source may be an archive: it holds the sources and the machine, what is given here counts.
+    """
+    if len(sources) == 1 and sniff(sources[0]) == ARCHIVE:
+        return _import_archive(sources[0], name, machine_dir, settings, probes)
     machine = read_machine(machine_dir, settings) if machine_dir else None
+    return _import(sources, [], name, machine, settings, probes)
+
+
+def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: dict[str, str],
+                    probes: Path | None) -> Trace:
+    with unpacked(path) as found:
+        try:
+            machine = read_machine(machine_dir or found.folder, settings)
+            trace = _import([found.ftrace], found.xentrace, name, machine,
+                            {**found.settings, **settings}, probes)
+        except ReplayError as error:  # the temporary folder tells nobody anything
+            raise ReplayError(str(error).replace(f"{found.folder}/", f"{path}: ")) from None
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(trace, meta=replace(
+        trace.meta, options=dict(sorted(settings.items())),
+        provenance={**trace.meta.provenance, "archive": path.name, "archive_sha256": digest}))
+
+
+def _can_merge(first: Imported, settings: dict[str, str], machine: Machine | None) -> bool:
+    mode = machine.physmap.mode if machine else ""
+    return "clock_offset_ns" in settings or same_counter(first.clock, mode)
+
+
+def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
+            settings: dict[str, str], probes: Path | None) -> Trace:
+    """spare: Xen traces that are left out, by name, where nothing relates their clock."""
     table = load_table(probes)
-    parts, metas, seen = [], [], {}
+    parts: list[Imported] = []
+    metas: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
+    every = [*sources, *spare]
     with ThreadPoolExecutor(1) as beside:  # hashing takes a third of the time decoding does
-        digests = [beside.submit(_digest, path) for path in sources]
-        for index, path in enumerate(sources):
+        digests = [beside.submit(_digest, path) for path in every]
+        for index, path in enumerate(every):
+            if path in spare and not _can_merge(parts[0], settings, machine):
+                seen["left_out"] = (f"{path.name}: its clock is not ftrace's, and no --set "
+                                    "clock_offset_ns=N relates them")
+                continue
             part, kind, facts = _read(path, index, settings, machine, table)
             parts.append(part)
             metas.append(_source(path, kind, part, digests[index].result()))

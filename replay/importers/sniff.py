@@ -8,10 +8,13 @@ from replay.errors import InputError
 from replay.importers.inputs import DAMAGE, compression, expanded
 
 TRACE_DAT, FTRACE_TEXT, XENTRACE = "trace.dat", "ftrace text", "xentrace"
+ARCHIVE = "archive of a recording"
 HEAD_BYTES = 4096
 TRACE_DAT_MAGIC = b"\x17\x08\x44tracing"
 CPU_CHANGE = (b"\x03\xf0\x01\x20", b"\x20\x01\xf0\x03")
-HINT = "expected trace-cmd's trace.dat, ftrace text, or xentrace binary (also as .gz or .zst)"
+TAR_MAGIC, TAR_MAGIC_AT = b"ustar", 257
+HINT = ("expected trace-cmd's trace.dat, ftrace text, or xentrace binary (also as .gz or .zst), or "
+        "an archive of `replay record`")
 
 
 def _head(path: Path) -> bytes:
@@ -32,7 +35,7 @@ def _head(path: Path) -> bytes:
 
 
 def sniff(path: Path) -> str:
-    """TRACE_DAT, FTRACE_TEXT or XENTRACE; InputError for anything else."""
+    """TRACE_DAT, FTRACE_TEXT, XENTRACE or ARCHIVE; InputError for anything else."""
     head = _head(path)
     if not head:
         raise InputError(path, "is empty", hint=HINT)
@@ -40,6 +43,8 @@ def sniff(path: Path) -> str:
         return TRACE_DAT
     if head.startswith(CPU_CHANGE):
         return XENTRACE
+    if head[TAR_MAGIC_AT:].startswith(TAR_MAGIC):
+        return ARCHIVE
     if b"\x00" in head or head.startswith((b"\x89PNG", b"ARROW1")):
         raise InputError(path, f"begins with {head[:8]!r}, no format this program reads",
                          "offset 0", HINT)
