@@ -26,7 +26,7 @@ STAGES = (
     ("conformance", "verify", "metrics"),
     ("foreign",),
     ("kernel_tree",),
-    ("report", "witness"),
+    ("report", "witness", "record"),
     ("cli",),
 )
 """A module imports from its own stage and from those before it."""

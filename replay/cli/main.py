@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from replay.cli import record
 from replay.errors import ReplayError, unknown_name
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ def _pairs(items: list[str] | None) -> dict[str, str]:
     return found
 
 
-def _emit(text: str) -> None:
+def emit(text: str) -> None:
     """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
@@ -53,7 +54,7 @@ def _silence(stream: Any) -> None:
 
 
 def _emit_json(data: Any) -> None:
-    _emit(json.dumps(data, indent=2, sort_keys=True))
+    emit(json.dumps(data, indent=2, sort_keys=True))
 
 
 def _color() -> bool:
@@ -72,7 +73,8 @@ def _check_output(output: Path, sources: list[Path]) -> None:
 @app.command("import")
 def import_(
     sources: Annotated[list[Path], typer.Argument(
-        metavar="SOURCE...", help="trace.dat or ftrace text first, then xentrace files.")],
+        metavar="SOURCE...", help="trace.dat or ftrace text first, then xentrace files; or one "
+        "archive of `replay record`.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The trace.")],
     machine: Annotated[Path | None, typer.Option(
         metavar="DIR", help="Folder with the dom0's iomem, dmesg, device tree, xl info.")] = None,
@@ -106,7 +108,9 @@ def import_(
     trace = import_recording(sources, output.stem, machine_dir=machine, settings=given,
                              probes=probes)
     save(trace, output, compression)
-    _emit(import_report(trace, output.name, output.stat().st_size))
+    emit(import_report(trace, output.name, output.stat().st_size))
+    if "left_out" in trace.meta.provenance:
+        emit(f"Left out: {trace.meta.provenance['left_out']}")
 
 
 @app.command()
@@ -119,7 +123,7 @@ def info(trace: TraceFile, as_json: AsJson = False) -> None:
     if as_json:
         _emit_json(trace_info.info(loaded))
     else:
-        _emit(trace_info.trace_info(loaded, color=_color()))
+        emit(trace_info.trace_info(loaded, color=_color()))
 
 
 @app.command()
@@ -154,7 +158,7 @@ def run(
     if as_json:
         _emit_json(data)
     else:
-        _emit(text(_color()))
+        emit(text(_color()))
     for sentence in data["failed_allocators"].values():
         sys.stderr.write(f"replay: {sentence}\n")
     if data["failed_allocators"] or any(
@@ -175,7 +179,7 @@ def verify(trace: TraceFile, as_json: AsJson = False) -> None:
         _emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
                     **results[0].as_dict(), "equal": all(r.equal for r in results)})
     else:
-        _emit(verification(loaded.meta.name, results, color=_color()))
+        emit(verification(loaded.meta.name, results, color=_color()))
     if not all(r.equal for r in results):
         raise typer.Exit(1)
 
@@ -200,7 +204,7 @@ def synth(
     trace = synthesize(output.stem, model, seed=seed, duration_s=seconds,
                        machine=presets.load(physmap))
     save(trace, output)
-    _emit(import_report(trace, output.name, output.stat().st_size))
+    emit(import_report(trace, output.name, output.stat().st_size))
 
 
 @app.command("check-allocator")
@@ -220,7 +224,7 @@ def check_allocator(
     else:
         findings = check_strategy(allocators.load(name))
     for finding in findings:
-        _emit(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.sentence}")
+        emit(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.sentence}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -256,7 +260,7 @@ def witness(
         _emit_json({"results": [asdict(r) for r in results],
                     "equal": not any(r.difference for r in results)})
     else:
-        _emit(witnessed(list(zip(paths, results, strict=True)), color=_color()))
+        emit(witnessed(list(zip(paths, results, strict=True)), color=_color()))
     if any(r.difference for r in results):
         raise typer.Exit(1)
 
@@ -269,11 +273,11 @@ def list_() -> None:
     from replay.physmap import presets
 
     for name, strategy in allocators.discover().items():
-        _emit(f"{name}: {strategy.summary}\n    models {strategy.models}")
+        emit(f"{name}: {strategy.summary}\n    models {strategy.models}")
         for key, option in strategy.options.items():
-            _emit(f"    --set {name}.{key}={option.default}  {option.what}")
-    _emit(f"machines (--physmap): {', '.join(presets.names())}")
-    _emit(f"cost profiles (--profile): {', '.join(profile.names())}")
+            emit(f"    --set {name}.{key}={option.default}  {option.what}")
+    emit(f"machines (--physmap): {', '.join(presets.names())}")
+    emit(f"cost profiles (--profile): {', '.join(profile.names())}")
 
 
 @app.command("c-header")
@@ -281,7 +285,7 @@ def c_header() -> None:
     """Print the folder of replay_allocator.h and its example, for a C compiler's -I."""
     import replay
 
-    _emit(str(Path(replay.__file__).parent / "foreign"))
+    emit(str(Path(replay.__file__).parent / "foreign"))
 
 
 @app.command(hidden=True)
@@ -297,6 +301,9 @@ def _sentence(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         return f"{place}the disk is full; nothing was left half-written"
     return f"{place}{error.strerror or error}"
+
+
+app.add_typer(record.app, name="record")
 
 
 def main(args: list[str] | None = None) -> None:

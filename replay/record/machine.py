@@ -1,0 +1,142 @@
+"""Which files and commands describe a machine, under the names that an import looks for.
+
+The names are those of physmap.readers.FILES. What is not there is left out and named.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from replay.errors import ReplayError
+
+TIMEOUT_S: Final = 60
+
+
+class Saved(NamedTuple):
+    """One file of a recording: a copy of `source`, or what a command prints."""
+
+    name: str
+    source: str = ""
+    command: tuple[str, ...] = ()
+    only: str = ""
+    """Keep the lines in which this expression is found."""
+
+    @property
+    def shell(self) -> str:
+        """As one would type it."""
+        if not self.only:
+            return f"cp {self.source}" if self.source else " ".join(self.command)
+        return f"grep -E '{self.only}' {self.source}"
+
+
+STATE: Final = (
+    *(Saved(n, f"/proc/{n}") for n in ("iomem", "zoneinfo", "meminfo", "buddyinfo", "vmstat",
+                                       "uptime")),
+    Saved("xl-info", command=("xl", "info")), Saved("xl-list", command=("xl", "list")),
+)
+"""Saved before and after, with the balloon's sysfs values as `xen_balloon`."""
+
+MACHINE: Final = (
+    Saved("dmesg", command=("dmesg",)), Saved("xl-dmesg", command=("xl", "dmesg")),
+    Saved("uname", command=("uname", "-a")), Saved("dom0-cmdline", "/proc/cmdline"),
+    Saved("cpuinfo", "/proc/cpuinfo"), Saved("guest_type", "/sys/hypervisor/guest_type"),
+    Saved("kallsyms-xen", "/proc/kallsyms", only=r"xen|gnttab|balloon|privcmd|list_count|"
+          r"page_list|vmemmap_base|memstart_addr|decrease_reservation"),
+    Saved("dt/reg", "/proc/device-tree/hypervisor/reg"),
+    Saved("dt/dom0.dtb", "/sys/firmware/fdt"),
+)
+BALLOON: Final = "/sys/devices/system/xen_memory/xen_memory0"
+KERNEL_CONFIG: Final = "XEN|ZONE_DEVICE|MEMORY_HOTPLUG|KPROBE|FPROBE|KALLSYMS|BTF|PAGES?_"
+
+
+def kernel_config(release: str) -> Saved:
+    """The lines of the kernel's configuration that matter here."""
+    return Saved("xen-config", f"/boot/config-{release}", only=KERNEL_CONFIG)
+
+
+def kallsyms(root: Path = Path("/")) -> frozenset[str]:
+    """Names that stand in /proc/kallsyms exactly once: one with a twin could mean either."""
+    seen: dict[str, int] = {}
+    try:
+        with (root / "proc/kallsyms").open() as lines:
+            for line in lines:
+                words = line.split()
+                if len(words) >= 3:
+                    seen[words[2]] = seen.get(words[2], 0) + 1
+    except OSError:
+        return frozenset()
+    return frozenset(name for name, count in seen.items() if count == 1)
+
+
+def check_iomem(root: Path = Path("/")) -> None:
+    """Refuse a machine whose /proc/iomem shows no addresses."""
+    path = root / "proc/iomem"
+    text = path.read_text() if path.is_file() else ""
+    if not re.search(r"[1-9a-f][0-9a-f]*-[0-9a-f]+ :", text):
+        raise ReplayError(f"{path}: shows no addresses; it does to root alone: run as root")
+
+
+def save(folder: Path, files: tuple[Saved, ...], *, told: Callable[[str], None], dry: bool = False,
+         root: Path = Path("/")) -> list[str]:
+    """Save files below `folder`; the names of what could not be had."""
+    missing = []
+    for file in files:
+        told(f"{file.shell} > {folder / file.name}" if not file.shell.startswith("cp ")
+             else f"{file.shell} {folder / file.name}")
+        if dry:
+            continue
+        data = _read(root, file) if file.source else _run(file.command)
+        if data is None:
+            missing.append(file.name)
+            continue
+        target = folder / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return missing
+
+
+def save_state(folder: Path, *, told: Callable[[str], None], dry: bool = False,
+               root: Path = Path("/")) -> list[str]:
+    """Save what changes with a load, and the balloon's values."""
+    missing = save(folder, STATE, told=told, dry=dry, root=root)
+    told(f"grep . {BALLOON}/*_kb {BALLOON}/info/*_kb > {folder / 'xen_balloon'}")
+    if not dry:
+        text = "".join(_balloon(root))
+        if not text:
+            return [*missing, "xen_balloon"]
+        (folder / "xen_balloon").write_text(text)
+    return missing
+
+
+def _balloon(root: Path) -> Iterator[str]:
+    base = root / BALLOON.lstrip("/")
+    for path in sorted([*base.glob("*_kb"), *base.glob("info/*_kb")]):
+        yield f"/{path.relative_to(root)}:{path.read_text().strip()}\n"
+
+
+def _read(root: Path, file: Saved) -> bytes | None:
+    try:
+        data = (root / file.source.lstrip("/")).read_bytes()
+    except OSError:
+        return None
+    if file.only:
+        keep = re.compile(file.only.encode())
+        data = b"".join(line for line in data.splitlines(True) if keep.search(line))
+    return data
+
+
+def _run(command: tuple[str, ...]) -> bytes | None:
+    if shutil.which(command[0]) is None:
+        return None
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=TIMEOUT_S, check=False,
+                               stdin=subprocess.DEVNULL, env={**os.environ, "LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return ended.stdout if ended.returncode == 0 and ended.stdout else None

@@ -1,0 +1,252 @@
+"""Start, stop and collect a recording; whatever happens, tracefs ends as it was found.
+
+Each change is in the journal before it is made. A signal or an error during start undoes all; a
+killed start or an unreachable stop leaves the journal, from which the next `stop` restores. Stop
+holds signals back until the recording is saved: it is finite, and its data exist once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from replay.errors import InputError, ReplayError
+from replay.importers.archive import FTRACE, MANIFEST
+from replay.record import journal, machine, xentrace
+from replay.record.archive import members, pack
+from replay.record.journal import Journal
+from replay.record.probes import GROUP, Definition, Target, clock, definitions
+from replay.record.tracefs import INSTANCE, Tracefs
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENABLE: Final = f"{INSTANCE}/events/{GROUP}/enable"
+ALLOCATORS: Final = ("xen_alloc_unpopulated_pages", "xen_alloc_ballooned_pages",
+                     "alloc_xenballooned_pages")
+
+
+@dataclass
+class Recorder:
+    """One session in `folder`. told: called with each write and command; noted: with the rest."""
+
+    folder: Path
+    tracefs: Tracefs
+    told: Callable[[str], None] = field(default=lambda line: None)
+    noted: Callable[[str], None] = field(default=lambda line: None)
+    root: Path = Path("/")
+
+    @property
+    def dry(self) -> bool:
+        """Only say what would be done."""
+        return self.tracefs.dry
+
+    # -- start
+    def start(self, to: Target, *, buffer_kb: int, with_xentrace: bool = True) -> None:
+        """Save the machine, define the probes, and switch the recording on."""
+        defined = definitions(to)
+        if not self.dry:
+            machine.check_iomem(self.root)
+            self.tracefs.check({d.file for d in defined})
+            self._claim()
+        log = Journal(self.folder / journal.NAME, dry=self.dry, facts={
+            "tracefs": str(self.tracefs.root), "clock": clock(to), "arch": to.arch,
+            "kernel": ".".join(map(str, to.kernel)), "btf": to.btf, "frames": to.frames})
+        with _raising():
+            try:
+                log.save()
+                self._prepare(log, defined, buffer_kb)
+                if with_xentrace:
+                    self._start_xentrace(log)
+                self.tracefs.write(f"{INSTANCE}/tracing_on", "1")
+                log.facts["running"] = True
+                log.save()
+            except BaseException:
+                with _held():
+                    log.unwind(self._undo)
+                    if not self.dry:
+                        shutil.rmtree(self.folder)
+                raise
+
+    def _claim(self) -> None:
+        """The folder must be new or empty: a recording is not mixed with another."""
+        if (self.folder / journal.NAME).exists():
+            raise InputError(self.folder, "a recording is under way here",
+                             hint="`replay record stop` ends it")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise InputError(self.folder, "is not a folder") from None
+        if any(self.folder.iterdir()):
+            raise InputError(self.folder, "is not empty", hint="name another folder with --dir")
+
+    def _prepare(self, log: Journal, defined: list[Definition], buffer_kb: int) -> None:
+        release = os.uname().release
+        missing = machine.save(self.folder, (*machine.MACHINE, machine.kernel_config(release)),
+                               told=self.told, dry=self.dry, root=self.root)
+        missing += machine.save_state(self.folder / "before", told=self.told, dry=self.dry,
+                                      root=self.root)
+        if missing:
+            self.noted(f"not to be had here: {', '.join(missing)}")
+        lines = self._define(log, defined)
+        log.before("instance")
+        self.tracefs.make_instance()
+        for name, value in (("tracing_on", "0"), ("trace_clock", str(log.facts["clock"])),
+                            ("buffer_size_kb", str(buffer_kb))):
+            self.tracefs.write(f"{INSTANCE}/{name}", value)
+        log.before("disable")
+        self.tracefs.write(ENABLE, "1")
+        if not self.dry:
+            (self.folder / "kprobes.txt").write_text("".join(lines))
+
+    def _define(self, log: Journal, defined: list[Definition]) -> list[str]:
+        lines, rejected = [], []
+        for one in defined:
+            log.before("probe", one.file, one.event)
+            try:
+                self.tracefs.write(one.file, one.text, append=True)
+                lines.append(f"{one.text}\n")
+            except InputError as error:
+                log.undo.pop()
+                rejected.append(one.event)
+                lines.append(f"REJECTED {one.text}\n")
+                self.noted(f"REJECTED {one.event}: {error.problem.rpartition(': ')[2]}")
+        if set(ALLOCATORS) <= set(rejected) | (set(ALLOCATORS) - {d.event for d in defined}):
+            raise InputError(self.tracefs.root / defined[0].file, "none of the allocator's "
+                             "functions can be probed", hint="is this kernel a Xen dom0's?")
+        log.facts["rejected"] = rejected
+        return lines
+
+    def _start_xentrace(self, log: Journal) -> None:
+        output = self.folder.resolve() / "xentrace.bin"
+        command = xentrace.command(output)
+        if not self.dry and shutil.which(command[0]) is None:
+            self.noted("xentrace is not here: the hypervisor's side is not recorded")
+            return
+        self.told(" ".join(command) + " &")
+        if self.dry:
+            return
+        log.before("xentrace", str(output))
+        problem = xentrace.start(command, self.folder / "xentrace.log")
+        if problem:
+            self.noted(f"xentrace ended at once ({problem}): the hypervisor's side is not recorded")
+        else:
+            (self.folder / "xentrace.cmdline").write_text(" ".join(command) + "\n")
+
+    # -- stop
+    def stop(self, *, discard: bool = False) -> bool:
+        """Save what was recorded unless told to discard it, and restore; whether it was saved."""
+        log = journal.load(self.folder)
+        log.dry = self.dry
+        self.tracefs.root = Path(log.facts.get("tracefs", self.tracefs.root))
+        running = bool(log.facts.get("running")) and not log.facts.get("saved")
+        there = self.tracefs.instance.is_dir()
+        with _held():
+            if running and not discard and there:
+                self._save(log)
+            log.unwind(self._undo)
+            log.forget()
+        if running and not there:
+            self.noted(f"{self.tracefs.instance}: is gone, and the recording with it "
+                       "(was the machine restarted?)")
+        return bool(log.facts.get("saved"))
+
+    def _save(self, log: Journal) -> None:
+        self.tracefs.write(f"{INSTANCE}/tracing_on", "0")
+        xentrace.end(self.folder.resolve() / "xentrace.bin", told=self.told, dry=self.dry)
+        machine.save_state(self.folder / "after", told=self.told, dry=self.dry, root=self.root)
+        self.tracefs.save_text(self.folder / "trace.txt.gz")
+        if not self.dry:
+            (self.folder / "ftrace-stats").write_text(self.tracefs.stats())
+            (self.folder / "kprobe_profile").write_text(self.tracefs.profile())
+            kept = ("clock", "arch", "kernel", "btf", "frames", "rejected")
+            manifest = {"version": 1, **{k: log.facts[k] for k in kept if k in log.facts}}
+            (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        log.facts["saved"] = True
+        log.save()
+        self._extract(log)
+
+    def _extract(self, log: Journal) -> None:
+        """trace.dat by trace-cmd, which also removes the instance (seen with 3.1.6)."""
+        output = self.folder.resolve() / "trace.dat"
+        command = ["trace-cmd", "extract", "-B", GROUP, "-o", str(output)]
+        self.told(" ".join(command))
+        if self.dry:
+            return
+        problem = "trace-cmd is not here" if shutil.which(command[0]) is None else ""
+        if not problem:
+            ended = subprocess.run(command, capture_output=True, check=False,
+                                   stdin=subprocess.DEVNULL, cwd=self.folder)
+            problem = "trace-cmd failed" if ended.returncode or not output.is_file() else ""
+        if problem:
+            output.unlink(missing_ok=True)
+            exact = log.facts["clock"] == "x86-tsc"
+            self.noted(f"{problem}: the recording is trace.txt.gz alone" + (
+                "" if exact else ", whose times are rounded to microseconds"))
+
+    def _undo(self, entry: list[Any]) -> None:
+        """Undo one change of the journal, if it was made."""
+        match entry:
+            case ["probe", str(file), str(event)]:
+                self.tracefs.remove_probe(file, event)
+            case ["instance"]:
+                self.tracefs.remove_instance()
+            case ["disable"]:
+                if (self.tracefs.root / ENABLE).exists():
+                    self.tracefs.write(ENABLE, "0")
+            case ["xentrace", str(path)]:
+                xentrace.end(Path(path), told=self.told, dry=self.dry)
+            case _:
+                raise InputError(self.folder / journal.NAME, f"unknown change {entry!r}")
+
+    # -- collect
+    def collect(self, output: Path) -> int:
+        """Pack the folder; the archive's bytes. Of a hand-made folder the machine is added."""
+        if (self.folder / journal.NAME).exists() and not self.dry:
+            raise InputError(self.folder, "the recording is still under way",
+                             hint="`replay record stop` ends it")
+        if not any((self.folder / name).is_file() for name in FTRACE) and not self.dry:
+            raise InputError(self.folder, "holds no ftrace recording",
+                             hint="Looked for " + ", ".join(FTRACE))
+        if not any((self.folder / n).is_file() for n in ("before/iomem", "iomem")):
+            if not self.dry:
+                machine.check_iomem(self.root)
+            files = (*machine.MACHINE, machine.kernel_config(os.uname().release))
+            machine.save(self.folder, files, told=self.told, dry=self.dry, root=self.root)
+            machine.save_state(self.folder, told=self.told, dry=self.dry, root=self.root)
+        names = members(self.folder, (journal.NAME,)) if self.folder.is_dir() else []
+        self.told(f"tar --zstd -cf {output} -C {self.folder} {' '.join(names)}")
+        return 0 if self.dry else pack(self.folder, names, output)
+
+
+@contextmanager
+def _raising() -> Iterator[None]:
+    """The first signal becomes an error, later ones are ignored: undoing is under way then."""
+    def handle(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise ReplayError(f"interrupted by {signal.Signals(number).name}; tracefs is as it was")
+
+    before = {each: signal.signal(each, handle) for each in SIGNALS}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def _held() -> Iterator[None]:
+    """Signals wait until the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
