@@ -203,7 +203,8 @@ def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: d
             trace = _import([found.ftrace], found.xentrace, name, machine,
                             {**found.settings, **settings}, probes)
         except ReplayError as error:  # the temporary folder tells nobody anything
-            raise ReplayError(str(error).replace(f"{found.folder}/", f"{path}: ")) from None
+            said = str(error).replace(f"{found.folder}/", f"{path}: ")
+            raise ReplayError(said.replace(str(found.folder), str(path))) from None
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return replace(trace, meta=replace(
         trace.meta, options=dict(sorted(settings.items())),

@@ -124,7 +124,7 @@ FUNCTIONS: Final = (
     *(Function(f"xenmem_reservation_{way}", (
         _nr(1, "count", "s32"), Arg("frame0", 2, "frames", "x64", (0,), array=True)), returns=True)
       for way in ("decrease", "increase")),
-    Function("decrease_reservation", (_nr(kind="u64"),), static=True),
+    Function("decrease_reservation", static=True),
     Function("reserve_additional_memory", static=True),
     Function("balloon_set_new_target", (Arg("target", 1, "target", "u64"),)),
     # struct gnttab_map_grant_ref: host_addr, flags, ref, dom (xen/interface/grant_table.h)

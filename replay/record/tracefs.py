@@ -67,23 +67,31 @@ class Tracefs:
         self.told(f"echo '{text}' {'>>' if append else '>'} {self.root / name}")
         if self.dry:
             return
-        # no O_CREAT: a file that is not there is an error, not a new file
-        flags = os.O_WRONLY | (os.O_APPEND if append else os.O_TRUNC)
         try:
-            descriptor = os.open(self.root / name, flags)
-            try:
-                os.write(descriptor, f"{text}\n".encode())
-            finally:
-                os.close(descriptor)
+            self._put(self.root / name, f"{text}\n", append)
         except OSError as error:
             raise _refused(self.root / name, text, error) from None
+
+    def _put(self, path: Path, text: str, append: bool) -> None:
+        # no O_CREAT: a file that is not there is an error, not a new file
+        descriptor = os.open(path, os.O_WRONLY | (os.O_APPEND if append else os.O_TRUNC))
+        try:
+            os.write(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
+
+    def _mkdir(self, path: Path) -> None:
+        path.mkdir()
+
+    def _rmdir(self, path: Path) -> None:
+        path.rmdir()
 
     def make_instance(self) -> None:
         """`mkdir instances/replay`."""
         self.told(f"mkdir {self.instance}")
         if not self.dry:
             try:
-                self.instance.mkdir()
+                self._mkdir(self.instance)
             except OSError as error:
                 raise _refused(self.instance, "mkdir", error) from None
 
@@ -94,7 +102,7 @@ class Tracefs:
         self.told(f"rmdir {self.instance}")
         if not self.dry:
             try:
-                os.rmdir(self.instance)
+                self._rmdir(self.instance)
             except FileNotFoundError:
                 pass
             except OSError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
+import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -24,16 +26,22 @@ def command(output: Path) -> list[str]:
 
 
 def start(argv: list[str], log: Path) -> str:
-    """Run it in the background; why it ended at once, or nothing."""
-    with log.open("wb") as sink:
-        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
-                                 start_new_session=True)
-    try:
-        child.wait(_AT_ONCE_S)
-    except subprocess.TimeoutExpired:
-        return ""
-    words = log.read_text("utf-8", "replace").split()
-    return " ".join(words[:30]) or f"exit code {child.returncode}"
+    """Run it in a session of its own; why it ended at once, or nothing.
+
+    Not by subprocess: it is meant to outlive this program, and nobody waits for it.
+    """
+    opened = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    child = os.posix_spawnp(argv[0], argv, os.environ, setsid=True, file_actions=[
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), opened, 0o644), (os.POSIX_SPAWN_DUP2, 1, 2)])
+    deadline = time.monotonic() + _AT_ONCE_S
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            words = log.read_text("utf-8", "replace").split()
+            return " ".join(words[:30]) or f"exit code {os.waitstatus_to_exitcode(status)}"
+        time.sleep(0.02)
+    return ""
 
 
 def _running(output: Path) -> list[psutil.Process]:
@@ -54,7 +62,7 @@ def end(output: Path, *, told: Callable[[str], None], dry: bool = False) -> None
         if dry:
             continue
         try:
-            process.send_signal(2)
+            process.send_signal(signal.SIGINT)
             process.wait(GRACE_S)
         except psutil.TimeoutExpired:
             process.kill()

@@ -92,7 +92,7 @@ def _whole_request(q, live, r):  # type: ignore[no-untyped-def]
                 q.length[other] == 0 or q.length[r] == 0
                 or q.frames[q.start[other]] == q.frames[q.start[r]]):
             return other
-    other = live.last[q.alike[r]]
+    other = live.last[q.alike[r]] if q.alike[r] >= 0 else -1
     while other >= 0:
         live.last[q.alike[r]] = live.before[other]
         if live.pages[other] == q.nr[r]:
@@ -115,7 +115,11 @@ def _end_life(q, live, request, slot):  # type: ignore[no-untyped-def]
 def _give(q, live, r, slots, owners, flags, counts):  # type: ignore[no-untyped-def]
     """A free: find the slots of its pages, then end their lives."""
     nr, at, known = q.nr[r], q.base[r], min(q.length[r], q.nr[r])
-    whole = _whole_request(q, live, r) if known < nr else -1
+    seen = False
+    for k in range(known):
+        seen = seen or live.slot[q.frames[q.start[r] + k]] >= 0
+    # kernels before 6.9 tell no allocated page, so that the freed ones are known by none
+    whole = _whole_request(q, live, r) if known < nr or not seen else -1
     if whole >= 0:
         counts[_FRAMES_INFERRED] += nr - known
     for k in range(nr):
@@ -125,7 +129,7 @@ def _give(q, live, r, slots, owners, flags, counts):  # type: ignore[no-untyped-
         elif k < known:
             frame = q.frames[q.start[r] + k]
             slots[at + k], owners[at + k] = live.slot[frame], live.request[frame]
-    if known < nr:
+    if whole >= 0 or known < nr:
         flags[r] |= _INFERRED
     missing = 0
     for k in range(nr):
@@ -158,10 +162,14 @@ def _numbered(frames: Ints) -> tuple[Ints, int]:
 
 
 def _alike(rows: Ints, nr: Ints, last: Ints, frames: Ragged) -> Ints:
-    """Numbers equal for requests of one size with the same recorded frames and last frame."""
+    """Numbers equal for requests of one size with the same recorded frames and last frame.
+
+    -1 for those that are recorded whole, and within what tells requests apart.
+    """
     known: dict[tuple[Any, ...], int] = {}
-    numbers = np.zeros(len(rows), dtype=np.int64)
-    short = np.flatnonzero(frames.length[rows] < nr[rows])
+    numbers = np.full(len(rows), -1, dtype=np.int64)
+    length = frames.length[rows]
+    short = np.flatnonzero((length < nr[rows]) | (length >= _SIGNATURE_FRAMES))
     for k in short.tolist():
         row = rows[k]
         first = frames.row(row)[:_SIGNATURE_FRAMES]
