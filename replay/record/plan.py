@@ -49,10 +49,12 @@ def missing_frames(to: Target) -> str:
                             "@list_count are there" if pool else "none"))
     if to.arch == "x86_64":
         shown += "; in a PV dom0 every allocated one (xen_alloc_p2m_entry)"
-    return (f"Recorded frames: {shown}. The other frames of a free are those of the allocation it "
-            "is paired with (same page array, or same size and first frame); a free of pages that "
-            "came from several allocations stays open beyond the recorded ones. The model of the "
-            "free list gives what is not recorded of an allocation.")
+    return (f"Recorded frames: {shown}. The others of a free are those of the allocation it is "
+            "paired with (same page array, or same size and first frame), the others of an "
+            "allocation come from the model of the free list. A free of pages that several "
+            "allocations returned, as blkback makes it without persistent grants, stays open "
+            "beyond its recorded frames, and its pages count as never freed." + (
+                " In a PV dom0 --frames 16 records them." if to.arch == "x86_64" else ""))
 
 
 def _comment(text: str, width: int = 98) -> list[str]:

@@ -115,10 +115,10 @@ def _end_life(q, live, request, slot):  # type: ignore[no-untyped-def]
 def _give(q, live, r, slots, owners, flags, counts):  # type: ignore[no-untyped-def]
     """A free: find the slots of its pages, then end their lives."""
     nr, at, known = q.nr[r], q.base[r], min(q.length[r], q.nr[r])
-    seen = False
+    seen = True
     for k in range(known):
-        seen = seen or live.slot[q.frames[q.start[r] + k]] >= 0
-    # kernels before 6.9 tell no allocated page, so that the freed ones are known by none
+        seen = seen and live.slot[q.frames[q.start[r] + k]] >= 0
+    # either side may hold fewer frames: before Linux 6.9 a return probe reads no array
     whole = _whole_request(q, live, r) if known < nr or not seen else -1
     if whole >= 0:
         counts[_FRAMES_INFERRED] += nr - known
