@@ -9,10 +9,10 @@ TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify twin fuzz witness kernel-source clean
+.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import witness kernel-source clean
 
 help: ## List the verbs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,6 +47,12 @@ twin: ready ## The tests of compiled = interpreted = bounds-checked
 
 fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/test_lockstep.py
+
+INPUTS ?= 1000000
+fuzz-import: ready ## The long import fuzz: a million damaged inputs per format, bounds checked
+	@cd tests && for format in "trace.dat" "ftrace text" "xentrace"; do \
+	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --inputs $(INPUTS) || exit 1; \
+	done
 
 # Without root: the package is fetched and unpacked into the cache, not installed.
 CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package
