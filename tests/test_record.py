@@ -376,7 +376,7 @@ def test_whatever_happens_at_any_change_tracefs_is_as_it_was(dom0: Path, how: ob
     for at in range(steps):
         def fail(step: int, at: int = at) -> None:
             if step == at and isinstance(how, signal.Signals):
-                os.kill(os.getpid(), how)
+                signal.raise_signal(how)  # to this thread, at once
             elif step == at and isinstance(how, BaseException):
                 raise how
         tracefs = fake(dom0, before=fail)
