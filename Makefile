@@ -9,7 +9,7 @@ TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import witness kernel-source clean
+.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness kernel-source clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ fuzz-import: ready ## The long import fuzz: a million damaged inputs per format,
 	@cd tests && for format in "trace.dat" "ftrace text" "xentrace"; do \
 	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --inputs $(INPUTS) || exit 1; \
 	done
+
+fuzz-truncate: ready ## Every recording, cut at 75,000 places each
+	REPLAY_CUTS=all $(BIN)/python -m pytest -q -n 2 tests/test_truncation.py
 
 # Without root: the package is fetched and unpacked into the cache, not installed.
 CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package
