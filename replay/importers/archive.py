@@ -140,7 +140,7 @@ def _contents(path: Path, folder: Path) -> Unpacked:
     ftrace = next((folder / n for n in FTRACE if (folder / n).is_file()), None)
     if ftrace is None:
         raise InputError(path, "holds no ftrace recording",
-                         hint="Looked for " + ", ".join(FTRACE))
+                         hint="looked for " + ", ".join(FTRACE))
     settings = {}
     clock = _manifest(path, folder).get("clock")
     if isinstance(clock, str) and re.fullmatch(r"[\w-]{1,20}", clock, re.ASCII):

@@ -235,7 +235,8 @@ class Streams:
 
     def _joined(self, pieces: list[Elements]) -> Elements:
         widths = [piece.values.shape[1] for piece in pieces]
-        if min(widths) < max(widths) and sum(len(p.whole) for p in pieces) * max(widths) > MAX_CELLS:
+        rows = sum(len(p.whole) for p in pieces)
+        if min(widths) < max(widths) and rows * max(widths) > MAX_CELLS:
             raise self._too_wide()
         values = [np.pad(p.values, ((0, 0), (0, max(widths) - p.values.shape[1]))) for p in pieces]
         return Elements(np.concatenate(values), np.concatenate([p.whole for p in pieces]))

@@ -129,7 +129,7 @@ def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Ma
     files = _Folder(directory, dict(overrides or {}))
     if not files.text("iomem"):
         raise InputError(directory, "holds no copy of /proc/iomem",
-                         hint="Looked for " + ", ".join(FILES["iomem"]))
+                         hint="looked for " + ", ".join(FILES["iomem"]))
     top = iomem.parse(files.paths["iomem"], files.text("iomem"))
     facts = _facts(files)
     page = _page_bytes(files)

@@ -214,7 +214,7 @@ class Recorder:
                              hint="`replay record stop` ends it")
         if not any((self.folder / name).is_file() for name in FTRACE) and not self.dry:
             raise InputError(self.folder, "holds no ftrace recording",
-                             hint="Looked for " + ", ".join(FTRACE))
+                             hint="looked for " + ", ".join(FTRACE))
         if not any((self.folder / n).is_file() for n in ("before/iomem", "iomem")):
             if not self.dry:
                 machine.check_iomem(self.root)
