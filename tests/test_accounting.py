@@ -1,4 +1,4 @@
-"""Every record accounted for: against xenalyze's and trace-cmd's own counts, and what a loss says."""
+"""Every record accounted for: held against xenalyze and trace-cmd, and what a loss says of itself."""
 
 from __future__ import annotations
 

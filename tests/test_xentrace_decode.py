@@ -131,7 +131,7 @@ print(json.dumps(found))
 def test_compiled_interpreted_and_bounds_checked_agree(tmp_path: Path) -> None:
     def run(**environment: str) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore::RuntimeWarning", "-c", PROGRAM, str(tmp_path),
+            [sys.executable, "-W", "error::RuntimeWarning", "-c", PROGRAM, str(tmp_path),
              str(Path(__file__).parent)], env={**os.environ, **environment}, capture_output=True,
             text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]

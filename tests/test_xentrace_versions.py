@@ -197,7 +197,7 @@ def test_latency_is_scaled_exactly(tmp_path: Path) -> None:
 # -- the frequency of the clock ----------------------------------------------------------------
 IOMEM = "00001000-0009ffff : System RAM\n00100000-3fffffff : System RAM\n"
 XL_DMESG = "(XEN) Xen version 4.19.1 (Debian)\n(XEN) Detected 2596.141 MHz processor.\n"
-XL_INFO = "release                : 6.1.0\nmachine                : x86_64\ncpu_mhz                : {}\n"
+XL_INFO = "release     : 6.1.0\nmachine     : x86_64\ncpu_mhz     : {}\n"
 DMESG = "[    0.0] Linux version 6.1.0\n[    0.1] tsc: Detected 2596.750 MHz processor\n"
 
 
