@@ -23,7 +23,7 @@ from driving import ROOT, cli, refused
 from fake_tracefs import TARGET, FakeTracefs, build, program, recorder, snapshot
 from replay.errors import ReplayError
 from replay.importers import archive
-from replay.importers.handlers import HANDLERS
+from replay.importers.parts import PARTS
 from replay.importers.normalise import VMEMMAP
 from replay.importers.probes import load_table
 from replay.importers.session import import_recording
@@ -66,7 +66,7 @@ def test_every_planned_probe_is_understood_by_the_import_and_safe(
         assert place == one.function.name + ("%return" if btf and returns else "")
         probe = table.find(one.function.name)
         assert probe is not None
-        assert (probe.role, "return" if returns else "entry") in HANDLERS
+        assert (probe.role, "return" if returns else "entry") in PARTS
         known = {name for names in probe.args.values() for name in names} | {VMEMMAP}
         for fetch in fetched:
             assert fetch["name"] in known, one.text
