@@ -25,6 +25,8 @@ from import_corpus import (
     xen_windows,
 )
 
+from naive_ring_buffer import events_of
+
 from replay.errors import InputError
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.imported import Imported
@@ -263,6 +265,36 @@ def dat_loss(rng: Random, path: Path) -> None:
     equal(streams(after), streams(before), "streams")
 
 
+def dat_page_words(rng: Random, path: Path) -> None:
+    """A sub-buffer with other words gives what a plain reading of it gives, or is refused."""
+    spec, cpu, k, page = _some_page(rng)
+    used = min(len(page), 24 + (struct.unpack_from("<Q", page, 8)[0] & 0x7FFFFFF))
+    records = scan_pages(bytes(page), _layout(spec))
+    for _ in range(rng.choice((1, 1, 2))):
+        heads = [int(a) - 4 for a in records.at] or [16]
+        at = rng.choice((rng.choice(heads), rng.choice(heads), rng.randrange(0, used, 4)))
+        (old,) = struct.unpack_from("<I", page, at)
+        new = rng.choice((old & ~31 | rng.randrange(32), old & 31 | rng.getrandbits(27) << 5,
+                          old + rng.choice((-4, -1, 1, 4)), rng.getrandbits(32)))
+        struct.pack_into("<I", page, at, new & 0xFFFFFFFF)
+    expected = events_of(bytes(page))
+    found = scan_pages(bytes(page), _layout(spec))
+    equal(len(found.bad_at) > 0, expected is None, "whether the sub-buffer is refused")
+    if expected is not None:
+        equal(list(zip(found.time.tolist(), found.at.tolist(), found.length.tolist(),
+                       strict=True)), expected, "events")
+    version, kind = rng.choice(DAT_FORMS)
+    path.write_bytes(VERSIONS[version](replace(_with_page(spec, cpu, k, page), kind=kind)))
+    others = sum(len(events_of(p) or ()) for c, pages in spec.cpus.items()
+                 for j, p in enumerate(pages) if (c, j) != (cpu, k))
+    try:
+        decoded = read_trace_dat(path)
+    except InputError as error:
+        equal("entries that cannot be" in str(error), expected is None, "why it is refused")
+        return
+    equal(decoded.records, others + len(expected or ()), "records")
+
+
 def dat_cut(rng: Random, path: Path) -> None:
     """No cut of a file passes, but for one in the padding of version 6."""
     version, kind = rng.choice(DAT_FORMS)
@@ -277,19 +309,21 @@ def dat_cut(rng: Random, path: Path) -> None:
 
 
 def dat_chunk_damaged(rng: Random, path: Path) -> None:
-    """A flipped bit in a zlib block is noticed: it ends with a sum over what it holds."""
+    """A flipped bit in a zlib block is noticed, by its sum, or is one that deflate leaves unused."""
     spec = replace(rng.choice(dat_specs()), kind="zlib")
-    data = bytearray(VERSIONS[7](spec))
+    whole = VERSIONS[7](spec)
+    data = bytearray(whole)
     page = next(p for pages in spec.cpus.values() for p in pages)
     block = zlib.compress(page)
     at = data.find(block)
     data[at + rng.randrange(2, len(block))] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
     try:
-        read_trace_dat(path)
+        damaged = read_trace_dat(path)
     except InputError:
         return
-    raise AssertionError("a damaged block is accepted")
+    equal(zlib.decompress(data[at:at + len(block)]), page, "what a damaged block holds")
+    equal(streams(damaged, True), streams(_dat(path, whole), True), "streams")
 
 
 # -- ftrace text ---------------------------------------------------------------------------------
@@ -379,7 +413,7 @@ def text_lost(rng: Random, path: Path) -> None:
 Answer = Callable[[Random, Path], None]
 ANSWERS: dict[str, tuple[Answer, ...]] = {
     "trace.dat": (dat_same, dat_event_unknown, dat_last_event_dropped, dat_loss, dat_cut,
-                  dat_chunk_damaged),
+                  dat_chunk_damaged, dat_page_words, dat_page_words),
     "xentrace": (xen_window_dropped, xen_event_unknown, xen_cut, xen_same, xen_record_added,
                  xen_lost),
     "ftrace text": (text_line_dropped, text_nonsense, text_cut, text_same, text_lost),

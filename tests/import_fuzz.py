@@ -175,15 +175,16 @@ def _text(path: Path, data: bytes, number: int) -> Callable[[], Imported]:
                              source=0)
 
 
-_SILENT = re.compile(rb"#|\s*$| => |##### CPU \d+ buffer started ####|version = \d|cpus=\d+$|"
-                     rb"CPU \d+ is empty$|CPU:\d+ \[")
+_SILENT = re.compile(r"#|\s*$| ?=> |.*: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started "
+                     r"####|version = \d|cpus=\d+$|CPU \d+ is empty$|CPU:\d+ \[")
 
 
 def _check_lines(decoded: Decoded, data: bytes) -> None:
     """Every line is an event or counted, but for comments, blank ones and notices."""
     counts = decoded.anomalies.counts
     lines = data.split(b"\n")
-    silent = sum(bool(_SILENT.match(line.rstrip(b"\r"))) for line in lines)
+    silent = sum(bool(_SILENT.match(line.rstrip(b"\r").decode("utf-8", "backslashreplace")))
+                 for line in lines)
     told = (decoded.records - counts["joined_lines_recovered"] + counts["lines_unmatched"]
             + counts["marker_lines"])
     need(len(lines) - silent <= told <= len(lines), "lines:", len(lines), "silent:", silent,
@@ -333,10 +334,11 @@ def main() -> int:
     shared = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as folder:
         # compiles, loads, opens
-        run(args.format, args.seed, range(200), Path(folder), Shares(2, 8, 4), seconds=600)
+        first = run(args.format, args.seed, range(200), Path(folder), Shares(2, 8, 4), seconds=600)
         bound_memory()
         began = time.perf_counter()
         tally = run(args.format, args.seed, numbers, Path(folder))
+        tally.failures += first.failures
         print(report(args.format, tally, time.perf_counter() - began), flush=True)
     for number, data, _ in tally.failures:
         if args.keep:
