@@ -26,7 +26,7 @@ $(STAMP): requirements.lock pyproject.toml
 # Not a file: whether the kernels' cache is warm depends on the content of the sources.
 .PHONY: ready
 ready: $(STAMP)
-	@echo "compiling kernels (about two minutes the first time, then nothing)"
+	@echo "compiling kernels (two to three minutes the first time, then nothing)"
 	@$(BIN)/replay warm
 
 run: ready ## Set up, then replay a real PVH dom0 through the four strategies

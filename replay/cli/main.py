@@ -83,7 +83,7 @@ def import_(
         metavar="FILE", help="TOML that adds probed functions and argument names.")] = None,
     cpu_hz: Annotated[int | None, typer.Option(
         metavar="HZ", help="Frequency of the time stamps, exact; default: what the machine's "
-        "xl dmesg, dmesg or xl info say. Same as --set cpu_hz=HZ.")] = None,
+        "xl dmesg, else xl info, else dmesg says. Same as --set cpu_hz=HZ.")] = None,
     compression: Annotated[str, typer.Option(
         metavar="zstd|lz4|none", help="Of the trace: zstd is the smallest, lz4 the fastest.",
     )] = "zstd",

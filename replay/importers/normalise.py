@@ -139,8 +139,8 @@ def _base(decoded: Decoded, matched: list[Matched], given: int | None) -> int:
     if decoded.arch == "x86_64":
         return X86_VMEMMAP_BASE
     seen = False
-    for stream, probe, place in matched:
-        view = View(stream, probe, place, X86_VMEMMAP_BASE)
+    for stream, probe, _ in matched:
+        view = View(stream, probe, X86_VMEMMAP_BASE)
         for meaning in _PAGE_MEANINGS:
             found = view.elements(meaning)
             if found is None:

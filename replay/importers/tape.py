@@ -55,7 +55,7 @@ def join_events(matched: list[Matched], base: int, *, pv: bool) -> Joined:
             skipped[probe.function] += len(stream)
         elif len(stream):
             known.append((stream, probe, place))
-            parts.append(make(View(stream, probe, place, base), names))
+            parts.append(make(View(stream, probe, base), names))
     returning = {probe.function for _, probe, place in matched if place == "return"}
     tape = _tape(known, parts, names, returning, base, pv)
     work = _work(tape, parts)

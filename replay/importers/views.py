@@ -78,8 +78,8 @@ class Names:
 class View:
     """One stream with the columns of its probe's meanings."""
 
-    def __init__(self, stream: ProbeStream, probe: Probe, place: str, vmemmap_base: int) -> None:
-        self.stream, self.probe, self.place = stream, probe, place
+    def __init__(self, stream: ProbeStream, probe: Probe, vmemmap_base: int) -> None:
+        self.stream, self.probe = stream, probe
         self._base = vmemmap_base
 
     def number(self, meaning: str) -> Ints | None:
