@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from replay.allocators.contract import Strategy
 from replay.allocators.state import (
+    E_WAIT,
     R_COUNT,
     R_FAULT,
     R_LIST,
@@ -27,35 +28,48 @@ from replay.histogram import HIST_BUCKETS
 from replay.loop import (
     ALLOC,
     AREAS,
+    C_ERRNO,
+    C_PATH,
     FREE,
     HISTOGRAMS,
     NR_AREA_WORDS,
     NR_TALLIES,
     NR_WORK,
     ROW,
+    SLEPT,
     TARGET,
     Out,
     Requests,
 )
 from replay.physmap.model import Physmap
+from replay.queueing import P_ARRIVAL
 
 MAX_TIME_NS = 1 << 53
 """104 days; bounds the background passes that a hostile gap between requests could ask for."""
 MAX_PAGES = 1 << 36
 
 
+def _nothing() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
 @dataclass(frozen=True)
 class Workload:
     """A request stream in the order in which the lock is asked for, and what belongs to it.
 
-    requests: see loop.Requests. nr_slots: pages allocated over the whole stream; page k of the
-    stream is slot k. peak_pages: most pages live at once. event: trace row of each request.
+    requests: see stream.Requests. nr_slots: pages allocated over the whole stream; page k of the
+    stream is slot k. peak_pages: most pages live at once. event: trace row of each request. task:
+    id of its task, -1 if unknown; took_ns: recorded latency, -1 if unknown (arrivals.py). mode: how
+    requests come and who gets the lock, in words.
     """
 
     requests: Requests
     nr_slots: int
     peak_pages: int
     event: np.ndarray
+    task: np.ndarray = field(default_factory=_nothing)
+    took_ns: np.ndarray = field(default_factory=_nothing)
+    mode: str = "open-loop, one mutex, first come first served"
 
     def __len__(self) -> int:
         return len(self.requests.time)
@@ -190,13 +204,16 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     setup = strategy.init(machine, most_pages(workload, machine), values)
     out = room(workload)
     m = setup.state
-    end = strategy.run(m, workload.requests, out, profile.vector(setup.page_work))
+    # The loop writes the plan, so each replay has its own.
+    q = workload.requests._replace(plan=workload.requests.plan.copy())
+    end = strategy.run(m, q, out, profile.vector(setup.page_work))
     if m[R_FAULT]:
         raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(m[R_FAULT])}); "
                           "this is a defect of the strategy")
     rows = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4).copy()
     return Outcome(
-        strategy=strategy, options=values, machine=machine, profile=profile, workload=workload,
+        strategy=strategy, options=values, machine=machine, profile=profile,
+        workload=_as_replayed(workload, q, out, end),
         notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames, sections=rows,
         free_list=m[m[R_LIST] : m[R_LIST] + m[R_COUNT]].copy(),
         histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
@@ -207,6 +224,18 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
         tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=int(end),
         broken=tuple(strategy.check(m)) if check else (),
     )
+
+
+def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workload:
+    """The workload at the times at which its requests came.
+
+    One whose task never got to it, behind a call asleep for ever, counts as asleep at the end.
+    """
+    if not len(q.plan):
+        return workload
+    came = q.plan[q.plan[P_ARRIVAL]:][:len(workload)]
+    out.rows[came < 0, C_ERRNO], out.rows[came < 0, C_PATH] = -E_WAIT, SLEPT
+    return replace(workload, requests=q._replace(time=np.where(came < 0, end, came)))
 
 
 def _ends(m: np.ndarray) -> dict[str, float]:

@@ -4,6 +4,7 @@ Each strategy file compiles it around its own alloc, free and wake: direct calls
 
 Time here is modelled: requests arrive at recorded times, one mutex per allocator is taken first
 come first served, `start = max(arrival, lock free)`, and a call's effects count from its start.
+Another order of arrivals or of lock holders is a plan's affair: see queueing.py.
 """
 
 from __future__ import annotations
@@ -16,14 +17,21 @@ import numpy as np
 from replay.allocators.state import (
     E_WAIT, G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY,
     R_GOT, R_MOVED, R_NOW, R_OWN_LOCK, R_REQUEST, R_RESUME, R_SLEEP_CREDIT, R_TARGET,
-    R_THREAD_FREE, R_TOTAL, R_WAKE_AT, T_TOP, WORK, W,
+    R_THREAD_FREE, R_TOTAL, R_WAKE_AT, T_TOP, W_THREAD_WAKE, WORK, W,
 )  # fmt: skip
 from replay.allocators.tracking import frames_returned, frames_taken
 from replay.histogram import bucket_of
+from replay.integrals import (
+    A_LARGEST, A_LIVE, A_SINCE, A_UNUSABLE, AREAS as AREAS, NR_AREA_WORDS as NR_AREA_WORDS,
+    NR_GAUGES as NR_GAUGES, integrate, settle,
+)  # fmt: skip
 from replay.kernel import INT, REALS, TABLE, VECTOR, index, inline, template, types
-
-ALLOC, FREE, TARGET = 0, 1, 2
-"""Values of Requests.kind."""
+from replay.queueing import (
+    NOBODY, P_ARRIVAL, P_DUE, P_HELD_SLOWLY, P_START, P_WAKE_NS, THREAD, choose, returned,
+)  # fmt: skip
+from replay.stream import (
+    ALLOC as ALLOC, FREE as FREE, REQUESTS_TYPE, TARGET as TARGET, Requests as Requests,
+)  # fmt: skip
 
 FAST, SLOW, SLEPT = 0, 1, 2
 """Values of the outcome's path: list operations only; more work; slept on a wait queue."""
@@ -35,37 +43,12 @@ C_LOCK, C_ALLOC_PAGE, C_FREE_PAGE = NR_WORK, NR_WORK + 1, NR_WORK + 2
 ROW = ("wait_ns", "service_ns", "errno", "path", "runs")
 C_WAIT, C_SERVICE, C_ERRNO, C_PATH, C_RUNS = range(5)
 
-AREAS = (
-    "live_pages", "held_pages", "added_pages", "pinned_sections", "given_pages",
-    "superpages_broken", "unusable_free_index", "largest_free_run",
-)  # fmt: skip
-"""Integrated over time: gauges (state.G_*), then ratios. Names of Out.area and Out.peak."""
-NR_GAUGES = 6
-A_LIVE, A_UNUSABLE, A_LARGEST = 0, 6, 7
-A_SINCE, A_SLOW_SINCE, A_BEFORE = 8, 9, 10
-"""Up to when the fast and the slow ones are integrated; the slow ones' values since then."""
-NR_AREA_WORDS = A_BEFORE + NR_GAUGES
-
 HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "free_latency")
 
 T_SLEEPING, T_EARLY, T_BUSY, T_PASSES, T_SKIPPED = range(5)
 NR_TALLIES = 8
 ASLEEP = -(1 << 62)
 """In Out.frames while a call sleeps: pages it has not got. Those it has are -2 - frame."""
-
-
-class Requests(NamedTuple):
-    """Columns of the request stream, all int64, in the order in which the lock is asked for.
-
-    time: ns. kind: ALLOC, FREE or TARGET. pages: count, or the new target. first: first slot of
-    an ALLOC, first index into `slots` of a FREE.
-    """
-
-    time: np.ndarray
-    kind: np.ndarray
-    pages: np.ndarray
-    first: np.ndarray
-    slots: np.ndarray
 
 
 class Out(NamedTuple):
@@ -91,7 +74,6 @@ class Out(NamedTuple):
     peak: np.ndarray
 
 
-REQUESTS_TYPE = types.NamedUniTuple(VECTOR, 5, Requests)
 OUT_TYPE = types.NamedTuple(
     [VECTOR, TABLE, TABLE, TABLE, VECTOR, VECTOR, VECTOR, VECTOR, REALS, REALS], Out)
 LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
@@ -113,39 +95,6 @@ def _move_work(m: np.ndarray, into: np.ndarray, at: int) -> None:
         into[at + k] += m[W + k]
         m[W + k] = 0
     m[R_DIRTY] = 0
-
-
-@inline
-def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> None:
-    """Let the current values of what moves with every call stand until `until`."""
-    dt = until - int(area[A_SINCE])
-    area[A_SINCE] = until
-    live = m[G_LIVE]
-    free = m[G_HELD] - live
-    unusable = largest = 0.0
-    if free > 0:
-        share = m[R_BLOCK_PAGES] / free
-        unusable = 1.0 - m[G_WHOLE] * share
-        largest = m[T_TOP] * share
-    area[A_LIVE] += float(live) * dt
-    area[A_UNUSABLE] += unusable * dt
-    area[A_LARGEST] += largest * dt
-    peak[A_LIVE] = max(peak[A_LIVE], float(live))
-    peak[A_UNUSABLE] = max(peak[A_UNUSABLE], unusable)
-    peak[A_LARGEST] = max(peak[A_LARGEST], largest)
-
-
-@inline
-def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
-    """Some slow gauge moved at `now`: integrate what it was before, remember what it is."""
-    dt = now - area[A_SLOW_SINCE]
-    area[A_SLOW_SINCE] = now
-    for k in range(1, NR_GAUGES):
-        area[k] += area[A_BEFORE + k] * dt
-        value = float(m[G_LIVE + k])
-        area[A_BEFORE + k] = value
-        peak[k] = max(peak[k], value)
-    m[R_MOVED] = 0
 
 
 @inline
@@ -184,6 +133,12 @@ def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.nda
             out.totals[NR_WORK + T_BUSY] += 1
             m[R_WAKE_AT] = 1 << 62
     return lock_free if m[R_OWN_LOCK] else end
+
+
+@inline
+def _arrival(q: Requests, r: int) -> Any:
+    """When a request came: as recorded, or as its plan has it."""
+    return q.time[r] if q.plan.shape[0] == 0 else q.plan[q.plan[P_ARRIVAL] + r]
 
 
 @template
@@ -243,7 +198,8 @@ def _wake_sleepers(alloc: Callable[..., int], free: Callable[..., int], m: np.nd
             _veil(frames, first, m[R_GOT])
         else:
             out.rows[r, C_SERVICE] += max(1, (spent + 500) // 1000)
-            out.rows[r, C_WAIT] = lock_free - q.time[r] - out.rows[r, C_SERVICE]
+            came = _arrival(q, r)
+            out.rows[r, C_WAIT] = lock_free - came - out.rows[r, C_SERVICE]
             out.rows[r, C_ERRNO] = error
             waiting -= 1
             for k in range(waiting):
@@ -251,14 +207,16 @@ def _wake_sleepers(alloc: Callable[..., int], free: Callable[..., int], m: np.nd
             if error == 0:
                 frames_taken(m, frames, first + had, pages - had)
                 out.rows[r, C_RUNS] = count_runs(frames, first, pages)
-                out.histograms[0, bucket_of(lock_free - q.time[r])] += 1
-                out.histograms[3, bucket_of(lock_free - q.time[r])] += 1
+                out.histograms[0, bucket_of(lock_free - came)] += 1
+                out.histograms[3, bucket_of(lock_free - came)] += 1
                 _free_early(free, m, out, first, pages)
             else:
                 # The call gave back what it had got before it slept, too (out_undo).
                 frames_returned(m, frames, first, had)
                 out.rows[r, C_RUNS] = 0
                 _fill(frames, first, first + pages, -1)
+            if q.plan.shape[0] > 0:
+                returned(q.plan, r, lock_free)
         if m[R_MOVED]:
             settle(m, out.area, out.peak, m[R_NOW])
     out.totals[NR_WORK + T_SLEEPING] = waiting
@@ -275,18 +233,24 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     The integrals of what moves with every call are kept in locals here (integrate() does the same
     for the rare paths): through memory they cost more than the rest of the loop together.
     """
-    times, kinds, counts, firsts, slots = q
+    times, kinds, counts, firsts, slots, plan = q
     frames, rows, scratch = out.frames, out.rows, out.scratch
     area, peak, totals = out.area, out.peak, out.totals
     work, histograms, early, sleeping = out.work, out.histograms, out.early, out.sleeping
     lock_free = since = live_peak = 0
     live_area = unusable_area = largest_area = unusable_peak = largest_peak = 0.0
     settle(m, area, peak, 0)
-    for r in range(times.shape[0] + 1):
+    planned, step = plan.shape[0] > 0, -1
+    if planned:
+        plan[P_DUE], plan[P_WAKE_NS] = -1, (cost[W_THREAD_WAKE - W] + 500) // 1000
+    while True:
+        step += 1
         # After the last request only sleepers go on: no thread is due before time 0.
-        arrival = times[r] if r < times.shape[0] else -1
+        arrival = -1 if planned or step >= times.shape[0] else times[step]
         # A thread with a lock of its own need not wait for its turn among the callers.
         due = max(arrival, lock_free * m[R_OWN_LOCK]) if arrival >= 0 else -1
+        if planned:
+            due = plan[P_DUE]
         if m[R_WAKE_AT] <= due or (totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0):
             area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
             area[A_SINCE] = since
@@ -295,12 +259,24 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 if m[R_WAKE_AT] > due:
                     break
                 lock_free = _thread_pass(wake, m, out, cost, lock_free)
+                if planned:
+                    plan[P_HELD_SLOWLY] |= 1 - m[R_OWN_LOCK]
+                    due = -1
             live_area, unusable_area, largest_area = area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST]
             since = int(area[A_SINCE])
-        if r == times.shape[0]:
+        r, start = step, max(arrival, lock_free)
+        if planned:
+            r = choose(m, plan, kinds, lock_free)
+            if r == NOBODY:
+                break
+            start = plan[P_START]
+            if r == THREAD:
+                lock_free = max(lock_free, start)
+                continue
+            arrival = plan[plan[P_ARRIVAL] + r]
+        elif r >= times.shape[0]:
             break
         kind, pages, first = kinds[r], counts[r], firsts[r]
-        start = max(arrival, lock_free)
         dt = start - since
         since = start
         live = m[G_LIVE]
@@ -382,6 +358,11 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 _fill(frames, first, first + pages, -1)
         elif kind == FREE:
             histograms[4, bucket_of(lock_free - arrival)] += 1
+        if planned:
+            if kind != TARGET:
+                plan[P_HELD_SLOWLY] = path
+            if error != -E_WAIT:
+                returned(plan, r, lock_free)
     for k in range(totals[NR_WORK + T_SLEEPING]):
         _fill(frames, firsts[sleeping[k]], firsts[sleeping[k]] + counts[sleeping[k]], -1)
     area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area

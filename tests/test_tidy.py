@@ -20,8 +20,8 @@ LONG_FUNCTIONS = {
 STAGES = (
     ("anomalies", "units", "errors", "schema", "kernel", "histogram"),
     ("physmap",),
-    ("costs", "allocators", "loop"),
-    ("engine",),
+    ("costs", "allocators", "stream", "integrals", "queueing", "loop"),
+    ("engine", "arrivals"),
     ("trace", "importers"),
     ("conformance", "verify", "metrics"),
     ("foreign",),

@@ -143,6 +143,16 @@ def run(
         metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
     profile: Annotated[str | None, typer.Option(
         metavar="NAME|FILE", help="Cost profile. Default: by architecture.")] = None,
+    closed_loop: Annotated[bool, typer.Option(
+        "--closed-loop", help="A task asks again when its call has returned and it has thought as "
+        "long as in the recording. Default: open loop, at recorded times.")] = False,
+    asap: Annotated[bool, typer.Option(
+        "--asap", help="As fast as possible: closed loop, no thinking times.")] = False,
+    time_scale: Annotated[str, typer.Option(
+        metavar="X", help="Factor of the recorded times: 0.5 is twice the load.")] = "1",
+    lock: Annotated[str, typer.Option(
+        metavar="fifo|spin|lifo", help="Who gets the allocator's lock next: who came first, by "
+        "optimistic spinning, who came last (the last two bound what a lock can do).")] = "fifo",
     out: Annotated[Path | None, typer.Option(
         metavar="DIR", help="Folder for the results. Default: reports/<trace>/.")] = None,
     check: Annotated[bool, typer.Option(
@@ -150,10 +160,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace through the strategies and compare them."""
+    from replay.arrivals import ASAP, CLOSED, OPEN, Arrivals, parse_scale
     from replay.cli.running import CCode, replay_trace
 
+    if closed_loop and asap:
+        raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "
+                          "give one of them")
+    how = Arrivals(ASAP if asap else CLOSED if closed_loop else OPEN, lock, parse_scale(time_scale))
     code = CCode(kernel_tree or [], kernel_variant, time_limit)
-    data, text = replay_trace(trace, allocator, _pairs(settings), physmap, profile, out, check,
+    data, text = replay_trace(trace, allocator, _pairs(settings), physmap, profile, how, out, check,
                               code)
     if as_json:
         _emit_json(data)

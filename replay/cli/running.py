@@ -17,6 +17,7 @@ import pyarrow as pa
 from replay import allocators
 from replay.allocators.contract import Strategy
 from replay.allocators.state import WORK
+from replay.arrivals import Arrivals, arrange
 from replay.costs import profile as profiles
 from replay.engine import Outcome, Workload, replay
 from replay.errors import InputError, ReplayError, unknown_name
@@ -190,7 +191,7 @@ def _split(names: list[str], code: CCode) -> tuple[dict[str, Strategy], list[str
 
 def replay_trace(
     path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
-    profile: str | None, out: Path | None, check: bool, code: CCode,
+    profile: str | None, how: Arrivals, out: Path | None, check: bool, code: CCode,
 ) -> tuple[dict[str, Any], Callable[[bool], str]]:
     """Replay, write the results, and give the summary and its text (of whether in colour)."""
     trace = load(path)
@@ -199,7 +200,7 @@ def replay_trace(
     options = _options(given, chosen, stems)
     machine = _machine(trace, physmap)
     costs = profiles.load(profile or machine.arch)
-    workload = to_workload(trace)
+    workload = arrange(to_workload(trace), how)
     if not len(workload):
         raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
     # C first: an object that cannot be opened ends the run before the models take their time.

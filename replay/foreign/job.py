@@ -9,7 +9,7 @@ import json
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,7 @@ def write_outcome(folder: Path, o: Outcome) -> None:
     """What a replay gave, arrays first."""
     arrays: dict[str, Any] = {k: getattr(o, k) for k in KEPT}
     arrays.update({f"histogram_{k}": v for k, v in o.histograms.items()})
+    arrays["came"] = o.workload.requests.time
     np.savez(folder / ARRAYS, **arrays)
     write_json(folder, RESULT, {name: getattr(o, name) for name in PLAIN})
 
@@ -97,9 +98,11 @@ def read_outcome(folder: Path, path: Path, name: str, given: Mapping[str, Any], 
     plain = read_json(folder, RESULT)
     with np.load(folder / ARRAYS) as arrays:
         kept = {k: arrays[k] for k in KEPT}
+        came = workload.requests._replace(time=arrays["came"])
         histograms = {k.removeprefix("histogram_"): arrays[k] for k in arrays.files
                       if k.startswith("histogram_")}
     plain["page_work"] = (tuple(plain["page_work"][0]), tuple(plain["page_work"][1]))
     plain["notes"], plain["broken"] = tuple(plain["notes"]), tuple(plain["broken"])
     return Outcome(strategy=strategy(path, name), options=dict(given), machine=machine,
-                   profile=profile, workload=workload, histograms=histograms, **kept, **plain)
+                   profile=profile, workload=replace(workload, requests=came),
+                   histograms=histograms, **kept, **plain)

@@ -120,7 +120,7 @@ def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
         f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
         else "as recorded",
         "records_lost": meta.lost, "sources_cut": meta.cut,
-        "mode": "open-loop, one mutex, first come first served",
+        "mode": first.workload.mode,
         "times": "modelled: work counts x cost profile + waiting",
         "percentile_error": RELATIVE_ERROR, **_profile(first.profile),
         "physmap": machine.name, "arch": machine.arch, "dom0_mode": machine.mode,

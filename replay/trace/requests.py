@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from replay.engine import Workload, checked
@@ -38,7 +40,7 @@ def to_workload(trace: Trace) -> Workload:
     target = is_kind(table, "target")
     time, nr = ints(table, "time_ns"), ints(table, "nr_pages", 0)
     goal, errno, pid = ints(table, "target_pages"), ints(table, "errno", 0), ints(table, "pid")
-    slots = ragged(table, "slots")
+    slots, took = ragged(table, "slots"), ints(table, "latency_ns")
     if (nr[alloc | free] < 1).any() or int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
         raise ReplayError(f"trace {trace.meta.name!r}: a request of no pages, or more than 2^32 "
                           "pages allocated in all")
@@ -53,7 +55,9 @@ def to_workload(trace: Trace) -> Workload:
     added = np.arange(len(events)) >= len(rows)
     order = np.argsort(times, kind="stable")
     times, events, added = times[order], events[order], added[order]
-    return _assemble(times, events, added, (alloc, free, nr, goal, base), slots)
+    workload = _assemble(times, events, added, (alloc, free, nr, goal, base), slots)
+    return replace(workload, task=np.maximum(pid[events], -1),
+                   took_ns=np.where(added, -1, np.maximum(took[events], -1)))
 
 
 def _freed_slots(rows, added, pages, base, slots) -> np.ndarray:  # type: ignore[no-untyped-def]

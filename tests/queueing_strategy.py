@@ -1,0 +1,52 @@
+"""A strategy whose work depends on the request alone, and a thread that runs at a fixed period.
+
+A request of a multiple of three pages is slow, so that a holder sleeps.
+"""
+
+from __future__ import annotations
+
+from replay.allocators.contract import Setup, Strategy
+from replay.allocators.state import NEVER, R_OPTION, R_WAKE_AT, W_SCRUB, W_SECTION_MAP, did, new_state
+from replay.kernel import kernel
+from replay.loop import LOOP, loop
+
+PERIOD = R_OPTION
+
+
+@kernel()
+def alloc(m, now, nr_pages, frames, at):
+    for k in range(nr_pages):
+        frames[at + k] = at + k
+    if nr_pages % 3 == 0:
+        did(m, W_SECTION_MAP, nr_pages)
+    return 0
+
+
+@kernel()
+def free(m, now, nr_pages, frames, at):
+    if nr_pages % 3 == 0:
+        did(m, W_SECTION_MAP, nr_pages)
+    return 0
+
+
+@kernel()
+def wake(m, now):
+    did(m, W_SCRUB, 1)
+    m[R_WAKE_AT] = now + m[PERIOD]
+    return 0
+
+
+@kernel(LOOP)
+def run(m, q, out, cost):
+    return loop(alloc, free, wake, m, q, out, cost)
+
+
+def strategy(period: int, own_lock: bool) -> Strategy:
+    """period: ns between passes of the thread, 0 for no thread."""
+    def init(machine, peak_pages, values):
+        m = new_state(machine, 0, own_thread=own_lock)
+        m[R_WAKE_AT], m[PERIOD] = (period, period) if period else (NEVER, NEVER)
+        return Setup(m, (("list_pop",), ("list_push",)))
+
+    return Strategy(name="timed", summary="", models="", init=init, run=run, alloc=alloc, free=free,
+                    wake=wake)
