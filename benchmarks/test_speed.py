@@ -17,7 +17,7 @@ import pytest
 from replay import allocators, engine
 from replay.costs import profile
 from replay.engine import Workload, replay
-from replay.loop import ALLOC, FREE, Requests
+from replay.stream import ALLOC, FREE, Requests
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.trace.requests import to_workload

@@ -12,7 +12,7 @@ from replay.allocators.state import E_WAIT, R_COUNT, R_NOW, R_WAKE_AT
 from replay.allocators.tracking import frames_returned, frames_taken
 from replay.costs import profile
 from replay.engine import Outcome, Workload, replay
-from replay.loop import ALLOC, FREE, Requests
+from replay.stream import ALLOC, FREE, Requests
 from replay.physmap import presets
 from replay.physmap.model import Memory, Physmap, Resource
 

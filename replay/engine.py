@@ -25,24 +25,13 @@ from replay.allocators.state import (
 from replay.costs.profile import Profile
 from replay.errors import ReplayError
 from replay.histogram import HIST_BUCKETS
-from replay.loop import (
-    ALLOC,
-    AREAS,
-    C_ERRNO,
-    C_PATH,
-    FREE,
-    HISTOGRAMS,
-    NR_AREA_WORDS,
-    NR_TALLIES,
-    NR_WORK,
-    ROW,
-    SLEPT,
-    TARGET,
-    Out,
-    Requests,
-)
+from replay.integrals import AREAS, NR_AREA_WORDS
+from replay.output import (
+    ADDING, C_ERRNO, C_PATH, HISTOGRAMS, MOST_ADDING, NR_TALLIES, NR_WORK, ROW, SLEPT, Out,
+)  # fmt: skip
 from replay.physmap.model import Physmap
 from replay.queueing import P_ARRIVAL
+from replay.stream import ALLOC, FREE, TARGET, Requests
 
 MAX_TIME_NS = 1 << 53
 """104 days; bounds the background passes that a hostile gap between requests could ask for."""
@@ -186,6 +175,7 @@ def room(workload: Workload) -> Out:
         histograms=np.zeros((len(HISTOGRAMS), HIST_BUCKETS), np.int64),
         totals=np.zeros(NR_WORK + NR_TALLIES, np.int64),
         sleeping=np.zeros(n, np.int64),
+        adding=np.zeros((MOST_ADDING, len(ADDING)), np.int64),
         early=np.zeros(len(q.slots) + 1, np.int64),
         scratch=np.zeros(most, np.int64),
         area=np.zeros(NR_AREA_WORDS, np.float64),
@@ -241,7 +231,7 @@ def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workloa
 def _ends(m: np.ndarray) -> dict[str, float]:
     """Values at the end, under the names of loop.AREAS."""
     from replay.allocators.state import G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, T_TOP
-    from replay.loop import NR_GAUGES
+    from replay.integrals import NR_GAUGES
 
     ends = {AREAS[k]: float(m[G_LIVE + k]) for k in range(NR_GAUGES)}
     free = int(m[G_HELD] - m[G_LIVE])

@@ -12,6 +12,9 @@ SPIN: mutex_optimistic_spin() of kernel/locking/mutex.c, Linux 6.1. Who comes wh
     the first sleeper, which takes `thread_wake` ns to run; whoever comes or spins meanwhile is
     faster, once: then the lock is handed to it (MUTEX_FLAG_HANDOFF).
 
+A call that let go of the lock while memory is hot-added takes its turn again by time (FIFO), or
+before all others once the lock is free (SPIN, LIFO).
+
 A free is not asked for before its pages are: it waits for the allocations that have not returned.
 """
 
@@ -21,15 +24,16 @@ from typing import Any
 
 import numpy as np
 
-from replay.allocators.state import NEVER, R_OWN_LOCK, R_WAKE_AT
+from replay.allocators.state import NEVER, R_ADDED_AT, R_OWN_LOCK, R_WAKE_AT
 from replay.kernel import inline, kernel
 from replay.stream import TARGET
 
 FIFO, SPIN, LIFO = range(3)
 DISCIPLINES = ("fifo", "spin", "lifo")
 
-THREAD, NOBODY = -1, -2
-"""What `choose` gives instead of a request: the background thread; nobody is left."""
+THREAD, ADDED, NOBODY = -1, -2, -3
+"""What `choose` gives instead of a request: the background thread; the call whose memory was
+hot-added first, which wants the lock again; nobody is left."""
 
 (
     P_DISCIPLINE, P_REQUESTS,
@@ -43,10 +47,10 @@ THREAD, NOBODY = -1, -2
     P_AWAKE_AT,  # when the first sleeper runs, NEVER if nobody woke it
     P_THREAD_WAITS, P_HELD_SLOWLY,  # the thread is in a ring; the last holder slept
     P_START,  # of `choose`: when that one gets the lock
-    P_DUE,  # of `choose`: passes of the thread up to then are due; -1 for none
+    P_DUE, P_ADDED_DUE,  # of `choose`: until when the thread, or ADDED, is due; -1 for not at all
     P_WAKE_NS,  # from waking a sleeper to its running
-) = range(25)  # fmt: skip
-PLAN_HEADER = 25
+) = range(26)  # fmt: skip
+PLAN_HEADER = 26
 
 
 # -- those that come -------------------------------------------------------------------------------
@@ -99,13 +103,17 @@ def _thread_time(m: np.ndarray, p: np.ndarray) -> Any:
 @inline
 def _next_time(m: np.ndarray, p: np.ndarray) -> Any:
     """When the next one comes."""
-    return min(p[p[P_TIMES]] if p[P_COMING] > 0 else NEVER, _thread_time(m, p))
+    time = min(_thread_time(m, p), m[R_ADDED_AT])
+    return min(p[p[P_TIMES]], time) if p[P_COMING] > 0 else time
 
 
 @inline
 def _next(m: np.ndarray, p: np.ndarray) -> Any:
-    """Take the next one; the thread goes before a request of the same time."""
+    """Take the next one; ADDED and the thread go before a request of the same time."""
     time = _thread_time(m, p)
+    if m[R_ADDED_AT] < NEVER and m[R_ADDED_AT] <= time and (
+            p[P_COMING] == 0 or m[R_ADDED_AT] <= p[p[P_TIMES]]):
+        return ADDED
     if time < NEVER and (p[P_COMING] == 0 or time <= p[p[P_TIMES]]):
         return THREAD
     return _pop(p) if p[P_COMING] > 0 else NOBODY
@@ -200,6 +208,8 @@ def _choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> 
         p[P_START] = max(lock_free, _next_time(m, p))
         return _next(m, p)
     p[P_START] = lock_free
+    if m[R_ADDED_AT] <= lock_free:
+        return ADDED
     who = _admit(m, p, kinds, lock_free)
     if who >= 0:
         return who
@@ -223,4 +233,5 @@ def choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> A
     """
     who = _choose(m, p, kinds, lock_free)
     p[P_DUE] = m[R_WAKE_AT] if who == THREAD else -1
+    p[P_ADDED_DUE] = m[R_ADDED_AT] if who == ADDED else -1
     return who

@@ -9,7 +9,7 @@ import numpy as np
 
 from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.engine import Workload
-from replay.loop import ALLOC, FREE, TARGET, Requests
+from replay.stream import ALLOC, FREE, Requests, TARGET
 from replay.physmap.model import Physmap
 
 SECOND = 1_000_000_000

@@ -13,13 +13,9 @@ from replay.allocators.state import WORK
 from replay.costs import profile
 from replay.engine import Outcome, Workload
 from replay.histogram import HIST_BUCKETS, bucket_of
-from replay.loop import (
-    ALLOC,
-    AREAS,
-    FREE,
-    HISTOGRAMS,
-    Requests,
-)
+from replay.integrals import AREAS
+from replay.output import HISTOGRAMS
+from replay.stream import ALLOC, FREE, Requests
 from replay.physmap.model import HostRange, Memory, Physmap, Resource
 from replay.schema import COLUMNS, SCHEMA
 from replay.trace.store import Meta, Trace

@@ -14,7 +14,7 @@ import itertools
 from collections import Counter
 from fractions import Fraction
 
-ENOMEM, E_WAIT, EBUSY, EINVAL = 12, 11, 16, 22
+ENOMEM, E_WAIT, E_ADDING, EBUSY, EINVAL = 12, 11, 512, 16, 22
 NEVER = 1 << 62
 SECOND = 1_000_000_000
 NO_LIMIT = (1 << 62) - 1
@@ -103,6 +103,7 @@ class Naive:
         self.unpopulated = memory.unpopulated
         self.state, self.slept_credit = "done", 0
         self.resuming = False
+        self.split, self.adding = False, None
 
     def did(self, **counts):
         """Primitives beyond the list operations of a successful call."""
@@ -117,7 +118,7 @@ class Naive:
         """(0 or -errno, frames); after a sleep, `has` are the frames the call got before it."""
         self.now = now
         error, frames = self._alloc(nr, list(has))
-        if error and error != -E_WAIT:
+        if error and error not in (-E_WAIT, -E_ADDING):
             self.live -= set(has)
             return error, []
         fresh = frames[len(has):]
@@ -351,6 +352,12 @@ class NaiveBalloon(Naive):
         assert self.iomem.request(address, address + size - 1)
         self.did(resource_add=1, hotplug_section=pages // self.section, hotplug_page=pages,
                  p2m_invalidate=pages if self.pv else 0)
+        self.adding = (address, pages)
+        return "adding" if self.split else self.memory_added()
+
+    def memory_added(self):
+        """The mutex is held again, which add_memory_resource() does without."""
+        (address, pages), self.adding = self.adding, None
         self.log(address, pages, "hotplug")
         self.total += pages
         if self.auto_online:
@@ -361,8 +368,12 @@ class NaiveBalloon(Naive):
         return "wait"
 
     def add_ballooned_pages(self, nr):
-        if self.hotplug_unpopulated and self.reserve_additional_memory() != "canceled":
-            return 0 if self.free_list else -E_WAIT
+        if self.hotplug_unpopulated:
+            state = self.memory_added() if self.adding else self.reserve_additional_memory()
+            if state == "adding":
+                return -E_ADDING
+            if state != "canceled":
+                return 0 if self.free_list else -E_WAIT
         if self.available < nr:
             return -ENOMEM
         return 0 if self.decrease_reservation(nr) == "done" else -ENOMEM
@@ -371,11 +382,11 @@ class NaiveBalloon(Naive):
         if not frames and not self.resuming:
             self.unpopulated += nr
         while len(frames) < nr:
-            if self.free_list:
+            if self.free_list and not self.adding:
                 frames.append(self.free_list.pop())
                 continue
             error = self.add_ballooned_pages(nr - len(frames))
-            if error == -E_WAIT:
+            if error in (-E_WAIT, -E_ADDING):
                 return error, frames
             if error:
                 got = len(frames)

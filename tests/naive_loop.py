@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from fractions import Fraction
 
-from naive_allocators import E_WAIT, NEVER
+from naive_allocators import E_ADDING, E_WAIT, NEVER
 
 FAST, SLOW, SLEPT = 0, 1, 2
 ALLOC, FREE, TARGET = 0, 1, 2
@@ -38,6 +38,8 @@ class NaiveLoop:
         self.rows, self.work = [], []
         self.background = Counter()
         self.sleepers = []
+        self.adds_free = 0  # device_hotplug_lock
+        self.adders = []  # [when, request, frames, what is added], in the order of letting go
         self.early = []
         self.skipped = self.passes = self.spins = 0
         self.states = []
@@ -77,30 +79,72 @@ class NaiveLoop:
             self.work.append(work)
             if slow and row["path"] == FAST:
                 row["path"] = SLOW
-            row["service_ns"] = nanoseconds(spent + self.price(work))
+            adds = row["errno"] == -E_ADDING
+            outside = self.outside(work) if adds else 0
+            row["service_ns"] = nanoseconds(spent + self.price(work) - outside)
             self.lock_free = start + row["service_ns"]
+            if adds:
+                row["service_ns"] += nanoseconds(outside)
+                self.add_later(r, self.parked, outside)
             self.record(start)
-        self.resume(requests)
+        self.others(-1, NEVER - 1)
         self.end = max(self.lock_free, self.last_start)
         return self
 
+    def outside(self, work):
+        """Picoseconds of add_memory_resource(), which the mutex is dropped around."""
+        return sum(work[name] * self.costs[name] for name in ("hotplug_page", "hotplug_section"))
+
+    def add_later(self, r, frames, outside):
+        self.adds_free = max(self.adds_free, self.lock_free) + nanoseconds(outside)
+        self.adders.append([self.adds_free, r, frames, self.a.adding])
+        self.a.adding = None
+        self.a.split = len(self.adders) < 64
+
     def before(self, arrival):
-        """What happens between the request before and this one: sleepers, then thread passes."""
-        self.resume(self.requests)
-        due = max(arrival, self.lock_free) if self.a.own_lock else arrival
-        while self.a.wake_at <= due:
-            self.thread_pass()
-            self.resume(self.requests)
+        """What happens between the request before and this one."""
+        self.others(max(arrival, self.lock_free) if self.a.own_lock else arrival, arrival)
+
+    def others(self, due, added_due):
+        """Sleepers, calls whose memory is there, thread passes, in this order at one time."""
+        stuck = False
+        while True:
+            if self.sleepers and self.a.free_list and not stuck:
+                entry = self.sleepers[0]
+                error = self.go_on(entry[0], entry[1], self.lock_free)
+                stuck = error == -E_WAIT
+                if stuck:
+                    entry[1] = self.parked
+                else:
+                    self.sleepers.remove(entry)
+                continue
+            first = min(self.adders, key=lambda adder: adder[0], default=None)
+            thread = self.a.wake_at <= due
+            if first and first[0] <= added_due and not (thread and self.a.wake_at < first[0]):
+                when, r, frames, self.a.adding = first
+                self.adders.remove(first)
+                self.a.split = True
+                if self.go_on(r, frames, max(when, self.lock_free)) == -E_WAIT:
+                    self.sleepers.append([r, self.parked])
+                stuck = False
+            elif thread:
+                self.thread_pass()
+                stuck = False
+            else:
+                return
 
     def replay(self, requests):
         self.requests = requests
+        self.a.split = not self.a.own_lock
         return self.run(requests)
 
     def alloc(self, r, start, request, row):
         error, frames = self.a.alloc(start, request["pages"])
         row["errno"] = error
+        if error in (-E_WAIT, -E_ADDING):
+            row["runs"], self.parked = len(frames), frames
         if error == -E_WAIT:
-            row["path"], row["runs"] = SLEPT, len(frames)
+            row["path"] = SLEPT
             self.sleepers.append([r, frames])
         if error:
             return 0
@@ -114,7 +158,8 @@ class NaiveLoop:
 
     def free(self, start, request):
         known = [slot for slot in request["slots"] if slot in self.frames]
-        asleep = {slot for r, _ in self.sleepers for slot in self.requests[r]["slots"]}
+        parked = [r for r, _ in self.sleepers] + [adder[1] for adder in self.adders]
+        asleep = {slot for r in parked for slot in self.requests[r]["slots"]}
         self.early += [slot for slot in request["slots"] if slot in asleep]
         self.skipped += len(request["slots"]) - len(known)
         if known:
@@ -125,7 +170,9 @@ class NaiveLoop:
         start = self.a.wake_at if self.a.own_lock else max(self.a.wake_at, self.lock_free)
         self.last_start = max(self.last_start, start)
         before = self.seen_by_thread()
+        split, self.a.split = self.a.split, False
         self.a.wake(start)
+        self.a.split = split
         work, _ = self.collect()
         self.background.update(work)
         self.thread_free = start + max(1, nanoseconds(self.costs["lock"] + self.price(work)))
@@ -145,37 +192,40 @@ class NaiveLoop:
         return (list(self.a.free_list), len(self.a.live), self.a.target, self.a.current,
                 self.a.total)
 
-    def resume(self, requests):
-        """balloon_wq: sleepers go on while there is anything on the list, oldest first."""
-        while self.sleepers and self.a.free_list:
-            r, has = self.sleepers[0]
-            request, row, start = requests[r], self.rows[r], self.lock_free
-            self.last_start = max(self.last_start, start)
-            self.a.resuming = True
-            error, frames = self.a.alloc(start, request["pages"], has)
-            self.a.resuming = False
-            work, _ = self.collect()
-            self.work[r].update(work)
-            spent = self.costs["lock"] + self.price(work)
-            if error == 0:
-                spent += len(frames) * sum(self.costs[name] for name in self.page_work[0])
-            self.lock_free += max(1, nanoseconds(spent))
-            if error == -E_WAIT:
-                self.sleepers[0][1] = frames
-                row["runs"] = len(frames)
-                self.record(start)
-                return
-            self.sleepers.pop(0)
-            row["service_ns"] += max(1, nanoseconds(spent))
-            row["wait_ns"] = self.lock_free - request["time"] - row["service_ns"]
-            row["errno"], row["runs"] = error, runs(frames)
-            if error == 0:
-                self.hand_out(request, frames)
-                back = [slot for slot in self.early if slot in set(request["slots"])]
-                self.early = [slot for slot in self.early if slot not in set(request["slots"])]
-                if back:
-                    self.a.free(start, [self.frames.pop(slot) for slot in back])
+    def go_on(self, r, has, start):
+        """A call that slept or let go of the lock has it again; self.parked: what it has now."""
+        request, row = self.requests[r], self.rows[r]
+        self.last_start = max(self.last_start, start)
+        self.a.resuming = True
+        error, frames = self.a.alloc(start, request["pages"], has)
+        self.a.resuming = False
+        work, _ = self.collect()
+        self.work[r].update(work)
+        outside = self.outside(work) if error == -E_ADDING else 0
+        spent = self.costs["lock"] + self.price(work) - outside
+        if error == 0:
+            spent += len(frames) * sum(self.costs[name] for name in self.page_work[0])
+        took = max(1, nanoseconds(spent))
+        self.lock_free = start + took
+        self.parked = frames
+        if error in (-E_WAIT, -E_ADDING):
+            row["runs"] = len(frames)
+            if error == -E_ADDING:
+                row["service_ns"] += took + nanoseconds(outside)
+                self.add_later(r, frames, outside)
             self.record(start)
+            return error
+        row["service_ns"] += took
+        row["wait_ns"] = self.lock_free - request["time"] - row["service_ns"]
+        row["errno"], row["runs"] = error, runs(frames)
+        if error == 0:
+            self.hand_out(request, frames)
+            back = [slot for slot in self.early if slot in set(request["slots"])]
+            self.early = [slot for slot in self.early if slot not in set(request["slots"])]
+            if back:
+                self.a.free(start, [self.frames.pop(slot) for slot in back])
+        self.record(start)
+        return error
 
     def areas(self):
         """Value x ns of each gauge and ratio, exactly."""

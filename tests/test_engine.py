@@ -10,7 +10,8 @@ from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.engine import Workload, checked, replay
 from replay.errors import ReplayError
 from replay.histogram import bucket_of
-from replay.loop import ALLOC, C_ERRNO, C_PATH, C_SERVICE, C_WAIT, FREE, TARGET, Requests
+from replay.output import C_ERRNO, C_PATH, C_SERVICE, C_WAIT
+from replay.stream import ALLOC, FREE, Requests, TARGET
 from replay.physmap import presets
 
 MACHINE = presets.load("qemu-virt-arm64")

@@ -15,7 +15,7 @@ from replay.costs import profile
 from replay.errors import InputError
 from replay.foreign import library
 from replay.foreign.supervisor import Misbehaved, check_supervised, replay_supervised
-from replay.loop import ALLOC, FREE, Requests
+from replay.stream import ALLOC, FREE, Requests
 from replay.physmap import presets
 
 CC = next((found for found in map(shutil.which, ("gcc", "clang", "cc")) if found), None)

@@ -48,14 +48,23 @@ def same_rows(found: dict, model: str, name: str) -> dict:
     ("arm64-dom0", "balloon", "arm64", {"ballooned": 1}),
 ])
 def test_the_row_equals_its_model(tree: source.Tree, tmp_path: Path, trace: str, model: str,
-                                  kind: str, options: dict[str, int]) -> None:
+                                  kind: str, options: dict[str, int], *mode: str) -> None:
     sets = [part for k, v in options.items() for part in ("--set", f"kernel.{k}={v}")]
     found = summary(tmp_path, TRACES / f"{trace}.arrow", "--allocator", model,
-                    "--kernel-tree", tree.path, *sets)
+                    "--kernel-tree", tree.path, *sets, *mode)
     name = f"linux-{tree.name}-{kind}"
     theirs = same_rows(found, model, name)
     assert "times are modelled" in theirs["summary"]
     assert (tmp_path / f"outcome-{name}.arrow").exists()
+
+
+@pytest.mark.parametrize("mode", [("--asap",), ("--closed-loop", "--lock", "lifo"),
+                                  ("--asap", "--lock", "spin", "--time-scale", "0.001")])
+def test_callers_that_compete_for_the_lock_find_the_same_in_both(
+        tree: source.Tree, tmp_path: Path, mode: tuple[str, ...]) -> None:
+    """Memory is hot-added without the lock, so that several callers add some, one after another."""
+    test_the_row_equals_its_model(tree, tmp_path, "arm64-dom0", "hotplug", "arm64",
+                                  {"ballooned": 1, "hotplug_unpopulated": 1}, *mode)
 
 
 def test_the_balloon_beside_the_pool_follows_its_target(tree: source.Tree, tmp_path: Path) -> None:

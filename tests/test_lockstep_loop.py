@@ -21,7 +21,8 @@ from replay import allocators
 from replay.allocators import state as s
 from replay.allocators import tracking
 from replay.engine import checked, most_pages, replay
-from replay.loop import AREAS, ROW
+from replay.integrals import AREAS
+from replay.output import ROW
 from replay.witness.machines import random_machine
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "3000"))
@@ -55,8 +56,14 @@ class Lockstep:
         return getattr(self.model, name)
 
     def __setattr__(self, name, value):
-        if name in ("wake_at", "work", "slow", "resuming"):
+        if name in ("wake_at", "work", "slow", "resuming", "split", "adding"):
             setattr(self.model, name, value)
+            if name == "split":
+                self.m[s.R_SPLIT] = int(value)
+            if name == "adding":
+                address, pages = value or (0, 0)
+                self.m[s.R_ADD_START] = address // self.model.page
+                self.m[s.R_ADD_PAGES] = pages
             if name == "wake_at":
                 self.m[s.R_WAKE_AT] = value
             if name == "work":
@@ -79,9 +86,13 @@ class Lockstep:
         self.same("errno", ours, error)
         if not (frames[:8] == -7).all() or not (frames[8 + nr :] == -7).all():
             raise Mismatch("alloc wrote beyond its frames")
-        if error == -naive.E_WAIT:
+        if error in (-naive.E_WAIT, -naive.E_ADDING):
             self.same("pages got before the sleep", int(m[s.R_GOT]), len(got))
-        if error in (0, -naive.E_WAIT):
+        if error == -naive.E_ADDING:
+            address, pages = self.model.adding
+            self.same("added", (int(m[s.R_ADD_START]) * self.model.page, int(m[s.R_ADD_PAGES])),
+                      (address, pages))
+        if error in (0, -naive.E_WAIT, -naive.E_ADDING):
             self.same("frames", frames[8 : 8 + len(got)].tolist(), got)
             tracking.frames_taken(m, frames, 8 + len(has), len(got) - len(has))
         elif has:

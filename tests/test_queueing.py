@@ -14,7 +14,7 @@ from test_engine import costs, workload
 from replay.arrivals import ASAP, CLOSED, LOOPS, OPEN, Arrivals, arrange, parse_scale
 from replay.engine import Workload, replay
 from replay.errors import ReplayError
-from replay.loop import C_PATH, C_SERVICE, C_WAIT
+from replay.output import C_PATH, C_SERVICE, C_WAIT
 from replay.physmap import presets
 from replay.queueing import DISCIPLINES
 from replay.stream import ALLOC, FREE, Requests

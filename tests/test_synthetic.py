@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 
 from replay.errors import ReplayError
-from replay.loop import ALLOC
+from replay.stream import ALLOC
 from replay.physmap import presets
 from replay.trace.columns import ints, is_kind, strings
 from replay.trace.requests import to_workload

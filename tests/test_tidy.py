@@ -20,7 +20,7 @@ LONG_FUNCTIONS = {
 STAGES = (
     ("anomalies", "units", "errors", "schema", "kernel", "histogram"),
     ("physmap",),
-    ("costs", "allocators", "stream", "integrals", "queueing", "loop"),
+    ("costs", "allocators", "stream", "output", "integrals", "queueing", "background", "loop"),
     ("engine", "arrivals"),
     ("trace", "importers"),
     ("conformance", "verify", "metrics"),

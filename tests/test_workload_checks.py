@@ -9,7 +9,7 @@ import pytest
 
 from replay.engine import MAX_TIME_NS, Workload, checked, most_pages, room
 from replay.errors import ReplayError
-from replay.loop import ALLOC, FREE, TARGET, Requests
+from replay.stream import ALLOC, FREE, Requests, TARGET
 from replay.physmap import presets
 
 TOP = (1 << 63) - 1

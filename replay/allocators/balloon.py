@@ -16,9 +16,12 @@ import numpy as np
 
 from replay.allocators.contract import Option, Setup, Strategy
 from replay.allocators.state import (
+    E_ADDING,
     E_WAIT,
     ENOMEM,
     G_GIVEN,
+    R_ADD_PAGES,
+    R_ADD_START,
     R_AVAILABLE,
     R_BP_STATE,
     R_CLIP,
@@ -40,6 +43,7 @@ from replay.allocators.state import (
     R_SECTION_PAGES,
     R_SECTIONS,
     R_SLEEP_CREDIT,
+    R_SPLIT,
     R_TARGET,
     R_TOTAL,
     R_TOTAL_RESERVE,
@@ -181,11 +185,27 @@ def increase_reservation(m: np.ndarray, nr_pages: int) -> int:
 
 
 @inline
+def memory_added(m: np.ndarray) -> int:
+    """The end of reserve_additional_memory(): the new pages are online, the mutex is held again."""
+    start, nr_pages = m[R_ADD_START], m[R_ADD_PAGES]
+    m[R_ADD_PAGES] = 0
+    m[R_TOTAL] += nr_pages
+    log_section(m, start, nr_pages, SECTION_HOTPLUG)
+    if m[O_AUTO_ONLINE]:
+        # xen_online_page(): ascending, each page to the head of the list.
+        hold_range(m, start, nr_pages)
+        did(m, W_LIST_PUSH, nr_pages)
+        wake_thread(m)  # xen_memory_notifier(), MEM_ONLINE
+    return BP_WAIT
+
+
+@inline
 def reserve_additional_memory(m: np.ndarray) -> int:
     """Hot-add sections from iomem_resource for the credit that hotplug has not covered yet.
 
     The search knows neither the pluggable range nor any hypervisor resource, on Arm too
-    (additional_memory_resource); the frames come only when the block is onlined.
+    (additional_memory_resource); the frames come only when the block is onlined. The mutex is
+    dropped around add_memory_resource(): -E_ADDING where the loop lets others have it meanwhile.
     """
     if m[O_CAN_HOTPLUG] == 0:
         m[R_TARGET] = m[R_CURRENT] + m[R_UNPOPULATED]
@@ -206,21 +226,18 @@ def reserve_additional_memory(m: np.ndarray) -> int:
         did(m, W_P2M_INVALIDATE, nr_pages)
     did(m, W_HOTPLUG_SECTION, nr_pages // section)
     did(m, W_HOTPLUG_PAGE, nr_pages)
-    m[R_TOTAL] += nr_pages
-    log_section(m, start // page, nr_pages, SECTION_HOTPLUG)
-    if m[O_AUTO_ONLINE]:
-        # xen_online_page(): ascending, each page to the head of the list.
-        hold_range(m, start // page, nr_pages)
-        did(m, W_LIST_PUSH, nr_pages)
-        wake_thread(m)  # xen_memory_notifier(), MEM_ONLINE
-    return BP_WAIT
+    m[R_ADD_START], m[R_ADD_PAGES] = start // page, nr_pages
+    return -E_ADDING if m[R_SPLIT] else memory_added(m)
 
 
 @kernel()
 def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
     """Get something onto the empty list: 0, -ENOMEM, or -E_WAIT for a sleep on balloon_wq."""
     if m[O_HOTPLUG_UNPOPULATED]:
-        if reserve_additional_memory(m) != BP_ECANCELED:
+        state = memory_added(m) if m[R_ADD_PAGES] else reserve_additional_memory(m)
+        if state == -E_ADDING:
+            return state
+        if state != BP_ECANCELED:
             return 0 if m[R_COUNT] > 0 else -E_WAIT
     if m[R_AVAILABLE] < nr_pages:
         return -ENOMEM
@@ -244,13 +261,13 @@ def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: 
     """The list is too short, or a sleeper goes on: m[R_GOT] pages are there already then."""
     got = m[R_GOT] if m[R_RESUME] else 0
     while got < nr_pages:
-        listed = min(m[R_COUNT], nr_pages - got)
+        listed = 0 if m[R_ADD_PAGES] else min(m[R_COUNT], nr_pages - got)
         if listed > 0:
             take(m, listed, frames, at + got)
             got += listed
             continue
         error = _add_ballooned_pages(m, nr_pages - got)
-        if error == -E_WAIT:
+        if error == -E_WAIT or error == -E_ADDING:
             m[R_GOT] = got
             return error
         if error < 0:

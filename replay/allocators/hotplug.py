@@ -16,6 +16,7 @@ from replay.allocators.balloon import OPTIONS, alloc, balloon_state, free, page_
 from replay.allocators.contract import Option, Setup, Strategy
 from replay.kernel import kernel
 from replay.loop import LOOP, loop
+from replay.output import MOST_ADDING
 from replay.physmap.model import Physmap
 
 
@@ -27,7 +28,8 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     # Each wait may add a section of its own before the one before it is used.
-    m = balloon_state(machine, 4 * peak_pages, values, hotplug_unpopulated=True)
+    m = balloon_state(machine, 4 * peak_pages + MOST_ADDING * machine.section_pages, values,
+                      hotplug_unpopulated=True)
     notes = ["no recording of a working hotplug exists: this strategy follows the source alone"]
     if not values["auto_online"]:
         notes.append("hot-added memory is never onlined here, so callers that need it sleep")

@@ -23,6 +23,7 @@ from replay.units import SUPERPAGE_BYTES, align_up
 
 ENOMEM, EBUSY = 12, 16
 E_WAIT = 11
+E_ADDING = 512
 """Not a kernel errno of this path: the call sleeps on a wait queue; the engine resumes it."""
 
 # -- registers -------------------------------------------------------------------------------
@@ -44,26 +45,31 @@ E_WAIT = 11
     R_THREAD_FREE,  # when the thread's last pass ended
     R_OTHER_LIST, R_OTHER_COUNT, R_OTHER_CAPACITY,  # the list that is not in use: see swap_lists()
     R_UNTRACKED,  # frames on the list in use are not what callers get: no table counts them
+    R_SPLIT,  # a call may let go of the lock while memory is hot-added, and end with -E_ADDING
+    R_ADD_START, R_ADD_PAGES,  # what the current call adds, from that until it goes on
+    R_ADDED_AT,  # when the first of such calls wants the lock again
+    R_ADD_NS,  # of the call that let go last: how long adding takes
+    R_ADDS_FREE,  # when device_hotplug_lock is free: one region is added at a time
     R_OPTION,  # twelve words for the strategy's own options
-) = range(41)  # fmt: skip
-R_TREE = 52
+) = range(47)  # fmt: skip
+R_TREE = 58
 R_XEN_TREE = R_TREE + TREE_WORDS
 R_CLIP = R_XEN_TREE + TREE_WORDS
 R_NO_CLIP = R_CLIP + TREE_WORDS
 
 # -- what is tracked of the frames: tables over the address space, see Segments ------------------
-T_BLOCKS, T_NR_BLOCKS, T_BLOCK_SHIFT = range(72, 75)
+T_BLOCKS, T_NR_BLOCKS, T_BLOCK_SHIFT = range(78, 81)
 """Free frames per 2 MiB block."""
-T_RUN, T_RUN_COUNT, T_TOP = range(75, 78)
+T_RUN, T_RUN_COUNT, T_TOP = range(81, 84)
 """Length of a run of wholly free blocks, at its first and last block; how many runs of each length
 there are; the longest."""
-T_LIVE, T_SECTION_SHIFT = range(78, 80)
+T_LIVE, T_SECTION_SHIFT = range(84, 86)
 """Live frames per memory section."""
-T_BROKEN = 80
+T_BROKEN = 86
 """Whether the stage-2 superpage of a block was broken."""
 
 # -- gauges: current values, integrated over time by the engine --------------------------------
-G_LIVE, G_HELD, G_ADDED, G_PINNED, G_GIVEN, G_BROKEN, G_WHOLE = range(84, 91)
+G_LIVE, G_HELD, G_ADDED, G_PINNED, G_GIVEN, G_BROKEN, G_WHOLE = range(90, 97)
 """live pages; live + free pages; pages of added sections; sections with a live page; RAM pages
 given back to Xen; superpages broken in stage 2; wholly free 2 MiB blocks."""
 
@@ -74,7 +80,7 @@ WORK = (
     "hypercall", "extent_decrease", "extent_populate", "p2m_invalidate", "superpage_break",
     "thread_wake", "region_query", "list_push", "list_pop", "p2m_entry",
 )  # fmt: skip
-W = 96
+W = 100
 (
     W_RESOURCE_STEP, W_RESOURCE_ADD, W_MEMMAP_PAGE, W_SECTION_MAP, W_HOTPLUG_PAGE,
     W_HOTPLUG_SECTION, W_PAGE_ALLOC, W_PAGE_FREE, W_SCRUB, W_VA_RESET, W_VA_UPDATE, W_TLB_FLUSH,
@@ -82,7 +88,7 @@ W = 96
     W_THREAD_WAKE, W_REGION_QUERY, W_LIST_PUSH, W_LIST_POP, W_P2M_ENTRY,
 ) = range(W, W + len(WORK))  # fmt: skip
 
-HEADER = 128
+HEADER = 144
 
 # -- section log rows ----------------------------------------------------------------------------
 SECTION_COLUMNS = ("time_ns", "start_pfn", "nr_pages", "kind")
@@ -202,7 +208,7 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
         R_CURRENT: machine.memory.current, R_TARGET: machine.memory.target,
         R_UNPOPULATED: machine.memory.unpopulated, R_TOTAL: machine.memory.total,
         R_AVAILABLE: machine.memory.available, R_TOTAL_RESERVE: machine.memory.total_reserve,
-        R_DELAY_S: 1, R_RETRIES: 1, R_WAKE_AT: NEVER,
+        R_DELAY_S: 1, R_RETRIES: 1, R_WAKE_AT: NEVER, R_ADDED_AT: NEVER,
         R_PV: int(machine.mode == "pv"),
         R_CAPACITY: capacity, R_LIST: s.room(capacity), R_OWN_LOCK: int(own_thread),
         R_OTHER_CAPACITY: capacity, R_OTHER_LIST: s.room(capacity if own_thread else 0),

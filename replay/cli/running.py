@@ -21,7 +21,8 @@ from replay.arrivals import Arrivals, arrange
 from replay.costs import profile as profiles
 from replay.engine import Outcome, Workload, replay
 from replay.errors import InputError, ReplayError, unknown_name
-from replay.loop import ALLOC, C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FREE
+from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
+from replay.stream import ALLOC, FREE
 from replay.metrics.summary import summary
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
@@ -229,7 +230,7 @@ def warm_up() -> None:
     from replay.engine import Workload
     from replay.foreign import calls  # noqa: F401  (compiled on import, like the next two)
     from replay.importers import warming
-    from replay.loop import Requests
+    from replay.stream import Requests
 
     from replay.witness import compiled  # noqa: F401
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from replay.allocators.state import (
+    E_ADDING,
     E_WAIT,
     G_GIVEN,
+    HEADER,
     R_COUNT,
     R_CURRENT,
     R_DIRTY,
@@ -24,6 +26,7 @@ from replay.allocators.state import (
     R_REQUEST,
     R_RESUME,
     R_SLEEP_CREDIT,
+    R_SPLIT,
     R_BP_STATE,
     R_TARGET,
     R_THREAD_FREE,
@@ -51,15 +54,16 @@ from replay.loop import LOOP, loop
     O_BAD,  # the frame, event or value of a fault
     O_BAD_REQUEST,
 ) = range(R_OPTION, R_OPTION + 11)  # fmt: skip
-NOW_CALL, NOW_PAGES = 120, 121
+NOW_CALL, NOW_PAGES = HEADER - 2, HEADER - 1
 """Header words for whoever watches from outside: the call under way and its pages."""
 
 NR_WORK = len(WORK)
 (
     P_DIRTY, P_LISTED, P_WAKE_AT, P_GOT, P_PER_PAGE, P_OWN_LOCK, P_CURRENT, P_TARGET, P_TOTAL,
-    P_UNPOPULATED, P_STATE, P_SLEEP_CREDIT, P_NR_EVENTS, P_MAX_EVENTS, P_EVENTS,
-) = range(NR_WORK, NR_WORK + 15)  # fmt: skip
-REPORT_WORDS = NR_WORK + 15
+    P_UNPOPULATED, P_STATE, P_SLEEP_CREDIT, P_NR_EVENTS, P_MAX_EVENTS, P_EVENTS, P_MAY_LET_GO,
+    P_REQUEST,
+) = range(NR_WORK, NR_WORK + 17)  # fmt: skip
+REPORT_WORDS = NR_WORK + 17
 """The words of struct replay_report; the events follow it at once."""
 
 ENTERED, LEFT, GIVEN, BROKEN, POOL_SECTION, HOTPLUG_SECTIONS, SEED = range(7)
@@ -68,7 +72,8 @@ IN_NONE, IN_ALLOC, IN_FREE, IN_RESUME, IN_WAKE, IN_TARGET, IN_INIT = range(7)
 CALLS = ("", "replay_alloc", "replay_free", "replay_resume", "replay_wake", "replay_target",
          "replay_init")
 
-TWICE, OUTSIDE, POSITIVE, EVENTS, EVENT_RANGE, GOT_RANGE, NO_RESUME, LISTED_RANGE = range(10, 18)
+TWICE, OUTSIDE, POSITIVE, EVENTS, EVENT_RANGE, GOT_RANGE, NO_RESUME, LISTED_RANGE, LET_GO = range(
+    10, 19)
 FAULTS = {
     TWICE: "handed out frame {bad:#x}, which a caller has already",
     OUTSIDE: "handed out frame {bad:#x}, which lies outside the physmap (end {limit:#x})",
@@ -78,6 +83,7 @@ FAULTS = {
                  "(event {bad})",
     GOT_RANGE: "fell asleep with {bad} pages, fewer than before or as many as it was asked for",
     NO_RESUME: "fell asleep (REPLAY_ASLEEP), but there is no replay_resume()",
+    LET_GO: "let go of the lock (REPLAY_ADDING) although report->may_let_go was 0",
     LISTED_RANGE: "listed {bad} free frames; expected 0 or more",
 }
 
@@ -95,7 +101,9 @@ def _fail(m: np.ndarray, fault: int, bad: int) -> None:
 def _enter(m: np.ndarray, call: int, pages: int) -> None:
     """Tell whoever watches what is being called, and the allocator when its thread is due."""
     m[NOW_CALL], m[NOW_PAGES] = call, pages
-    m[m[O_REPORT] + P_WAKE_AT] = m[R_WAKE_AT]
+    report = m[O_REPORT]
+    m[report + P_WAKE_AT] = m[R_WAKE_AT]
+    m[report + P_MAY_LET_GO], m[report + P_REQUEST] = m[R_SPLIT], m[R_REQUEST]
 
 
 @kernel()
@@ -204,7 +212,9 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     got = nr_pages if error == 0 else 0
     if error > 0:
         _fail(m, POSITIVE, error)
-    elif error == -E_WAIT:
+    elif error == -E_WAIT or error == -E_ADDING:
+        if error == -E_ADDING and m[R_SPLIT] == 0:
+            _fail(m, LET_GO, 0)
         got = m[m[O_REPORT] + P_GOT]
         m[R_GOT] = got
         if m[O_RESUME] == 0:
@@ -217,7 +227,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
                 m[m[O_LIVE] + frames[k]] = 0
     if m[R_FAULT]:
         return -errno.EFAULT
-    if error == 0 or error == -E_WAIT:
+    if error == 0 or error == -E_WAIT or error == -E_ADDING:
         _mark(m, frames, at + had, got - had)
     return -errno.EFAULT if m[R_FAULT] else error
 

@@ -18,7 +18,7 @@ import numpy as np
 from replay.costs.profile import Cost, Profile
 from replay.engine import Outcome, Workload
 from replay.foreign.library import strategy
-from replay.loop import Requests
+from replay.stream import Requests
 from replay.physmap.model import Physmap, from_json
 
 JOB, WORKLOAD, STATE, RESULT, ARRAYS, ERROR = (

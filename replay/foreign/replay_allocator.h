@@ -15,6 +15,10 @@
 
 #define REPLAY_VERSION 1
 #define REPLAY_ASLEEP (-11) /* replay_alloc(), replay_resume(): the caller sleeps for free pages */
+/* The same, once hot-added memory is there: the lock is let go of until then, if it may be. Report
+ * REPLAY_HOTPLUG_PAGE and _SECTION before: their cost is how long it takes.
+ */
+#define REPLAY_ADDING (-512)
 #define REPLAY_NEVER (INT64_C(1) << 62)
 
 enum replay_arch { REPLAY_X86, REPLAY_ARM64 };
@@ -106,6 +110,8 @@ struct replay_report {
 	int64_t state, sleep_credit; /* enum bp_state; the credit with which the thread sleeps */
 	int64_t nr_events, max_events;
 	struct replay_event *events;
+	int64_t may_let_go; /* set before each call: whether it may return REPLAY_ADDING */
+	int64_t request;    /* set before each call: the number of the request that begins or goes on */
 };
 
 /* Required. ---------------------------------------------------------------------------------- */
@@ -121,7 +127,7 @@ int64_t replay_free(int64_t now, int64_t nr_pages, const int64_t *frames);
 
 /* Optional. ---------------------------------------------------------------------------------- */
 
-/* The oldest sleeper goes on. frames: as in its replay_alloc(), nr_pages of them. */
+/* A sleeper, the oldest, or the call that let go as report->request goes on. frames: as in its replay_alloc(), nr_pages of them. */
 int64_t replay_resume(int64_t now, int64_t nr_pages, int64_t *frames);
 
 /* Background work is due (report->wake_at): one pass under its lock, then a new wake_at. */

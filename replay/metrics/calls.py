@@ -7,7 +7,8 @@ import polars as pl
 import pyarrow as pa
 
 from replay.engine import Outcome
-from replay.loop import ALLOC, C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FREE
+from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
+from replay.stream import ALLOC, FREE
 from replay.trace.columns import encoded
 
 PATHS = ("fast", "slow", "slept")

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from replay.allocators.state import SECTION_HOTPLUG
 from replay.engine import Outcome
-from replay.loop import C_RUNS
+from replay.output import C_RUNS
 from replay.metrics.calls import allocations, is_served
 from replay.metrics.metric import Metric
 from replay.physmap.model import Physmap

@@ -17,7 +17,8 @@ import polars as pl
 
 from replay.allocators.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.engine import Outcome
-from replay.loop import ALLOC, C_ERRNO, FREE
+from replay.output import C_ERRNO
+from replay.stream import ALLOC, FREE
 from replay.metrics.calls import (
     NO_CALLER,
     callers,

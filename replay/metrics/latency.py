@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from replay.engine import Outcome
 from replay.histogram import HIST_BUCKETS, HIST_SUB_BITS
-from replay.loop import C_PATH, C_SERVICE, C_WAIT, FREE
+from replay.output import C_PATH, C_SERVICE, C_WAIT
+from replay.stream import FREE
 from replay.metrics.calls import allocations, is_served, latency_ns
 from replay.metrics.metric import Metric
 

@@ -16,7 +16,7 @@ import replay
 from replay.allocators.state import SECTION_KINDS, WORK
 from replay.costs.profile import Profile
 from replay.engine import Outcome
-from replay.loop import ALLOC, FREE, TARGET
+from replay.stream import ALLOC, FREE, TARGET
 from replay.metrics.calls import allocations, is_served
 from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
 from replay.metrics.hazards import examine, failed

@@ -8,7 +8,7 @@ import numpy as np
 
 from replay.engine import Workload, checked
 from replay.errors import ReplayError
-from replay.loop import ALLOC, FREE, TARGET, Requests
+from replay.stream import ALLOC, FREE, Requests, TARGET
 from replay.trace.columns import NONE, ints, is_kind, ragged
 from replay.trace.store import Trace
 

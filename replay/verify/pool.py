@@ -12,7 +12,8 @@ from replay.allocators.contract import Strategy
 from replay.allocators.state import R_COUNT, R_LIST
 from replay.costs import profile
 from replay.engine import Workload, checked, room
-from replay.loop import ALLOC, C_ERRNO, FREE, Requests
+from replay.output import C_ERRNO
+from replay.stream import ALLOC, FREE, Requests
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
 from replay.trace.store import Trace

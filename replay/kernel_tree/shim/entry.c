@@ -51,7 +51,7 @@ static int64_t finished(int result, long nr_pages, struct page **pages, int64_t 
 	for (got = 0; got < nr_pages && pages[got]; got++)
 		frames[got] = page_to_pfn(pages[got]);
 	report->got = got;
-	if (result < 0 && result != REPLAY_ASLEEP)
+	if (result < 0 && result != REPLAY_ASLEEP && result != REPLAY_ADDING)
 		back = got;
 	if (result == 0)
 		pool_live += nr_pages;
@@ -71,19 +71,24 @@ static void sleeper_main(void *data)
 
 static int64_t step(struct sleeper *sleeper, int64_t *frames)
 {
+	bool oldest = sleepers == sleeper;
 	int64_t result;
 
+	if (oldest)
+		sleepers = sleeper->next;
+	sleeper->next = NULL;
+	running = sleeper;
 	if (!host_resume(sleeper->task)) {
-		struct sleeper **last = &sleepers;
+		struct sleeper **place = &sleepers;
 
-		while (*last && *last != sleeper)
-			last = &(*last)->next;
-		if (!*last)
-			*last = sleeper;
+		if (adders == sleeper)
+			return finished(REPLAY_ADDING, sleeper->nr_pages, sleeper->pages, frames);
+		while (!oldest && *place)
+			place = &(*place)->next;
+		sleeper->next = *place;
+		*place = sleeper;
 		return finished(REPLAY_ASLEEP, sleeper->nr_pages, sleeper->pages, frames);
 	}
-	if (sleepers == sleeper)
-		sleepers = sleeper->next;
 	result = finished(sleeper->result, sleeper->nr_pages, sleeper->pages, frames);
 	host_task_free(sleeper->task);
 	host_free(sleeper->pages);
@@ -105,14 +110,24 @@ int64_t replay_alloc(int64_t at, int64_t nr_pages, int64_t *frames)
 	sleeper = host_zalloc(sizeof(*sleeper));
 	sleeper->pages = host_zalloc(nr_pages * sizeof(*pages));
 	sleeper->nr_pages = nr_pages;
+	sleeper->request = report->request;
 	sleeper->task = host_task(sleeper_main, sleeper);
 	return step(sleeper, frames);
 }
 
 int64_t replay_resume(int64_t at, int64_t nr_pages, int64_t *frames)
 {
+	struct sleeper **adder = &adders, *sleeper;
+
 	now = at;
-	return step(sleepers, frames);
+	while (*adder && (*adder)->request != report->request)
+		adder = &(*adder)->next;
+	if (!*adder)
+		return step(sleepers, frames);
+	sleeper = *adder;
+	*adder = sleeper->next;
+	sleeper->next = NULL;
+	return step(sleeper, frames);
 }
 
 int64_t replay_free(int64_t at, int64_t nr_pages, const int64_t *frames)

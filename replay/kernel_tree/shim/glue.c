@@ -131,12 +131,23 @@ struct sleeper {
 	struct host_task *task;
 	struct page **pages;
 	long nr_pages;
+	int64_t request;
 	int result;
 };
-static struct sleeper *sleepers;
+static struct sleeper *sleepers, *adders, *running;
 
 void shim_sleep_for_pages(void)
 {
+	host_yield();
+}
+
+/* add_memory_resource() runs without balloon_mutex: others have it until the memory is there. */
+static void shim_let_go(void)
+{
+	if (!report->may_let_go)
+		return;
+	running->next = adders;
+	adders = running;
 	host_yield();
 }
 
@@ -235,9 +246,10 @@ int add_memory_resource(int nid, struct resource *resource, mhp_t flags)
 	hot_added[nr_hot_added++] = (struct range){ first, first + pages - 1 };
 	replay_did(report, REPLAY_HOTPLUG_SECTION, pages / (long)PAGES_PER_SECTION);
 	replay_did(report, REPLAY_HOTPLUG_PAGE, pages);
-	replay_tell(report, REPLAY_HOTPLUG_SECTIONS, first, pages);
 	if (flags & MHP_MERGE_RESOURCE)
 		merge_system_ram_resource(resource);
+	shim_let_go();
+	replay_tell(report, REPLAY_HOTPLUG_SECTIONS, first, pages);
 	if (!auto_online)
 		return 0;
 	replay_did(report, REPLAY_LIST_PUSH, pages);
