@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from replay.allocators.state import (
-    E_ADDING, E_WAIT, G_HELD, NEVER, R_ADD_NS, R_ADD_PAGES, R_ADD_START, R_ADDED_AT, R_ADDS_FREE, R_COUNT,
-    R_CURRENT, R_DIRTY, R_GOT, R_MOVED, R_NOW, R_OWN_LOCK, R_REQUEST, R_RESUME, R_SPLIT, R_TARGET,
-    R_THREAD_FREE, R_TOTAL, R_WAKE_AT, W_HOTPLUG_PAGE, W_HOTPLUG_SECTION, W,
+    E_ADDING, E_WAIT, G_HELD, NEVER, R_ADDED_AT, R_ADDS_FREE, R_ADD_NS, R_ADD_PAGES, R_ADD_START,
+    R_COUNT, R_CURRENT, R_DIRTY, R_GOT, R_MOVED, R_NOW, R_OWN_LOCK, R_REQUEST, R_RESUME, R_SPLIT,
+    R_TARGET, R_THREAD_FREE, R_TOTAL, R_WAKE_AT, W, W_HOTPLUG_PAGE, W_HOTPLUG_SECTION,
 )  # fmt: skip
 from replay.allocators.tracking import frames_returned, frames_taken
 from replay.histogram import bucket_of
@@ -116,6 +116,7 @@ def veil(frames: np.ndarray, first: int, count: int) -> None:
 
 @inline
 def fill(frames: np.ndarray, first: int, end: int, value: int) -> None:
+    """One value for a range of slots."""
     for k in range(first, end):
         frames[k] = value
 
