@@ -26,6 +26,7 @@ STAGES = (
     ("conformance", "verify", "metrics"),
     ("foreign",),
     ("kernel_tree",),
+    ("sensitivity",),
     ("report", "witness", "record"),
     ("cli",),
 )

@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import errno
 import gc
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from replay.cli import record
+from replay.cli.options import (
+    AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
+)  # fmt: skip
+from replay.cli.sensitivity import sensitivity
 from replay.errors import ReplayError, unknown_name
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     rich_markup_mode=None, suggest_commands=False,
     help="Replay recorded dom0 traces through the memory allocators behind Xen foreign mappings.")
-
-Sets = Annotated[list[str] | None, typer.Option(
-    "--set", metavar="KEY=VALUE", help="Set an option; repeatable.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arrow).")]
-
-
-def _pairs(items: list[str] | None) -> dict[str, str]:
-    found = {}
-    for item in items or []:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise ReplayError(f"--set {item}: expected KEY=VALUE")
-        found[key] = value
-    return found
-
-
-def emit(text: str) -> None:
-    """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
-    try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _silence(sys.stdout)
-        raise ReplayError(f"standard output cannot be written: {error.strerror}") from None
-
-
-def _silence(stream: Any) -> None:
-    """Let what is still buffered go nowhere, so that the interpreter's exit does not complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _emit_json(data: Any) -> None:
-    emit(json.dumps(data, indent=2, sort_keys=True))
-
-
-def _color() -> bool:
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
-
 
 def _check_output(output: Path, sources: list[Path]) -> None:
     """Refuse, before the work is done, what could only fail or destroy a source after it."""
@@ -97,7 +59,7 @@ def import_(
     _check_output(output, sources)
     if compression not in COMPRESSIONS:
         raise unknown_name("compression", compression, list(COMPRESSIONS))
-    given = _pairs(settings)
+    given = key_values(settings)
     if cpu_hz is not None:
         if given.setdefault("cpu_hz", str(cpu_hz)) != str(cpu_hz):
             raise ReplayError(f"--cpu-hz {cpu_hz} and --set cpu_hz={given['cpu_hz']} disagree")
@@ -121,9 +83,9 @@ def info(trace: TraceFile, as_json: AsJson = False) -> None:
 
     loaded = load(trace)
     if as_json:
-        _emit_json(trace_info.info(loaded))
+        emit_json(trace_info.info(loaded))
     else:
-        emit(trace_info.trace_info(loaded, color=_color()))
+        emit(trace_info.trace_info(loaded, color=color()))
 
 
 @app.command()
@@ -168,12 +130,12 @@ def run(
                           "give one of them")
     how = Arrivals(ASAP if asap else CLOSED if closed_loop else OPEN, lock, parse_scale(time_scale))
     code = CCode(kernel_tree or [], kernel_variant, time_limit)
-    data, text = replay_trace(trace, allocator, _pairs(settings), physmap, profile, how, out, check,
-                              code)
+    data, text = replay_trace(trace, allocator, key_values(settings), physmap, profile, how, out,
+                              check, code)
     if as_json:
-        _emit_json(data)
+        emit_json(data)
     else:
-        emit(text(_color()))
+        emit(text(color()))
     for sentence in data["failed_allocators"].values():
         sys.stderr.write(f"replay: {sentence}\n")
     if data["failed_allocators"] or any(
@@ -191,10 +153,10 @@ def verify(trace: TraceFile, as_json: AsJson = False) -> None:
     loaded = load(trace)
     results = verify_recording(loaded)
     if as_json:
-        _emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
+        emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
                     **results[0].as_dict(), "equal": all(r.equal for r in results)})
     else:
-        emit(verification(loaded.meta.name, results, color=_color()))
+        emit(verification(loaded.meta.name, results, color=color()))
     if not all(r.equal for r in results):
         raise typer.Exit(1)
 
@@ -272,10 +234,10 @@ def witness(
     results = list(compare(trees, names, requests, first_seed))
     paths = [path for path in trees for _ in names]
     if as_json:
-        _emit_json({"results": [asdict(r) for r in results],
+        emit_json({"results": [asdict(r) for r in results],
                     "equal": not any(r.difference for r in results)})
     else:
-        emit(witnessed(list(zip(paths, results, strict=True)), color=_color()))
+        emit(witnessed(list(zip(paths, results, strict=True)), color=color()))
     if any(r.difference for r in results):
         raise typer.Exit(1)
 
@@ -318,6 +280,7 @@ def _sentence(error: OSError) -> str:
     return f"{place}{error.strerror or error}"
 
 
+app.command()(sensitivity)
 app.add_typer(record.app, name="record")
 
 
@@ -337,7 +300,7 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        _silence(sys.stdout)
+        silence(sys.stdout)
         sys.exit(141)
     except MemoryError:
         _fail("out of memory; the trace or its physmap is too large for this machine")

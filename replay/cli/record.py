@@ -35,7 +35,7 @@ DEFAULT_DIR = Path("replay-record")
 
 
 def _emit(line: str) -> None:
-    from replay.cli.main import emit
+    from replay.cli.options import emit
 
     emit(line)
 

@@ -22,7 +22,7 @@ from replay.costs import profile as profiles
 from replay.engine import Outcome, Workload, replay
 from replay.errors import InputError, ReplayError, unknown_name
 from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
-from replay.stream import ALLOC, FREE
+from replay.metrics.calls import work_of
 from replay.metrics.summary import summary
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
@@ -82,11 +82,7 @@ def _texts(trace: Trace, name: str, event: np.ndarray) -> pa.Array:
 def _outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
     """One row per request. Times are modelled, in ns; work columns count primitives."""
     q, rows, event = outcome.workload.requests, outcome.rows, outcome.workload.event
-    work = outcome.work.copy()
-    for names, kind in zip(outcome.page_work, (ALLOC, FREE), strict=True):
-        pages = np.where((q.kind == kind) & (rows[:, C_ERRNO] == 0), q.pages, 0)
-        for name in names:
-            work[:, WORK.index(name)] += pages
+    work = work_of(outcome)
     kinds = pa.DictionaryArray.from_arrays(pa.array(q.kind, pa.int8()),
                                            pa.array(["alloc", "free", "target"]))
     paths = pa.DictionaryArray.from_arrays(pa.array(rows[:, C_PATH], pa.int8()), pa.array(PATHS))
@@ -188,6 +184,31 @@ def _split(names: list[str], code: CCode) -> tuple[dict[str, Strategy], list[str
         if stem in chosen or stems.count(stem) > 1:
             raise ReplayError(f"two allocators are called {stem!r}: rename the file of one")
     return chosen, objects
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a replay takes, as the command line asked for it."""
+
+    trace: Trace
+    machine: Physmap
+    costs: profiles.Profile
+    workload: Workload
+    chosen: dict[str, Strategy]
+    options: dict[str, dict[str, str]]
+
+
+def prepared(path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
+             profile: str | None) -> Prepared:
+    """A trace, a machine, costs and strategies to replay it with, no C code among them."""
+    trace, chosen = load(path), _chosen(names or list(allocators.DEFAULT))
+    options = _options(given, chosen, [])
+    machine = _machine(trace, physmap)
+    workload = to_workload(trace)
+    if not len(workload):
+        raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
+    return Prepared(trace, machine, profiles.load(profile or machine.arch), workload, chosen,
+                    options)
 
 
 def replay_trace(

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from replay.allocators.state import WORK
 from replay.engine import Outcome
 from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.stream import ALLOC, FREE
@@ -38,6 +39,33 @@ def latency_ns(o: Outcome) -> np.ndarray:
 def start_ns(o: Outcome) -> np.ndarray:
     """Modelled time at which each request had the lock."""
     return np.asarray(o.workload.requests.time + o.rows[:, C_WAIT])
+
+
+def pages_moved(o: Outcome) -> np.ndarray:
+    """Pages that each request got or gave back.
+
+    Of a free, without pages that were never had, or whose allocation was still asleep.
+    """
+    q = o.workload.requests
+    moved = np.where(is_served(o), q.pages, 0)
+    frees, allocs = np.flatnonzero(q.kind == FREE), np.flatnonzero(is_alloc(o))
+    by = np.repeat(frees, q.pages[frees])
+    known = np.flatnonzero(q.slots >= 0)
+    of = np.repeat(allocs, q.pages[allocs])[q.slots[known]]
+    had = (o.frames[q.slots[known]] >= 0) & (
+        q.time[of] + latency_ns(o)[of] <= start_ns(o)[by[known]])
+    moved[frees] = np.bincount(by[known][had], minlength=len(moved))[frees]
+    return np.asarray(moved)
+
+
+def work_of(o: Outcome) -> np.ndarray:
+    """(requests, len(WORK)) int64: primitives of each request, the list operations of its pages
+    included."""
+    work, moved = o.work.copy(), pages_moved(o)
+    for names, kind in zip(o.page_work, (ALLOC, FREE), strict=True):
+        for name in names:
+            work[:, WORK.index(name)] += np.where(o.workload.requests.kind == kind, moved, 0)
+    return np.asarray(work)
 
 
 def callers(o: Outcome, table: pa.Table | None) -> np.ndarray:

@@ -1,0 +1,56 @@
+"""Options that several verbs share, and how verbs print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from replay.errors import ReplayError
+
+Sets = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="KEY=VALUE", help="Set an option; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arrow).")]
+
+
+def key_values(items: list[str] | None) -> dict[str, str]:
+    """The pairs of `--set KEY=VALUE`."""
+    found = {}
+    for item in items or []:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise ReplayError(f"--set {item}: expected KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def emit(text: str) -> None:
+    """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence(sys.stdout)
+        raise ReplayError(f"standard output cannot be written: {error.strerror}") from None
+
+
+def silence(stream: Any) -> None:
+    """Let what is still buffered go nowhere, so that the interpreter's exit does not complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def emit_json(data: Any) -> None:
+    """Print as JSON with sorted keys."""
+    emit(json.dumps(data, indent=2, sort_keys=True))
+
+
+def color() -> bool:
+    """Whether output goes to a terminal that wants colour."""
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
