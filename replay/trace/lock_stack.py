@@ -23,14 +23,16 @@ DEPTH, LOG, TAKEN, ORDER, ALLOC, FREE, COUNT, STEPS, SIZE = range(9)
 class Requests(NamedTuple):
     """Allocations by the time they held the lock, then frees by the time of entry.
 
-    time: when an allocation held the lock, a free was entered. latest: by when it was over. start,
-    known: the recorded frames within `frames`; of nr pages the others are unknown. reach: per
+    time: when an allocation held the lock, a free was entered. latest: by when it was over. listed:
+    length of the list as read at entry, before the lock; NONE if not recorded. start, known: the
+    recorded frames within `frames`; of nr pages the others are unknown. reach: per
     allocation, how many frees were entered before it held the lock. section: per allocation, its
     first one in `sections` (first frame, pages); one more at the end.
     """
 
     time: Ints
     latest: Ints
+    listed: Ints
     nr: Ints
     start: Ints
     known: Ints
@@ -103,7 +105,7 @@ def _pop(s, nr):  # type: ignore[no-untyped-def]
     _logged(s, -1 - known)
 
 
-@kernel()
+@inline
 def undo_to(s, length):  # type: ignore[no-untyped-def]
     """Back to an earlier length of the log; the count is the caller's to restore."""
     while s.at[LOG] > length:
@@ -132,15 +134,15 @@ def _took(q, s, a):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel()
-def apply(q, s, frees, a):  # type: ignore[no-untyped-def]
-    """Push these frees, then let an allocation take effect; False, and undone, where it cannot."""
+@inline
+def apply(q, s, frees, start, stop):  # type: ignore[no-untyped-def]
+    """Push these frees, then take the next allocation; False, and undone, where it cannot be."""
     length, count, order = s.at[LOG], s.at[COUNT], s.at[ORDER]
-    for f in frees:
-        _push_free(q, s, f)
-        s.order[s.at[ORDER]] = f
+    for k in range(start, stop):
+        _push_free(q, s, frees[k])
+        s.order[s.at[ORDER]] = frees[k]
         s.at[ORDER] += 1
-    if _took(q, s, a):
+    if _took(q, s, s.at[ALLOC]):
         return True
     undo_to(s, length)
     s.at[COUNT], s.at[ORDER] = count, order
