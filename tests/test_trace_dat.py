@@ -216,7 +216,7 @@ def test_dynamic_arrays_text_fields_and_relative_places(tmp_path: Path) -> None:
 def test_what_is_not_wanted_is_counted_by_name(tmp_path: Path) -> None:
     path = tmp_path / "t.dat"
     path.write_bytes(make(small()))
-    decoded = read_trace_dat(path, lambda function, event: function.startswith("xen_alloc"))
+    decoded = read_trace_dat(path, lambda function, event, fields: function.startswith("xen_alloc"))
     assert {s.event for s in decoded.streams} == {"ua", "ua_ret", "print"}
     assert [tuple(p) for p in decoded.passed] == [("uf", "first_alias", True, 1)]
     assert decoded.events().total() == decoded.records == 4

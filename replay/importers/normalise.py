@@ -7,14 +7,15 @@ alloc or free is the function that served it: the fallback, where the outer one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import Final
 
 from replay.anomalies import Anomalies
 from replay.errors import ReplayError
 from replay.importers.imported import Imported
 from replay.importers.join_state import MISSING
-from replay.importers.probes import Decoded, ProbeTable
+from replay.importers.parts import ROLES
+from replay.importers.probes import Decoded, Probe, ProbeTable, Wanted
 from replay.importers.rows import gather, to_table
 from replay.importers.tape import Matched, join_events
 from replay.importers.views import View
@@ -88,43 +89,42 @@ def _rate(decoded: Decoded, hz: int | None) -> int | None:
 def _match(decoded: Decoded, table: ProbeTable, anomalies: Anomalies,
            skipped: Counter[str]) -> list[Matched]:
     """Streams with their meaning; the others are counted by name."""
-    matched = []
-    for stream in decoded.streams:
-        if not stream.is_probe:
-            if "text" not in stream.texts:
-                skipped[f"event {stream.event}"] += len(stream)
-            continue
-        function, place = stream.function, str(stream.place)
+    def probe_of(event: str, function: str, place: str, count: int) -> tuple[Probe | None, str]:
         if not function:
-            anomalies.count("symbols_unresolved", len(stream))
-            function, place = table.hints.get(stream.event, ("", place))
+            anomalies.count("symbols_unresolved", count)
+            function, place = table.hints.get(event, ("", place))
         probe = table.find(function)
         if probe is None:
-            _skip(stream.event, function, len(stream), anomalies, skipped)
-        else:
-            matched.append((stream, probe, place))
+            anomalies.count("probe_unknown", count)
+            skipped[function or f"event {event}"] += count
+        return probe, place
+
+    matched = []
+    for stream in decoded.streams:
+        if stream.is_probe:
+            probe, place = probe_of(stream.event, stream.function, stream.place, len(stream))
+            if probe is not None:
+                matched.append((stream, probe, place))
+        elif "text" not in stream.texts:
+            skipped[f"event {stream.event}"] += len(stream)
     for event, function, is_probe, count in decoded.passed:
-        if is_probe:
-            anomalies.count("symbols_unresolved", 0 if function else count)
-            _skip(event, function, count, anomalies, skipped)
-        else:
+        if not is_probe:
             skipped[f"event {event}"] += count
+        elif (probe := probe_of(event, function, "", count)[0]) is not None:
+            skipped[probe.function] += count
     return matched
 
 
-def _skip(event: str, function: str, count: int, anomalies: Anomalies,
-          skipped: Counter[str]) -> None:
-    """Events of a probe that no role knows."""
-    anomalies.count("probe_unknown", count)
-    skipped[function or f"event {event}"] += count
+def wanted_by(table: ProbeTable) -> Wanted:
+    """Whether a probe's events can make or change a row, or tell where struct pages lie.
 
-
-def wanted_by(table: ProbeTable) -> Callable[[str, str], bool]:
-    """Whether a probe of that function, or event name where the function is unknown, has a role."""
-    def wanted(function: str, event: str) -> bool:
+    Where the function is unknown the event's name stands for it.
+    """
+    def wanted(function: str, event: str, fields: Collection[str]) -> bool:
         if not function:
             function = table.hints.get(event, ("", ""))[0]
-        return bool(function) and table.find(function) is not None
+        probe = table.find(function) if function else None
+        return probe is not None and (probe.role in ROLES or VMEMMAP in fields)
     return wanted
 
 

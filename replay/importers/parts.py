@@ -158,3 +158,4 @@ PARTS: Final[dict[tuple[str, str], Callable[[View, Names], Part]]] = {
     **{(kind, "entry"): _row(kind) for kind in (*j.MAPPINGS, "target", "hotplug_check")},
 }
 """What the events of a role do, by their place in the function; see probes.toml for the roles."""
+ROLES: Final = frozenset(role for role, _ in PARTS)

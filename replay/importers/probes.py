@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -90,6 +90,10 @@ class ProbeStream:
         if self.is_return:
             return "return"
         return "inside" if self.offset > ENTRY_BYTES else "entry"
+
+
+Wanted = Callable[[str, str, Collection[str]], bool]
+"""Whether a probe on (function, of this event name, with these fields) is to be decoded."""
 
 
 class Passed(NamedTuple):

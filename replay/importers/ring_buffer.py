@@ -23,7 +23,7 @@ _PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31
 # columns of the `pages` table
 _PAGE_LOST, _PAGE_FIRST_EVENT, _PAGE_BAD_AT = 0, 1, 2
 # rows of the `events` table
-_TIME, _ID, _PID, _AT, _LENGTH, _PAGE = range(6)
+_TIME, _ID, _PID, _AT, _LENGTH = range(5)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,6 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
                     events[_PID, count] = pid - (1 << 32) if pid >= 1 << 31 else pid
                     events[_AT, count] = data * 4
                     events[_LENGTH, count] = size
-                    events[_PAGE, count] = page
                 count += 1
             at = following
     return count
@@ -157,7 +156,6 @@ class Records:
     pid: Ints
     at: Ints
     length: Ints
-    page: Ints
     lost: Ints
     first: Ints
     bad_at: Ints
@@ -170,13 +168,13 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
     pages = np.zeros((count, 3), dtype=np.int64)
     pages[:, _PAGE_BAD_AT] = -1
     # a record takes at least three words; memory that is not written is not used either
-    events = np.empty((6, len(words) // 3 + 1), dtype=np.int64)
+    events = np.empty((5, len(words) // 3 + 1), dtype=np.int64)
     found = int(_scan(words, layout.page_bytes // 4, layout.data_at // 4, layout.order == ">",
                       events, pages))
     events = events[:, :found]
     bad = pages[:, _PAGE_BAD_AT]
-    time, number, pid, at, length, page = events
-    return Records(time, number, pid, at, length, page, pages[:, _PAGE_LOST],
+    time, number, pid, at, length = events
+    return Records(time, number, pid, at, length, pages[:, _PAGE_LOST],
                    pages[:, _PAGE_FIRST_EVENT], bad[bad >= 0] * 4)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ from replay.errors import InputError
 from replay.importers.event_format import EventFormat, parse_format
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes
-from replay.importers.probes import Decoded, Ints, Loss
+from replay.importers.probes import Decoded, Ints, Loss, Wanted
 from replay.importers.ring_buffer import LOST_UNKNOWN, Layout, Records, scan_pages
 from replay.importers.trace_dat_events import Pending, Streams
 from replay.importers.trace_dat_file import MAGIC, Buffer, Container, Cursor
@@ -28,17 +28,14 @@ from replay.importers.trace_dat_v7 import Version7
 
 TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
-PART_BYTES: Final = 1 << 25
+PART_BYTES: Final = 1 << 23
 """Sub-buffers are decoded so many bytes at a time."""
 
 TOO_MANY: Final = 1 << 56
 """Records that no recording can have lost."""
 
-Wanted = Callable[[str, str], bool]
-"""Whether a probe on (function, of this event name) is to be decoded."""
 
-
-def everything(function: str, event: str) -> bool:
+def everything(function: str, event: str, fields: Collection[str]) -> bool:
     """Wants every event decoded."""
     return True
 

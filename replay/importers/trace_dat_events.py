@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from replay.errors import InputError
 from replay.importers.event_format import EventFormat, Field, Symbols
-from replay.importers.probes import Coded, Decoded, Elements, Ints, Passed, ProbeStream
+from replay.importers.probes import Coded, Decoded, Elements, Ints, Passed, ProbeStream, Wanted
 from replay.importers.ring_buffer import Records, gather, gather_array
 from replay.importers.trace_dat_file import Container, plain
 
@@ -63,7 +63,7 @@ class Streams:
     """Takes events part by part; one stream per buffer, event and probed place."""
 
     def __init__(self, decoded: Decoded, container: Container,
-                 wanted: Callable[[str, str], bool]) -> None:
+                 wanted: Wanted) -> None:
         self.decoded, self.wanted, self.order = decoded, wanted, container.order
         self.symbols = Symbols(container.kallsyms)
         self.tasks = _tasks(container.cmdlines)
@@ -106,7 +106,8 @@ class Streams:
     def _keep(self, form: EventFormat, part: Pending, address: int, function: str, offset: int,
               is_return: bool, is_probe: bool) -> None:
         marker = not is_probe and form.name == MARKER_EVENT and form.system == "ftrace"
-        if not marker and not self.wanted(function, form.name if is_probe else ""):
+        if not marker and not self.wanted(
+                function, form.name if is_probe else "", [f.name for f in form.fields]):
             self.decoded.passed.append(Passed(form.name, function, is_probe, len(part.rows)))
             return
         key = (part.buffer, form.id, address)
