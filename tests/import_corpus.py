@@ -68,9 +68,9 @@ def _cut_dat(path: Path) -> File:
         if number and int(number[1]) in used:
             texts[number[1]] = text[:text.find("print fmt:") + 200]
     functions = set(load_table().probes)
-    symbols = "".join(line + "\n" for line in container.kallsyms.splitlines()
+    symbols = "".join(line + "\n" for line in plain(container.kallsyms).splitlines()
                       if line.split(" ")[-1] in functions)
-    assert len(Symbols(symbols)) and texts
+    assert len(Symbols(symbols.encode())) and texts
     return File(cpus, Shape("<", 8, 512), clock=buffer.clock, kallsyms=symbols, formats=texts,
                 cmdlines="\n".join(container.cmdlines.splitlines()[-20:]) + "\n",
                 uname=container.uname.encode() + b"\0", align=8)

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from replay.importers.trace_dat_file import plain
+from replay.kernel import kernel
+
 _FIELD = re.compile(
     r"\s*field:(?P<decl>[^;]+);\s*offset:(?P<offset>\d{1,9});\s*size:(?P<size>\d{1,9});"
     r"(?:\s*signed:(?P<signed>[01]);)?")
-_SYMBOL = re.compile(r"^([0-9a-fA-F]{1,16}) [tTwW] (\S+)", re.MULTILINE)
+_NAME = re.compile(rb"\S+")
 _WIDTHS = {"u8": 1, "s8": 1, "x8": 1, "char": 1, "bool": 1, "u16": 2, "s16": 2, "x16": 2,
            "short": 2, "u32": 4, "s32": 4, "x32": 4, "int": 4, "u64": 8, "s64": 8, "x64": 8}
 
@@ -104,21 +107,46 @@ def _width(kind: str) -> int:
     return _WIDTHS.get(bare, 4 if not bare and "signed" in kind else 0)
 
 
+@kernel()
+def _text_symbols(text, address, name):  # type: ignore[no-untyped-def]
+    """Of each line `ADDRESS TYPE NAME` of a function: the address, where the name is; how many."""
+    count = at = 0
+    while at < len(text):
+        value, start = np.uint64(0), at
+        while at < len(text) and at - start < 17 and text[at] != 32 and text[at] != 10:
+            digit = np.int64(text[at]) - 48
+            if digit > 9:
+                digit = (digit + 48 | 32) - 87
+                digit = digit if digit >= 10 else 16
+            if digit < 0 or digit > 15:
+                break
+            value = value << np.uint64(4) | np.uint64(digit)
+            at += 1
+        digits = at - start
+        if (0 < digits < 17 and at + 3 < len(text) and text[at] == 32 and text[at + 2] == 32
+                and (text[at + 1] | 32 == 116 or text[at + 1] | 32 == 119)  # tTwW
+                and text[at + 3] > 32 and value):
+            address[count], name[count] = value, at + 3
+            count += 1
+        while at < len(text) and text[at] != 10:
+            at += 1
+        at += 1
+    return count
+
+
 class Symbols:
     """Kernel text symbols, to turn addresses into function and offset."""
 
     REACH = 1 << 20
     """An address farther than this behind a symbol belongs to none."""
 
-    def __init__(self, text: str) -> None:
-        found = [(int(address, 16), name) for address, name in _SYMBOL.findall(text)]
-        addresses = [address for address, _ in found if address]
-        names = [name for address, name in found if address]
-        unsorted = np.array(addresses, dtype=np.uint64)
-        order = np.argsort(unsorted, kind="stable")
-        self._addresses = unsorted[order]
-        self._names = names
-        self._order = order
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        address = np.empty(text.count(b"\n") + 1, dtype=np.uint64)
+        name = np.empty(len(address), dtype=np.int64)
+        count = _text_symbols(np.frombuffer(text, dtype=np.uint8), address, name)
+        order = np.argsort(address[:count], kind="stable")
+        self._addresses, self._names = address[order], name[order]
         self._cache: dict[int, tuple[str, int]] = {}
 
     def __len__(self) -> int:
@@ -138,7 +166,8 @@ class Symbols:
         if index < 0 or address - int(self._addresses[index]) >= self.REACH:
             return "", 0
         first = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
-        return self._names[self._order[first]], address - int(self._addresses[index])
+        name = _NAME.match(self._text, int(self._names[first]))
+        return plain(name[0]) if name else "", address - int(self._addresses[index])
 
     def name(self, address: int) -> str:
         """The function an address lies in, or the address itself in hexadecimal."""

@@ -178,27 +178,69 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
                    pages[:, _PAGE_FIRST_EVENT], bad[bad >= 0] * 4)
 
 
-def gather(data: bytes, at: Ints, size: int, signed: bool, order: str) -> Ints:
-    """The integer of `size` bytes at each position; the caller has checked the positions."""
-    if not len(at):
-        return np.empty(0, dtype=np.int64)
-    dtype = np.dtype(f"{order}{'i' if signed else 'u'}{size}")
-    every = np.ndarray((len(data) - size + 1,), dtype, data, strides=(1,))
-    return _native(every[at])
+@inline
+def _half(data, at, big):  # type: ignore[no-untyped-def]
+    """Four bytes as a number without a sign; compiled to one load."""
+    a, b, c, d = (np.uint64(data[at]), np.uint64(data[at + 1]), np.uint64(data[at + 2]),
+                  np.uint64(data[at + 3]))
+    if big:
+        a, b, c, d = d, c, b, a
+    return a | b << np.uint64(8) | c << np.uint64(16) | d << np.uint64(24)
 
 
-def gather_array(data: bytes, at: Ints, size: int, signed: bool, length: int, order: str) -> Ints:
-    """`length` integers of `size` bytes from each position on, as a table."""
-    if not len(at) or not length:
-        return np.empty((len(at), length), dtype=np.int64)
-    dtype = np.dtype(f"{order}{'i' if signed else 'u'}{size}")
-    shape = (len(data) - size * length + 1, length)
-    every = np.ndarray(shape, dtype, data, strides=(1, size))
-    return _native(every[at])
+@inline
+def _load(data, at, size, big):  # type: ignore[no-untyped-def]
+    """The integer of `size` bytes at a place, without a sign; of 64 bits all are kept."""
+    if size == 4:
+        return np.int64(_half(data, at, big))
+    if size == 8:
+        low, high = (at + 4, at) if big else (at, at + 4)
+        return np.int64(_half(data, low, big) | _half(data, high, big) << np.uint64(32))
+    value = np.int64(0)
+    for k in range(size):
+        value |= np.int64(data[at + (size - 1 - k if big else k)]) << (8 * k)
+    return value
 
 
-def _native(values: Ints) -> Ints:
-    """As int64; 64 bits without a sign keep their bits."""
-    if values.dtype.itemsize == 8:
-        return values.astype(values.dtype.newbyteorder("="), copy=False).view(np.int64)
-    return values.astype(np.int64)
+@kernel()
+def _gather(data, at, rows, offset, size, signed, big, out):  # type: ignore[no-untyped-def]
+    unused = 64 - 8 * size if signed else 0
+    for k in range(len(rows)):
+        for c in range(out.shape[1]):
+            value = _load(data, at[rows[k]] + offset + c * size, size, big)
+            out[k, c] = value << unused >> unused
+
+
+@kernel()
+def _look(data, at, length, rows, offset, size, big, needed, found):  # type: ignore[no-untyped-def]
+    found[0], found[1], found[2] = 0, 1, -1
+    for k in range(len(rows)):
+        if length[rows[k]] < needed:
+            found[2] = rows[k]
+            return
+        address = _load(data, at[rows[k]] + offset, size, big)
+        if k == 0:
+            found[0] = address
+        found[1] &= address == found[0]
+
+
+def gather(data: bytes, at: Ints, rows: Ints, offset: int, size: int, signed: bool, order: str,
+           width: int = 1) -> Ints:
+    """A table of `width` integers of `size` bytes, as they lie `offset` bytes behind some places.
+
+    rows: which of the places. The caller has checked that they lie in the data.
+    """
+    table = np.empty((len(rows), width), dtype=np.int64)
+    _gather(np.frombuffer(data, dtype=np.uint8), at, rows, offset, size, signed, order == ">",
+            table)
+    return table
+
+
+def look(data: bytes, records: Records, rows: Ints, offset: int, size: int, order: str,
+         needed: int) -> tuple[int, bool, int]:
+    """An integer of the first of some records, whether it is that of all, and the first record that
+    is shorter than needed, -1 without."""
+    found = np.empty(3, dtype=np.int64)
+    _look(np.frombuffer(data, dtype=np.uint8), records.at, records.length, rows, offset, size,
+          order == ">", needed, found)
+    return int(found[0]), bool(found[1]), int(found[2])

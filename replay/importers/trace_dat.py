@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from replay.importers.trace_dat_v7 import Version7
 TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
 PART_BYTES: Final = 1 << 23
-"""Sub-buffers are decoded so many bytes at a time."""
+"""Sub-buffers are decoded so many bytes at a time; two such parts are held."""
 
 TOO_MANY: Final = 1 << 56
 """Records that no recording can have lost."""
@@ -139,6 +140,17 @@ def _describe(decoded: Decoded, container: Container) -> None:
                                   for key, value in pairs})
 
 
+class _Part(NamedTuple):
+    """Some sub-buffers of a CPU, which begin at `base` of all data: records, and those of each id.
+    """
+
+    cpu: int
+    base: int
+    data: bytes
+    records: Records
+    rows: list[tuple[int, Ints]]
+
+
 class _Scan:
     """Goes through all parts of all buffers, and keeps what is wanted of each."""
 
@@ -153,26 +165,30 @@ class _Scan:
 
     def pass_over(self, buffer: Buffer) -> None:
         """A buffer on another clock: its events are counted, not decoded."""
-        for cpu, at, size in buffer.cpus:
-            for part in self._parts(buffer, cpu, at, size):
-                records = self._records(buffer, part)
-                name = f"instance {buffer.name} (clock {buffer.clock})"
-                self.decoded.undecoded[name] += len(records.time)
-                self.decoded.records += len(records.time)
+        for part in _ahead(self._decoded_parts(buffer)):
+            name = f"instance {buffer.name} (clock {buffer.clock})"
+            self.decoded.undecoded[name] += len(part.records.time)
+            self.decoded.records += len(part.records.time)
 
     def read(self, number: int, buffer: Buffer) -> None:
         """Decode one buffer."""
+        for part in _ahead(self._decoded_parts(buffer)):
+            self._count(number, part.cpu, part.base, part.records)
+            for event, rows in part.rows:
+                form = self.formats.get(event)
+                if form is None:
+                    self.decoded.undecoded[f"event id {event} without a format"] += len(rows)
+                else:
+                    self.streams.add(form, Pending(part.data, part.records, rows, number,
+                                                   part.cpu, part.base))
+
+    def _decoded_parts(self, buffer: Buffer) -> Iterator[_Part]:
+        """All parts of a buffer, CPU by CPU."""
         for cpu, at, size in buffer.cpus:
-            for part in self._parts(buffer, cpu, at, size):
-                records = self._records(buffer, part)
-                self._count(number, cpu, records)
-                for event, rows in _by_id(records.id):
-                    form = self.formats.get(event)
-                    if form is None:
-                        self.decoded.undecoded[f"event id {event} without a format"] += len(rows)
-                    else:
-                        self.streams.add(form, Pending(part, records, rows, number, cpu, self.at))
-                self.at += len(part)
+            for data in self._parts(buffer, cpu, at, size):
+                records = self._records(buffer, data)
+                yield _Part(cpu, self.at, data, records, list(_by_id(records.id)))
+                self.at += len(data)
 
     def _parts(self, buffer: Buffer, cpu: int, at: int, size: int) -> Iterator[bytes]:
         """The data of a CPU in parts of whole sub-buffers."""
@@ -205,7 +221,7 @@ class _Scan:
                              f"byte {self.at + records.bad_at[0]} of the uncompressed data")
         return records
 
-    def _count(self, number: int, cpu: int, records: Records) -> None:
+    def _count(self, number: int, cpu: int, base: int, records: Records) -> None:
         """Totals, losses that the pages tell of, times that run backwards."""
         decoded, time = self.decoded, records.time
         decoded.records += len(time)
@@ -216,7 +232,7 @@ class _Scan:
             if len(time):
                 first = min(first, len(time) - 1)
                 decoded.losses.append(
-                    Loss(int(time[first]), cpu, count, self.at + int(records.at[first])))
+                    Loss(int(time[first]), cpu, count, base + int(records.at[first])))
         back = int(np.count_nonzero(np.diff(time) < 0))
         if len(time):
             back += int(time[0]) < self.last.get((number, cpu), 0)
@@ -236,6 +252,15 @@ class _Scan:
             raise InputError(decoded.path, f"says that {decoded.records_lost} records were lost")
         decoded.anomalies.count("records_lost", decoded.records_lost)
         self.streams.finish()
+
+
+def _ahead(parts: Iterator[_Part]) -> Iterator[_Part]:
+    """Each part, decoded in a second thread while the one before is being used."""
+    with ThreadPoolExecutor(1) as beside:
+        waiting = beside.submit(next, parts, None)
+        while (part := waiting.result()) is not None:
+            waiting = beside.submit(next, parts, None)
+            yield part
 
 
 def _by_id(ids: Ints) -> Iterator[tuple[int, Ints]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from replay.errors import InputError
 from replay.importers.event_format import EventFormat, Field, Symbols
 from replay.importers.probes import Coded, Decoded, Elements, Ints, Passed, ProbeStream, Wanted
-from replay.importers.ring_buffer import Records, gather, gather_array
+from replay.importers.ring_buffer import Records, gather, look
 from replay.importers.trace_dat_file import Container, plain
 
 MARKER_EVENT: Final = "print"
@@ -41,7 +41,7 @@ class Pending:
 
 @dataclass
 class _Growing:
-    """One stream while it grows: pieces of each column."""
+    """One stream while it grows: pieces of each column. base: time, CPU, pid, place."""
 
     form: EventFormat
     function: str
@@ -49,7 +49,7 @@ class _Growing:
     is_return: bool
     is_probe: bool
     buffer: int
-    base: list[tuple[Ints, Ints, Ints, Ints]] = field(default_factory=list)
+    base: list[tuple[Ints, int, Ints, Ints]] = field(default_factory=list)
     numbers: dict[str, list[Ints]] = field(default_factory=dict)
     symbols: dict[str, list[Ints]] = field(default_factory=dict)
     arrays: dict[str, list[Elements]] = field(default_factory=dict)
@@ -79,29 +79,28 @@ class Streams:
         if probe is None or probe.size not in (4, 8):
             self._keep(form, part, -1, "", 0, False, False)
             return
-        self._check_length(form, part)
-        addresses = self._number(probe, part)
+        address, by_all, short = look(part.data, part.records, part.rows, probe.offset, probe.size,
+                                      self.order, _needed(form))
+        if short >= 0:
+            raise self._too_short(form, part, short)
+        addresses = None if by_all else self._number(probe, part)
+        different = [address] if addresses is None else np.unique(addresses).tolist()
         places = self._places.setdefault(form.id, set())
-        places.update(different := _different(addresses))
+        places.update(different)
         if len(places) > MAX_PLACES:
             raise InputError(self.decoded.path, f"event {form.name!r} was hit at more than "
                              f"{MAX_PLACES} places")
         for address in different:
             name, offset = self.symbols.find(address)
-            here = addresses == address
-            chosen = part if here.all() else part.only(part.rows[here])
+            chosen = part if addresses is None else part.only(part.rows[addresses == address])
             self._keep(form, chosen, address, name, offset, function is not None, True)
 
-    def _check_length(self, form: EventFormat, part: Pending) -> None:
-        needed = max((f.offset + f.size for f in form.fields), default=8)
-        short = np.flatnonzero(part.records.length[part.rows] < needed)
-        if len(short):
-            row = part.rows[short[0]]
-            raise InputError(
-                self.decoded.path,
-                f"a record of event {form.name!r} holds {part.records.length[row]} bytes, its "
-                f"format needs {needed}",
-                f"byte {part.base + part.records.at[row]} of the uncompressed data")
+    def _too_short(self, form: EventFormat, part: Pending, row: int) -> InputError:
+        return InputError(
+            self.decoded.path,
+            f"a record of event {form.name!r} holds {part.records.length[row]} bytes, its format "
+            f"needs {_needed(form)}",
+            f"byte {part.base + part.records.at[row]} of the uncompressed data")
 
     def _keep(self, form: EventFormat, part: Pending, address: int, function: str, offset: int,
               is_return: bool, is_probe: bool) -> None:
@@ -116,20 +115,21 @@ class Streams:
             growing = self._growing[key] = _Growing(form, function, offset, is_return, is_probe,
                                                     part.buffer)
         r, rows = part.records, part.rows
-        growing.base.append((r.time[rows], np.full(len(rows), part.cpu, dtype=np.int64),
-                             r.pid[rows], part.base + r.at[rows]))
+        growing.base.append((r.time[rows], part.cpu, r.pid[rows], part.base + r.at[rows]))
         if marker:
             texts = growing.texts.setdefault("text", [])
             texts += [self._marker(form, part, row) for row in rows.tolist()]
             return
         if not is_probe:
-            self._check_length(form, part)
+            short = look(part.data, r, rows, 0, 4, self.order, _needed(form))[2]
+            if short >= 0:
+                raise self._too_short(form, part, short)
         for each in form.fields:
             self._add_field(growing, each, part)
 
     def _number(self, f: Field, part: Pending) -> Ints:
-        return gather(part.data, part.records.at[part.rows] + f.offset, f.size, f.signed,
-                      self.order)
+        return gather(part.data, part.records.at, part.rows, f.offset, f.size, f.signed,
+                      self.order)[:, 0]
 
     def _add_field(self, growing: _Growing, f: Field, part: Pending) -> None:
         name = f.name
@@ -142,8 +142,8 @@ class Streams:
             growing.arrays.setdefault(name, []).append(self._dynamic(f, part))
         elif f.is_array:
             length = f.size // f.element_bytes
-            values = gather_array(part.data, part.records.at[part.rows] + f.offset,
-                                  f.element_bytes, f.signed, length, self.order)
+            values = gather(part.data, part.records.at, part.rows, f.offset, f.element_bytes,
+                            f.signed, self.order, length)
             whole = np.full(len(part.rows), length, dtype=np.int64)
             growing.arrays.setdefault(name, []).append(Elements(values, whole))
         elif name == "__probe_ret_ip":
@@ -160,7 +160,7 @@ class Streams:
         A size of 0 where they would lie outside of their own record.
         """
         at, length = part.records.at[part.rows], part.records.length[part.rows]
-        word = gather(part.data, at + f.offset, 4, False, self.order)
+        word = gather(part.data, part.records.at, part.rows, f.offset, 4, False, self.order)[:, 0]
         start, size = word & 0xFFFF, word >> 16
         if f.reference == "rel":
             start = start + f.offset + f.size
@@ -186,8 +186,8 @@ class Streams:
         table = np.zeros((len(whole), width), dtype=np.int64)
         for k in range(width):
             rows = np.flatnonzero(whole > k)
-            table[rows, k] = gather(part.data, start[rows] + k * f.element_bytes, f.element_bytes,
-                                    f.signed, self.order)
+            table[rows, k] = gather(part.data, start, rows, k * f.element_bytes, f.element_bytes,
+                                    f.signed, self.order)[:, 0]
         return Elements(table, whole)
 
     def _marker(self, form: EventFormat, part: Pending, row: int) -> str:
@@ -206,7 +206,7 @@ class Streams:
                 fullest[key[1:]] = key
         kept = [self._growing[key] for key in sorted(self._growing)
                 if self._once(key, fullest[key[1:]])]
-        bases = [[np.concatenate(column) for column in zip(*g.base, strict=True)] for g in kept]
+        bases = [_base(growing) for growing in kept]
         orders = _ranks(kept, bases)
         for growing, base, order in zip(kept, bases, orders, strict=True):
             self.decoded.streams.append(self._stream(growing, base, order))
@@ -247,12 +247,16 @@ class Streams:
                           f"{MAX_CELLS} elements")
 
 
-def _different(values: Ints) -> list[int]:
-    """The different values in ascending order; most often there is one."""
-    if len(values) and (values == values[0]).all():
-        return [int(values[0])]
-    different: list[int] = np.unique(values).tolist()
-    return different
+def _needed(form: EventFormat) -> int:
+    """Bytes that a record of this event has at least."""
+    return max((f.offset + f.size for f in form.fields), default=8)
+
+
+def _base(g: _Growing) -> list[Ints]:
+    """The four columns of a stream whose parts are all in."""
+    time, cpu, pid, at = zip(*g.base, strict=True)
+    return [np.concatenate(time), np.repeat(cpu, [len(piece) for piece in time]),
+            np.concatenate(pid), np.concatenate(at)]
 
 
 def _coded(values: Ints, name: Callable[[int], str]) -> Coded:

@@ -60,7 +60,7 @@ class Container:
     compressor: str
     ftrace_formats: list[str] = field(default_factory=list)
     event_formats: list[tuple[str, str]] = field(default_factory=list)
-    kallsyms: str = ""
+    kallsyms: bytes = b""
     cmdlines: str = ""
     traceclock: str = ""
     uname: str = ""
@@ -197,7 +197,7 @@ def read_event_formats(container: Container, cursor: Cursor) -> None:
 
 def read_kallsyms(container: Container, cursor: Cursor) -> None:
     """The kernel's symbols."""
-    container.kallsyms = plain(cursor.take(cursor.number(4, "symbols size"), "symbols"))
+    container.kallsyms = cursor.take(cursor.number(4, "symbols size"), "symbols")
 
 
 def read_cmdlines(container: Container, cursor: Cursor) -> None:
