@@ -117,7 +117,8 @@ def _text_symbols(text, address, name):  # type: ignore[no-untyped-def]
             digit = np.int64(text[at]) - 48
             if digit > 9:
                 digit = (digit + 48 | 32) - 87
-                digit = digit if digit >= 10 else 16
+                if digit < 10:
+                    break
             if digit < 0 or digit > 15:
                 break
             value = value << np.uint64(4) | np.uint64(digit)

@@ -31,6 +31,12 @@ def ints(table: pa.Table, name: str, null: int = NONE) -> np.ndarray:
     return np.array(column.combine_chunks().to_numpy(zero_copy_only=False), np.int64)
 
 
+def numbered(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Integers as numbers from 0 on, in the order in which they first appear; how many differ."""
+    found = pa.array(values).dictionary_encode()
+    return found.indices.to_numpy().astype(np.int64), len(found.dictionary)
+
+
 def strings(table: pa.Table, name: str) -> np.ndarray:
     """A text column as objects, "" where it is null."""
     column = pc.fill_null(table[name].cast(pa.string()), "")

@@ -18,7 +18,7 @@ from replay.anomalies import Anomalies
 from replay.kernel import kernel
 from replay.schema import Flag
 from replay.trace import lock_stack
-from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
+from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, numbered, ragged, replace
 from replay.trace.lock_search import search
 from replay.trace.lock_stack import Requests, Stack
 
@@ -28,14 +28,19 @@ MAX_PAGES = 1 << 28
 """Pages that the search puts on its stack at most."""
 
 
-def next_of_task(time: np.ndarray, pid: np.ndarray) -> np.ndarray:
+def next_of_task(time: Ints, pid: Ints) -> Ints:
     """Per row, the time of the same task's next row, by which the row's call was over."""
-    latest = np.full(len(time), NEVER, np.int64)
-    by_task = np.argsort(pid, kind="stable")
-    row, following = by_task[:-1], by_task[1:]
-    same = pid[row] == pid[following]
-    latest[row[same]] = time[following[same]]
+    task, count = numbered(pid)
+    latest = np.empty(len(time), dtype=np.int64)
+    _next_of_task(time, task, np.full(count, NEVER, dtype=np.int64), latest)
     return latest
+
+
+@kernel()
+def _next_of_task(time, task, following, latest):  # type: ignore[no-untyped-def]
+    for r in range(len(time) - 1, -1, -1):
+        latest[r] = following[task[r]]
+        following[task[r]] = time[r]
 
 
 @kernel()
@@ -86,10 +91,10 @@ def _calls(table: pa.Table) -> _Calls:
     frames = ragged(table, "frames")
     start, known = frames.start.copy(), np.minimum(frames.length, nr)
     array = np.full(len(table), -1, dtype=np.int64)
-    different, numbers = np.unique(value[rows], return_inverse=True)
+    numbers, different = numbered(value[rows])
     array[rows] = np.where(value[rows] == NONE, -1, numbers)
     _whole_array(rows, alloc, array, nr, start, known, frames.values,
-                 np.full(len(different), -1, dtype=np.int64))
+                 np.full(different, -1, dtype=np.int64))
     held = np.where(lock == NONE, time, lock)
     latest = next_of_task(time, pid)
     return _Calls(rows, alloc, time, held, latest, nr, ints(table, "list_count"),
@@ -144,8 +149,8 @@ def _stack(q: Requests) -> Stack | None:
     if max(pushed, popped) > MAX_PAGES:
         return None
     sizes = (pushed, len(q.nr) + q.sections.shape[1], popped, len(q.nr))
-    return Stack(*(np.empty(size, dtype=np.int64) for size in sizes),
-                 np.zeros(lock_stack.SIZE, dtype=np.int64))
+    frames, log, taken, order = (np.empty(size, dtype=np.int64) for size in sizes)
+    return Stack(frames, log, taken, order, np.zeros(lock_stack.SIZE, dtype=np.int64))
 
 
 def _first_length(calls: _Calls, allocs: Ints, frees: Ints) -> int:
@@ -185,7 +190,7 @@ def recover(table: pa.Table, anomalies: Anomalies, *, stack: bool) -> pa.Table:
     tell. The balloon thread changes the balloon's list too; there the order of entry is kept.
     """
     calls = _calls(table)
-    entered = calls.rows[np.lexsort((calls.rows, calls.held[calls.rows]))]
+    entered = calls.rows[np.argsort(calls.held[calls.rows], kind="stable")]
     order = entered
     if stack and (ints(table, "lock_ns")[is_kind(table, "free")] == NONE).any():
         found, contradicted = _order(calls, entered)

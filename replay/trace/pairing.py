@@ -19,7 +19,7 @@ from replay.anomalies import Anomalies
 from replay.errors import ReplayError
 from replay.kernel import inline, kernel
 from replay.schema import Flag
-from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, replace
+from replay.trace.columns import NONE, Ragged, ints, is_kind, numbered, ragged, replace
 
 Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
@@ -190,7 +190,7 @@ def _requests(table: pa.Table, rows: Ints) -> tuple[Requests, int]:
     freed = np.where(alloc[rows], 0, nr[rows])
     base = np.where(alloc[rows], base, np.cumsum(freed) - freed)
     numbers, count = _numbered(frames.values)
-    arrays = np.unique(value[rows], return_inverse=True)[1]
+    arrays = numbered(value[rows])[0]
     last = np.where(flags & int(Flag.ARRAY_TRUNCATED), value, NONE)
     return Requests(
         alloc[rows].astype(np.int64), nr[rows],
