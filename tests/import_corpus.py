@@ -17,6 +17,7 @@ from replay.importers.event_format import Symbols
 from replay.importers.inputs import plain_bytes
 from replay.importers.probes import load_table
 from replay.importers.ring_buffer import Layout, scan_pages
+from replay.importers.trace_dat_file import plain
 from replay.importers.trace_dat import open_container
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")

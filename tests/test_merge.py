@@ -26,6 +26,7 @@ class Ftrace:
     table: pa.Table
     t0_raw: int
     hz: int | None
+    offset_ns: int = 0
 
 
 def ftrace(times_ns: list[int], t0_raw: int, hz: int | None) -> Ftrace:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from replay.errors import InputError, ReplayError
+from replay.importers.clock import Clock
 from replay.importers.views import page_to_pfn
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.normalise import Normalised, normalise
-from replay.importers.rows import to_ns
 from replay.importers.probes import load_table
 from replay.schema import SCHEMA, Flag
 
@@ -298,7 +298,7 @@ def test_ticks_become_nanoseconds_in_integers(tmp_path: Path) -> None:
     assert rows(result, "time_ns") == [0, (far - start) * 10**9 // TSC_HZ]
     rng = np.random.default_rng(1)
     ticks = rng.integers(0, 1 << 60, 1000)
-    assert to_ns(ticks // 1000, 0, 62_500_000).tolist() == [
+    assert Clock(62_500_000).since(ticks // 1000, 0)[0].tolist() == [
         int(t) // 1000 * 10**9 // 62_500_000 for t in ticks]
 
 

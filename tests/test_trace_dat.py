@@ -95,7 +95,7 @@ def test_losses_in_pages_and_in_cpu_statistics(tmp_path: Path) -> None:
 def test_clock_of_ticks_with_the_files_own_frequency(tmp_path: Path) -> None:
     data = make(small(), clock="x86-tsc", options=((14, struct.pack("<IIQ", 1 << 20, 21, 5)),))
     decoded = decode(tmp_path, data)
-    assert (decoded.unit, decoded.hz) == ("ticks", 2_000_000_000)
+    assert (decoded.unit, decoded.hz, decoded.scale) == ("ticks", 2_000_000_000, (1 << 20, 21))
 
 
 def test_zeroed_symbols_leave_the_function_open(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_large_sub_buffer_and_options_of_time(tmp_path: Path) -> None:
     file = File({0: [shape.page(5, *entries)]}, shape, options=((7, b"-25\0"), (1, b"0x10\0")))
     decoded = decode(tmp_path, version7(file))
     assert decoded.streams[0].numbers["nr"].tolist() == list(range(1, 1000))
-    assert decoded.metadata["offset_ns"] == 16_000 - 25
+    assert decoded.offset_ns == 16_000 - 25
 
 
 def test_dynamic_arrays_text_fields_and_relative_places(tmp_path: Path) -> None:

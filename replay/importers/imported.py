@@ -18,7 +18,8 @@ class Imported:
     table: exactly schema.SCHEMA, sorted by time. accounting: records read, imported, skipped by
     reason, lost; records = imported + all skipped. t0_raw: the clock's value at time_ns 0, hz its
     frequency (nanoseconds: 10^9). ticks: the clock's raw value per row, where the importer keeps
-    it, so that the rows can be moved to another origin without rounding twice.
+    it, so that the rows can be moved to another origin without rounding twice. scale, offset_ns:
+    see probes.Decoded.
     """
 
     table: pa.Table
@@ -28,4 +29,6 @@ class Imported:
     hz: int
     clock: str = ""
     ticks: np.ndarray | None = None
+    scale: tuple[int, int] | None = None
+    offset_ns: int = 0
     notes: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ from replay.units import scale_ticks
 class Timed(Protocol):
     """What a stream must say of itself: its rows, and what its time 0 is on its own clock.
 
-    hz: None for a clock that counts nanoseconds.
+    hz: None for a clock that counts nanoseconds. offset_ns: what its file says to add to those.
     """
 
     @property
@@ -33,6 +33,10 @@ class Timed(Protocol):
     @property
     def hz(self) -> int | None:
         """Ticks per second."""
+
+    @property
+    def offset_ns(self) -> int:
+        """Nanoseconds from the clock's zero to that of the times it is quoted by."""
 
 
 HOW_TO_STATE = (
@@ -88,7 +92,7 @@ def _on_reference(reference: Timed, other: Imported, same_clock: bool,
         raise ReplayError(HOW_TO_STATE)
     start = reference.t0_raw if reference.hz is None else scale_ticks(
         reference.t0_raw, reference.hz)
-    return ns_of(other.ticks, 0, other.hz) + (clock_offset_ns - start)
+    return ns_of(other.ticks, 0, other.hz) + (clock_offset_ns - start - reference.offset_ns)
 
 
 def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

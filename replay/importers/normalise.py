@@ -12,6 +12,7 @@ from typing import Final
 
 from replay.anomalies import Anomalies
 from replay.errors import ReplayError
+from replay.importers.clock import Clock
 from replay.importers.imported import Imported
 from replay.importers.join_state import MISSING
 from replay.importers.parts import ROLES
@@ -51,7 +52,7 @@ def normalise(
     `struct page` of frame 0; x86 without KASLR needs none. The result's t0_raw is the raw time of
     the first event, whether it became a row or not.
     """
-    rate = _rate(decoded, hz)
+    clock = _clock(decoded, hz)
     anomalies = Anomalies(Counter(decoded.anomalies.counts))
     skipped: Counter[str] = Counter(decoded.undecoded)
     matched = _match(decoded, table, anomalies, skipped)
@@ -62,28 +63,32 @@ def normalise(
         anomalies.count(name, count)
     columns = gather(joined, decoded)
     t0_raw, last = min(decoded.first_time, decoded.last_time), decoded.last_time
-    if rate is not None and (last - t0_raw) // rate > MAX_SECONDS:
-        raise ReplayError(f"{decoded.path}: at {rate} ticks per second the recording would last "
-                          f"{(last - t0_raw) // rate} seconds")
+    seconds = (clock.ns(last) - clock.ns(t0_raw)) // NS_PER_S
+    if decoded.unit == "ticks" and (seconds > MAX_SECONDS or clock.ns(last) >> 62):
+        raise ReplayError(f"{decoded.path}: at {clock.hz} ticks per second the recording would "
+                          f"last {seconds} seconds")
     skipped += joined.skipped
     events = decoded.events().total() + decoded.undecoded.total()
     anomalies.count("events_skipped", skipped.total())
     accounting = {"records": events, "imported": events - skipped.total(),
                   "skipped": dict(sorted(skipped.items())), "lost": decoded.records_lost}
-    return Normalised(to_table(columns, joined, t0_raw, rate, source), anomalies, accounting,
-                      t0_raw, rate or NS_PER_S, decoded.clock, columns["time"])
+    return Normalised(to_table(columns, joined, t0_raw, clock, source), anomalies, accounting,
+                      t0_raw, clock.hz or NS_PER_S, decoded.clock, columns["time"],
+                      scale=clock.scale, offset_ns=decoded.offset_ns)
 
 
-def _rate(decoded: Decoded, hz: int | None) -> int | None:
+def _clock(decoded: Decoded, hz: int | None) -> Clock:
+    """A frequency that is given counts, then what the file says."""
     if decoded.unit == "ns":
-        return None
+        return Clock(None)
     rate = hz or decoded.hz
     if rate is None:
         raise ReplayError(f"{decoded.path}: the clock {decoded.clock or 'of the trace'} counts "
                           "ticks; say how many per second (for x86-tsc see `xl dmesg`)")
-    if not 0 < rate <= MAX_HZ:
+    scale = None if hz else decoded.scale
+    if rate < 1 or (rate > MAX_HZ and not scale):
         raise ReplayError(f"{decoded.path}: {rate} ticks per second, expected 1 to {MAX_HZ}")
-    return rate
+    return Clock(rate, scale)
 
 
 def _match(decoded: Decoded, table: ProbeTable, anomalies: Anomalies,

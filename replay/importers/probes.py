@@ -120,6 +120,8 @@ class Decoded:
     """A decoded recording: streams and what the file says about itself.
 
     unit: "ticks" (of an unnamed frequency) or "ns". hz: ticks per second, when the file knows.
+    scale: (mult, shift) where ticks * mult >> shift are nanoseconds by the file's word. offset_ns:
+    what the file says to add to them.
     """
 
     path: str
@@ -127,6 +129,8 @@ class Decoded:
     unit: Literal["ticks", "ns"]
     clock: str = ""
     hz: int | None = None
+    scale: tuple[int, int] | None = None
+    offset_ns: int = 0
     kernel: str = ""
     arch: str = ""
     streams: list[ProbeStream] = field(default_factory=list)

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 
 from replay.errors import ReplayError
 from replay.importers import join_state as j
+from replay.importers.clock import Clock
 from replay.importers.join_state import MISSING
 from replay.importers.probes import Decoded, Ints, ProbeStream
 from replay.importers.tape import Joined
 from replay.importers.views import Names, coded
 from replay.schema import SCHEMA, Flag
-from replay.units import NS_PER_S
 
 KINDS: Final = (*j.KINDS, "phase", "lost")
 _NUMBERS: Final = {
@@ -39,13 +39,17 @@ def gather(joined: Joined, decoded: Decoded) -> Columns:
     phases, losses = _phases(decoded, joined.names), _losses(decoded)
     _mark_losses(columns, phases, losses)
     count = [len(part["time"]) for part in (columns, phases, losses)]
-    every = {}
-    for name in columns:
-        pieces = [part.get(name, np.full(n, _FILL.get(name, MISSING), dtype=np.int64))
-                  for part, n in zip((columns, phases, losses), count, strict=True)]
-        every[name] = np.concatenate(pieces)
-    order = np.lexsort((every["source_offset"], every["time"]))
-    return {name: values[order] for name, values in every.items()}
+    if any(count[1:]):
+        for name in columns:
+            pieces = [part.get(name, np.full(n, _FILL.get(name, MISSING), dtype=np.int64))
+                      for part, n in zip((columns, phases, losses), count, strict=True)]
+            columns[name] = np.concatenate(pieces)
+    time, place = columns["time"], columns["source_offset"]
+    later, same = time[1:] > time[:-1], time[1:] == time[:-1]
+    if (later | same & (place[1:] >= place[:-1])).all():
+        return columns
+    order = np.lexsort((place, time))
+    return {name: values[order] for name, values in columns.items()}
 
 
 _FILL: Final = {"row": -1, "flags": 0}
@@ -68,8 +72,8 @@ def _tasks(joined: Joined, event: Ints) -> Ints:
     which = joined.tape.which[event]
     index = event - joined.tape.streams[j.S_FIRST, which]
     found = np.empty(len(event), dtype=np.int64)
-    for k in np.unique(which).tolist():
-        mine = which == k
+    for k in np.flatnonzero(np.bincount(which)).tolist():
+        mine = np.flatnonzero(which == k)
         tasks = coded(joined.streams[k].task)
         numbers = np.array([joined.names.code(name) for name in tasks.names], dtype=np.int64)
         found[mine] = numbers[tasks.codes[index[mine]]]
@@ -122,38 +126,25 @@ def _mark_losses(rows: Columns, phases: Columns, losses: Columns) -> None:
                 phases["flags"][row - len(rows["time"])] |= int(Flag.AFTER_LOSS)
 
 
-def to_ns(raw: Ints, t0_raw: int, hz: int | None) -> Ints:
-    """Nanoseconds since t0_raw, rounded down, in integers throughout."""
-    elapsed = raw - t0_raw
-    if hz is None:
-        return elapsed
-    seconds, rest = np.divmod(elapsed, hz)
-    scaled: Ints = seconds * NS_PER_S + rest * NS_PER_S // hz
-    return scaled
-
-
-def to_table(columns: Columns, joined: Joined, t0_raw: int, hz: int | None,
+def to_table(columns: Columns, joined: Joined, t0_raw: int, clock: Clock,
              source: int) -> pa.Table:
     """The rows as a table of schema.SCHEMA."""
     texts = pa.array(joined.names.texts, pa.string())
     made = {"kind": _dictionary(columns["kind"], pa.array(KINDS), "kind"),
             **{name: _dictionary(columns[name], texts, name)
                for name in ("task", "label", "caller")},
-            "time_ns": _times(columns["time"], t0_raw, hz),
-            "lock_ns": _times(columns["lock"], t0_raw, hz),
+            "time_ns": _times(columns["time"], t0_raw, clock),
+            "lock_ns": _times(columns["lock"], t0_raw, clock),
             "frames": _frames(columns["row"], joined, j.C_FRAMES, j.C_FRAMES_COUNT),
             "mfns": _frames(columns["row"], joined, j.C_MFNS, j.C_MFNS_COUNT),
             "source": pa.array(np.full(len(columns["time"]), source), pa.int16())}
-    made["latency_ns"] = pc.subtract(_times(columns["end"], t0_raw, hz), made["time_ns"])
-    arrays = []
+    made["latency_ns"] = pc.subtract(_times(columns["end"], t0_raw, clock), made["time_ns"])
     for field in SCHEMA:
-        if field.name in made:
-            arrays.append(made[field.name])
-        elif field.name in columns:
-            arrays.append(_integers(columns[field.name], field.type))
-        else:
-            arrays.append(pa.nulls(len(columns["time"]), field.type))
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+        if field.name in columns and field.name not in made:
+            made[field.name] = _integers(columns[field.name], field.type)
+    return pa.Table.from_arrays([made[field.name] if field.name in made else
+                                 pa.nulls(len(columns["time"]), field.type)
+                                 for field in SCHEMA], schema=SCHEMA)
 
 
 def _integers(values: Ints, type_: pa.DataType) -> pa.Array:
@@ -168,16 +159,16 @@ def _integers(values: Ints, type_: pa.DataType) -> pa.Array:
 
 def _dictionary(codes: Ints, texts: pa.Array, name: str) -> pa.DictionaryArray:
     """Texts by number, the dictionary in the order of their first appearance."""
-    taken = texts.take(pa.array(codes, mask=codes == MISSING))
-    encoded = taken.dictionary_encode()
+    encoded = pa.array(codes, mask=codes == MISSING).dictionary_encode()
     if len(encoded.dictionary) >= 1 << 15:
         raise ReplayError(f"{len(encoded.dictionary)} different names in column {name}")
-    return encoded.cast(SCHEMA.field(name).type)
+    return pa.DictionaryArray.from_arrays(
+        encoded.indices, texts.take(encoded.dictionary)).cast(SCHEMA.field(name).type)
 
 
-def _times(raw: Ints, t0_raw: int, hz: int | None) -> pa.Array:
-    absent = raw == MISSING
-    return pa.array(to_ns(np.where(absent, t0_raw, raw), t0_raw, hz), pa.int64(), mask=absent)
+def _times(raw: Ints, t0_raw: int, clock: Clock) -> pa.Array:
+    ns, absent = clock.since(raw, t0_raw)
+    return pa.array(ns, mask=absent)
 
 
 def _frames(row: Ints, joined: Joined, at: int, count: int) -> pa.ListArray:

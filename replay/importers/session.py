@@ -136,6 +136,14 @@ def _source(path: Path, kind: str, imported: Imported, digest: str) -> dict[str,
             "records": int(imported.accounting["records"])}
 
 
+def _clock(imported: Imported) -> dict[str, Any]:
+    """The clock of time_ns: hz, or where the file says so (ticks * mult >> shift) + offset_ns."""
+    facts = {"name": imported.clock, "hz": imported.hz, "t0_raw": imported.t0_raw}
+    if imported.scale:
+        facts |= {"mult": imported.scale[0], "shift": imported.scale[1]}
+    return facts | ({"offset_ns": imported.offset_ns} if imported.offset_ns else {})
+
+
 def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
     anomalies = Anomalies()
     skipped: Counter[str] = Counter()
@@ -247,7 +255,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
         provenance["emulated"] = settings["emulated"]
     trace = Trace(rows, Meta(
         name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
-        clock={"name": parts[0].clock, "hz": parts[0].hz, "t0_raw": parts[0].t0_raw},
+        clock=_clock(parts[0]),
         provenance=provenance, recorded_strategy=strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -21,9 +22,10 @@ from replay.importers.event_format import EventFormat, parse_format
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes
 from replay.importers.probes import Decoded, Ints, Loss, Wanted
-from replay.importers.ring_buffer import LOST_UNKNOWN, Layout, Records, scan_pages
+from replay.importers.ring_buffer import LOST_UNKNOWN, TIME_LIMIT, Layout, Records, scan_pages
 from replay.importers.trace_dat_events import Pending, Streams
 from replay.importers.trace_dat_file import MAGIC, Buffer, Container, Cursor
+from replay.importers.trace_dat_shift import read_time_shift
 from replay.importers.trace_dat_v6 import Version6
 from replay.importers.trace_dat_v7 import Version7
 
@@ -123,16 +125,16 @@ def _describe(decoded: Decoded, container: Container) -> None:
     if len(words) >= 4:
         decoded.kernel, decoded.arch = words[2], words[-1]
     if container.tsc2nsec:
-        multiplier, shift, offset = container.tsc2nsec
-        decoded.metadata["tsc2nsec"] = {"mult": multiplier, "shift": shift, "offset": offset}
-        if multiplier and shift < 64 and decoded.unit == "ticks":
-            decoded.hz = ((10**9 << shift) + multiplier // 2) // multiplier
+        mult, shift, offset = container.tsc2nsec
+        decoded.metadata["tsc2nsec"] = {"mult": mult, "shift": shift, "offset": offset}
+        if mult and shift < 64:  # trace-cmd looks at no clock's name here, and leaves the offset
+            decoded.unit, decoded.scale = "ticks", (mult, shift)
+            decoded.hz = ((10**9 << shift) + mult // 2) // mult
     decoded.metadata["version"] = container.version
     decoded.metadata["byte_order"] = "big" if container.order == ">" else "little"
     decoded.metadata["compressor"] = container.compressor
     decoded.metadata["writer"] = container.writer
-    decoded.metadata["offset_ns"] = container.offset_ns
-    decoded.metadata["time_shifts"] = container.time_shifts
+    decoded.offset_ns = container.offset_ns
     decoded.metadata["buffers"] = [buffer.name for buffer in container.buffers]
     for text in container.cpu_stats:
         pairs = re.findall(r"^([\w ]+?):\s*(\d{1,18})\s*$", text, re.MULTILINE)
@@ -158,6 +160,8 @@ class _Scan:
                  wanted: Wanted) -> None:
         self.decoded, self.reader, self.container = decoded, reader, container
         self.formats = _formats(container)
+        self.time_shift = read_time_shift(container)
+        decoded.metadata["time_shifts"] = len(self.time_shift.samples)
         self.streams = Streams(decoded, container, wanted)
         self.missed: dict[int, int] = {}
         self.at = 0
@@ -186,7 +190,7 @@ class _Scan:
         """All parts of a buffer, CPU by CPU."""
         for cpu, at, size in buffer.cpus:
             for data in self._parts(buffer, cpu, at, size):
-                records = self._records(buffer, data)
+                records = self._records(buffer, cpu, data)
                 yield _Part(cpu, self.at, data, records, list(_by_id(records.id)))
                 self.at += len(data)
 
@@ -211,7 +215,7 @@ class _Scan:
         if waiting:
             yield waiting
 
-    def _records(self, buffer: Buffer, part: bytes) -> Records:
+    def _records(self, buffer: Buffer, cpu: int, part: bytes) -> Records:
         container = self.container
         records = scan_pages(part, Layout(container.order, buffer.page_bytes, container.data_at,
                                           container.long_bytes))
@@ -219,7 +223,10 @@ class _Scan:
             raise InputError(self.decoded.path,
                              f"{len(records.bad_at)} sub-buffers hold entries that cannot be",
                              f"byte {self.at + records.bad_at[0]} of the uncompressed data")
-        return records
+        time = self.time_shift.apply(cpu, records.time)
+        if self.time_shift.samples and ((time < 0) | (time >= TIME_LIMIT)).any():
+            raise InputError(self.decoded.path, f"the time shift of CPU {cpu} leads out of 62 bits")
+        return replace(records, time=time)
 
     def _count(self, number: int, cpu: int, base: int, records: Records) -> None:
         """Totals, losses that the pages tell of, times that run backwards."""

@@ -66,7 +66,8 @@ class Container:
     uname: str = ""
     writer: str = ""
     offset_ns: int = 0
-    time_shifts: int = 0
+    time_shift: bytes = b""
+    """The option's body, see trace_dat_shift."""
     cpu_stats: list[str] = field(default_factory=list)
     tsc2nsec: tuple[int, int, int] | None = None
     buffers: list[Buffer] = field(default_factory=list)
@@ -221,7 +222,7 @@ def read_plain_option(container: Container, number: int, body: bytes) -> None:
     elif number in (OPTION_DATE, OPTION_OFFSET):
         container.offset_ns += _whole(text) * (1000 if number == OPTION_DATE else 1)
     elif number == OPTION_TIME_SHIFT:
-        container.time_shifts += 1
+        container.time_shift = body
     elif number == OPTION_TSC2NSEC:
         container.tsc2nsec = (cursor.number(4, "multiplier"), cursor.number(4, "shift"),
                               cursor.number(8, "offset"))
