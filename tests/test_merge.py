@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,13 @@ def test_a_pvh_dom0_reads_a_tsc_with_an_offset(tmp_path: Path) -> None:
     table = merge(ftrace([0], 2 * HZ, HZ), xen(tmp_path, 5 * HZ), same_clock=False,
                   clock_offset_ns=-3 * 10**9 + 7)
     assert seen(table) == [(0, 0, 0), (7, 1, 12)]
+
+
+def test_an_offset_belongs_to_the_time_that_is_stated(tmp_path: Path) -> None:
+    mono = replace(ftrace([0, 100], 5 * 10**9, None), offset_ns=-1_000)
+    counter = xen(tmp_path, 62_500_000, hz=62_500_000)
+    table = merge(mono, counter, same_clock=False, clock_offset_ns=4 * 10**9 - 1_000 + 90)
+    assert seen(table) == [(0, 0, 0), (90, 1, 12), (100, 0, 1)]
 
 
 def test_an_empty_stream_changes_nothing(tmp_path: Path) -> None:
