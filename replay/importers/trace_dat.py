@@ -176,8 +176,7 @@ class _Scan:
 
     def read(self, number: int, buffer: Buffer) -> None:
         """Decode one buffer."""
-        for part in _ahead(self._decoded_parts(buffer)):
-            self._count(number, part.cpu, part.base, part.records)
+        for part in _ahead(self._decoded_parts(buffer, number)):
             for event, rows in part.rows:
                 form = self.formats.get(event)
                 if form is None:
@@ -186,11 +185,13 @@ class _Scan:
                     self.streams.add(form, Pending(part.data, part.records, rows, number,
                                                    part.cpu, part.base))
 
-    def _decoded_parts(self, buffer: Buffer) -> Iterator[_Part]:
-        """All parts of a buffer, CPU by CPU."""
+    def _decoded_parts(self, buffer: Buffer, number: int | None = None) -> Iterator[_Part]:
+        """All parts of a buffer, CPU by CPU; those of a numbered one are counted."""
         for cpu, at, size in buffer.cpus:
             for data in self._parts(buffer, cpu, at, size):
                 records = self._records(buffer, cpu, data)
+                if number is not None:
+                    self._count(number, cpu, self.at, records)
                 yield _Part(cpu, self.at, data, records, list(_by_id(records.id)))
                 self.at += len(data)
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from replay.importers import xentrace
-from replay.importers.ring_buffer import Layout, scan_pages
+from replay.importers.event_format import Symbols
+from replay.importers.ring_buffer import Layout, gather, look, scan_pages
 from replay.importers.session import import_recording
 
 _LINES = (
@@ -24,7 +27,12 @@ _LINES = (
 def compile_kernels() -> None:
     """Compile, or load from the cache, the kernels of every importer."""
     xentrace.compile_kernels()
-    scan_pages(bytes(4096), Layout("<", 4096, 16, 8))
+    page = bytes(4096)
+    records = scan_pages(page, Layout("<", 4096, 16, 8))
+    none = np.zeros(0, dtype=np.int64)
+    gather(page, records.at, none, 0, 4, False, "<")
+    look(page, records, none, 0, 8, "<", 8)
+    Symbols(b"0 T made_up\n")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "made-up.txt"
         path.write_text("".join(f"{'task':>16}-{pid:<7} [000] ..... {time}: {rest}\n"
