@@ -14,7 +14,8 @@ import pytest
 
 from replay.errors import InputError, ReplayError
 from replay.importers.imported import Imported
-from replay.importers.xentrace import ns_of, read_xentrace
+from replay.importers.xentrace import read_xentrace
+from replay.importers.xentrace_arrow import ns_of
 from replay.schema import SCHEMA, Flag
 from replay.units import scale_ticks
 

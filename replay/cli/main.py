@@ -68,7 +68,7 @@ def import_(
         if key not in known:
             raise unknown_name("setting", key, known)
     trace = import_recording(sources, output.stem, machine_dir=machine, settings=given,
-                             probes=probes)
+                             probes=probes, streamed=True)
     save(trace, output, compression)
     emit(import_report(trace, output.name, output.stat().st_size))
     if "left_out" in trace.meta.provenance:

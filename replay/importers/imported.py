@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.anomalies import Anomalies
+from replay.trace.store import Stream
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Imported:
     reason, lost; records = imported + all skipped. t0_raw: the clock's value at time_ns 0, hz its
     frequency (nanoseconds: 10^9). ticks: the clock's raw value per row, where the importer keeps
     it, so that the rows can be moved to another origin without rounding twice. scale, offset_ns:
-    see probes.Decoded.
+    see probes.Decoded. stream: the rows, where they are made as they are written; the table is
+    empty then.
     """
 
     table: pa.Table
@@ -32,3 +34,4 @@ class Imported:
     scale: tuple[int, int] | None = None
     offset_ns: int = 0
     notes: list[str] = field(default_factory=list)
+    stream: Stream | None = None

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from replay.errors import ReplayError
 from replay.importers.imported import Imported
-from replay.importers.xentrace import ns_of
+from replay.importers.xentrace_arrow import ns_of
 from replay.units import scale_ticks
 
 

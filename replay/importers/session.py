@@ -23,7 +23,7 @@ from replay.importers.normalise import normalise, wanted_by
 from replay.importers.probes import ProbeTable, load_table
 from replay.importers.sniff import ARCHIVE, TRACE_DAT, XENTRACE, sniff
 from replay.importers.trace_dat import TICK_CLOCKS, read_trace_dat
-from replay.importers.xentrace import read_xentrace
+from replay.importers.xentrace import NO_TOP, open_xentrace, read_xentrace
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
@@ -66,7 +66,7 @@ def _vmemmap(machine: Machine | None) -> int | None:
 
 
 def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | None,
-          table: ProbeTable) -> tuple[Imported, str, dict[str, str]]:
+          table: ProbeTable, streamed: bool) -> tuple[Imported, str, dict[str, str]]:
     facts: dict[str, Any] = machine.provenance if machine else {}
     hz = _whole(settings, "cpu_hz", facts.get("cpu_hz"))
     kind = sniff(path)
@@ -78,8 +78,11 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
                              hint="pass --cpu-hz HZ, or --machine DIR with a copy of "
                                   "xl dmesg, dmesg or xl info")
         version = settings.get("xen_version") or facts.get("xen_version") or None
-        return read_xentrace(path, hz=hz, xen_version=version, arch=facts.get("arch", ""),
-                             source=index), kind, {}
+        arch = facts.get("arch", "")
+        if streamed:
+            return open_xentrace(path, hz=hz, xen_version=version, arch=arch,
+                                 top=_top(machine.physmap) if machine else NO_TOP), kind, {}
+        return read_xentrace(path, hz=hz, xen_version=version, arch=arch, source=index), kind, {}
     decoded = (read_trace_dat(path, wanted_by(table)) if kind == TRACE_DAT
                else read_ftrace_text(path))
     base = _whole(settings, "vmemmap_base", _vmemmap(machine))
@@ -158,10 +161,15 @@ def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
     return account, anomalies
 
 
+def _top(machine: Physmap) -> int:
+    """The first frame beyond the machine's address space."""
+    return max(machine.iomem_end, machine.pluggable[1]) // machine.page_bytes
+
+
 def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies) -> None:
     if machine is None:
         return
-    top = max(machine.iomem_end, machine.pluggable[1]) // machine.page_bytes
+    top = _top(machine)
     ends = pc.min_max(pc.list_flatten(rows["frames"])).as_py()  # of most recordings all are inside
     if ends["min"] is not None and (ends["min"] < -1 or ends["max"] >= top):
         frames = ragged(rows, "frames").values
@@ -192,15 +200,17 @@ def _merged(parts: list[Imported], metas: list[dict[str, Any]], settings: dict[s
 
 
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
-                     settings: dict[str, str], probes: Path | None) -> Trace:
+                     settings: dict[str, str], probes: Path | None,
+                     streamed: bool = False) -> Trace:
     """Read all sources of one recording, merge, order and pair them into a trace.
 
     One source may be an archive: it holds the sources and the machine, what is given here counts.
+    streamed: a Xen trace alone becomes a stream, for a trace that is only to be saved.
     """
     if len(sources) == 1 and sniff(sources[0]) == ARCHIVE:
         return _import_archive(sources[0], name, machine_dir, settings, probes)
     machine = read_machine(machine_dir, settings) if machine_dir else None
-    return _import(sources, [], name, machine, settings, probes)
+    return _import(sources, [], name, machine, settings, probes, streamed)
 
 
 def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: dict[str, str],
@@ -225,7 +235,7 @@ def _can_merge(first: Imported, settings: dict[str, str], machine: Machine | Non
 
 
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
-            settings: dict[str, str], probes: Path | None) -> Trace:
+            settings: dict[str, str], probes: Path | None, streamed: bool = False) -> Trace:
     """spare: Xen traces that are left out, by name, where nothing relates their clock."""
     table = load_table(probes)
     parts: list[Imported] = []
@@ -239,7 +249,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                 seen["left_out"] = (f"{path.name}: its clock is not ftrace's, and no --set "
                                     "clock_offset_ns=N relates them")
                 continue
-            part, kind, facts = _read(path, index, settings, machine, table)
+            part, kind, facts = _read(path, index, settings, machine, table,
+                                      streamed and len(every) == 1)
             parts.append(part)
             metas.append(_source(path, kind, part, digests[index].result()))
             seen.update(facts)
@@ -259,6 +270,5 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
         provenance=provenance, recorded_strategy=strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
-        physmap=physmap))
-    check(sources[0], trace)
-    return trace
+        physmap=physmap), parts[0].stream)
+    return check(sources[0], trace)

@@ -26,7 +26,6 @@ _LINES = (
 
 def compile_kernels() -> None:
     """Compile, or load from the cache, the kernels of every importer."""
-    xentrace.compile_kernels()
     page = bytes(4096)
     records = scan_pages(page, Layout("<", 4096, 16, 8))
     none = np.zeros(0, dtype=np.int64)
@@ -34,6 +33,7 @@ def compile_kernels() -> None:
     look(page, records, none, 0, 8, "<", 8)
     Symbols(b"0 T made_up\n")
     with tempfile.TemporaryDirectory() as folder:
+        xentrace.compile_kernels(Path(folder))
         path = Path(folder) / "made-up.txt"
         path.write_text("".join(f"{'task':>16}-{pid:<7} [000] ..... {time}: {rest}\n"
                                 for pid, time, rest in _LINES), encoding="ascii")

@@ -1,33 +1,35 @@
-"""Xen's trace records as columns, in the order of time: one compiled pass over the file.
+"""Xen's trace records as columns, in the order of time, a batch of rows at a time.
 
 Each CPU's records are a run that is sorted already, so the runs are merged while they are decoded,
 and each record is written once, where it belongs, in the type that the trace stores. Equal times
-keep the order of the file.
+keep the order of the file. Between two batches, where each CPU is stands in arrays.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from replay.errors import InputError
+from replay.importers.xentrace_census import Census
 from replay.importers.xentrace_events import (
-    CALL, DOMAIN, ENTRY, EXIT, EXTENT, LOSS, OLD, ORDER_MAX, P2M, RUN, SKIP, TABLE, UNKNOWN,
-    UNKNOWN_CALL, VMMCALLS, find,
+    CALL, DOMAIN, ENTRY, EXIT, EXTENT, LOSS, P2M, RUN, TABLE, VMMCALLS, find, flags_of,
+    makes_row, op_of, order_of, wide,
 )  # fmt: skip
-from replay.importers.xentrace_file import (
-    EVENT_MASK, EXTRA_SHIFT, TIME_SHIFT, Records, length_of, word,
-)  # fmt: skip
+from replay.importers.xentrace_file import EVENT_MASK, TIME_SHIFT, length_of, word
 from replay.kernel import inline, kernel
-from replay.schema import Flag
 from replay.units import NS_PER_S
 
-TIME_INFERRED, AFTER_LOSS = int(Flag.TIME_INFERRED), int(Flag.AFTER_LOSS)
 NEVER: Final = 1 << 62
+
+
 class Out(NamedTuple):
     """Columns as Arrow lays them out; `*_known` are its validity bitmaps.
 
-    op: a hypercall's event and number, as `labels` reads them. other: events beyond the table.
+    op: a hypercall's event and number, see `op_of`.
     """
 
     ticks: np.ndarray
@@ -51,21 +53,15 @@ class Out(NamedTuple):
     op_known: np.ndarray
     latency: np.ndarray
     latency_known: np.ndarray
-    other: np.ndarray
 
 
-DOMIDS, STARTS, MFNS, VALUES, OPS, LATENCIES = range(6)
-LOST, INFERRED, INVERSIONS, OTHERS, UNCLEAR, ROWS = range(6, 12)
-"""What `_decode` counts: known values of six columns, records the tracer lost, rows without a time
-of their own, times that go back on one CPU, events beyond the table, a bit per entry of EXTENTS
-whose layout is not known, rows."""
+DOMIDS, STARTS, MFNS, VALUES, OPS, LATENCIES, ROWS, WAITING = range(8)
+"""What `_decode` counts: known values of six columns, rows; and CPUs that have a record left."""
 
 
 def _room(n: int) -> Out:
-    """Columns for at most n rows; pages that stay untouched cost nothing.
-
-    Zeros, not `empty`, wherever a row may leave its place: a trace's bytes depend on the recording
-    alone.
+    """Columns for n rows. Zeros, not `empty`, wherever a row may leave its place: a trace's
+    bytes depend on the recording alone.
     """
     def zeros(dtype: type, count: int = n) -> np.ndarray:
         return np.zeros(count, dtype=dtype)
@@ -77,12 +73,12 @@ def _room(n: int) -> Out:
         np.empty(n, np.int32), zeros(np.int32), known[0], zeros(np.int64), zeros(np.int64),
         known[1], np.empty(n, np.int64), zeros(np.int32, n + 1), np.empty(n, np.int64),
         zeros(np.int32, n + 1), known[2], zeros(np.int64), known[3], zeros(np.int16), known[4],
-        zeros(np.int64), known[5], np.empty(n, np.int64))
+        zeros(np.int64), known[5])
 
 
-AT, END, WINDOW, KEY, LAST, EXITED, CALLED, PENDING = range(8)
+AT, END, WINDOW, KEY, LAST, EXITED, AFTER_LOSS_OF = range(7)
 """A CPU's place in the file, the time of the record there and the last one that had a time; the
-time of the exit it is in, the row of the hypercall within, whether a loss came before."""
+time of the exit it is in or -1, whether its last row was a loss."""
 
 
 @inline
@@ -144,156 +140,116 @@ def _value(out: Out, n: np.ndarray, k: int, value: int) -> None:
 
 
 @inline
-def _wide(words: np.ndarray, at: int) -> Any:
-    """Two words, low and high, as one signed number; -1: all ones."""
-    high = word(words, at + 1)
-    return word(words, at) | (high - ((high >> 31) << 32)) << 32
-
-
-@inline
 def _extent(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int,
-            layout: int) -> Any:
-    """An extent of frames; False if no machine has such frames, or that many."""
+            layout: int) -> None:
+    """An extent of frames."""
     last = p + row[3] - 1
-    if row[1] == P2M:  # two 16-bit fields in every version
-        domid, order = word(words, last) & 0xFFFF, word(words, last) >> 16
-    elif layout == OLD:
-        domid, order = word(words, last - 1) & 0xFFFF, word(words, last - 1) >> 16
-    else:
-        domid, order = word(words, last - 1) & 0xFFFF, word(words, last)
-    if row[1] != P2M and layout == UNKNOWN:
-        n[UNCLEAR] |= 1 << row[4]
-        return False
-    frame = _wide(words, p)
-    if order > ORDER_MAX or not 0 <= frame < 1 << ORDER_MAX:
-        return False
-    _domid(out, n, k, domid)
-    out.start[k], out.pages[k] = frame, np.int64(1) << order
+    _domid(out, n, k, word(words, last if row[1] == P2M else last - 1) & 0xFFFF)
+    frame = wide(words, p)
+    out.start[k], out.pages[k] = frame, np.int64(1) << order_of(words, p, row, layout)
     out.start_known[k >> 3] |= 1 << (k & 7)
     out.frames[n[STARTS]] = frame
     n[STARTS] += 1
     if row[5]:
-        out.mfns[n[MFNS]] = _wide(words, p + 2)
+        out.mfns[n[MFNS]] = wide(words, p + 2)
         out.mfns_known[k >> 3] |= 1 << (k & 7)
         n[MFNS] += 1
     if row[1] == P2M:
         _value(out, n, k, word(words, p + 4))
-    return True
 
 
 @inline
-def _call(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int) -> None:
+def _to_entry(words: np.ndarray, windows: np.ndarray, table: np.ndarray, me: np.ndarray) -> Any:
+    """Ticks from the exit that a hypercall is in to the entry behind it, whatever Xen did in it;
+    negative if that stays open. me: stands behind the hypercall.
+
+    Exit and entry have a time of their own, the hypercall has none. No record is looked at for two
+    hypercalls: the next one ends the search.
+    """
+    at, end, window = me[AT], me[END], me[WINDOW]
+    while True:
+        while at >= end:
+            if window < 0:
+                return -1
+            at, end, window = windows[window, 0], windows[window, 1], windows[window, 2]
+        header = word(words, at)
+        row = table[find(table, header & EVENT_MASK)]
+        if row[1] == ENTRY and header >> TIME_SHIFT:
+            return (word(words, at + 1) | word(words, at + 2) << 32) - me[EXITED]
+        if row[1] >= LOSS or row[0] == VMMCALLS[0] or row[0] == VMMCALLS[1]:
+            return -1
+        at += length_of(header)
+
+
+@inline
+def _call(words: np.ndarray, windows: np.ndarray, p: int, row: np.ndarray, table: np.ndarray,
+          me: np.ndarray, out: Out, n: np.ndarray, k: int) -> None:
     """A hypercall."""
-    number = word(words, p + row[5]) & row[6]
-    _value(out, n, k, number)
-    out.op[k] = row[4] * (UNKNOWN_CALL + 1) + min(number, UNKNOWN_CALL)
+    _value(out, n, k, word(words, p + row[5]) & row[6])
+    out.op[k] = op_of(words, p, row)
     out.op_known[k >> 3] |= 1 << (k & 7)
     n[OPS] += 1
+    if me[EXITED] >= 0 and (row[0] == VMMCALLS[0] or row[0] == VMMCALLS[1]):
+        took = _to_entry(words, windows, table, me)
+        if took >= 0:
+            out.latency[k] = took
+            out.latency_known[k >> 3] |= 1 << (k & 7)
+            n[LATENCIES] += 1
 
 
 @inline
-def _leave(me: np.ndarray, out: Out, n: np.ndarray) -> None:
-    """An entry to a guest ends the hypercall since the exit: whatever Xen did is in its time.
-
-    Exit and entry have a time of their own, the hypercall has none.
-    """
-    call = me[CALLED]
-    if call >= 0 and me[EXITED] >= 0 and me[KEY] >= me[EXITED]:
-        out.latency[call] = me[KEY] - me[EXITED]
-        out.latency_known[call >> 3] |= 1 << (call & 7)
-        n[LATENCIES] += 1
-
-
-@inline
-def _bracket(me: np.ndarray, action: int, event: int, timed: int, row: int, out: Out,
-             n: np.ndarray) -> None:
-    """Follow a CPU from exit to entry; row: that of a hypercall, or -1 if it has none."""
-    if action == EXIT:
-        me[EXITED], me[CALLED] = me[KEY] if timed else -1, -1
-    elif action == CALL:
-        if event == VMMCALLS[0] or event == VMMCALLS[1]:
-            me[CALLED] = row
-    else:
-        if action == ENTRY and timed:
-            _leave(me, out, n)
-        me[EXITED] = me[CALLED] = -1
-
-
-@inline
-def _fill(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int,
-          layout: int) -> Any:
-    """The columns of a record's own kind; False if it makes no row."""
+def _fill(words: np.ndarray, windows: np.ndarray, p: int, row: np.ndarray, table: np.ndarray,
+          me: np.ndarray, out: Out, n: np.ndarray, k: int, layout: int) -> None:
+    """The columns of a record's own kind."""
     action = row[1]
     if action == DOMAIN:
         _domid(out, n, k, word(words, p) & 0xFFFF)
-        return True
-    if action == P2M or action == EXTENT:
-        return _extent(words, p, row, out, n, k, layout)
-    if action == CALL:
-        _call(words, p, row, out, n, k)
-        return True
-    if action == RUN:
+    elif action == P2M or action == EXTENT:
+        _extent(words, p, row, out, n, k, layout)
+    elif action == CALL:
+        _call(words, windows, p, row, table, me, out, n, k)
+    elif action == RUN:
         who, states = word(words, p), row[0] >> 4
         _value(out, n, k, (who & 0xFFFF) << 16 | (states >> 4 & 3) << 8 | states & 3)
         _domid(out, n, k, who >> 16)
-        return True
-    if action == LOSS:
+    elif action == LOSS:
         _value(out, n, k, word(words, p))
         _domid(out, n, k, word(words, p + 1) & 0xFFFF)
-        n[LOST] += word(words, p)
-        return True
-    return False
 
 
 @inline
-def _record(words: np.ndarray, me: np.ndarray, cpu: int, table: np.ndarray, out: Out,
-            n: np.ndarray, layout: int) -> None:
+def _record(words: np.ndarray, windows: np.ndarray, me: np.ndarray, cpu: int, table: np.ndarray,
+            out: Out, n: np.ndarray, layout: int) -> None:
     """Decode the record at a CPU's place and step over it."""
     at, k = me[AT], n[ROWS]
     header = word(words, at)
     timed = header >> TIME_SHIFT
     if timed:
-        n[INVERSIONS] += me[KEY] < me[LAST]
         me[LAST] = me[KEY]
     me[AT] = at + length_of(header)
-    slot = find(table, header & EVENT_MASK)
-    if slot < 0:
-        out.other[n[OTHERS]] = header & EVENT_MASK
-        n[OTHERS] += 1
-        return
-    row = table[slot]
-    kept = False
-    if row[1] != SKIP:
-        if ((header >> EXTRA_SHIFT) & 7) >= row[3]:
-            kept = _fill(words, at + 1 + 2 * timed, row, out, n, k, layout)
-        if row[1] >= CALL and row[1] != RUN:
-            _bracket(me, row[1], row[0], timed, k if kept else -1, out, n)
-    if not kept:
-        row[7] += 1
-        return
-    flags = 0 if timed else TIME_INFERRED
-    if row[1] == LOSS:
-        me[PENDING] = 1
-    elif me[PENDING]:
-        flags |= AFTER_LOSS
-        me[PENDING] = 0
-    out.ticks[k], out.offset[k], out.cpu[k] = me[KEY], 4 * at, cpu
-    out.kind[k], out.flags[k] = row[2], flags
-    if n[STARTS]:  # until then, and often for ever, the page is better not touched
-        out.frames_at[k + 1] = n[STARTS]
-    if n[MFNS]:
-        out.mfns_at[k + 1] = n[MFNS]
-    n[INFERRED] += 1 - timed
-    n[ROWS] += 1
+    row = table[find(table, header & EVENT_MASK)]
+    action = row[1]
+    if makes_row(words, at, header, row, layout):
+        _fill(words, windows, at + 1 + 2 * timed, row, table, me, out, n, k, layout)
+        out.ticks[k], out.offset[k], out.cpu[k] = me[KEY], 4 * at, cpu
+        out.kind[k], out.flags[k] = row[2], flags_of(action, timed, me[AFTER_LOSS_OF])
+        me[AFTER_LOSS_OF] = action == LOSS
+        if n[STARTS]:  # until then, and often for ever, the zeros are right
+            out.frames_at[k + 1] = n[STARTS]
+        if n[MFNS]:
+            out.mfns_at[k + 1] = n[MFNS]
+        n[ROWS] += 1
+    if action >= LOSS:
+        me[EXITED] = me[KEY] if action == EXIT and timed else -1
 
 
 @kernel()
 def _decode(words, windows, cpus, heap, table, out, n, layout):  # type: ignore[no-untyped-def]
-    """Merge the CPUs' runs; heap: the CPUs that have a record, any order at first."""
-    size = len(heap)
-    for place in range(size // 2 - 1, -1, -1):
-        _sift(cpus, heap, size, place)
-    while size > 0:
+    """Merge the CPUs' runs until the room is full or all have ended; heap: CPUs by their next
+    record.
+    """
+    room, size = len(out.ticks), n[WAITING]
+    while size > 0 and n[ROWS] < room:
         cpu = heap[0]
         me = cpus[cpu]
         limit, limit_at = NEVER, NEVER
@@ -303,20 +259,28 @@ def _decode(words, windows, cpus, heap, table, out, n, layout):  # type: ignore[
                 second = heap[2]
             limit, limit_at = cpus[second, KEY], cpus[second, AT]
         more = True
-        while more and (me[KEY] < limit or (me[KEY] == limit and me[AT] < limit_at)):
-            _record(words, me, cpu, table, out, n, layout)
+        while (more and n[ROWS] < room
+               and (me[KEY] < limit or (me[KEY] == limit and me[AT] < limit_at))):
+            _record(words, windows, me, cpu, table, out, n, layout)
             more = _settle(words, windows, me)
         if not more:
             size -= 1
             heap[0] = heap[size]
         _sift(cpus, heap, size, 0)
+    n[WAITING] = size
 
 
 @kernel()
-def _start(words, windows, cpus, more):  # type: ignore[no-untyped-def]
-    """Take every CPU to its first record; more: whether it has one."""
+def _start(words, windows, cpus, heap):  # type: ignore[no-untyped-def]
+    """Take every CPU to its first record; how many have one: they stand first in the heap."""
+    size = 0
     for cpu in range(len(cpus)):
-        more[cpu] = _settle(words, windows, cpus[cpu])
+        if _settle(words, windows, cpus[cpu]):
+            heap[size] = cpu
+            size += 1
+    for place in range(size // 2 - 1, -1, -1):
+        _sift(cpus, heap, size, place)
+    return size
 
 
 @kernel()
@@ -339,25 +303,26 @@ def scale(ticks, start, hz, out):  # type: ignore[no-untyped-def]
 
 
 class Decoded(NamedTuple):
-    """Rows of a file in the order of time; skipped: how often, by event number."""
+    """A batch of rows; counts: what `_decode` counts, see DOMIDS."""
 
     out: Out
     counts: list[int]
-    skipped: dict[int, int]
 
 
-def decode(records: Records, layout: int) -> Decoded:
-    """All records of a file. Where a CPU's time goes back the rows are not in order: see
-    counts[INVERSIONS]."""
-    cpus = np.full((len(records.heads), 8), 0, dtype=np.int64)
-    cpus[:, WINDOW], cpus[:, LAST] = records.heads, records.starts
-    cpus[:, EXITED] = cpus[:, CALLED] = -1
-    more = np.zeros(len(cpus), dtype=np.bool_)
-    _start(records.words, records.windows, cpus, more)
-    n, table, out = np.zeros(12, dtype=np.int64), TABLE.copy(), _room(records.count)
-    _decode(records.words, records.windows, cpus, np.flatnonzero(more), table, out, n, layout)
-    skipped = {int(event): int(count) for event, count in table[table[:, 7] > 0][:, [0, 7]]}
-    others, counts = np.unique(out.other[:n[OTHERS]], return_counts=True)
-    for event, count in zip(others.tolist(), counts.tolist(), strict=True):
-        skipped[event] = skipped.get(event, 0) + count
-    return Decoded(out, n.tolist(), dict(sorted(skipped.items())))
+def decode(path: Path, file: Census, layout: int, most: int) -> Iterator[Decoded]:
+    """All rows of a file, `most` in a batch but for the last.
+
+    They are in the order of time unless that goes back on one CPU: see Census.inversions.
+    """
+    cpus = np.zeros((len(file.heads), 7), dtype=np.int64)
+    cpus[:, WINDOW], cpus[:, LAST], cpus[:, EXITED] = file.heads, file.starts, -1
+    heap = np.zeros(len(cpus), dtype=np.int64)
+    waiting = _start(file.words, file.windows, cpus, heap)
+    for done in range(0, file.rows, most):
+        out, n = _room(min(most, file.rows - done)), np.zeros(8, dtype=np.int64)
+        n[WAITING] = waiting
+        _decode(file.words, file.windows, cpus, heap, TABLE, out, n, layout)
+        if n[ROWS] < len(out.ticks):
+            raise InputError(path, "changed while it was read")
+        waiting = n[WAITING]
+        yield Decoded(out, n.tolist())

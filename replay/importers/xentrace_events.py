@@ -1,4 +1,7 @@
-"""Which of Xen's trace events become rows, and how: a table that the decoder looks them up in."""
+"""Which of Xen's trace events become rows, and how: a table, and what is read the same way twice.
+
+The census counts rows before the decoder makes them, so both must agree on what becomes one.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from replay.importers.xentrace_file import EVENT_MASK, EXTRA_SHIFT, TIME_SHIFT, word
 from replay.importers.xentrace_names import HYPERCALLS
 from replay.kernel import inline
-from replay.schema import KINDS
+from replay.schema import KINDS, Flag
 
 LOST_RECORDS, WRAP_BUFFER = 0x0001F001, 0x0001F002
 RUNSTATE, RUNSTATE_MASK = 0x00021001, 0x0FFFF00F
@@ -50,6 +54,7 @@ HASH: Final = 2654435769
 UNKNOWN_CALL: Final = len(HYPERCALLS)
 OLD, NEW, UNKNOWN = 0, 1, 2
 """Layouts of an extent's domain and order: see `takes_old_layout`."""
+TIME_INFERRED, AFTER_LOSS = int(Flag.TIME_INFERRED), int(Flag.AFTER_LOSS)
 
 
 def _slot(event: int) -> int:
@@ -60,7 +65,7 @@ def _table() -> np.ndarray:
     """A row per event, found by `_slot` and the rows after it.
 
     Columns: event or -1, action, kind, payload words it needs, three numbers for the action, and
-    how often the event was skipped.
+    how often the event was skipped. The last row stands for all events that find no place.
     """
     kind = KINDS.index
     known: dict[int, tuple[int, ...]] = {
@@ -73,8 +78,8 @@ def _table() -> np.ndarray:
     known |= {RUNSTATE | states << 4: (RUN, kind("runstate"), 1) for states in range(256)}
     known[LOST_RECORDS] = (LOSS, kind("lost"), 2)
     known |= dict.fromkeys(VMEXITS, (EXIT, 0, 0)) | dict.fromkeys(VMENTRIES, (ENTRY, 0, 0))
-    table = np.zeros((SLOTS, 8), dtype=np.int64)
-    table[:, 0] = -1
+    table = np.zeros((SLOTS + 1, 8), dtype=np.int64)
+    table[:SLOTS, 0], table[SLOTS, 0] = -1, EVENT_MASK + 1
     for event, row in known.items():
         slot = _slot(event)
         while table[slot, 0] >= 0:
@@ -88,13 +93,56 @@ TABLE: Final = _table()
 
 @inline
 def find(table: np.ndarray, event: int) -> Any:
-    """The slot of an event, new events included; -1 if there is no room for it."""
+    """The slot of an event, else a free one for it, else the last row."""
     slot = (event * HASH >> 16) & (SLOTS - 1)
     for _ in range(PROBES):
-        if table[slot, 0] == event:
-            return slot
-        if table[slot, 0] < 0:
-            table[slot, 0] = event
+        if table[slot, 0] == event or table[slot, 0] < 0:
             return slot
         slot = (slot + 1) & (SLOTS - 1)
-    return -1
+    return SLOTS
+
+
+@inline
+def wide(words: np.ndarray, at: int) -> Any:
+    """Two words, low and high, as one signed number; -1: all ones."""
+    high = word(words, at + 1)
+    return word(words, at) | (high - ((high >> 31) << 32)) << 32
+
+
+@inline
+def order_of(words: np.ndarray, p: int, row: np.ndarray, layout: int) -> Any:
+    """How many frames an extent has, as a power of two; p: its payload."""
+    last = p + row[3] - 1
+    if row[1] == P2M:  # two 16-bit fields in every version
+        return word(words, last) >> 16
+    return word(words, last - 1) >> 16 if layout == OLD else word(words, last)
+
+
+@inline
+def op_of(words: np.ndarray, p: int, row: np.ndarray) -> Any:
+    """A hypercall's event and number as one number, all that have no name alike."""
+    number = word(words, p + row[5]) & row[6]
+    return row[4] * (UNKNOWN_CALL + 1) + min(number, UNKNOWN_CALL)
+
+
+@inline
+def makes_row(words: np.ndarray, at: int, header: int, row: np.ndarray, layout: int) -> Any:
+    """Whether the record at a place becomes a row: all its words are there, and no machine has
+    other frames than these, or more of them.
+    """
+    action = row[1]
+    if action == SKIP or action > LOSS or ((header >> EXTRA_SHIFT) & 7) < row[3]:
+        return False
+    if action != P2M and action != EXTENT:
+        return True
+    p = at + 1 + 2 * (header >> TIME_SHIFT)
+    frame = wide(words, p)
+    return ((action == P2M or layout != UNKNOWN) and order_of(words, p, row, layout) <= ORDER_MAX
+            and 0 <= frame < 1 << ORDER_MAX)
+
+
+@inline
+def flags_of(action: int, timed: int, after_loss: int) -> Any:
+    """A row's flags; after_loss: the row before it on that CPU was a loss."""
+    return ((0 if timed else TIME_INFERRED)
+            | (AFTER_LOSS if after_loss and action != LOSS else 0))

@@ -50,6 +50,8 @@ def sections(trace: Trace) -> list[tuple[int, int, str]]:
 
 def _kinds(trace: Trace) -> dict[str, Counter[int]]:
     """Of each kind that occurs, by name: how many rows have which flags."""
+    if trace.stream:
+        return trace.stream.kinds
     found: dict[str, Counter[int]] = {}
     both = cast(pl.DataFrame, pl.from_arrow(trace.table.select(["kind", "flags"])))
     for kind, flags, number in both.group_by("kind", "flags").len().iter_rows():
@@ -215,5 +217,5 @@ def trace_info(trace: Trace, *, color: bool = False) -> str:
 def import_report(trace: Trace, file: str, nr_bytes: int) -> str:
     """What `replay import` says: the account, the anomalies, the file."""
     words = "SYNTHETIC trace" if trace.meta.synthetic else "trace"
-    what = f"{words} {plain(file)}: {trace.table.num_rows:,} rows, {size(nr_bytes)}"
+    what = f"{words} {plain(file)}: {trace.num_rows:,} rows, {size(nr_bytes)}"
     return render([*_accounting(trace), what])

@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +81,33 @@ class Meta:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """Rows that are made as they are written, so that they are never in memory all at once.
+
+    rows: how many. kinds: how many of each kind have which flags. batches: begins with the first;
+    of BATCH_ROWS each but for the last.
+    """
+
+    rows: int
+    kinds: dict[str, Counter[int]]
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
 class Trace:
-    """Events (columns of schema.SCHEMA, sorted by time) and what the file says of itself."""
+    """Events (columns of schema.SCHEMA, sorted by time) and what the file says of itself.
+
+    stream: the rows, where the table is empty because they have not been made.
+    """
 
     table: pa.Table
     meta: Meta
+    stream: Stream | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many events."""
+        return self.stream.rows if self.stream else int(self.table.num_rows)
 
 
 def imbalance(accounting: dict[str, Any]) -> str:
@@ -109,15 +134,24 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
     """
     if compression not in COMPRESSIONS:
         raise unknown_name("compression", compression, list(COMPRESSIONS))
-    table = trace.table.cast(SCHEMA).replace_schema_metadata({KEY: _to_json(trace.meta).encode()})
+    if trace.stream:
+        write(path, trace.meta, _ahead(trace.stream.batches()), compression)
+    else:
+        table = trace.table.cast(SCHEMA).combine_chunks()
+        write(path, trace.meta, table.to_batches(max_chunksize=BATCH_ROWS), compression)
+
+
+def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression: str) -> None:
+    """Write batches of schema.SCHEMA, which share their dictionaries."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    options = pa.ipc.IpcWriteOptions(
-        compression=None if compression == "none" else compression, unify_dictionaries=True)
+    schema = SCHEMA.with_metadata({KEY: _to_json(meta).encode()})
+    options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(
-                sink, table.schema, options=options) as writer:
-            writer.write_table(table.combine_chunks(), max_chunksize=BATCH_ROWS)
+                sink, schema, options=options) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
         aside.replace(path)
     except OSError as error:
         raise InputError(path, f"cannot be written: {error.strerror or error}",
@@ -125,6 +159,15 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same, each made while the one before it is in use."""
+    with ThreadPoolExecutor(1) as beside:
+        made = beside.submit(next, batches, None)
+        while (batch := made.result()) is not None:
+            made = beside.submit(next, batches, None)
+            yield batch
 
 
 def load(path: Path) -> Trace:
@@ -155,10 +198,27 @@ def load(path: Path) -> Trace:
     return Trace(table, meta)
 
 
-def check(path: Path, trace: Trace) -> None:
-    """Refuse, in the name of its source, a trace that load() would refuse."""
+def check(path: Path, trace: Trace) -> Trace:
+    """Refuse, in the name of its source, a trace that load() would refuse; the rows of a stream as
+    they are made.
+    """
     _check_meta(path, trace.meta)
-    _check_frames(path, _check_table(path, trace.table), trace.meta)
+    if trace.stream is None:
+        _check_frames(path, _check_table(path, trace.table), trace.meta)
+        return trace
+    make = trace.stream.batches
+    return replace(trace, stream=replace(
+        trace.stream, batches=lambda: _checked(path, trace.meta, make())))
+
+
+def _checked(path: Path, meta: Meta, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches, each of them checked."""
+    row = last = 0
+    for batch in batches:
+        table = _check_table(path, pa.Table.from_batches([batch]), row, last)
+        _check_frames(path, table, meta, row)
+        yield batch
+        row, last = row + batch.num_rows, batch["time_ns"][-1].as_py()
 
 
 def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
@@ -211,8 +271,11 @@ def _check_meta(path: Path, meta: Meta) -> None:
         raise InputError(path, f"metadata: {problem}", hint="import the recording again")
 
 
-def _check_frames(path: Path, table: pa.Table, meta: Meta) -> None:
-    """Frames of the allocator lie in the machine's address space, or the import has said so."""
+def _check_frames(path: Path, table: pa.Table, meta: Meta, first: int = 0) -> None:
+    """Frames of the allocator lie in the machine's address space, or the import has said so.
+
+    first: the number of the table's first row.
+    """
     if meta.physmap is None or meta.anomalies.get("frames_outside_physmap"):
         return
     top = max(meta.physmap.iomem_end, meta.physmap.pluggable[1]) // meta.physmap.page_bytes
@@ -222,10 +285,11 @@ def _check_frames(path: Path, table: pa.Table, meta: Meta) -> None:
         at = int(np.argmax(bad))
         row = int(np.searchsorted(frames.start, at, side="right")) - 1
         raise InputError(path, f"frame {int(frames.values[at]):#x} lies beyond the physmap, which "
-                         f"ends at frame {top:#x}", f"row {row}")
+                         f"ends at frame {top:#x}", f"row {first + row}")
 
 
-def _check_table(path: Path, table: pa.Table) -> pa.Table:
+def _check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> pa.Table:
+    """first: the number of the table's first row; last: the time of the row before it."""
     names = table.schema.names
     wanted = [column.name for column in COLUMNS]
     if names != wanted:
@@ -243,7 +307,7 @@ def _check_table(path: Path, table: pa.Table) -> pa.Table:
         raise InputError(path, "a row has no time_ns")
     ns = time.to_numpy()
     if len(ns):
-        _check_time(path, ns)
+        _check_time(path, ns, first, last)
     for name in ("nr_pages", "start_pfn"):
         top = pc.max(table[name]).as_py()
         low = pc.min(table[name]).as_py()
@@ -256,12 +320,12 @@ def _check_table(path: Path, table: pa.Table) -> pa.Table:
     return table
 
 
-def _check_time(path: Path, ns: np.ndarray) -> None:
+def _check_time(path: Path, ns: np.ndarray, first: int, last: int) -> None:
     if ns.min() < 0 or ns.max() > MAX_TIME_NS:
         row = int(np.argmax((ns < 0) | (ns > MAX_TIME_NS)))
-        raise InputError(path, f"time_ns is {ns[row]}, expected 0 to 2^53", f"row {row}")
-    back = np.diff(ns) < 0
-    if back.any():
-        row = int(np.argmax(back)) + 1
-        raise InputError(path, f"time_ns runs backwards ({ns[row - 1]} to {ns[row]})",
-                         f"row {row}", "sort the trace by time")
+        raise InputError(path, f"time_ns is {ns[row]}, expected 0 to 2^53", f"row {first + row}")
+    if ns[0] < last or (ns[1:] < ns[:-1]).any():
+        before = np.concatenate(([last], ns[:-1]))
+        row = int(np.argmax(ns < before))
+        raise InputError(path, f"time_ns runs backwards ({before[row]} to {ns[row]})",
+                         f"row {first + row}", "sort the trace by time")

@@ -1,0 +1,225 @@
+"""One pass over an xentrace file that checks its framing and counts all that its rows come to.
+
+What a trace says of itself stands before its rows, so the account is complete before the first row
+is made, and rows need not be held: see xentrace_columns, which makes them a batch at a time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from replay.errors import InputError
+from replay.importers.inputs import Buffer
+from replay.importers.xentrace_events import (
+    CALL, DOMAIN, EXTENT, LOSS, P2M, SLOTS, TABLE, TIME_INFERRED, UNKNOWN, UNKNOWN_CALL, CALLS,
+    find, flags_of, makes_row, op_of, wide,
+)  # fmt: skip
+from replay.importers.xentrace_file import (
+    BAD_CPU, BAD_RECORD, BAD_SIZE, BAD_TIME, BAD_WINDOW, CPU_CHANGE, CPU_MAX, EVENT_MASK,
+    EXTRA_SHIFT, PROBLEMS, TIME_MAX, TIME_SHIFT, as_words, length_of, link, word,
+)  # fmt: skip
+from replay.kernel import inline, kernel
+from replay.schema import KINDS
+
+FLAGS: Final = 16
+"""Values of `flags` that a row can have."""
+(RECORDS, WINDOWS, HIGHEST, TRUNCATED, PROBLEM, WHERE, ENDS, LEAST, EARLIEST, INVERSIONS, UNCLEAR,
+ LOST, OUTSIDE) = range(13)
+"""Of a file: records, windows, highest CPU, whether it is cut; what is wrong and at which word;
+where its whole records end; the least time, and that of a row; times that go back on one CPU; a bit
+per entry of EXTENTS whose layout is not known; records the tracer lost; frames from `top` on."""
+FIRST, LAST, WAITING, AFTER_LOSS_OF = range(4)
+"""Of a CPU: its first time or -1 and its last, whether a row came before any, whether its last row
+was a loss."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """A file whose framing is sound, so that whatever walks it needs no bounds.
+
+    words: the file. windows, heads: see `link`. starts: per CPU the first time stamp, which the
+    records before it are given; those of a CPU without any have the file's least, or 0. kinds: how
+    many rows are of a kind and have such flags. ops: how often each hypercall occurs, by `op_of`.
+    skipped: how often an event made no row. earliest: the least time of a row, or 0.
+    """
+
+    words: np.ndarray
+    windows: np.ndarray
+    heads: np.ndarray
+    starts: np.ndarray
+    kinds: np.ndarray
+    ops: np.ndarray
+    skipped: dict[int, int]
+    records: int
+    earliest: int
+    inversions: int
+    unclear: int
+    lost: int
+    outside: int
+    truncated: bool
+    byte_order: str
+
+    @property
+    def rows(self) -> int:
+        """How many records become a row."""
+        return int(self.kinds.sum())
+
+    @property
+    def inferred(self) -> int:
+        """Rows that have no time of their own."""
+        return int(self.kinds[:, TIME_INFERRED::2].sum())
+
+
+@inline
+def _clock(me: np.ndarray, time: int, totals: np.ndarray) -> None:
+    """A record of a CPU with a time."""
+    if me[FIRST] < 0:
+        me[FIRST] = time
+        if me[WAITING]:
+            totals[EARLIEST] = min(totals[EARLIEST], time)
+            me[WAITING] = 0
+    else:
+        totals[INVERSIONS] += time < me[LAST]
+    me[LAST] = time
+    totals[LEAST] = min(totals[LEAST], time)
+
+
+@inline
+def _tally(words: np.ndarray, at: int, header: int, me: np.ndarray, table: np.ndarray,
+           kinds: np.ndarray, ops: np.ndarray, totals: np.ndarray, layout: int, top: int) -> None:
+    """Count the record at a place, which lies in the file as a whole."""
+    row = table[find(table, header & EVENT_MASK)]
+    action, timed = row[1], header >> TIME_SHIFT
+    if not makes_row(words, at, header, row, layout):
+        if row[0] < 0:
+            row[0] = header & EVENT_MASK
+        row[7] += 1
+        if action == EXTENT and layout == UNKNOWN and ((header >> EXTRA_SHIFT) & 7) >= row[3]:
+            totals[UNCLEAR] |= 1 << row[4]
+        return
+    kinds[row[2], flags_of(action, timed, me[AFTER_LOSS_OF])] += 1
+    me[AFTER_LOSS_OF] = action == LOSS
+    if me[FIRST] < 0:
+        me[WAITING] = 1
+    else:
+        totals[EARLIEST] = min(totals[EARLIEST], me[LAST])
+    if action == DOMAIN:
+        return
+    p = at + 1 + 2 * timed
+    if action == CALL:
+        ops[op_of(words, p, row)] += 1
+    elif action == LOSS:
+        totals[LOST] += word(words, p)
+    elif action == P2M or action == EXTENT:
+        totals[OUTSIDE] += wide(words, p) >= top
+
+
+@inline
+def _opens(words: np.ndarray, at: int, totals: np.ndarray) -> Any:
+    """Check the header of a window; False if it is cut or malformed."""
+    if words[at] != CPU_CHANGE:
+        totals[PROBLEM], totals[WHERE] = BAD_WINDOW, at
+    elif at + 3 > len(words):
+        totals[TRUNCATED] = 1
+    elif words[at + 1] > CPU_MAX:
+        totals[PROBLEM], totals[WHERE] = BAD_CPU, at
+    elif words[at + 2] & 3:
+        totals[PROBLEM], totals[WHERE] = BAD_SIZE, at
+    else:
+        totals[WINDOWS] += 1
+        totals[HIGHEST] = max(totals[HIGHEST], word(words, at + 1))
+        return True
+    return False
+
+
+@kernel()
+def _census(words, cpus, table, kinds, ops, totals, layout, top):  # type: ignore[no-untyped-def]
+    """Walk the file from window to window, up to what is wrong or cut."""
+    n = len(words)
+    at = 0
+    while at < n and _opens(words, at, totals):
+        me = cpus[word(words, at + 1)]
+        end = at + 3 + (word(words, at + 2) >> 2)
+        at += 3
+        stop = min(end, n)
+        records = 0
+        while at < stop:
+            header = word(words, at)
+            behind = at + length_of(header)
+            if behind > end:
+                totals[PROBLEM], totals[WHERE] = BAD_RECORD, at
+                return
+            if behind > n:
+                break
+            if header >> TIME_SHIFT:
+                high = word(words, at + 2)
+                if high >= (TIME_MAX >> 32):
+                    totals[PROBLEM], totals[WHERE] = BAD_TIME, at
+                    return
+                _clock(me, word(words, at + 1) | high << 32, totals)
+            _tally(words, at, header, me, table, kinds, ops, totals, layout, top)
+            records += 1
+            at = behind
+        totals[RECORDS] += records
+        totals[ENDS] = at
+        if end > n or at < stop:
+            totals[TRUNCATED] = 1
+            return
+
+
+@kernel()
+def _unlisted(words, windows, table, events):  # type: ignore[no-untyped-def]
+    """The events of all records that the table has no place for."""
+    k = 0
+    for w in range(len(windows)):
+        at = windows[w, 0]
+        while at < windows[w, 1]:
+            header = word(words, at)
+            if find(table, header & EVENT_MASK) == SLOTS:
+                events[k] = header & EVENT_MASK
+                k += 1
+            at += length_of(header)
+
+
+def _skipped(words: np.ndarray, windows: np.ndarray, table: np.ndarray) -> dict[int, int]:
+    """How often each event made no row."""
+    found = table[:SLOTS][table[:SLOTS, 7] > 0]
+    skipped = dict(zip(found[:, 0].tolist(), found[:, 7].tolist(), strict=True))
+    if unlisted := int(table[SLOTS, 7]):
+        events = np.zeros(unlisted, dtype=np.uint32)
+        _unlisted(words, windows, table, events)
+        skipped |= dict(zip(*(part.tolist() for part in np.unique(events, return_counts=True)),
+                            strict=True))
+    return dict(sorted(skipped.items()))
+
+
+def census(path: Path, data: Buffer, layout: int, top: int) -> Census:
+    """Count the records of a file; InputError with an offset where it is malformed.
+
+    Only the last window may be cut short: xentrace was killed, or the disk was full. layout: of
+    extents. top: the first frame that the machine cannot have.
+    """
+    words, order = as_words(path, data)
+    cpus = np.zeros((CPU_MAX + 1, 4), dtype=np.int64)
+    cpus[:, FIRST] = -1
+    table, kinds = TABLE.copy(), np.zeros((len(KINDS), FLAGS), dtype=np.int64)
+    ops = np.zeros(len(CALLS) * (UNKNOWN_CALL + 1), dtype=np.int64)
+    totals = np.zeros(OUTSIDE + 1, dtype=np.int64)
+    totals[LEAST] = totals[EARLIEST] = TIME_MAX
+    _census(words, cpus, table, kinds, ops, totals, layout, top)
+    n = totals.tolist()
+    if n[PROBLEM]:
+        raise InputError(path, PROBLEMS[n[PROBLEM]], f"offset {4 * n[WHERE]}")
+    windows, heads = link(words, n[WINDOWS], n[HIGHEST] + 1, n[ENDS])
+    least, earliest = (0 if n[at] == TIME_MAX else n[at] for at in (LEAST, EARLIEST))
+    if cpus[:, WAITING].any():
+        earliest = least
+    starts = cpus[:len(heads), FIRST]
+    return Census(
+        words, windows, heads, np.where(starts < 0, least, starts), kinds, ops,
+        _skipped(words, windows, table), n[RECORDS], earliest, n[INVERSIONS], n[UNCLEAR], n[LOST],
+        n[OUTSIDE], bool(n[TRUNCATED]) or len(data) % 4 > 0, order)
