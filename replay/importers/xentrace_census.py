@@ -22,7 +22,7 @@ from replay.importers.xentrace_file import (
     BAD_CPU, BAD_RECORD, BAD_SIZE, BAD_TIME, BAD_WINDOW, CPU_CHANGE, CPU_MAX, EVENT_MASK,
     EXTRA_SHIFT, PROBLEMS, TIME_MAX, TIME_SHIFT, as_words, length_of, link, word,
 )  # fmt: skip
-from replay.kernel import inline, kernel
+from replay.kernel import index, inline, kernel
 from replay.schema import KINDS
 
 FLAGS: Final = 16
@@ -75,23 +75,9 @@ class Census:
 
 
 @inline
-def _clock(me: np.ndarray, time: int, totals: np.ndarray) -> None:
-    """A record of a CPU with a time."""
-    if me[FIRST] < 0:
-        me[FIRST] = time
-        if me[WAITING]:
-            totals[EARLIEST] = min(totals[EARLIEST], time)
-            me[WAITING] = 0
-    else:
-        totals[INVERSIONS] += time < me[LAST]
-    me[LAST] = time
-    totals[LEAST] = min(totals[LEAST], time)
-
-
-@inline
 def _tally(words: np.ndarray, at: int, header: int, me: np.ndarray, table: np.ndarray,
-           kinds: np.ndarray, ops: np.ndarray, totals: np.ndarray, layout: int, top: int) -> None:
-    """Count the record at a place, which lies in the file as a whole."""
+           kinds: np.ndarray, ops: np.ndarray, totals: np.ndarray, layout: int, top: int) -> Any:
+    """Count the record at a place, which lies in the file as a whole; whether it makes a row."""
     row = table[find(table, header & EVENT_MASK)]
     action, timed = row[1], header >> TIME_SHIFT
     if not makes_row(words, at, header, row, layout):
@@ -100,22 +86,18 @@ def _tally(words: np.ndarray, at: int, header: int, me: np.ndarray, table: np.nd
         row[7] += 1
         if action == EXTENT and layout == UNKNOWN and ((header >> EXTRA_SHIFT) & 7) >= row[3]:
             totals[UNCLEAR] |= 1 << row[4]
-        return
-    kinds[row[2], flags_of(action, timed, me[AFTER_LOSS_OF])] += 1
+        return False
+    kinds[index(row[2]), index(flags_of(action, timed, me[AFTER_LOSS_OF]))] += 1
     me[AFTER_LOSS_OF] = action == LOSS
-    if me[FIRST] < 0:
-        me[WAITING] = 1
-    else:
-        totals[EARLIEST] = min(totals[EARLIEST], me[LAST])
-    if action == DOMAIN:
-        return
-    p = at + 1 + 2 * timed
-    if action == CALL:
-        ops[op_of(words, p, row)] += 1
-    elif action == LOSS:
-        totals[LOST] += word(words, p)
-    elif action == P2M or action == EXTENT:
-        totals[OUTSIDE] += wide(words, p) >= top
+    if action != DOMAIN:
+        p = at + 1 + 2 * timed
+        if action == CALL:
+            ops[index(op_of(words, p, row))] += 1
+        elif action == LOSS:
+            totals[LOST] += word(words, p)
+        elif action == P2M or action == EXTENT:
+            totals[OUTSIDE] += wide(words, p) >= top
+    return True
 
 
 @inline
@@ -136,37 +118,58 @@ def _opens(words: np.ndarray, at: int, totals: np.ndarray) -> Any:
     return False
 
 
+@inline
+def _window(words: np.ndarray, at: int, end: int, me: np.ndarray, table: np.ndarray,
+            kinds: np.ndarray, ops: np.ndarray, totals: np.ndarray, layout: int, top: int) -> Any:
+    """Walk the records of a window; where the whole ones end."""
+    stop = min(end, len(words))
+    first, last, waiting = me[FIRST], me[LAST], me[WAITING]
+    records, inversions, least, earliest = 0, 0, totals[LEAST], totals[EARLIEST]
+    while at < stop:
+        header = word(words, at)
+        behind = at + length_of(header)
+        if behind > end:
+            totals[PROBLEM], totals[WHERE] = BAD_RECORD, at
+        if behind > stop:
+            break
+        if header >> TIME_SHIFT:
+            high = word(words, at + 2)
+            if high >= (TIME_MAX >> 32):
+                totals[PROBLEM], totals[WHERE] = BAD_TIME, at
+                break
+            time = word(words, at + 1) | high << 32
+            least = min(least, time)
+            if first < 0:
+                first = time
+                earliest = min(earliest, time) if waiting else earliest
+                waiting = 0
+            else:
+                inversions += time < last
+            last = time
+        if _tally(words, at, header, me, table, kinds, ops, totals, layout, top):
+            if first < 0:
+                waiting = 1
+            else:
+                earliest = min(earliest, last)
+        records += 1
+        at = behind
+    me[FIRST], me[LAST], me[WAITING] = first, last, waiting
+    totals[RECORDS] += records
+    totals[INVERSIONS] += inversions
+    totals[LEAST], totals[EARLIEST] = least, earliest
+    return at
+
+
 @kernel()
 def _census(words, cpus, table, kinds, ops, totals, layout, top):  # type: ignore[no-untyped-def]
     """Walk the file from window to window, up to what is wrong or cut."""
-    n = len(words)
     at = 0
-    while at < n and _opens(words, at, totals):
+    while at < len(words) and _opens(words, at, totals):
         me = cpus[word(words, at + 1)]
         end = at + 3 + (word(words, at + 2) >> 2)
-        at += 3
-        stop = min(end, n)
-        records = 0
-        while at < stop:
-            header = word(words, at)
-            behind = at + length_of(header)
-            if behind > end:
-                totals[PROBLEM], totals[WHERE] = BAD_RECORD, at
-                return
-            if behind > n:
-                break
-            if header >> TIME_SHIFT:
-                high = word(words, at + 2)
-                if high >= (TIME_MAX >> 32):
-                    totals[PROBLEM], totals[WHERE] = BAD_TIME, at
-                    return
-                _clock(me, word(words, at + 1) | high << 32, totals)
-            _tally(words, at, header, me, table, kinds, ops, totals, layout, top)
-            records += 1
-            at = behind
-        totals[RECORDS] += records
+        at = _window(words, at + 3, end, me, table, kinds, ops, totals, layout, top)
         totals[ENDS] = at
-        if end > n or at < stop:
+        if at < end:
             totals[TRUNCATED] = 1
             return
 

@@ -16,11 +16,11 @@ import numpy as np
 from replay.errors import InputError
 from replay.importers.xentrace_census import Census
 from replay.importers.xentrace_events import (
-    CALL, DOMAIN, ENTRY, EXIT, EXTENT, LOSS, P2M, RUN, TABLE, VMMCALLS, find, flags_of,
+    CALL, DOMAIN, ENTRY, EXIT, EXTENT, LOSS, P2M, RUN, TABLE, find, flags_of, is_vmmcall,
     makes_row, op_of, order_of, wide,
 )  # fmt: skip
 from replay.importers.xentrace_file import EVENT_MASK, TIME_SHIFT, length_of, word
-from replay.kernel import inline, kernel
+from replay.kernel import index, inline, kernel
 from replay.units import NS_PER_S
 
 NEVER: Final = 1 << 62
@@ -82,24 +82,21 @@ time of the exit it is in or -1, whether its last row was a loss."""
 
 
 @inline
-def _time(words: np.ndarray, cpu: np.ndarray) -> Any:
-    """The time of the record at a CPU's place: its own, or the last one."""
-    at = cpu[AT]
+def _time(words: np.ndarray, at: int, last: int) -> Any:
+    """The time of a record: its own, or the last one of its CPU."""
     if word(words, at) >> TIME_SHIFT:
         return word(words, at + 1) | word(words, at + 2) << 32
-    return cpu[LAST]
+    return last
 
 
 @inline
-def _settle(words: np.ndarray, windows: np.ndarray, cpu: np.ndarray) -> Any:
-    """Go to the next window that has a record if this one has ended; False after the last."""
-    while cpu[AT] >= cpu[END]:
-        if cpu[WINDOW] < 0:
-            return False
-        window = windows[cpu[WINDOW]]
-        cpu[AT], cpu[END], cpu[WINDOW] = window[0], window[1], window[2]
-    cpu[KEY] = _time(words, cpu)
-    return True
+def _settle(windows: np.ndarray, at: int, end: int, window: int) -> Any:
+    """The place, end and next window to go on with: where a window has ended, those of the next
+    that has a record. Behind the last the place stays at the end.
+    """
+    while at >= end and window >= 0:
+        at, end, window = windows[window, 0], windows[window, 1], windows[window, 2]
+    return at, end, window
 
 
 @inline
@@ -127,15 +124,15 @@ def _sift(cpus: np.ndarray, heap: np.ndarray, size: int, place: int) -> None:
 
 @inline
 def _domid(out: Out, n: np.ndarray, k: int, domid: int) -> None:
-    out.domid[k] = domid
-    out.domid_known[k >> 3] |= 1 << (k & 7)
+    out.domid[index(k)] = domid
+    out.domid_known[index(k >> 3)] |= 1 << (k & 7)
     n[DOMIDS] += 1
 
 
 @inline
 def _value(out: Out, n: np.ndarray, k: int, value: int) -> None:
-    out.value[k] = value
-    out.value_known[k >> 3] |= 1 << (k & 7)
+    out.value[index(k)] = value
+    out.value_known[index(k >> 3)] |= 1 << (k & 7)
     n[VALUES] += 1
 
 
@@ -146,60 +143,61 @@ def _extent(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray,
     last = p + row[3] - 1
     _domid(out, n, k, word(words, last if row[1] == P2M else last - 1) & 0xFFFF)
     frame = wide(words, p)
-    out.start[k], out.pages[k] = frame, np.int64(1) << order_of(words, p, row, layout)
-    out.start_known[k >> 3] |= 1 << (k & 7)
-    out.frames[n[STARTS]] = frame
+    out.start[index(k)], out.pages[index(k)] = frame, np.int64(1) << order_of(words, p, row, layout)
+    out.start_known[index(k >> 3)] |= 1 << (k & 7)
+    out.frames[index(n[STARTS])] = frame
     n[STARTS] += 1
     if row[5]:
-        out.mfns[n[MFNS]] = wide(words, p + 2)
-        out.mfns_known[k >> 3] |= 1 << (k & 7)
+        out.mfns[index(n[MFNS])] = wide(words, p + 2)
+        out.mfns_known[index(k >> 3)] |= 1 << (k & 7)
         n[MFNS] += 1
     if row[1] == P2M:
         _value(out, n, k, word(words, p + 4))
 
 
 @inline
-def _to_entry(words: np.ndarray, windows: np.ndarray, table: np.ndarray, me: np.ndarray) -> Any:
+def _to_entry(words: np.ndarray, windows: np.ndarray, table: np.ndarray, at: int, end: int,
+              window: int, exited: int) -> Any:
     """Ticks from the exit that a hypercall is in to the entry behind it, whatever Xen did in it;
-    negative if that stays open. me: stands behind the hypercall.
+    negative if that stays open. at, end, window: behind the hypercall.
 
     Exit and entry have a time of their own, the hypercall has none. No record is looked at for two
     hypercalls: the next one ends the search.
     """
-    at, end, window = me[AT], me[END], me[WINDOW]
     while True:
-        while at >= end:
-            if window < 0:
-                return -1
-            at, end, window = windows[window, 0], windows[window, 1], windows[window, 2]
+        at, end, window = _settle(windows, at, end, window)
+        if at >= end:
+            return -1
         header = word(words, at)
         row = table[find(table, header & EVENT_MASK)]
         if row[1] == ENTRY and header >> TIME_SHIFT:
-            return (word(words, at + 1) | word(words, at + 2) << 32) - me[EXITED]
-        if row[1] >= LOSS or row[0] == VMMCALLS[0] or row[0] == VMMCALLS[1]:
+            return (word(words, at + 1) | word(words, at + 2) << 32) - exited
+        if row[1] >= LOSS or is_vmmcall(row):
             return -1
         at += length_of(header)
 
 
 @inline
-def _call(words: np.ndarray, windows: np.ndarray, p: int, row: np.ndarray, table: np.ndarray,
-          me: np.ndarray, out: Out, n: np.ndarray, k: int) -> None:
+def _call(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int) -> None:
     """A hypercall."""
     _value(out, n, k, word(words, p + row[5]) & row[6])
-    out.op[k] = op_of(words, p, row)
-    out.op_known[k >> 3] |= 1 << (k & 7)
+    out.op[index(k)] = op_of(words, p, row)
+    out.op_known[index(k >> 3)] |= 1 << (k & 7)
     n[OPS] += 1
-    if me[EXITED] >= 0 and (row[0] == VMMCALLS[0] or row[0] == VMMCALLS[1]):
-        took = _to_entry(words, windows, table, me)
-        if took >= 0:
-            out.latency[k] = took
-            out.latency_known[k >> 3] |= 1 << (k & 7)
-            n[LATENCIES] += 1
 
 
 @inline
-def _fill(words: np.ndarray, windows: np.ndarray, p: int, row: np.ndarray, table: np.ndarray,
-          me: np.ndarray, out: Out, n: np.ndarray, k: int, layout: int) -> None:
+def _took(out: Out, n: np.ndarray, k: int, ticks: int) -> None:
+    """How long a hypercall took, if that is known."""
+    if ticks >= 0:
+        out.latency[index(k)] = ticks
+        out.latency_known[index(k >> 3)] |= 1 << (k & 7)
+        n[LATENCIES] += 1
+
+
+@inline
+def _fill(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int,
+          layout: int) -> None:
     """The columns of a record's own kind."""
     action = row[1]
     if action == DOMAIN:
@@ -207,7 +205,7 @@ def _fill(words: np.ndarray, windows: np.ndarray, p: int, row: np.ndarray, table
     elif action == P2M or action == EXTENT:
         _extent(words, p, row, out, n, k, layout)
     elif action == CALL:
-        _call(words, windows, p, row, table, me, out, n, k)
+        _call(words, p, row, out, n, k)
     elif action == RUN:
         who, states = word(words, p), row[0] >> 4
         _value(out, n, k, (who & 0xFFFF) << 16 | (states >> 4 & 3) << 8 | states & 3)
@@ -215,32 +213,42 @@ def _fill(words: np.ndarray, windows: np.ndarray, p: int, row: np.ndarray, table
     elif action == LOSS:
         _value(out, n, k, word(words, p))
         _domid(out, n, k, word(words, p + 1) & 0xFFFF)
+    if n[STARTS]:  # until then, and often for ever, the zeros are right
+        out.frames_at[index(k + 1)] = n[STARTS]
+    if n[MFNS]:
+        out.mfns_at[index(k + 1)] = n[MFNS]
 
 
 @inline
-def _record(words: np.ndarray, windows: np.ndarray, me: np.ndarray, cpu: int, table: np.ndarray,
-            out: Out, n: np.ndarray, layout: int) -> None:
-    """Decode the record at a CPU's place and step over it."""
-    at, k = me[AT], n[ROWS]
-    header = word(words, at)
-    timed = header >> TIME_SHIFT
-    if timed:
-        me[LAST] = me[KEY]
-    me[AT] = at + length_of(header)
-    row = table[find(table, header & EVENT_MASK)]
-    action = row[1]
-    if makes_row(words, at, header, row, layout):
-        _fill(words, windows, at + 1 + 2 * timed, row, table, me, out, n, k, layout)
-        out.ticks[k], out.offset[k], out.cpu[k] = me[KEY], 4 * at, cpu
-        out.kind[k], out.flags[k] = row[2], flags_of(action, timed, me[AFTER_LOSS_OF])
-        me[AFTER_LOSS_OF] = action == LOSS
-        if n[STARTS]:  # until then, and often for ever, the zeros are right
-            out.frames_at[k + 1] = n[STARTS]
-        if n[MFNS]:
-            out.mfns_at[k + 1] = n[MFNS]
-        n[ROWS] += 1
-    if action >= LOSS:
-        me[EXITED] = me[KEY] if action == EXIT and timed else -1
+def _run(words: np.ndarray, windows: np.ndarray, cpus: np.ndarray, cpu: int, limit: int,
+         limit_at: int, table: np.ndarray, out: Out, n: np.ndarray, layout: int) -> Any:
+    """Decode a CPU's records before the next one of another CPU; False after its last."""
+    me = cpus[cpu]
+    at, end, window, key, last = me[AT], me[END], me[WINDOW], me[KEY], me[LAST]
+    k, room = n[ROWS], len(out.ticks)
+    while k < room and (key < limit or (key == limit and at < limit_at)):
+        header, here = word(words, at), at
+        timed = header >> TIME_SHIFT
+        last = key
+        at, end, window = _settle(windows, at + length_of(header), end, window)
+        row = table[find(table, header & EVENT_MASK)]
+        if makes_row(words, here, header, row, layout):
+            i = index(k)
+            out.ticks[i], out.offset[i], out.cpu[i], out.kind[i] = key, 4 * here, cpu, row[2]
+            out.flags[i] = flags_of(row[1], timed, me[AFTER_LOSS_OF])
+            me[AFTER_LOSS_OF] = row[1] == LOSS
+            _fill(words, here + 1 + 2 * timed, row, out, n, k, layout)
+            if me[EXITED] >= 0 and is_vmmcall(row):
+                _took(out, n, k, _to_entry(words, windows, table, at, end, window, me[EXITED]))
+            k += 1
+        if row[1] >= LOSS:
+            me[EXITED] = key if row[1] == EXIT and timed else -1
+        if at >= end:
+            break
+        key = _time(words, at, last)
+    me[AT], me[END], me[WINDOW], me[KEY], me[LAST] = at, end, window, key, last
+    n[ROWS] = k
+    return at < end
 
 
 @kernel()
@@ -248,22 +256,15 @@ def _decode(words, windows, cpus, heap, table, out, n, layout):  # type: ignore[
     """Merge the CPUs' runs until the room is full or all have ended; heap: CPUs by their next
     record.
     """
-    room, size = len(out.ticks), n[WAITING]
-    while size > 0 and n[ROWS] < room:
-        cpu = heap[0]
-        me = cpus[cpu]
-        limit, limit_at = NEVER, NEVER
+    size = n[WAITING]
+    while size > 0 and n[ROWS] < len(out.ticks):
+        cpu, limit, limit_at = heap[0], NEVER, NEVER
         if size > 1:
             second = heap[1]
             if size > 2 and _before(cpus, heap[2], second):
                 second = heap[2]
             limit, limit_at = cpus[second, KEY], cpus[second, AT]
-        more = True
-        while (more and n[ROWS] < room
-               and (me[KEY] < limit or (me[KEY] == limit and me[AT] < limit_at))):
-            _record(words, windows, me, cpu, table, out, n, layout)
-            more = _settle(words, windows, me)
-        if not more:
+        if not _run(words, windows, cpus, cpu, limit, limit_at, table, out, n, layout):
             size -= 1
             heap[0] = heap[size]
         _sift(cpus, heap, size, 0)
@@ -275,7 +276,10 @@ def _start(words, windows, cpus, heap):  # type: ignore[no-untyped-def]
     """Take every CPU to its first record; how many have one: they stand first in the heap."""
     size = 0
     for cpu in range(len(cpus)):
-        if _settle(words, windows, cpus[cpu]):
+        me = cpus[cpu]
+        me[AT], me[END], me[WINDOW] = _settle(windows, me[AT], me[END], me[WINDOW])
+        if me[AT] < me[END]:
+            me[KEY] = _time(words, me[AT], me[LAST])
             heap[size] = cpu
             size += 1
     for place in range(size // 2 - 1, -1, -1):

@@ -11,7 +11,7 @@ import numpy as np
 
 from replay.importers.xentrace_file import EVENT_MASK, EXTRA_SHIFT, TIME_SHIFT, word
 from replay.importers.xentrace_names import HYPERCALLS
-from replay.kernel import inline
+from replay.kernel import index, inline
 from replay.schema import KINDS, Flag
 
 LOST_RECORDS, WRAP_BUFFER = 0x0001F001, 0x0001F002
@@ -96,10 +96,10 @@ def find(table: np.ndarray, event: int) -> Any:
     """The slot of an event, else a free one for it, else the last row."""
     slot = (event * HASH >> 16) & (SLOTS - 1)
     for _ in range(PROBES):
-        if table[slot, 0] == event or table[slot, 0] < 0:
-            return slot
+        if table[index(slot), 0] == event or table[index(slot), 0] < 0:
+            return index(slot)
         slot = (slot + 1) & (SLOTS - 1)
-    return SLOTS
+    return index(SLOTS)
 
 
 @inline
@@ -123,6 +123,12 @@ def op_of(words: np.ndarray, p: int, row: np.ndarray) -> Any:
     """A hypercall's event and number as one number, all that have no name alike."""
     number = word(words, p + row[5]) & row[6]
     return row[4] * (UNKNOWN_CALL + 1) + min(number, UNKNOWN_CALL)
+
+
+@inline
+def is_vmmcall(row: np.ndarray) -> Any:
+    """Whether an event is a hypercall between an exit and an entry."""
+    return row[0] == VMMCALLS[0] or row[0] == VMMCALLS[1]
 
 
 @inline

@@ -16,7 +16,7 @@ import numpy as np
 
 from replay.errors import InputError
 from replay.importers.inputs import Buffer
-from replay.kernel import inline, kernel
+from replay.kernel import index, inline, kernel
 
 CPU_CHANGE = 0x2001F003
 """A header with the event 0x0001f003, two extra words and no time."""
@@ -38,7 +38,7 @@ PROBLEMS = {
 @inline
 def word(words: np.ndarray, at: int) -> Any:
     """A word as int64: of unsigned numbers nothing may be taken away."""
-    return np.int64(words[at])
+    return np.int64(words[index(at)])
 
 
 @inline

@@ -279,6 +279,9 @@ def _check_frames(path: Path, table: pa.Table, meta: Meta, first: int = 0) -> No
     if meta.physmap is None or meta.anomalies.get("frames_outside_physmap"):
         return
     top = max(meta.physmap.iomem_end, meta.physmap.pluggable[1]) // meta.physmap.page_bytes
+    ends = pc.min_max(pc.list_flatten(table["frames"])).as_py()
+    if ends["min"] is None or (ends["min"] >= -1 and ends["max"] < top):
+        return
     frames = ragged(table, "frames")
     bad = (frames.values < -1) | (frames.values >= top)
     if bad.any():
@@ -298,7 +301,7 @@ def _check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> 
         raise InputError(path, f"columns differ: unknown {extra}, missing {missing}"
                          if extra or missing else "columns are in another order")
     try:
-        table = table.cast(SCHEMA)
+        table = table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)
     except (pa.ArrowException, ValueError) as error:
         raise InputError(path, f"a column has the wrong type ({str(error).splitlines()[0]})",
                          ) from None
@@ -309,14 +312,15 @@ def _check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> 
     if len(ns):
         _check_time(path, ns, first, last)
     for name in ("nr_pages", "start_pfn"):
-        top = pc.max(table[name]).as_py()
-        low = pc.min(table[name]).as_py()
+        low, top = pc.min_max(table[name]).as_py().values()
         if top is not None and (top > MAX_PAGES * 64 or low < 0):
             raise InputError(path, f"{name} holds {low if low < 0 else top}, "
                              f"expected 0 to {MAX_PAGES * 64}")
-    unknown = set(pc.unique(table["kind"]).to_pylist()) - set(KINDS)
-    if unknown:
-        raise InputError(path, f"unknown event kinds {sorted(map(str, unknown))}")
+    kinds = table["kind"]
+    if kinds.null_count or any(chunk.dictionary.to_pylist() != list(KINDS) for chunk in kinds.chunks):
+        unknown = set(pc.unique(kinds).to_pylist()) - set(KINDS)
+        if unknown:
+            raise InputError(path, f"unknown event kinds {sorted(map(str, unknown))}")
     return table
 
 
