@@ -103,7 +103,7 @@ def test_import_and_write_beside_xenalyze(benchmark, smoke: bool, tmp_path: Path
 
     def ours(compression: str = "zstd") -> None:
         save(import_recording([source], "scaled", machine_dir=None, settings=SETTINGS,
-                              probes=None), made, compression)
+                              probes=None, streamed=True), made, compression)
 
     sets = [text for item in SETTINGS.items() for text in ("--set", "=".join(item))]
     runs: dict[str, Callable[[], object]] = {
