@@ -10,7 +10,7 @@ its own (`balloon_mutex`, where the pool has `list_lock`). The two meet in `iome
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,27 +55,37 @@ TOP = (1 << 62) - 1
 
 
 @inline
-def add_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
-    """What follows a reserved region: struct pages, the list."""
+def map_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
+    """What follows a reserved region: its struct pages."""
     did(m, W_MEMMAP_PAGE, nr_pages)
     did(m, W_SECTION_MAP, (nr_pages + m[R_SECTION_PAGES] - 1) // m[R_SECTION_PAGES])
     log_section(m, start // m[R_PAGE_BYTES], nr_pages, kind)
-    first = start // m[R_PAGE_BYTES]
-    hold_range(m, first, nr_pages)
+
+
+@inline
+def add_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
+    """A reserved region's pages are mapped and go to the list."""
+    map_region(m, start, nr_pages, kind)
+    hold_range(m, start // m[R_PAGE_BYTES], nr_pages)
     did(m, W_LIST_PUSH, nr_pages)
 
 
+@inline
+def refill_pages(m: np.ndarray, deficit: int) -> int:
+    """The deficit in whole granules."""
+    granule = m[O_FILL_PAGES]
+    return (deficit + granule - 1) // granule * granule
+
+
 @kernel()
-def fill_list(m: np.ndarray, deficit: int) -> int:
-    """One contiguous region of whole sections for the deficit; 0 or -errno.
+def reserve_region(m: np.ndarray, nr_pages: int) -> int:
+    """One contiguous region of whole sections: its first byte, or -errno.
 
     A region of the Xen resource that iomem_resource refuses is released again, so the next call
     finds the same one first: a failure that lasts although other regions are free.
     """
     section = m[R_SECTION_PAGES]
     page = m[R_PAGE_BYTES]
-    granule = m[O_FILL_PAGES]
-    nr_pages = (deficit + granule - 1) // granule * granule
     low = m[R_PLUG_MIN] if m[O_BOUNDED] else 0
     high = m[R_PLUG_MAX] if m[O_BOUNDED] else TOP
     xen = m[O_XEN_RESOURCE]
@@ -101,6 +111,16 @@ def fill_list(m: np.ndarray, deficit: int) -> int:
             release(m, R_TREE, start)
         release(m, tree, start)
         return -EINVAL
+    return start
+
+
+@kernel()
+def fill_list(m: np.ndarray, deficit: int) -> int:
+    """One contiguous region of whole sections for the deficit; 0 or -errno."""
+    nr_pages = refill_pages(m, deficit)
+    start = reserve_region(m, nr_pages)
+    if start < 0:
+        return start
     add_region(m, start, nr_pages, SECTION_POOL)
     return 0
 
@@ -147,11 +167,12 @@ OPTIONS = {
 
 
 def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
-               seed_pages: int = 0) -> np.ndarray:
-    """A state ready for the pool's calls on iomem_resource."""
+               seed_pages: int = 0,
+               own: Callable[[int, int], int] = lambda frames, sections: 0) -> np.ndarray:
+    """A state ready for the pool's calls on iomem_resource; own: see new_state()."""
     m = new_state(machine, peak_pages + values["fill_pages"],
                   section_pages=values["section_pages"], seed_pages=seed_pages,
-                  own_thread=True)
+                  own_thread=True, own=own)
     section = int(m[R_SECTION_PAGES])
     m[O_FILL_PAGES] = -(-(values["fill_pages"] or section) // section) * section
     m[O_BOUNDED] = int(values["bounded"])

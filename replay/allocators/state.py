@@ -11,7 +11,7 @@ The free list of all strategies is a stack: Linux's pool is a singly linked list
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -67,6 +67,8 @@ T_LIVE, T_SECTION_SHIFT = range(84, 86)
 """Live frames per memory section."""
 T_BROKEN = 86
 """Whether the stage-2 superpage of a block was broken."""
+S_OWN = 81
+"""First word of what a strategy keeps in place of the free list; see new_state()."""
 
 # -- gauges: current values, integrated over time by the engine --------------------------------
 G_LIVE, G_HELD, G_ADDED, G_PINNED, G_GIVEN, G_BROKEN, G_WHOLE = range(90, 97)
@@ -78,14 +80,14 @@ WORK = (
     "resource_step", "resource_add", "memmap_page", "section_map", "hotplug_page",
     "hotplug_section", "page_alloc", "page_free", "scrub", "va_reset", "va_update", "tlb_flush",
     "hypercall", "extent_decrease", "extent_populate", "p2m_invalidate", "superpage_break",
-    "thread_wake", "region_query", "list_push", "list_pop", "p2m_entry",
+    "thread_wake", "region_query", "list_push", "list_pop", "p2m_entry", "array_word",
 )  # fmt: skip
 W = 100
 (
     W_RESOURCE_STEP, W_RESOURCE_ADD, W_MEMMAP_PAGE, W_SECTION_MAP, W_HOTPLUG_PAGE,
     W_HOTPLUG_SECTION, W_PAGE_ALLOC, W_PAGE_FREE, W_SCRUB, W_VA_RESET, W_VA_UPDATE, W_TLB_FLUSH,
     W_HYPERCALL, W_EXTENT_DECREASE, W_EXTENT_POPULATE, W_P2M_INVALIDATE, W_SUPERPAGE_BREAK,
-    W_THREAD_WAKE, W_REGION_QUERY, W_LIST_PUSH, W_LIST_POP, W_P2M_ENTRY,
+    W_THREAD_WAKE, W_REGION_QUERY, W_LIST_PUSH, W_LIST_POP, W_P2M_ENTRY, W_ARRAY_WORD,
 ) = range(W, W + len(WORK))  # fmt: skip
 
 HEADER = 144
@@ -178,11 +180,13 @@ def _tree(segments: Segments, rows: Sequence[tuple[int, int]], room: int) -> int
 
 
 def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
-              seed_pages: int = 0, own_thread: bool = False) -> np.ndarray:
+              seed_pages: int = 0, own_thread: bool = False,
+              own: Callable[[int, int], int] = lambda frames, sections: 0) -> np.ndarray:
     """A state for `machine`, with room for a workload of at most `peak_pages` live at once.
 
     section_pages: Linux's section unless overridden. seed_pages: frames put on the list at boot.
     own_thread: the balloon thread runs beside a pool, with a list and a lock of its own.
+    own(frames below the tables' end, sections at most) -> words that a strategy needs at S_OWN.
     """
     page = machine.page_bytes
     section = section_pages or machine.section_pages
@@ -218,6 +222,7 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
         T_BLOCKS: s.room(blocks), T_NR_BLOCKS: blocks, T_BLOCK_SHIFT: block.bit_length() - 1,
         T_RUN: s.room(blocks), T_RUN_COUNT: s.room(blocks + 1), T_BROKEN: s.room(blocks),
         T_LIVE: s.room(sections), T_SECTION_SHIFT: section.bit_length() - 1,
+        S_OWN: s.room(own(blocks * block, added)),
     }  # fmt: skip
     iomem = [(c.start, c.end) for c in machine.iomem]
     for base, rows, start, last, room in (

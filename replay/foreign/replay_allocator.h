@@ -77,6 +77,7 @@ enum replay_work {
 	REPLAY_LIST_PUSH,
 	REPLAY_LIST_POP,
 	REPLAY_P2M_ENTRY,        /* PV: xen_alloc_p2m_entry() */
+	REPLAY_ARRAY_WORD,       /* a word of a bitmap or an array read or written in sequence */
 	REPLAY_NR_WORK
 };
 

@@ -1,0 +1,53 @@
+"""Bitmaps in the state array: 32 bits to a word, so that the sign bit stays out of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from replay.kernel import inline
+
+SHIFT = 5
+MASK = (1 << 32) - 1
+ONES, ZEROS = 0, MASK
+"""What next_bit() looks for."""
+
+_SEQUENCE = 0x077CB531
+_PLACES = np.zeros(32, np.int64)
+for _k in range(32):
+    _PLACES[((_SEQUENCE << _k) & MASK) >> 27] = _k
+
+
+def words(bits: int) -> int:
+    """Words that so many bits take."""
+    return (bits + 31) >> SHIFT
+
+
+@inline
+def _lowest(word: int) -> int:
+    """Place of the lowest bit set, by a de Bruijn sequence."""
+    return _PLACES[(((word & -word) * _SEQUENCE) & MASK) >> 27]
+
+
+@inline
+def next_bit(m: np.ndarray, at: int, size: int, start: int, what: int) -> int:
+    """The first one (or zero) of m[at:] from `start` on; `size` if there is none."""
+    if start >= size:
+        return size
+    k = start >> SHIFT
+    word = (m[at + k] ^ what) & MASK & (MASK << (start & 31))
+    while word == 0:
+        k += 1
+        if k << SHIFT >= size:
+            return size
+        word = (m[at + k] ^ what) & MASK
+    return min(size, (k << SHIFT) + _lowest(word))
+
+
+@inline
+def flip_bits(m: np.ndarray, at: int, start: int, count: int) -> None:
+    """Turn `count` bits over, from `start` on."""
+    end = start + count
+    while start < end:
+        stop = min(end, ((start >> SHIFT) + 1) << SHIFT)
+        m[at + (start >> SHIFT)] ^= ((1 << (stop - start)) - 1) << (start & 31)
+        start = stop

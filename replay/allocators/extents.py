@@ -1,0 +1,327 @@
+"""extents: free frames kept as whole runs, in bins by length. This project's own; no kernel has it.
+
+A free run carries its length in its first and its last struct page (boundary tags, Knuth 2.5), and
+hangs in the bin of its length: one bin per length below 16, eight per power of two above
+(two-level segregated fit: Masmano et al., "TLSF", ECRTS 2004). A bitmap tells the bins in use. So
+the next larger run is found, and a freed run joined with both neighbours, in a constant number of
+steps, whatever is free.
+
+Why it keeps frames together: a run that is freed joins its neighbours at once; a request takes the
+head of its own bin if that is long enough, else of the next bin in use, so one-page requests go to
+the shortest runs and long ones survive; only where no run is long enough is a request put together,
+from the longest run on, which is as few pieces as can be, up to the width of a bin. It is refilled
+when the pool would be and by as much, so contiguity costs no section. Pages are carved off the high
+end: the run stays where it is in memory, and in its bin if its length still belongs there.
+
+What it costs: no memory beyond struct page (a tag and two links share the words that the list uses
+one of: `zone_device_data`, and `lru`, which ZONE_DEVICE pages lend to `pgmap` and must be freed for
+this) plus 2.5 KiB of bins. A free of one page looks at both neighbours' struct pages and may relink
+one or two runs, where the list touches one page; a carved page has two tags to set. A request of
+many pages touches a few struct pages, where the list touches each.
+
+What it gives up: the last page freed is not the first one handed out (cache warmth), and the calls
+of one page are some ns slower. Kernel code would need: a test that a neighbour belongs to the pool
+(is_zone_device_page() and pgmap->owner), runs cut where two dev_pagemaps meet if a caller wants one
+pgmap, and callers that free in any order stay as they are.
+
+Work: `list_pop` is a struct page read, changed or not; `list_push` one that is only written;
+`array_word` a word of the bins, of their bitmap or of the caller's array. Each call thus does more
+than its pages' own operations and counts as a slow path in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from replay.allocators import pool
+from replay.allocators.bitmap import ONES, flip_bits, next_bit, words
+from replay.allocators.contract import Setup, Strategy
+from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
+from replay.allocators.state import (
+    ENOMEM,
+    G_HELD,
+    G_LIVE,
+    R_BLOCK_PAGES,
+    R_COUNT,
+    R_DIRTY,
+    R_FAULT,
+    R_OPTION,
+    R_PAGE_BYTES,
+    R_SECTION_COUNT,
+    R_SECTIONS,
+    S_OWN,
+    SECTION_POOL,
+    T_NR_BLOCKS,
+    W_ARRAY_WORD,
+    W_LIST_POP,
+    W_LIST_PUSH,
+    did,
+)
+from replay.allocators.tracking import enter_range
+from replay.kernel import inline, kernel
+from replay.loop import LOOP, loop
+from replay.physmap.model import Physmap
+
+O_TAG, O_NEXT, O_PREV, O_USED = range(R_OPTION + 8, R_OPTION + 12)
+"""Where the word of frame 0 is: length of the free run that begins or ends here, else 0; next and
+previous run of the bin, by first frame; then the bitmap of bins in use."""
+
+NR_BINS = 16 + 8 * 30
+NONE = -1
+
+
+@inline
+def bin_of(length: int) -> int:
+    """The bin of a run: one per length below 16, then eight per power of two."""
+    if length < 16:
+        return length
+    log = 4
+    while length >> (log + 1) > 0:
+        log += 1
+    return min(16 + 8 * (log - 4) + ((length >> (log - 3)) & 7), NR_BINS - 1)
+
+
+@inline
+def _unlink(m: np.ndarray, first: int, k: int) -> None:
+    """A run leaves bin k. The head's link back is never read, so it need not be kept."""
+    heads = m[S_OWN]
+    after = m[m[O_NEXT] + first]
+    m[W_ARRAY_WORD] += 1
+    if m[heads + k] == first:
+        m[heads + k] = after
+        if after == NONE:
+            flip_bits(m, m[O_USED], k, 1)
+            m[W_ARRAY_WORD] += 1
+        return
+    before = m[m[O_PREV] + first]
+    m[m[O_NEXT] + before] = after
+    m[W_LIST_PUSH] += 1
+    if after != NONE:
+        m[m[O_PREV] + after] = before
+        m[W_LIST_PUSH] += 1
+
+
+@inline
+def _link(m: np.ndarray, first: int, k: int) -> None:
+    """A run becomes the head of bin k."""
+    heads = m[S_OWN]
+    after = m[heads + k]
+    m[heads + k] = first
+    m[m[O_NEXT] + first] = after
+    m[W_ARRAY_WORD] += 1
+    if after == NONE:
+        flip_bits(m, m[O_USED], k, 1)
+        m[W_ARRAY_WORD] += 1
+    else:
+        m[m[O_PREV] + after] = first
+        m[W_LIST_PUSH] += 1
+
+
+@inline
+def _tag(m: np.ndarray, first: int, length: int, value: int) -> None:
+    """Set (or clear) the tags of a run whose first struct page is at hand."""
+    m[m[O_TAG] + first] = value
+    if length > 1:
+        m[m[O_TAG] + first + length - 1] = value
+        m[W_LIST_PUSH] += 1
+
+
+@inline
+def _next_used(m: np.ndarray, k: int) -> int:
+    """The first bin in use from k on; NR_BINS if none."""
+    found = next_bit(m, m[O_USED], NR_BINS, k, ONES)
+    m[W_ARRAY_WORD] += (min(found, NR_BINS - 1) >> 6) - (k >> 6) + 1
+    return found
+
+
+@inline
+def _longest(m: np.ndarray) -> int:
+    """The last bin in use. Some bin is."""
+    k = NR_BINS - 1
+    while next_bit(m, m[O_USED], k + 1, k, ONES) > k:
+        k -= 1
+    m[W_ARRAY_WORD] += ((NR_BINS - 1) >> 6) - (k >> 6) + 1
+    return k
+
+
+@inline
+def _choose(m: np.ndarray, nr_pages: int) -> int:
+    """The run to take pages from: the shortest that fits, as the bins know it, or the longest."""
+    k = bin_of(nr_pages)
+    first = m[m[S_OWN] + k]
+    m[W_ARRAY_WORD] += 1
+    if first != NONE:
+        if k < 16 or m[m[O_TAG] + first] >= nr_pages:
+            return first
+        m[W_LIST_POP] += 1
+    k = _next_used(m, k + 1)
+    if k == NR_BINS:
+        k = _longest(m)
+    return m[m[S_OWN] + k]
+
+
+@inline
+def _carve(m: np.ndarray, first: int, nr_pages: int) -> int:
+    """Take pages off the high end of a run; the first one taken."""
+    length = m[m[O_TAG] + first]
+    left = length - nr_pages
+    m[W_LIST_POP] += 1
+    old, new = bin_of(length), bin_of(left)
+    if old != new:
+        _unlink(m, first, old)
+    _tag(m, first, length, 0)
+    if left > 0:
+        _tag(m, first, left, left)
+        if old != new:
+            _link(m, first, new)
+    m[R_COUNT] -= nr_pages
+    return first + left
+
+
+@inline
+def _release(m: np.ndarray, first: int, length: int) -> None:
+    """A run becomes free and joins the free runs on either side."""
+    tag = m[O_TAG]
+    below, above = m[tag + first - 1], m[tag + first + length]
+    m[W_LIST_POP] += 2
+    m[W_LIST_PUSH] += 1 - (below > 0)
+    m[R_COUNT] += length
+    if above > 0:
+        _unlink(m, first + length, bin_of(above))
+        m[tag + first + length] = 0
+        length += above
+    if below > 0:
+        m[tag + first - 1] = 0
+        first -= below
+        m[W_LIST_POP] += below > 1
+        length += below
+        if bin_of(below) == bin_of(length):
+            _tag(m, first, length, length)
+            return
+        _unlink(m, first, bin_of(below))
+    _tag(m, first, length, length)
+    _link(m, first, bin_of(length))
+
+
+@kernel()
+def _fill(m: np.ndarray, deficit: int) -> int:
+    """fill_list(), but the new pages are one run; 0 or -errno."""
+    nr_pages = refill_pages(m, deficit)
+    start = reserve_region(m, nr_pages)
+    if start < 0:
+        return start
+    map_region(m, start, nr_pages, SECTION_POOL)
+    first = start // m[R_PAGE_BYTES]
+    if first + nr_pages > m[T_NR_BLOCKS] * m[R_BLOCK_PAGES]:
+        m[R_FAULT] = 4
+        return -ENOMEM
+    enter_range(m, first, nr_pages)
+    _release(m, first, nr_pages)
+    return 0
+
+
+@inline
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_alloc_unpopulated_pages(): one run if there is one, as few as there can be if not."""
+    if m[R_COUNT] < nr_pages:
+        error = _fill(m, nr_pages - m[R_COUNT])
+        if error < 0:
+            return error
+    done = 0
+    while done < nr_pages:
+        run = _choose(m, nr_pages - done)
+        count = min(nr_pages - done, m[m[O_TAG] + run])
+        first = _carve(m, run, count)
+        for k in range(count):
+            frames[at + done + k] = first + k
+        done += count
+    m[R_DIRTY] = 1
+    return 0
+
+
+@inline
+def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_free_unpopulated_pages(): neighbours in a row, up or down, are released together."""
+    k, end = at, at + nr_pages
+    while k < end:
+        since = k
+        k += 1
+        step = frames[k] - frames[since] if k < end else 0
+        if step == 1 or step == -1:
+            while k < end and frames[k] - frames[k - 1] == step:
+                k += 1
+        _release(m, min(frames[since], frames[k - 1]), k - since)
+    m[R_DIRTY] = 1
+    return 0
+
+
+@kernel(LOOP)
+def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
+    """The replay loop around this strategy."""
+    return loop(alloc, free, pool.wake, m, q, out, cost)
+
+
+def runs_of(m: np.ndarray) -> list[list[tuple[int, int]]]:
+    """(first frame, length) of the runs of each bin, head first; checks and tests call it."""
+    bins: list[list[tuple[int, int]]] = []
+    for k in range(NR_BINS):
+        rows, first = [], int(m[int(m[S_OWN]) + k])
+        while first != NONE:
+            rows.append((first, int(m[int(m[O_TAG]) + first])))
+            first = int(m[int(m[O_NEXT]) + first])
+        bins.append(rows)
+    return bins
+
+
+def check(m: np.ndarray) -> list[str]:
+    """Bins, tags, bitmap and gauges agree, and no two runs touch."""
+    broken = [] if not m[R_FAULT] else [f"an internal bound was hit (fault {int(m[R_FAULT])})"]
+    bins = runs_of(m)
+    runs = sorted(run for rows in bins for run in rows)
+    total = sum(length for _, length in runs)
+    if total != int(m[R_COUNT]) or total != int(m[G_HELD]) - int(m[G_LIVE]):
+        broken.append(f"the runs have {total} pages, {int(m[R_COUNT])} are counted and "
+                      f"{int(m[G_HELD]) - int(m[G_LIVE])} held but not live")
+    for k, rows in enumerate(bins):
+        used = int(m[int(m[O_USED]) + (k >> 5)]) >> (k & 31) & 1
+        if used != bool(rows) or any(bin_of(length) != k for _, length in rows):
+            broken.append(f"bin {k} and its bit or its runs do not agree")
+    tags = sorted({page for first, length in runs for page in (first, first + length - 1)})
+    log = m[int(m[R_SECTIONS]) :][: 4 * int(m[R_SECTION_COUNT])].reshape(-1, 4)
+    found = [int(start) + int(page) for _, start, pages, _ in log.tolist()
+             for page in np.flatnonzero(m[int(m[O_TAG]) + start :][:pages])]
+    if sorted(found) != tags:
+        broken.append("a tag is missing, or stands where no run ends")
+    if any(a + n >= b for (a, n), (b, _) in zip(runs, runs[1:], strict=False)):
+        broken.append("two free runs touch")
+    return broken
+
+
+def _own_words(frames: int, sections: int) -> int:
+    """Bins, their bitmap, and three words per frame; a tag beyond either end is read, and 0."""
+    return NR_BINS + words(NR_BINS) + 3 * (frames + 2)
+
+
+def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+    m = pool_state(machine, peak_pages, values, own=_own_words)
+    frames = int(m[T_NR_BLOCKS] * m[R_BLOCK_PAGES])
+    own = int(m[S_OWN])
+    m[own : own + NR_BINS] = NONE
+    m[O_USED] = own + NR_BINS
+    m[O_TAG] = own + NR_BINS + words(NR_BINS) + 1
+    m[O_NEXT], m[O_PREV] = m[O_TAG] + frames + 1, m[O_TAG] + 2 * frames + 1
+    extra = ("p2m_entry",) if machine.mode == "pv" else ()
+    return Setup(m, (("array_word", *extra), ("array_word",)),
+                 ("this project's own proposal; no kernel has it",))
+
+
+STRATEGY = Strategy(
+    name="extents",
+    summary="the pool with free runs in bins by length in place of its list; our own proposal",
+    models="no kernel: boundary tags and two-level segregated fit on the sections of pool",
+    init=_init, run=run, alloc=alloc, free=free, wake=pool.wake, check=check,
+    options=pool.OPTIONS,
+)

@@ -1,0 +1,271 @@
+"""genpool: the pool's list replaced by a gen_pool with best fit. Proposed in 2022, never merged.
+
+Models O. Tyshchenko's "xen/unpopulated-alloc: Introduce helpers for contiguous allocations" (V1,
+xen-devel, 20 June 2022, 1655740136-3974-2-git-send-email-olekstysh@gmail.com) on Linux 6.1's
+lib/genalloc.c. Each refill becomes a chunk of its own with a bitmap, one bit to a page; chunks are
+searched newest first (gen_pool_add_owner() adds at the head). gen_pool_best_fit() goes through a
+chunk's whole bitmap for the smallest run that is long enough, lowest address first, and stops early
+at an exact fit only; a later chunk is not looked at once one has a run. A run cannot cross chunks.
+
+contiguous=yes (the default) is V1: every call, also the ordinary xen_alloc_unpopulated_pages(),
+asks for one run. Where no chunk has one, a section for the *whole* request is added, once, although
+enough single pages may be free: "less efficient resource utilization, it is faster".
+contiguous=no is the alternative its author asked about (14 June,
+a51dec23-c543-b571-8047-59f39abb0bee@gmail.com): page by page, and only the deficit is added.
+
+Frees are page by page in both, as V1's of ordinary calls: callers free pages of several
+allocations at once. The target is iomem_resource, as for pool.py, so that the two differ in the
+structure alone.
+
+Work: `array_word` is a 64-bit word of the bitmap read by a search, a bitmap word zeroed in a new
+chunk, or a page written to the caller's array; `list_pop` a chunk looked at, `list_push` a bitmap
+word changed (cmpxchg, and `avail`). So no call but a free into the newest chunk is on the fast path
+of the report: it does more than its pages' own operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from replay.allocators import pool
+from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words
+from replay.allocators.contract import Option, Setup, Strategy
+from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
+from replay.allocators.state import (
+    ENOMEM,
+    G_HELD,
+    G_LIVE,
+    R_BLOCK_PAGES,
+    R_COUNT,
+    R_FAULT,
+    R_OPTION,
+    R_PAGE_BYTES,
+    R_SECTION_CAPACITY,
+    S_OWN,
+    SECTION_POOL,
+    T_NR_BLOCKS,
+    W_ARRAY_WORD,
+    W_LIST_POP,
+    W_LIST_PUSH,
+    did,
+)
+from replay.allocators.tracking import enter_range
+from replay.kernel import inline, kernel
+from replay.loop import LOOP, loop
+from replay.physmap.model import Physmap
+
+O_CONTIGUOUS, O_CHUNKS, O_BITS_END = range(R_OPTION + 8, R_OPTION + 11)
+"""One run per call; chunks so far; words of bitmaps handed out so far, from S_OWN on."""
+
+K_START, K_PAGES, K_AVAIL, K_BITS = range(4)
+"""A chunk: first frame, pages, free pages, first word of its bitmap (a bit set: not free)."""
+CHUNK_WORDS = 4
+
+
+@inline
+def _chunk(m: np.ndarray, k: int) -> int:
+    """Where chunk k is: they lie at the front of the strategy's own words."""
+    return m[S_OWN] + CHUNK_WORDS * k
+
+
+@inline
+def _search(m: np.ndarray, bits: int, size: int, start: int, what: int) -> int:
+    """find_next_bit() and find_next_zero_bit(), which read 64 bits at a time."""
+    found = next_bit(m, bits, size, start, what)
+    if start < size:
+        m[W_ARRAY_WORD] += (min(found, size - 1) >> 6) - (start >> 6) + 1
+    return found
+
+
+@inline
+def _zero_area(m: np.ndarray, bits: int, size: int, start: int, nr: int) -> int:
+    """bitmap_find_next_zero_area(): the first `nr` free pages in a row; more than size if none."""
+    while True:
+        at = _search(m, bits, size, start, ZEROS)
+        end = at + nr
+        if end > size:
+            return end
+        used = _search(m, bits, end, at, ONES)
+        if used >= end:
+            return at
+        start = used + 1
+
+
+@kernel()
+def _best_fit(m: np.ndarray, bits: int, size: int, nr: int) -> int:
+    """gen_pool_best_fit(): the start of the first of the shortest runs that fit; size if none."""
+    best, length = size, size + 1
+    at = _zero_area(m, bits, size, 0, nr)
+    while at < size:
+        end = _search(m, bits, size, at + nr, ONES)
+        if end - at < length:
+            best, length = at, end - at
+            if length == nr:
+                return best
+        at = _zero_area(m, bits, size, end + 1, nr)
+    return best
+
+
+@inline
+def _pool_alloc(m: np.ndarray, nr: int) -> int:
+    """gen_pool_alloc(): the first frame of a run; -1 if no chunk has one."""
+    for k in range(m[O_CHUNKS] - 1, -1, -1):
+        at = _chunk(m, k)
+        did(m, W_LIST_POP, 1)
+        if nr > m[at + K_AVAIL]:
+            continue
+        start = _best_fit(m, m[at + K_BITS], m[at + K_PAGES], nr)
+        if start < m[at + K_PAGES]:
+            flip_bits(m, m[at + K_BITS], start, nr)
+            did(m, W_LIST_PUSH, ((start + nr - 1) >> 6) - (start >> 6) + 1)
+            m[at + K_AVAIL] -= nr
+            m[R_COUNT] -= nr
+            return m[at + K_START] + start
+    return -1
+
+
+@kernel()
+def _fill_pool(m: np.ndarray, deficit: int) -> int:
+    """fill_pool(): a region of whole sections becomes a chunk; 0 or -errno."""
+    nr_pages = refill_pages(m, deficit)
+    start = reserve_region(m, nr_pages)
+    if start < 0:
+        return start
+    map_region(m, start, nr_pages, SECTION_POOL)
+    first = start // m[R_PAGE_BYTES]
+    k = m[O_CHUNKS]
+    if k >= m[R_SECTION_CAPACITY] or first + nr_pages > m[T_NR_BLOCKS] * m[R_BLOCK_PAGES]:
+        m[R_FAULT] = 4
+        return -ENOMEM
+    at = _chunk(m, k)
+    m[at + K_START], m[at + K_PAGES], m[at + K_AVAIL] = first, nr_pages, nr_pages
+    m[at + K_BITS] = m[O_BITS_END]
+    m[O_BITS_END] += (nr_pages + 31) >> 5
+    m[O_CHUNKS] = k + 1
+    did(m, W_ARRAY_WORD, (nr_pages + 63) >> 6)
+    enter_range(m, first, nr_pages)
+    m[R_COUNT] += nr_pages
+    return 0
+
+
+@kernel()
+def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """alloc_unpopulated_pages() of V1."""
+    start = _pool_alloc(m, nr_pages)
+    if start < 0:
+        error = _fill_pool(m, nr_pages)
+        if error < 0:
+            return error
+        start = _pool_alloc(m, nr_pages)
+        if start < 0:
+            return -ENOMEM
+    for k in range(nr_pages):
+        frames[at + k] = start + k
+    return 0
+
+
+@kernel()
+def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """The loop that was asked about on 14 June: gen_pool_avail(), then page by page."""
+    did(m, W_LIST_POP, m[O_CHUNKS])
+    if m[R_COUNT] < nr_pages:
+        did(m, W_LIST_POP, m[O_CHUNKS])
+        error = _fill_pool(m, nr_pages - m[R_COUNT])
+        if error < 0:
+            return error
+    for k in range(nr_pages):
+        frames[at + k] = _pool_alloc(m, 1)
+    return 0
+
+
+@inline
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_alloc_unpopulated_pages(), or with one run xen_alloc_unpopulated_contiguous_pages()."""
+    if m[O_CONTIGUOUS]:
+        return _alloc_run(m, nr_pages, frames, at)
+    return _alloc_pages(m, nr_pages, frames, at)
+
+
+@kernel()
+def _pool_free(m: np.ndarray, frame: int) -> int:
+    """gen_pool_free() of one page; returns the chunks looked at before its own."""
+    last = m[O_CHUNKS] - 1
+    for k in range(last, -1, -1):
+        at = _chunk(m, k)
+        page = frame - m[at + K_START]
+        if 0 <= page < m[at + K_PAGES]:
+            flip_bits(m, m[at + K_BITS], page, 1)
+            m[at + K_AVAIL] += 1
+            m[R_COUNT] += 1
+            return last - k
+    m[R_FAULT] = 5
+    return 0
+
+
+@inline
+def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """xen_free_unpopulated_pages(): page by page."""
+    passed = 0
+    for k in range(at, at + nr_pages):
+        passed += _pool_free(m, frames[k])
+    if passed > 0:
+        did(m, W_LIST_POP, passed)
+    return 0
+
+
+@kernel(LOOP)
+def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
+    """The replay loop around this strategy."""
+    return loop(alloc, free, pool.wake, m, q, out, cost)
+
+
+def free_frames(m: np.ndarray) -> list[int]:
+    """The frames that the bitmaps say are free, chunk by chunk; checks and tests call it."""
+    found: list[int] = []
+    for k in range(int(m[O_CHUNKS])):
+        start, pages, _, bits = (int(v) for v in m[int(m[S_OWN]) + CHUNK_WORDS * k :][:4])
+        found += [start + p for p in range(pages) if not m[bits + (p >> 5)] >> (p & 31) & 1]
+    return found
+
+
+def check(m: np.ndarray) -> list[str]:
+    """The bitmaps, `avail` and the gauges agree."""
+    broken = [] if not m[R_FAULT] else [f"an internal bound was hit (fault {int(m[R_FAULT])})"]
+    free_pages = len(free_frames(m))
+    chunks = m[int(m[S_OWN]) :][: CHUNK_WORDS * int(m[O_CHUNKS])].reshape(-1, CHUNK_WORDS)
+    if int(chunks[:, K_AVAIL].sum()) != free_pages or int(m[R_COUNT]) != free_pages:
+        broken.append(f"the bitmaps have {free_pages} free pages, `avail` says otherwise")
+    if int(m[G_HELD]) - int(m[G_LIVE]) != free_pages:
+        broken.append(f"held {int(m[G_HELD])} - live {int(m[G_LIVE])} is not {free_pages}")
+    return broken
+
+
+def _own_words(frames: int, sections: int) -> int:
+    """Chunks and their bitmaps, each rounded up to a word."""
+    return (CHUNK_WORDS + 1) * sections + words(frames)
+
+
+def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+    # Requests that find no run add sections while other pages are free: room for four times as much
+    # as the pool's.
+    m = pool_state(machine, 4 * peak_pages, values, own=_own_words)
+    m[O_CONTIGUOUS] = int(values["contiguous"])
+    m[O_BITS_END] = m[S_OWN] + CHUNK_WORDS * m[R_SECTION_CAPACITY]
+    extra = ("p2m_entry",) if machine.mode == "pv" else ()
+    return Setup(m, (("array_word", *extra), ("list_pop", "list_push")),
+                 ("proposed in 2022 and never merged; no kernel has it",))
+
+
+STRATEGY = Strategy(
+    name="genpool",
+    summary="the pool with a best-fit gen_pool in place of its list; proposed, never merged",
+    models="xen-devel, 20 June 2022, 1655740136-3974-2-git-send-email-olekstysh@gmail.com; "
+           "Linux 6.1 lib/genalloc.c",
+    init=_init, run=run, alloc=alloc, free=free, wake=pool.wake, check=check,
+    options=pool.OPTIONS | {
+        "contiguous": Option(True, "one run per call (V1); no: page by page, as asked on 14 June"),
+    },
+)
