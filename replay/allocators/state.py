@@ -67,7 +67,7 @@ T_LIVE, T_SECTION_SHIFT = range(84, 86)
 """Live frames per memory section."""
 T_BROKEN = 86
 """Whether the stage-2 superpage of a block was broken."""
-S_OWN = 81
+S_OWN = 87
 """First word of what a strategy keeps in place of the free list; see new_state()."""
 
 # -- gauges: current values, integrated over time by the engine --------------------------------
