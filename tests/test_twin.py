@@ -44,7 +44,7 @@ def compiled() -> dict:
 
 def test_interpreted_kernels_give_the_same_frames_times_work_and_integrals(compiled: dict) -> None:
     assert digests(NUMBA_DISABLE_JIT="1") == compiled
-    assert len(compiled) == 15
+    assert len(compiled) == 21
 
 
 def test_bounds_checked_kernels_give_the_same_and_raise_nothing(compiled: dict) -> None:

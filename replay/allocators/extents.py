@@ -1,32 +1,37 @@
 """extents: free frames kept as whole runs, in bins by length. This project's own; no kernel has it.
 
-A free run carries its length in its first and its last struct page (boundary tags, Knuth 2.5), and
-hangs in the bin of its length: one bin per length below 16, eight per power of two above
-(two-level segregated fit: Masmano et al., "TLSF", ECRTS 2004). A bitmap tells the bins in use. So
-the next larger run is found, and a freed run joined with both neighbours, in a constant number of
-steps, whatever is free.
+A free run carries its length in its first and its last struct page (boundary tags: Knuth, TAOCP 1,
+2.5) and hangs in the bin of its length: one bin per length below 16, eight per power of two above
+(two-level segregated fit: Masmano et al., "TLSF", ECRTS 2004). A bitmap tells the bins in use. So a
+run that fits is found, and a freed run joined with both neighbours, in a constant number of steps,
+whatever is free. One-page requests, nearly all there are, come off the open run: up to 128 pages
+that were taken from the shortest run, and of which only two numbers beside the lock are touched; a
+free beside it widens it again.
 
-Why it keeps frames together: a run that is freed joins its neighbours at once; a request takes the
-head of its own bin if that is long enough, else of the next bin in use, so one-page requests go to
-the shortest runs and long ones survive; only where no run is long enough is a request put together,
-from the longest run on, which is as few pieces as can be, up to the width of a bin. It is refilled
-when the pool would be and by as much, so contiguity costs no section. Pages are carved off the high
-end: the run stays where it is in memory, and in its bin if its length still belongs there.
+Why it keeps frames together: a freed run joins its neighbours at once, where the list hands pages
+out in the order in which they were freed. A request takes the head of its own bin if that is long
+enough, else of the next bin in use, so long runs survive. Only where no run is long enough is it put
+together, from the longest bin on. It refills when the pool does and by as much, so contiguity
+costs no section; and runs join across sections, where a gen_pool's chunks do not.
 
-What it costs: no memory beyond struct page (a tag and two links share the words that the list uses
-one of: `zone_device_data`, and `lru`, which ZONE_DEVICE pages lend to `pgmap` and must be freed for
-this) plus 2.5 KiB of bins. A free of one page looks at both neighbours' struct pages and may relink
-one or two runs, where the list touches one page; a carved page has two tags to set. A request of
-many pages touches a few struct pages, where the list touches each.
+What it costs: three words of each struct page that is the first of a free run (tag and two links;
+the list needs one, `zone_device_data`) and one of the last: `index`, `private` and
+`zone_device_data`, which free pages of the pool do not use [not tried in a kernel]; 2 KiB of bins.
+A free of one page reads both neighbours' struct pages and may relink two runs, where the list
+writes one page; it takes longer. A request or a free of many pages in a row touches a few struct
+pages, where the list touches each.
 
-What it gives up: the last page freed is not the first one handed out (cache warmth), and the calls
-of one page are some ns slower. Kernel code would need: a test that a neighbour belongs to the pool
-(is_zone_device_page() and pgmap->owner), runs cut where two dev_pagemaps meet if a caller wants one
-pgmap, and callers that free in any order stay as they are.
+What it gives up: the last page freed is not the first one handed out, which may be cold in cache:
+not modelled. Best fit over the bitmaps (genpool.py) packs one-page requests tighter, at ten times
+their cost. Kernel code would need: the open run and the bins under list_lock; a test that a
+neighbour is free and the pool's (is_zone_device_page() and pgmap->owner) before its tag is read;
+runs that end where two dev_pagemaps meet, if some caller wants one mapping. Callers stay as they
+are.
 
-Work: `list_pop` is a struct page read, changed or not; `list_push` one that is only written;
-`array_word` a word of the bins, of their bitmap or of the caller's array. Each call thus does more
-than its pages' own operations and counts as a slow path in the report.
+Work: `list_pop` is a struct page read, changed or not; `list_push` one only written; `array_word` a
+word of the bins, of their bitmap, or of the caller's array. As with the list's head and count, the
+open run's two numbers are part of the lock's cost. A call that leaves the open run does more than
+its pages' own operations and counts as a slow path in the report, if only by ten nanoseconds.
 """
 
 from __future__ import annotations
@@ -65,12 +70,19 @@ from replay.kernel import inline, kernel
 from replay.loop import LOOP, loop
 from replay.physmap.model import Physmap
 
-O_TAG, O_NEXT, O_PREV, O_USED = range(R_OPTION + 8, R_OPTION + 12)
+O_TAG, O_NEXT, O_PREV, O_BIN = range(R_OPTION + 8, R_OPTION + 12)
 """Where the word of frame 0 is: length of the free run that begins or ends here, else 0; next and
-previous run of the bin, by first frame; then the bitmap of bins in use."""
+previous run of the bin, by first frame. Then the word of bin 0, the first run of each."""
 
 NR_BINS = 16 + 8 * 30
 NONE = -1
+
+OPEN_MOST = 128
+"""Pages of the open run at most: less than one in a hundred one-page calls opens another."""
+
+OPEN, OPEN_PAGES, USED = range(3)
+"""In the strategy's own words: the open run's first frame and length; bitmap of bins in use."""
+BINS = USED + words(NR_BINS)
 
 
 @inline
@@ -87,13 +99,13 @@ def bin_of(length: int) -> int:
 @inline
 def _unlink(m: np.ndarray, first: int, k: int) -> None:
     """A run leaves bin k. The head's link back is never read, so it need not be kept."""
-    heads = m[S_OWN]
+    heads = m[O_BIN]
     after = m[m[O_NEXT] + first]
     m[W_ARRAY_WORD] += 1
     if m[heads + k] == first:
         m[heads + k] = after
         if after == NONE:
-            flip_bits(m, m[O_USED], k, 1)
+            flip_bits(m, m[S_OWN] + USED, k, 1)
             m[W_ARRAY_WORD] += 1
         return
     before = m[m[O_PREV] + first]
@@ -107,13 +119,12 @@ def _unlink(m: np.ndarray, first: int, k: int) -> None:
 @inline
 def _link(m: np.ndarray, first: int, k: int) -> None:
     """A run becomes the head of bin k."""
-    heads = m[S_OWN]
-    after = m[heads + k]
-    m[heads + k] = first
+    after = m[m[O_BIN] + k]
+    m[m[O_BIN] + k] = first
     m[m[O_NEXT] + first] = after
     m[W_ARRAY_WORD] += 1
     if after == NONE:
-        flip_bits(m, m[O_USED], k, 1)
+        flip_bits(m, m[S_OWN] + USED, k, 1)
         m[W_ARRAY_WORD] += 1
     else:
         m[m[O_PREV] + after] = first
@@ -121,18 +132,18 @@ def _link(m: np.ndarray, first: int, k: int) -> None:
 
 
 @inline
-def _tag(m: np.ndarray, first: int, length: int, value: int) -> None:
-    """Set (or clear) the tags of a run whose first struct page is at hand."""
-    m[m[O_TAG] + first] = value
+def _tag(m: np.ndarray, first: int, length: int) -> None:
+    """Tag a run whose first struct page is at hand."""
+    m[m[O_TAG] + first] = length
     if length > 1:
-        m[m[O_TAG] + first + length - 1] = value
+        m[m[O_TAG] + first + length - 1] = length
         m[W_LIST_PUSH] += 1
 
 
 @inline
 def _next_used(m: np.ndarray, k: int) -> int:
     """The first bin in use from k on; NR_BINS if none."""
-    found = next_bit(m, m[O_USED], NR_BINS, k, ONES)
+    found = next_bit(m, m[S_OWN] + USED, NR_BINS, k, ONES)
     m[W_ARRAY_WORD] += (min(found, NR_BINS - 1) >> 6) - (k >> 6) + 1
     return found
 
@@ -141,44 +152,41 @@ def _next_used(m: np.ndarray, k: int) -> int:
 def _longest(m: np.ndarray) -> int:
     """The last bin in use. Some bin is."""
     k = NR_BINS - 1
-    while next_bit(m, m[O_USED], k + 1, k, ONES) > k:
+    while next_bit(m, m[S_OWN] + USED, k + 1, k, ONES) > k:
         k -= 1
     m[W_ARRAY_WORD] += ((NR_BINS - 1) >> 6) - (k >> 6) + 1
     return k
 
 
 @inline
-def _choose(m: np.ndarray, nr_pages: int) -> int:
-    """The run to take pages from: the shortest that fits, as the bins know it, or the longest."""
+def _fit(m: np.ndarray, nr_pages: int) -> int:
+    """The shortest run that fits, as the bins know it; NONE if there is none."""
     k = bin_of(nr_pages)
-    first = m[m[S_OWN] + k]
+    first = m[m[O_BIN] + k]
     m[W_ARRAY_WORD] += 1
     if first != NONE:
         if k < 16 or m[m[O_TAG] + first] >= nr_pages:
             return first
         m[W_LIST_POP] += 1
     k = _next_used(m, k + 1)
-    if k == NR_BINS:
-        k = _longest(m)
-    return m[m[S_OWN] + k]
+    return m[m[O_BIN] + k] if k < NR_BINS else NONE
 
 
 @inline
-def _carve(m: np.ndarray, first: int, nr_pages: int) -> int:
-    """Take pages off the high end of a run; the first one taken."""
+def _carve(m: np.ndarray, first: int, nr_pages: int) -> None:
+    """Take pages off the low end of a run."""
     length = m[m[O_TAG] + first]
     left = length - nr_pages
     m[W_LIST_POP] += 1
-    old, new = bin_of(length), bin_of(left)
-    if old != new:
-        _unlink(m, first, old)
-    _tag(m, first, length, 0)
+    _unlink(m, first, bin_of(length))
+    m[m[O_TAG] + first] = m[m[O_TAG] + first + length - 1] = 0
     if left > 0:
-        _tag(m, first, left, left)
-        if old != new:
-            _link(m, first, new)
+        m[W_LIST_PUSH] += 1
+        _tag(m, first + nr_pages, left)
+        _link(m, first + nr_pages, bin_of(left))
+    elif length > 1:
+        m[W_LIST_PUSH] += 1
     m[R_COUNT] -= nr_pages
-    return first + left
 
 
 @inline
@@ -199,11 +207,27 @@ def _release(m: np.ndarray, first: int, length: int) -> None:
         m[W_LIST_POP] += below > 1
         length += below
         if bin_of(below) == bin_of(length):
-            _tag(m, first, length, length)
+            _tag(m, first, length)
             return
         _unlink(m, first, bin_of(below))
-    _tag(m, first, length, length)
+    _tag(m, first, length)
     _link(m, first, bin_of(length))
+
+
+@inline
+def _widen(m: np.ndarray, first: int, length: int) -> bool:
+    """A freed run beside the open one joins it, as far as that may grow."""
+    own = m[S_OWN]
+    pages = m[own + OPEN_PAGES]
+    if pages == 0 or pages + length > OPEN_MOST:
+        return False
+    if first + length == m[own + OPEN]:
+        m[own + OPEN] = first
+    elif first != m[own + OPEN] + pages:
+        return False
+    m[own + OPEN_PAGES] = pages + length
+    m[R_COUNT] += length
+    return True
 
 
 @kernel()
@@ -224,21 +248,65 @@ def _fill(m: np.ndarray, deficit: int) -> int:
 
 
 @inline
+def _close(m: np.ndarray) -> None:
+    """The open run's pages go back to the bins."""
+    own = m[S_OWN]
+    pages = m[own + OPEN_PAGES]
+    if pages > 0:
+        m[own + OPEN_PAGES] = 0
+        m[R_COUNT] -= pages
+        _release(m, m[own + OPEN], pages)
+
+
+@kernel()
+def _open(m: np.ndarray) -> None:
+    """The shortest run becomes the open one, or its low end where it is long."""
+    first = m[m[O_BIN] + _next_used(m, 1)]
+    length = m[m[O_TAG] + first]
+    count = min(length, OPEN_MOST)
+    _carve(m, first, count)
+    m[m[S_OWN] + OPEN] = first
+    m[m[S_OWN] + OPEN_PAGES] = count
+    m[R_COUNT] += count
+    m[R_DIRTY] = 1
+
+
+@kernel()
+def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
+    """The pages of a request, in as few runs as there can be."""
+    done = 0
+    while done < nr_pages:
+        run = _fit(m, nr_pages - done)
+        if run == NONE:
+            _close(m)
+            run = _fit(m, nr_pages - done)
+        if run == NONE:
+            run = m[m[O_BIN] + _longest(m)]
+        count = min(nr_pages - done, m[m[O_TAG] + run])
+        _carve(m, run, count)
+        for k in range(count):
+            frames[at + done + k] = run + k
+        done += count
+    m[R_DIRTY] = 1
+
+
+@inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """xen_alloc_unpopulated_pages(): one run if there is one, as few as there can be if not."""
+    """xen_alloc_unpopulated_pages(): one page of the open run, or the bins' best fit."""
     if m[R_COUNT] < nr_pages:
         error = _fill(m, nr_pages - m[R_COUNT])
         if error < 0:
             return error
-    done = 0
-    while done < nr_pages:
-        run = _choose(m, nr_pages - done)
-        count = min(nr_pages - done, m[m[O_TAG] + run])
-        first = _carve(m, run, count)
-        for k in range(count):
-            frames[at + done + k] = first + k
-        done += count
-    m[R_DIRTY] = 1
+    if nr_pages > 1:
+        _alloc_runs(m, nr_pages, frames, at)
+        return 0
+    own = m[S_OWN]
+    if m[own + OPEN_PAGES] == 0:
+        _open(m)
+    frames[at] = m[own + OPEN]
+    m[own + OPEN] += 1
+    m[own + OPEN_PAGES] -= 1
+    m[R_COUNT] -= 1
     return 0
 
 
@@ -253,8 +321,10 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
         if step == 1 or step == -1:
             while k < end and frames[k] - frames[k - 1] == step:
                 k += 1
-        _release(m, min(frames[since], frames[k - 1]), k - since)
-    m[R_DIRTY] = 1
+        first = min(frames[since], frames[k - 1])
+        if not _widen(m, first, k - since):
+            _release(m, first, k - since)
+            m[R_DIRTY] = 1
     return 0
 
 
@@ -268,7 +338,7 @@ def runs_of(m: np.ndarray) -> list[list[tuple[int, int]]]:
     """(first frame, length) of the runs of each bin, head first; checks and tests call it."""
     bins: list[list[tuple[int, int]]] = []
     for k in range(NR_BINS):
-        rows, first = [], int(m[int(m[S_OWN]) + k])
+        rows, first = [], int(m[int(m[O_BIN]) + k])
         while first != NONE:
             rows.append((first, int(m[int(m[O_TAG]) + first])))
             first = int(m[int(m[O_NEXT]) + first])
@@ -276,17 +346,25 @@ def runs_of(m: np.ndarray) -> list[list[tuple[int, int]]]:
     return bins
 
 
+def free_frames(m: np.ndarray) -> list[int]:
+    """All free frames, sorted; checks and tests call it."""
+    own = int(m[S_OWN])
+    runs = [*(run for rows in runs_of(m) for run in rows),
+            (int(m[own + OPEN]), int(m[own + OPEN_PAGES]))]
+    return sorted(frame for first, length in runs for frame in range(first, first + length))
+
+
 def check(m: np.ndarray) -> list[str]:
     """Bins, tags, bitmap and gauges agree, and no two runs touch."""
     broken = [] if not m[R_FAULT] else [f"an internal bound was hit (fault {int(m[R_FAULT])})"]
     bins = runs_of(m)
     runs = sorted(run for rows in bins for run in rows)
-    total = sum(length for _, length in runs)
+    total = sum(length for _, length in runs) + int(m[int(m[S_OWN]) + OPEN_PAGES])
     if total != int(m[R_COUNT]) or total != int(m[G_HELD]) - int(m[G_LIVE]):
         broken.append(f"the runs have {total} pages, {int(m[R_COUNT])} are counted and "
                       f"{int(m[G_HELD]) - int(m[G_LIVE])} held but not live")
     for k, rows in enumerate(bins):
-        used = int(m[int(m[O_USED]) + (k >> 5)]) >> (k & 31) & 1
+        used = int(m[int(m[S_OWN]) + USED + (k >> 5)]) >> (k & 31) & 1
         if used != bool(rows) or any(bin_of(length) != k for _, length in rows):
             broken.append(f"bin {k} and its bit or its runs do not agree")
     tags = sorted({page for first, length in runs for page in (first, first + length - 1)})
@@ -302,16 +380,16 @@ def check(m: np.ndarray) -> list[str]:
 
 def _own_words(frames: int, sections: int) -> int:
     """Bins, their bitmap, and three words per frame; a tag beyond either end is read, and 0."""
-    return NR_BINS + words(NR_BINS) + 3 * (frames + 2)
+    return BINS + NR_BINS + 3 * (frames + 2)
 
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     m = pool_state(machine, peak_pages, values, own=_own_words)
     frames = int(m[T_NR_BLOCKS] * m[R_BLOCK_PAGES])
     own = int(m[S_OWN])
-    m[own : own + NR_BINS] = NONE
-    m[O_USED] = own + NR_BINS
-    m[O_TAG] = own + NR_BINS + words(NR_BINS) + 1
+    m[O_BIN] = own + BINS
+    m[own + BINS : own + BINS + NR_BINS] = NONE
+    m[O_TAG] = own + BINS + NR_BINS + 1
     m[O_NEXT], m[O_PREV] = m[O_TAG] + frames + 1, m[O_TAG] + 2 * frames + 1
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("array_word",)),

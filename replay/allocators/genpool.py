@@ -223,12 +223,12 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 
 def free_frames(m: np.ndarray) -> list[int]:
-    """The frames that the bitmaps say are free, chunk by chunk; checks and tests call it."""
+    """The frames that the bitmaps say are free, sorted; checks and tests call it."""
     found: list[int] = []
     for k in range(int(m[O_CHUNKS])):
         start, pages, _, bits = (int(v) for v in m[int(m[S_OWN]) + CHUNK_WORDS * k :][:4])
         found += [start + p for p in range(pages) if not m[bits + (p >> 5)] >> (p & 31) & 1]
-    return found
+    return sorted(found)
 
 
 def check(m: np.ndarray) -> list[str]:
