@@ -63,7 +63,6 @@ from replay.allocators.state import (
     W_ARRAY_WORD,
     W_LIST_POP,
     W_LIST_PUSH,
-    did,
 )
 from replay.allocators.tracking import enter_range
 from replay.kernel import inline, kernel
