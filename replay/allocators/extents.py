@@ -46,24 +46,10 @@ from replay.allocators.bitmap import ONES, flip_bits, next_bit, words
 from replay.allocators.contract import Setup, Strategy
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.allocators.state import (
-    ENOMEM,
-    G_HELD,
-    G_LIVE,
-    R_BLOCK_PAGES,
-    R_COUNT,
-    R_DIRTY,
-    R_FAULT,
-    R_OPTION,
-    R_PAGE_BYTES,
-    R_SECTION_COUNT,
-    R_SECTIONS,
-    S_OWN,
-    SECTION_POOL,
-    T_NR_BLOCKS,
-    W_ARRAY_WORD,
-    W_LIST_POP,
+    ENOMEM, G_HELD, G_LIVE, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OPTION, R_PAGE_BYTES,
+    R_SECTION_COUNT, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS, W_ARRAY_WORD, W_LIST_POP,
     W_LIST_PUSH,
-)
+)  # fmt: skip
 from replay.allocators.tracking import enter_range
 from replay.kernel import inline, kernel
 from replay.loop import LOOP, loop
