@@ -10,8 +10,8 @@ free beside it widens it again.
 
 Why it keeps frames together: a freed run joins its neighbours at once, where the list hands pages
 out in the order in which they were freed. A request takes the head of its own bin if that is long
-enough, else of the next bin in use, so long runs survive. Only where no run is long enough is it put
-together, from the longest bin on. It refills when the pool does and by as much, so contiguity
+enough, else of the next bin in use, so long runs survive. Only where no run is long enough is it
+put together, from the longest bin on. It refills when the pool does and by as much, so contiguity
 costs no section; and runs join across sections, where a gen_pool's chunks do not.
 
 What it costs: three words of each struct page that is the first of a free run (tag and two links;
