@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from driving import refused
 
 from replay.anomalies import Anomalies
 from replay.errors import ReplayError
@@ -18,7 +19,7 @@ from replay.schema import SCHEMA
 from replay.trace.columns import is_kind, lists, ragged, replace
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
-from replay.trace.store import Meta, Trace
+from replay.trace.store import Meta, Trace, load, save
 from replay.verify.recording import verify_recording
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS",
@@ -150,3 +151,16 @@ def _with_one_frame_changed(table: pa.Table) -> pa.Table:
     alloc = [r for r in np.flatnonzero(is_kind(table, "alloc")).tolist() if len(rows[r])]
     rows[alloc[-1]][0] = rows[alloc[len(alloc) // 2]][0] + 1
     return replace(table, "frames", lists(rows, len(table)))
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+def test_a_trace_cannot_name_code_to_run(tmp_path: Path, as_path: bool) -> None:
+    """What the recorded kernel used comes from the file: a name, never the path of a strategy."""
+    ran, code, hostile = tmp_path / "ran", tmp_path / "evil.py", tmp_path / "hostile.arrow"
+    code.write_text(f"open({str(ran)!r}, 'w').close()\n", encoding="utf-8")
+    good = load(Path(__file__).parent.parent / "traces" / "pvh-dom0.arrow")
+    name = str(code) if as_path else "nop"
+    save(dataclasses.replace(good, meta=dataclasses.replace(
+        good.meta, recorded_strategy=name)), hostile)
+    refused("verify", hostile, naming=("recorded strategy",))
+    assert not ran.exists()

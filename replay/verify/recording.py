@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replay import allocators
-from replay.errors import ReplayError
+from replay.errors import ReplayError, unknown_name
 from replay.trace.columns import is_kind
 from replay.trace.store import Trace
 from replay.verify.balloon import verify_balloon
@@ -18,6 +18,9 @@ def verify_recording(trace: Trace) -> list[Verification]:
         raise ReplayError(f"trace {meta.name!r} shows no kernel's allocator: nothing to verify")
     if meta.physmap is None:
         raise ReplayError(f"trace {meta.name!r} has no physmap: import it with --machine DIR")
+    # A name, never the path of a strategy file: a trace must not say what code to run.
+    if meta.recorded_strategy not in allocators.DEFAULT:
+        raise unknown_name("recorded strategy", meta.recorded_strategy, list(allocators.DEFAULT))
     if meta.recorded_strategy == "balloon":
         results = [verify_balloon(trace, meta.physmap, pool=False)]
     else:
