@@ -90,6 +90,20 @@ def test_the_example_passes_the_kit(example: Path) -> None:
     assert [f for f in found if not f.ok] == []
 
 
+def test_an_object_of_another_version_is_refused(tmp_path: Path) -> None:
+    header = (FOLDER / "replay_allocator.h").read_text()
+    old = header.replace(f"REPLAY_VERSION {library.VERSION}", "REPLAY_VERSION 1")
+    assert old != header
+    example = (FOLDER / "example.c").read_text()
+    include = '#include "replay_allocator.h"'
+    with pytest.raises(InputError, match="was built for version 1 of replay_allocator.h"):
+        library.open_library(built(tmp_path, "old", example.replace(include, old)))
+    line = next(n for n in header.splitlines() if "int64_t replay_version" in n)
+    without = example.replace(include, header.replace(line, ""))
+    with pytest.raises(InputError, match="does not export replay_version"):
+        library.open_library(built(tmp_path, "older", without))
+
+
 def test_a_worker_gives_what_the_same_process_gives(example: Path) -> None:
     apart = supervised(example, sections="2")
     here = engine.replay(library.strategy(example), {"sections": "2"}, MACHINE, stream(),

@@ -66,6 +66,8 @@ from replay.physmap.model import Physmap
 REQUIRED = ("replay_init", "replay_alloc", "replay_free")
 OPTIONAL = ("replay_resume", "replay_wake", "replay_target", "replay_list", "replay_name")
 HEADER = Path(__file__).with_name("replay_allocator.h")
+VERSION = 2
+"""REPLAY_VERSION of the header beside this file."""
 NEVER = 1 << 62
 MODES = {"pv": 0, "pvh": 1, "hvm": 1, "arm": 2}
 
@@ -125,6 +127,18 @@ def _is_code(address: int) -> bool:
     return False
 
 
+def _check_version(path: Path, handle: ctypes.CDLL) -> None:
+    """InputError for an object built with another version of the header, whose structs differ."""
+    try:
+        version = ctypes.c_int64.in_dll(handle, "replay_version").value
+    except ValueError:
+        raise InputError(path, "does not export replay_version", hint=(
+            f"build it with {HEADER.name} as `replay c-header` finds it")) from None
+    if version != VERSION:
+        raise InputError(path, f"was built for version {version} of {HEADER.name}; this is version "
+                         f"{VERSION}", hint="build it again")
+
+
 def open_library(path: Path) -> Library:
     """Open a shared object; InputError names what is missing or no function."""
     if not path.is_file():
@@ -146,6 +160,7 @@ def open_library(path: Path) -> Library:
             raise InputError(path, f"exports {name}, but not as a function",
                              hint=f"see {HEADER.name}")
         address[name] = found
+    _check_version(path, handle)
     called = path.stem
     if address["replay_name"]:
         handle.replay_name.restype = ctypes.c_char_p

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define REPLAY_VERSION 1
+#define REPLAY_VERSION 2 /* goes up whenever a struct, an enum or a call changes */
 #define REPLAY_ASLEEP (-11) /* replay_alloc(), replay_resume(): the caller sleeps for free pages */
 /* The same, once hot-added memory is there: the lock is let go of until then, if it may be. Report
  * REPLAY_HOTPLUG_PAGE and _SECTION before: their cost is how long it takes.
@@ -115,6 +115,9 @@ struct replay_report {
 	int64_t request;    /* set before each call: the number of the request that begins or goes on */
 };
 
+/* The version that an object was built with; replay refuses every other. */
+__attribute__((weak, used, visibility("default"))) int64_t replay_version = REPLAY_VERSION;
+
 /* Required. ---------------------------------------------------------------------------------- */
 
 /* 0, or a negative errno if the machine cannot be served. The report is zeroed. */
@@ -128,7 +131,9 @@ int64_t replay_free(int64_t now, int64_t nr_pages, const int64_t *frames);
 
 /* Optional. ---------------------------------------------------------------------------------- */
 
-/* A sleeper, the oldest, or the call that let go as report->request goes on. frames: as in its replay_alloc(), nr_pages of them. */
+/* A sleeper, the oldest, or the call that let go as report->request goes on. frames: as in its
+ * replay_alloc(), nr_pages of them.
+ */
 int64_t replay_resume(int64_t now, int64_t nr_pages, int64_t *frames);
 
 /* Background work is due (report->wake_at): one pass under its lock, then a new wake_at. */
