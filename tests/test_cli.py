@@ -167,6 +167,29 @@ def test_a_strategy_of_ones_own(trace: Path, tmp_path: Path) -> None:
     assert data["allocators"]["mine"]["frames_digest"] == data["allocators"]["nop"]["frames_digest"]
 
 
+OWN_HELPER = """
+from replay.kernel import inline
+
+@inline
+def _frame(at, k):
+    return at + k
+
+@kernel()
+def alloc("""
+
+
+def test_its_helpers_are_found_again_by_the_next_process(trace: Path, tmp_path: Path) -> None:
+    source = (ROOT / "replay" / "allocators" / "nop.py").read_text()
+    source = source.replace('name="nop"', 'name="mine"').replace("= at + k", "= _frame(at, k)")
+    (tmp_path / "mine.py").write_text(source.replace("\n@kernel()\ndef alloc(", OWN_HELPER))
+    for _ in range(2):
+        result = subprocess.run(
+            [sys.executable, "-c", "from replay.cli import main; main()", "run", trace,
+             "--out", tmp_path / "out", "--allocator", tmp_path / "mine.py"],
+            capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
 def test_info_as_text_and_as_json() -> None:
     text = cli("info", PVH)
     assert text.code == 0

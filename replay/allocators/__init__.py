@@ -5,9 +5,11 @@ An import error is never swallowed, and two files with one name are an error.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -37,10 +39,13 @@ def discover() -> dict[str, Strategy]:
 
 def from_file(path: Path) -> Strategy:
     """The STRATEGY of a Python file named on the command line; it is run as code."""
-    spec = importlib.util.spec_from_file_location(f"replay_plugin_{path.stem}", path)
+    # One name per file: compiled helpers are found again in the cache by the name of their module.
+    name = f"replay_plugin_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise InputError(path, "no such Python file", hint="give the path of a strategy file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a plug-in may raise anything; say which file it was
