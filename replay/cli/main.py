@@ -103,6 +103,11 @@ def run(
     settings: Sets = None,
     physmap: Annotated[str | None, typer.Option(
         metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
+    iommu: Annotated[str | None, typer.Option(
+        metavar="on|off", help="The machine with its IOMMU on or off.")] = None,
+    subtract_ram: Annotated[str | None, typer.Option(
+        metavar="known|all", help="Take RAM out of iomem_resource: what dom0 knows of, or all of "
+        "the host's (no Arm dom0 could).")] = None,
     profile: Annotated[str | None, typer.Option(
         metavar="NAME|FILE", help="Cost profile. Default: by architecture.")] = None,
     closed_loop: Annotated[bool, typer.Option(
@@ -124,14 +129,16 @@ def run(
     """Replay a trace through the strategies and compare them."""
     from replay.arrivals import ASAP, CLOSED, OPEN, Arrivals, parse_scale
     from replay.cli.running import CCode, replay_trace
+    from replay.trace.machine import MachineChoice
 
     if closed_loop and asap:
         raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "
                           "give one of them")
     how = Arrivals(ASAP if asap else CLOSED if closed_loop else OPEN, lock, parse_scale(time_scale))
     code = CCode(kernel_tree or [], kernel_variant, time_limit)
-    data, text = replay_trace(trace, allocator, key_values(settings), physmap, profile, how, out,
-                              check, code)
+    data, text = replay_trace(
+        trace, allocator, key_values(settings), MachineChoice(physmap, iommu, subtract_ram),
+        profile, how, out, check, code)
     if as_json:
         emit_json(data)
     else:

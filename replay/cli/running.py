@@ -25,25 +25,15 @@ from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.metrics.calls import work_of
 from replay.metrics.summary import summary
 from replay.physmap import presets
-from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap
 from replay.report.text import report
 from replay.trace.columns import encoded
+from replay.trace.machine import MachineChoice, machine_for
 from replay.trace.requests import to_workload
 from replay.trace.store import Trace, load
 
 PATHS = ("fast", "slow", "slept")
 LONG_REQUESTS = 500_000
-
-
-def _machine(trace: Trace, name: str | None) -> Physmap:
-    if name:
-        return presets.load(name)
-    if trace.meta.physmap is None:
-        raise ReplayError(f"trace {trace.meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
-                          "or import the recording with --machine DIR")
-    # A replay starts with an empty pool, so what the recorded one held before is free again.
-    return without_scratch(trace.meta.physmap)
 
 
 def _chosen(names: list[str]) -> dict[str, Strategy]:
@@ -198,12 +188,12 @@ class Prepared:
     options: dict[str, dict[str, str]]
 
 
-def prepared(path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
+def prepared(path: Path, names: list[str] | None, given: dict[str, str], choice: MachineChoice,
              profile: str | None) -> Prepared:
     """A trace, a machine, costs and strategies to replay it with, no C code among them."""
     trace, chosen = load(path), _chosen(names or list(allocators.DEFAULT))
     options = _options(given, chosen, [])
-    machine = _machine(trace, physmap)
+    machine = machine_for(trace, choice)
     workload = to_workload(trace)
     if not len(workload):
         raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
@@ -212,7 +202,7 @@ def prepared(path: Path, names: list[str] | None, given: dict[str, str], physmap
 
 
 def replay_trace(
-    path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
+    path: Path, names: list[str] | None, given: dict[str, str], choice: MachineChoice,
     profile: str | None, how: Arrivals, out: Path | None, check: bool, code: CCode,
 ) -> tuple[dict[str, Any], Callable[[bool], str]]:
     """Replay, write the results, and give the summary and its text (of whether in colour)."""
@@ -220,7 +210,7 @@ def replay_trace(
     chosen, objects = _split(names or [], code)
     stems = [Path(name).stem for name in objects] + (["kernel"] if code.trees else [])
     options = _options(given, chosen, stems)
-    machine = _machine(trace, physmap)
+    machine = machine_for(trace, choice)
     costs = profiles.load(profile or machine.arch)
     workload = arrange(to_workload(trace), how)
     if not len(workload):

@@ -41,8 +41,9 @@ def _found(path: Path, names: list[str] | None, given: dict[str, str], physmap: 
     from replay.engine import replay
     from replay.sensitivity.design import sensitivity as compute
     from replay.sensitivity.recost import recost
+    from replay.trace.machine import MachineChoice
 
-    p = prepared(path, names, given, physmap, profile)
+    p = prepared(path, names, given, MachineChoice(physmap), profile)
     made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),
                          p.options[name]) for name, strategy in p.chosen.items()}
     found = compute(made, p.costs, samples=samples, seed=seed)

@@ -1,0 +1,48 @@
+"""The same machine under another assumption: its IOMMU, or RAM taken out of what Linux may use."""
+
+from __future__ import annotations
+
+from replay.errors import unknown_name
+from replay.physmap.host import paint
+from replay.physmap.model import HostRange, Physmap, Resource
+
+SWITCH = ("on", "off")
+SUBTRACT = ("known", "all")
+SUBTRACTED = "RAM (subtracted)"
+"""Name of the children that subtract_ram() adds."""
+
+LINUX_RAM = ("System RAM", "Unusable memory")
+"""iomem names of RAM: dom0's own, and on a PVH dom0 the host's rest (pvh_setup_e820())."""
+
+
+def with_iommu(machine: Physmap, switch: str) -> Physmap:
+    """The machine with its IOMMU "on" or "off", all else as it is.
+
+    The extended regions stay those of the machine, although Xen would name others.
+    """
+    if switch not in SWITCH:
+        raise unknown_name("IOMMU setting", switch, list(SWITCH))
+    if machine.iommu == (switch == "on"):
+        return machine
+    return machine.with_changes(iommu=switch == "on", name=f"{machine.name}, IOMMU {switch}")
+
+
+def subtract_ram(machine: Physmap, which: str) -> Physmap:
+    """The machine with host RAM subtracted from `iomem_resource`: a busy child over each range.
+
+    known: what dom0 knows to be RAM, its own and what its resource tree calls so. all: also RAM of
+    other domains and of Xen, which a direct-mapped dom0 is not told ("Dom0 doesn't know the regions
+    used for the identity mappings", J. Grall, xen-devel, 28 July 2020); a counterfactual there.
+    """
+    if which not in SUBTRACT:
+        raise unknown_name("RAM to subtract", which, list(SUBTRACT))
+    types = ("ram_dom0",) if which == "known" else ("ram_dom0", "ram_other", "ram_xen")
+    ram = [HostRange(h.start, min(h.end, machine.iomem_end), "", SUBTRACTED)
+           for h in machine.host if h.type in types and h.start < machine.iomem_end]
+    ram += [HostRange(c.start, c.end, "", SUBTRACTED) for c in machine.iomem
+            if c.name in LINUX_RAM]
+    # The tree's own children are painted over it: what is busy already stays as it is. The number
+    # keeps neighbours of one name apart.
+    busy = [HostRange(c.start, c.end, str(k), c.name) for k, c in enumerate(machine.iomem)]
+    children = tuple(Resource(r.start, r.end, r.name) for r in paint([*ram, *busy]))
+    return machine.with_changes(iomem=children, name=f"{machine.name}, {which} RAM subtracted")

@@ -1,0 +1,39 @@
+"""The machine that a trace is replayed on: its own, a preset, or either under other assumptions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replay.errors import ReplayError
+from replay.physmap import presets
+from replay.physmap.iomem import without_scratch
+from replay.physmap.model import Physmap
+from replay.physmap.variants import subtract_ram, with_iommu
+from replay.trace.store import Trace
+
+
+@dataclass(frozen=True)
+class MachineChoice:
+    """physmap: a preset or file instead of the trace's own. iommu: one of variants.SWITCH.
+    subtract_ram: one of variants.SUBTRACT. None leaves things as they are."""
+
+    physmap: str | None = None
+    iommu: str | None = None
+    subtract_ram: str | None = None
+
+
+def machine_for(trace: Trace, choice: MachineChoice) -> Physmap:
+    """The machine; a ReplayError where the trace has none and none is named."""
+    if choice.physmap:
+        machine = presets.load(choice.physmap)
+    elif trace.meta.physmap is None:
+        raise ReplayError(f"trace {trace.meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
+                          "or import the recording with --machine DIR")
+    else:
+        # A replay starts with an empty pool, so what the recorded one held before is free again.
+        machine = without_scratch(trace.meta.physmap)
+    if choice.iommu:
+        machine = with_iommu(machine, choice.iommu)
+    if choice.subtract_ram:
+        machine = subtract_ram(machine, choice.subtract_ram)
+    return machine
