@@ -17,7 +17,8 @@ from replay import allocators
 from replay.allocators.state import WORK
 from replay.trace.store import load
 
-VERBS = ("import", "info", "run", "verify", "synth", "check-allocator", "list", "record")
+VERBS = ("import", "info", "run", "verify", "synth", "check-allocator", "list", "record",
+         "claims")
 PVH = ROOT / "traces" / "pvh-dom0.arrow"
 HEAVY = ("numba", "numpy", "polars", "pyarrow", "rich")
 

@@ -26,7 +26,7 @@ STAGES = (
     ("conformance", "verify", "metrics"),
     ("foreign",),
     ("kernel_tree",),
-    ("sensitivity",),
+    ("sensitivity", "claims"),
     ("report", "witness", "record"),
     ("cli",),
 )

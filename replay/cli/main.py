@@ -12,6 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from replay.cli import record
+from replay.cli.claims import claims
 from replay.cli.options import (
     AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
@@ -288,6 +289,7 @@ def _sentence(error: OSError) -> str:
 
 
 app.command()(sensitivity)
+app.command()(claims)
 app.add_typer(record.app, name="record")
 
 

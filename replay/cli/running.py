@@ -89,7 +89,7 @@ def _outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
     return table.replace_schema_metadata({b"replay": json.dumps(about, sort_keys=True).encode()})
 
 
-def _write(folder: Path, files: dict[str, Callable[[Path], Any]]) -> None:
+def write_files(folder: Path, files: dict[str, Callable[[Path], Any]]) -> None:
     """Write all files aside first, then rename each: no reader sees a half-written one."""
     aside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
     made = [] if folder.exists() else [p for p in (folder, *folder.parents) if not p.exists()]
@@ -228,7 +228,7 @@ def replay_trace(
     text = report(data)
     files["report.txt"] = lambda p: p.write_text(text, encoding="utf-8")
     folder = out or Path("reports") / path.stem
-    _write(folder, files)
+    write_files(folder, files)
     return data, lambda color: (
         (report(data, color=True) if color else text)
         + f"Results: {', '.join(sorted(files))} in {folder}/\n")

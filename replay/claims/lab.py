@@ -1,0 +1,80 @@
+"""Runs the replays of all claims in this process; each trace is loaded, each replay done once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import replay as package
+from replay import allocators
+from replay.arrivals import ASAP, Arrivals, arrange
+from replay.claims.experiment import Claim, Row, Rows, Run, Synthetic
+from replay.costs import profile as profiles
+from replay.engine import Workload, replay
+from replay.errors import ReplayError
+from replay.metrics.summary import summary
+from replay.physmap import presets
+from replay.trace.columns import is_kind
+from replay.trace.machine import MachineChoice, machine_for
+from replay.trace.requests import to_workload
+from replay.trace.store import Trace, load
+from replay.trace.synthetic import synthesize
+
+TRACES = Path(package.__file__).parent.parent / "traces"
+"""The shipped traces, of a clone; an installed package has none."""
+
+
+@cache
+def trace_of(source: str | Synthetic) -> Trace:
+    """A shipped trace by name, or a synthetic one as its command makes it."""
+    if isinstance(source, Synthetic):
+        return synthesize(source.name, list(source.models), seed=source.seed,
+                          duration_s=source.seconds, machine=presets.load(source.physmap))
+    path = TRACES / f"{source}.arrow"
+    if not path.is_file():
+        raise ReplayError(f"{path.name}: the shipped traces are not beside the package; "
+                          "run `replay claims` from a clone")
+    return load(path)
+
+
+@cache
+def _workload(source: str | Synthetic, asap: bool) -> Workload:
+    how = Arrivals(ASAP) if asap else Arrivals()
+    return arrange(to_workload(trace_of(source)), how)
+
+
+def _settings(run: Run, strategy: str) -> dict[str, str]:
+    """The run's options of one strategy."""
+    pairs = (text.split("=", 1) for text in run.settings)
+    named = ((key.split(".", 1), value) for key, value in pairs)
+    return {option: value for (name, option), value in named if name == strategy}
+
+
+@cache
+def _summary(run: Run, strategy: str) -> dict[str, Any]:
+    """What `replay run --json` prints of one strategy, and the events that `replay info --json`
+    counts; kept, since claims share runs."""
+    trace = trace_of(run.trace)
+    machine = machine_for(trace, MachineChoice(run.physmap, run.iommu, run.subtract_ram))
+    outcome = replay(allocators.load(strategy), _settings(run, strategy), machine,
+                     _workload(run.trace, run.asap), profiles.load(machine.arch))
+    return {**summary([outcome], trace), "events": _events(trace)}
+
+
+def _events(trace: Trace) -> dict[str, int]:
+    """Mappings in the trace, as `replay info --json` counts them."""
+    return {kind: int(is_kind(trace.table, kind).sum()) for kind in ("grant_map", "foreign_map")}
+
+
+def rows_of(claim: Claim) -> Rows:
+    """A row per run and strategy of a claim."""
+    found = []
+    for run in claim.runs:
+        for strategy in run.strategies:
+            # Neither label nor neighbours change what a strategy does.
+            one = _summary(replace(run, label="", strategies=(strategy,)), strategy)
+            found.append(Row(run, strategy, one["run"]["physmap"],
+                             {c.name: c.of(one, strategy) for c in claim.columns}))
+    return Rows(found)

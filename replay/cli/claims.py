@@ -1,0 +1,54 @@
+"""`replay claims`: parse, run the experiments, print, write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from replay.cli.options import AsJson, color, emit, emit_json
+from replay.errors import unknown_name
+
+FORMATS = ("text", "md")
+
+
+def claims(
+    claim: Annotated[list[int] | None, typer.Option(
+        metavar="N", help="Number of a claim; repeatable. Default: all.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Also write claims.json, claims.txt and claims.md there.")] = None,
+    form: Annotated[str, typer.Option(
+        "--format", metavar="text|md", help="Of what is printed.")] = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Run the thread's claims as experiments: measured outcome, verdict, commands behind it."""
+    from replay.claims.found import claims as found
+    from replay.report import claims as shown
+
+    if form not in FORMATS:
+        raise unknown_name("format", form, list(FORMATS))
+    data = found(claim or [])
+    if out:
+        _write(out, data)
+    if as_json:
+        emit_json(data)
+    elif form == "md":
+        emit(shown.markdown(data))
+    else:
+        emit(shown.text(data, color=color()))
+
+
+def _write(folder: Path, data: dict[str, Any]) -> None:
+    from replay.cli.running import write_files
+    from replay.report import claims as shown
+
+    bodies = {"claims.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
+              "claims.txt": shown.text(data), "claims.md": shown.markdown(data)}
+
+    def writer(body: str) -> Callable[[Path], Any]:
+        return lambda path: path.write_text(body, encoding="utf-8")
+
+    write_files(folder, {name: writer(body) for name, body in bodies.items()})

@@ -1,0 +1,96 @@
+"""The outcome of `replay claims`: one table, and below it what each row rests on."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from replay.report.tables import (
+    count, decimal, duration, notes, pairs, plain, render, share, size, table,
+)  # fmt: skip
+
+COLUMNS = ("", "claim", "experiment", "measured", "verdict")
+SHOWN = {"count": count, "bytes": size, "ns": duration, "share": share, "number": decimal}
+COMMAND_WIDTH = 92
+NOTE = ("all times are MODELLED (work counts x costs, most of them assumed, + waiting); the "
+        "verdicts are computed from the figures below, by the rule that stands with them")
+REPEAT = ("each figure stands in the JSON of the command, below `allocators.STRATEGY` or at the "
+          "path that `replay claims --json` names; events: `replay info TRACE --json`")
+
+
+def _cells(claim: dict[str, Any]) -> tuple[str, ...]:
+    return (str(claim["number"]), claim["claim"], claim["experiment"], "; ".join(claim["outcome"]),
+            claim["verdict"])
+
+
+def _figures(claim: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, str]]:
+    """(name, value for a person) of each figure of a row."""
+    return [(c["name"], SHOWN[c["unit"]](row["figures"][c["name"]])) for c in claim["columns"]]
+
+
+def _where(row: dict[str, Any]) -> str:
+    """Trace, what is special about the run, machine."""
+    synthetic = " (SYNTHETIC)" if row["synthetic"] else ""
+    label = f", {row['label']}" if row["label"] else ""
+    return plain(f"{row['trace']}{synthetic}{label}; {row['machine']}")
+
+
+def shell_lines(command: str) -> list[str]:
+    """A command on lines that can be pasted into a shell."""
+    lines = textwrap.wrap(command, COMMAND_WIDTH, break_long_words=False, break_on_hyphens=False,
+                          subsequent_indent="    ")
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
+
+
+def _behind(claim: dict[str, Any]) -> list[RenderableType]:
+    """What stands below the table for one claim."""
+    parts: list[RenderableType] = [
+        Text(f"Claim {claim['number']}: {claim['verdict']}", style="bold"), Text(),
+        notes([f"rule: {claim['rule']}", *claim["caveats"]])]
+    for where in dict.fromkeys(_where(row) for row in claim["rows"]):
+        parts += [Text(f"  {where}"), Padding(pairs([
+            (plain(row["strategy"]), "; ".join(f"{n} {v}" for n, v in _figures(claim, row)))
+            for row in claim["rows"] if _where(row) == where]), (0, 0, 0, 4))]
+    lines = [line for command in claim["commands"] for line in shell_lines(command)]
+    return [*parts, *(Text(f"  {line}") for line in lines), Text()]
+
+
+def text(data: dict[str, Any], *, color: bool = False) -> str:
+    """For a terminal of 100 columns."""
+    rows = [row for claim in data["claims"] for row in (_cells(claim), ("",) * len(COLUMNS))]
+    shown = table("Claims of the thread as experiments", COLUMNS, rows, align="rwwww")
+    return render([shown, notes([NOTE, REPEAT]),
+                   *(part for claim in data["claims"] for part in _behind(claim))], color=color)
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _head(columns: tuple[str, ...] | list[str]) -> list[str]:
+    return [_line(columns), "|" + "---|" * len(columns)]
+
+
+def main_table(data: dict[str, Any]) -> str:
+    """The one table, in Markdown."""
+    return "\n".join([*_head(("#", *COLUMNS[1:])), *(_line(_cells(c)) for c in data["claims"])])
+
+
+def markdown(data: dict[str, Any]) -> str:
+    """The same as GitHub-flavoured Markdown."""
+    lines = ["# Claims of the thread as experiments", "", main_table(data), "", f"* {NOTE}",
+             f"* {REPEAT}", ""]
+    for claim in data["claims"]:
+        lines += [f"## Claim {claim['number']}: {claim['verdict']}", "",
+                  *(f"* {said}" for said in (f"rule: {claim['rule']}", *claim["caveats"])), "",
+                  *_head(["run", "strategy", *(c["name"] for c in claim["columns"])]),
+                  *(_line([_where(row), plain(row["strategy"]),
+                           *(value for _, value in _figures(claim, row))])
+                    for row in claim["rows"]), "", "```",
+                  *(line for command in claim["commands"] for line in shell_lines(command)),
+                  "```", ""]
+    return "\n".join(lines)
