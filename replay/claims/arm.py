@@ -22,7 +22,8 @@ def no_hotplug(rows: Rows) -> Finding:
     outcome = (
         (f"balloon without hotplug: {alone.total(COLLISIONS.name):,.0f} collisions and nothing "
         f"hot-added over RAM of others on {len(alone) - len(unsafe)} of {len(alone)} (hotplug: "
-        f"{beside.total(COLLISIONS.name):,.0f} collisions)"),
+        f"{beside.total(COLLISIONS.name):,.0f} collisions); "
+        f"{alone.total(FAILED.name):,.0f} of {alone.total(REQUESTS.name):,.0f} requests refused"),
         "requests refused: " + ", ".join(
             f"{r.run.trace_name} on {r.run.physmap} {r[FAILED.name]:,.0f}" for r in alone),
         "own RAM given up at the peak: " + ", ".join(

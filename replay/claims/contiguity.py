@@ -23,9 +23,15 @@ def _as_fast(row: Row, pool: Row) -> bool:
     return row[P50.name] <= SAME_SPEED * pool[P50.name] and row[MEAN.name] <= pool[MEAN.name]
 
 
+def _worst(rows: Rows) -> str:
+    """The trace on which each needs most runs."""
+    return "runs per request on its worst trace: " + ", ".join(
+        f"{name} {max(rows.of(name).values(RUNS_MEAN.name)):.4f}" for name in ("pool", *RIVALS))
+
+
 def runs_in_order(rows: Rows) -> Finding:
     """For each rival: contiguity and speed beside the pool's list."""
-    outcome, both = [], []
+    outcome, both = [_worst(rows)], []
     for name in RIVALS:
         mine = [(r, rows.beside(r, "pool")) for r in rows.of(name)]
         fewer = all(_fewer(r, p) for r, p in mine)

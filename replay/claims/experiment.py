@@ -126,7 +126,8 @@ class Rows(tuple[Row, ...]):
 
 @dataclass(frozen=True)
 class Finding:
-    """What follows from the figures. on: what the verdict depends on, where it does."""
+    """What follows from the figures. outcome: sentences, the one that decides first. on: what the
+    verdict depends on, where it does."""
 
     word: Word
     outcome: tuple[str, ...]

@@ -27,9 +27,11 @@ def hit(rows: Rows) -> Finding:
     hit_off = [b for b in BOARDS if off.of(physmap=b).total(COLLISIONS.name)]
     one = rows.of(trace=TRACES[0])[0]
     outcome = (
+        (f"collisions on four boards, IOMMU on: pool {on.of('pool').total(COLLISIONS.name):,.0f}, "
+         f"hotplug {on.of('hotplug').total(COLLISIONS.name):,.0f}; "
+         f"off: {off.total(COLLISIONS.name):,.0f}"),
         f"IOMMU on, pool: {_by_board(on.of('pool'))}",
         f"IOMMU on, hotplug: {_by_board(on.of('hotplug'))}",
-        f"IOMMU off: {off.total(COLLISIONS.name):,.0f}",
         (f"only grants get a 1:1 entry: {one[GRANTS.name]:,.0f} batches of grants and "
         f"{one[FOREIGN.name]:,.0f} of foreign maps in {TRACES[0]}"),
         ("what breaks: Arm replaces the entry without a word; the caller, or a device by DMA, "

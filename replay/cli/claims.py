@@ -17,9 +17,11 @@ FORMATS = ("text", "md")
 
 def claims(
     claim: Annotated[list[int] | None, typer.Option(
-        metavar="N", help="Number of a claim; repeatable. Default: all.")] = None,
+        metavar="N", help="Number of a claim; repeatable. Prints all that stands behind it. "
+        "Default: the table of all.")] = None,
     out: Annotated[Path | None, typer.Option(
-        metavar="DIR", help="Also write claims.json, claims.txt and claims.md there.")] = None,
+        metavar="DIR", help="Also write claims.json, claims.txt and claims.md there, with all "
+        "that stands behind the table.")] = None,
     form: Annotated[str, typer.Option(
         "--format", metavar="text|md", help="Of what is printed.")] = "text",
     as_json: AsJson = False,
@@ -38,7 +40,7 @@ def claims(
     elif form == "md":
         emit(shown.markdown(data))
     else:
-        emit(shown.text(data, color=color()))
+        emit(shown.text(data, whole=bool(claim), color=color()))
 
 
 def _write(folder: Path, data: dict[str, Any]) -> None:

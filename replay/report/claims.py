@@ -16,14 +16,17 @@ from replay.report.tables import (
 COLUMNS = ("", "claim", "experiment", "measured", "verdict")
 SHOWN = {"count": count, "bytes": size, "ns": duration, "share": share, "number": decimal}
 COMMAND_WIDTH = 92
-NOTE = ("all times are MODELLED (work counts x costs, most of them assumed, + waiting); the "
-        "verdicts are computed from the figures below, by the rule that stands with them")
+NOTE = ("all times are MODELLED (work counts x costs, most of them assumed, + waiting); each "
+        "verdict is computed from figures, by a stated rule")
+MORE = ("`replay claims --claim N` prints all that was measured for one of them, the rule of its "
+        "verdict, remarks, and the commands that reproduce its figures")
 REPEAT = ("each figure stands in the JSON of the command, below `allocators.STRATEGY` or at the "
           "path that `replay claims --json` names; events: `replay info TRACE --json`")
 
 
 def _cells(claim: dict[str, Any]) -> tuple[str, ...]:
-    return (str(claim["number"]), claim["claim"], claim["experiment"], "; ".join(claim["outcome"]),
+    """A row of the table; the rest of what was measured stands behind it."""
+    return (str(claim["number"]), claim["claim"], claim["experiment"], claim["outcome"][0],
             claim["verdict"])
 
 
@@ -46,11 +49,17 @@ def shell_lines(command: str) -> list[str]:
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]
 
 
+def _said(claim: dict[str, Any]) -> list[str]:
+    """The whole outcome, the rule, remarks."""
+    return [*claim["outcome"], f"rule: {claim['rule']}",
+            *(f"note: {caveat}" for caveat in claim["caveats"])]
+
+
 def _behind(claim: dict[str, Any]) -> list[RenderableType]:
     """What stands below the table for one claim."""
     parts: list[RenderableType] = [
         Text(f"Claim {claim['number']}: {claim['verdict']}", style="bold"), Text(),
-        notes([f"rule: {claim['rule']}", *claim["caveats"]])]
+        notes(_said(claim))]
     for where in dict.fromkeys(_where(row) for row in claim["rows"]):
         parts += [Text(f"  {where}"), Padding(pairs([
             (plain(row["strategy"]), "; ".join(f"{n} {v}" for n, v in _figures(claim, row)))
@@ -59,10 +68,12 @@ def _behind(claim: dict[str, Any]) -> list[RenderableType]:
     return [*parts, *(Text(f"  {line}") for line in lines), Text()]
 
 
-def text(data: dict[str, Any], *, color: bool = False) -> str:
-    """For a terminal of 100 columns."""
+def text(data: dict[str, Any], *, whole: bool = True, color: bool = False) -> str:
+    """For a terminal of 100 columns. whole: with what stands behind each row."""
     rows = [row for claim in data["claims"] for row in (_cells(claim), ("",) * len(COLUMNS))]
     shown = table("Claims of the thread as experiments", COLUMNS, rows, align="rwwww")
+    if not whole:
+        return render([shown, notes([NOTE, MORE])], color=color)
     return render([shown, notes([NOTE, REPEAT]),
                    *(part for claim in data["claims"] for part in _behind(claim))], color=color)
 
@@ -86,7 +97,7 @@ def markdown(data: dict[str, Any]) -> str:
              f"* {REPEAT}", ""]
     for claim in data["claims"]:
         lines += [f"## Claim {claim['number']}: {claim['verdict']}", "",
-                  *(f"* {said}" for said in (f"rule: {claim['rule']}", *claim["caveats"])), "",
+                  *(f"* {said}" for said in _said(claim)), "",
                   *_head(["run", "strategy", *(c["name"] for c in claim["columns"])]),
                   *(_line([_where(row), plain(row["strategy"]),
                            *(value for _, value in _figures(claim, row))])
