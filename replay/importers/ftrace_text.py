@@ -20,12 +20,16 @@ import numpy as np
 
 from replay.errors import InputError
 from replay.importers import text_scan as scan
+from replay.importers.ahead import ahead
 from replay.importers.inputs import Buffer, plain_bytes
-from replay.importers.probes import Decoded, Ints, Loss
-from replay.importers.text_events import choose
+from replay.importers.probes import Decoded, Ints, Loss, Wanted, everything
+from replay.importers.text_events import KEPT, PASSED, SINGLE, choose
+from replay.importers.text_fields import pairs
 from replay.importers.text_streams import Event, Growing, Place, StreamBuilder, read_place
 
 MAX_LINE: Final = 1 << 20
+SHORT: Final = 1 << 20
+"""Bytes that are read before a second thread would have begun."""
 _TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
 _EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*|0): *"
 _CONTEXT: Final = (
@@ -50,55 +54,63 @@ _NOTICE: Final = re.compile(
     r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
     r"|version = \d|cpus=\d+$|CPU \d+ is empty$")
 _COMM_WIDTH: Final = 16
-_TOO_BIG: Final = "[LINE TOO BIG]"
-"""What trace_seq puts behind a line that outgrew it."""
+_TOO_BIG: Final = scan.CUT.decode()
 MARKER_EVENTS: Final = ("tracing_mark_write", "print", "0")
 """The last one is a kernel's that does not name the function which wrote the marker."""
 _KEY: Final = re.compile(r"(?P<event>[\w.]+): *")
 _CUT_PLACE: Final = re.compile(r"\[(\d|LINE)")
 
 
-def read_ftrace_text(path: Path) -> Decoded:
-    """Decode ftrace text; InputError when it is none, damaged, or of a tracer without lines."""
+def read_ftrace_text(path: Path, wanted: Wanted = everything) -> Decoded:
+    """Decode ftrace text; InputError when it is none, damaged, or of a tracer without lines.
+
+    Events of probes that are not `wanted`, and of no probe at all, are counted by name.
+    """
     with plain_bytes(Path(path)) as data:
-        return _Reader(Path(path), data).read()
+        return _Reader(Path(path), data, wanted).read()
 
 
 class _Places:
     """What the compiled scanner's codes of `event: (place)` mean."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
         self.streams: list[Growing] = []
         self._numbers: dict[int, int] = {}
         self.rows: Ints = np.empty((3, 0), dtype=np.int64)
 
-    def follow(self, texts: list[str], builder: StreamBuilder) -> None:
-        """Note what the next codes mean, see SINGLE, STREAM, PLACE_RETURN_TO."""
-        rows = [self._row(text, builder) for text in texts]
+    def follow(self, texts: list[tuple[str, int]], builder: StreamBuilder) -> None:
+        """Note what the next codes mean, see FORM, STREAM, PLACE_RETURN_TO.
+
+        texts: each with where it ends in the file.
+        """
+        rows = [self._row(text, end, builder) for text, end in texts]
         added = np.array(rows, dtype=np.int64).reshape(-1, 3).T
         self.rows = np.ascontiguousarray(np.append(self.rows, added, axis=1))
 
-    def _row(self, text: str, builder: StreamBuilder) -> tuple[int, int, int]:
+    def _row(self, text: str, end: int, builder: StreamBuilder) -> tuple[int, int, int]:
         match = _KEY.match(text)
         if not match or match["event"] in MARKER_EVENTS or _CUT_PLACE.search(text):
-            return 1, -1, -1
+            return SINGLE, -1, -1
         place = read_place(text[match.end():])
-        stream = builder.growing(match["event"], place)
+        rest = self.data[end:self.data.find(b"\n", end)].decode("ascii", "replace")
+        stream = builder.growing(match["event"], place, pairs(rest, cut_short=False))
         number = self._numbers.setdefault(id(stream), len(self.streams))
         if number == len(self.streams):
             self.streams.append(stream)
-        return 0, number, builder.texts.code(place.return_to if place else "")
+        form = KEPT if stream.wanted else PASSED
+        return form, number, builder.texts.code(place.return_to if place else "")
 
 
 class _Reader:
-    def __init__(self, path: Path, data: Buffer) -> None:
+    def __init__(self, path: Path, data: Buffer, wanted: Wanted) -> None:
         self.path, self.data = path, data
         self.decoded = Decoded(str(path), "ftrace text", "ns")
         self.dotted: bool | None = None
         text = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
-        self.builder = StreamBuilder(text)
+        self.builder = StreamBuilder(text, wanted)
         self.scanner = scan.LineScanner(text, scan.scannable(data))
-        self.places = _Places()
+        self.places = _Places(data)
         self.pending_losses: dict[int, tuple[int, int]] = {}
         self.header = self.latency = self.in_marker = False
         self.line = 0
@@ -108,7 +120,7 @@ class _Reader:
         at = 0
         while at < len(self.data):
             if self.dotted is not None and at < self.scanner.end:
-                at = self._read_part(at, self.dotted)
+                at = self._read_parts(at, self.dotted)
                 continue
             self.line += 1
             stop = self._line_stop(at)
@@ -116,6 +128,9 @@ class _Reader:
             at = stop
             if self.builder.is_full:
                 self.builder.flush()
+        return self._finish()
+
+    def _finish(self) -> Decoded:
         decoded = self.decoded
         if not decoded.records and not (self.header and not decoded.anomalies.counts):
             raise InputError(self.path, "no ftrace event found", hint=(
@@ -123,19 +138,26 @@ class _Reader:
             ))
         if self.dotted is False:
             decoded.unit = "ticks"
-        decoded.streams = self.builder.streams()
-        for stream in decoded.streams:
-            decoded.seen(stream.time)
+        decoded.streams, decoded.passed = self.builder.streams()
         decoded.anomalies.count("records_lost", decoded.records_lost)
         return decoded
 
     # -- lines of the common forms, many at once
-    def _read_part(self, at: int, dotted: bool) -> int:
-        lines, places = self.scanner.scan(at, dotted), self.places
-        table, count = lines.table, lines.count
-        self.builder.tasks.follow([t.lstrip(" ") for t in self.scanner.tasks.new()])
-        places.follow(self.scanner.places.new(), self.builder)
+    def _read_parts(self, at: int, dotted: bool) -> int:
+        """All that the scanner reads, in a second thread where there are several parts."""
+        parts = self.scanner.parts(at, dotted)
+        for lines in ahead(parts) if self.scanner.end - at > SHORT else parts:
+            self._read_part(lines)
+        return self.scanner.end
+
+    def _read_part(self, lines: scan.Lines) -> None:
+        places, table, count = self.places, lines.table, lines.count
+        self.builder.tasks.follow(
+            [t.lstrip(" ") for t, _ in self.scanner.tasks.new(lines.tasks)])
+        places.follow(self.scanner.places.new(lines.places), self.builder)
         chosen = choose(lines, MAX_LINE, places.rows, len(places.streams))
+        if chosen.end >= 0:
+            self._seen(chosen.begin, chosen.end)
         order = np.empty(count, dtype=np.int64)
         begin, first_line = 0, self.line + 1
         for row in np.flatnonzero(~chosen.common).tolist():
@@ -145,8 +167,7 @@ class _Reader:
         self._number_lines(table, order, begin, count)
         self.line = first_line + count - 1
         self.builder.add_scanned(places.streams, chosen.events(
-            order, first_line, places.rows, self.builder.tasks.coded))
-        return lines.following
+            order, first_line, places.rows, self.builder.tasks.coded), chosen.passed)
 
     def _number_lines(self, table: Ints, order: Ints, begin: int, end: int) -> None:
         """Give events of the common forms, between two other lines, their places in the file."""
@@ -161,6 +182,12 @@ class _Reader:
             cpus, firsts = np.unique(table[scan.CPU, begin:end], return_index=True)
             for first, cpu in sorted(zip(firsts.tolist(), cpus.tolist(), strict=True)):
                 self._note_loss(int(table[scan.TIME, begin + first]), cpu)
+
+    def _seen(self, first: int, last: int) -> None:
+        """Times of events, whether their streams are kept or not."""
+        decoded = self.decoded
+        decoded.first_time = min(decoded.first_time, first)
+        decoded.last_time = max(decoded.last_time, last)
 
     # -- any line
     def _line_stop(self, start: int) -> int:
@@ -234,6 +261,7 @@ class _Reader:
 
     def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
         time = self._time(match)
+        self._seen(time, time)
         cpu, event = int(match["cpu"]), match["event"]
         self._note_loss(time, cpu)
         found = Event(event, time, cpu, int(match["pid"]), comm, self.line)

@@ -96,6 +96,11 @@ Wanted = Callable[[str, str, Collection[str]], bool]
 """Whether a probe on (function, of this event name, with these fields) is to be decoded."""
 
 
+def everything(function: str, event: str, fields: Collection[str]) -> bool:
+    """Wants every event decoded."""
+    return True
+
+
 class Passed(NamedTuple):
     """Events that were counted by name and not decoded."""
 

@@ -83,8 +83,8 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
             return open_xentrace(path, hz=hz, xen_version=version, arch=arch,
                                  top=_top(machine.physmap) if machine else NO_TOP), kind, {}
         return read_xentrace(path, hz=hz, xen_version=version, arch=arch, source=index), kind, {}
-    decoded = (read_trace_dat(path, wanted_by(table)) if kind == TRACE_DAT
-               else read_ftrace_text(path))
+    read = read_trace_dat if kind == TRACE_DAT else read_ftrace_text
+    decoded = read(path, wanted_by(table))
     base = _whole(settings, "vmemmap_base", _vmemmap(machine))
     if "trace_clock" in settings:
         decoded.clock = settings["trace_clock"]

@@ -20,9 +20,10 @@ SPACE, DASH, NEWLINE, RETURN = 32, 45, 10, 13
 
 ONES: Final = 0x0101010101010101
 _TOPS: Final = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
+_HIGHS: Final = -0x0F0F0F0F0F0F0F10  # 0xf0 in each byte
 _MIX: Final = 0x2127599BF4325C37
 _MAX_PROBES: Final = 32
-_AT, _LENGTH, _HASH = range(3)
+_AT, LENGTH, _HASH = range(3)
 
 
 @inline
@@ -53,9 +54,25 @@ def holds(w, what):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _eight(w):  # type: ignore[no-untyped-def]
+    """The value of a word of eight decimal digits, -1 if it holds anything else."""
+    if (w & _HIGHS | (w + 6 * ONES & _HIGHS) >> 4) != 0x33 * ONES:
+        return -1
+    w = (w & 15 * ONES) * 2561 >> 8  # pairs, then fours, then all: 10 x + y in each lane
+    w = (w & 0x00FF00FF00FF00FF) * 6553601 >> 16
+    return (w & 0x0000FFFF0000FFFF) * 42949672960001 >> 32 & 0xFFFFFFFF
+
+
+@inline
 def digits(text, at, most):  # type: ignore[no-untyped-def]
     """(value, end) of up to `most` decimal digits."""
     value, stop = 0, at + most
+    while stop - at >= 8:
+        eight = _eight(word(text, at))
+        if eight < 0:
+            break
+        value = value * 100_000_000 + eight
+        at += 8
     while at < stop:
         digit = byte(text, at) - 48
         if digit < 0 or digit > 9:
@@ -108,6 +125,31 @@ def _same(text, left, right, length):  # type: ignore[no-untyped-def]
 
 
 @inline
+def recalled(text, at, recent, entries):  # type: ignore[no-untyped-def]
+    """The code of the span in a dictionary that begins as the text here, if it was last among
+    those of like beginning; -1 if it was not. Its length is not known before.
+
+    recent: a code, or -1, per hash of the first 16 bytes.
+    """
+    code = recent[index(_beginning(text, at, recent))]
+    if code >= 0 and _same(text, entries[index(code), _AT], at, entries[index(code), LENGTH]):
+        return code
+    return -1
+
+
+@inline
+def remember(text, at, code, recent):  # type: ignore[no-untyped-def]
+    """Let recalled() find a code for the span that begins here."""
+    recent[index(_beginning(text, at, recent))] = code
+
+
+@inline
+def _beginning(text, at, recent):  # type: ignore[no-untyped-def]
+    h = _mixed(_mixed(0, word(text, at)), word(text, at + 8))
+    return (h ^ h >> 32) & (recent.shape[0] - 1)
+
+
+@inline
 def code_of(text, at, length, slots, entries, used):  # type: ignore[no-untyped-def]
     """The code of a span in a dictionary (see Spans), a new one if it is unknown; -1 if full."""
     h = _hash(text, at, length)
@@ -119,11 +161,11 @@ def code_of(text, at, length, slots, entries, used):  # type: ignore[no-untyped-
             code = used[0]
             if code >= entries.shape[0]:
                 return -1
-            entries[code, _AT], entries[code, _LENGTH], entries[code, _HASH] = at, length, h
+            entries[code, _AT], entries[code, LENGTH], entries[code, _HASH] = at, length, h
             slots[index(slot)] = code
             used[0] = code + 1
             return code
-        if entries[code, _HASH] == h and entries[code, _LENGTH] == length and _same(
+        if entries[code, _HASH] == h and entries[code, LENGTH] == length and _same(
                 text, entries[code, _AT], at, length):
             return code
         slot = (slot + 1) & mask
@@ -134,11 +176,13 @@ class Spans:
     """A dictionary of texts that stand in a mapped file: a code per text, in order of appearance.
 
     Kernels get `arrays`: slots of an open hash table, (place, length, hash) per entry, and how many
-    there are. It holds `room` texts, so that a file of ever new ones does not fill memory.
+    there are. It holds up to `most` texts, so that a file of ever new ones does not fill memory.
     """
 
-    def __init__(self, text: Bytes, room: int) -> None:
+    def __init__(self, text: Bytes, most: int) -> None:
         self._text = text
+        # a text takes four bytes at least, with what parts it from others
+        room = min(most, 1 << (len(text) // 4).bit_length())
         self.slots: Ints = np.full(4 * room, -1, dtype=np.int64)
         self.entries: Ints = np.zeros((room, 3), dtype=np.int64)
         self.used: Ints = np.zeros(1, dtype=np.int64)
@@ -149,8 +193,9 @@ class Spans:
         """What code_of() takes."""
         return self.slots, self.entries, self.used
 
-    def new(self) -> list[str]:
-        """The texts that were added since the last call, in the order of their codes."""
-        entries = self.entries[self._known:int(self.used[0])].tolist()
-        self._known = int(self.used[0])
-        return [self._text[at:at + length].tobytes().decode("ascii") for at, length, _ in entries]
+    def new(self, used: int) -> list[tuple[str, int]]:
+        """The texts added since the last call, up to code `used`: each, and where it ends."""
+        entries = self.entries[self._known:used].tolist()
+        self._known = used
+        return [(self._text[at:at + length].tobytes().decode("ascii"), at + length)
+                for at, length, _ in entries]

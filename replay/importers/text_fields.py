@@ -161,15 +161,22 @@ def _ends(text, at, stop):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _array(text, at, flat, used):  # type: ignore[no-untyped-def]
-    """(elements, end) of `{a,b}`, put into flat[used:]; end is -1 if it is none or has no room."""
+def _array(text, at, cut, flat, used):  # type: ignore[no-untyped-def]
+    """(elements, end) of `{a,b}`, put into flat[used:]; end is -1 if it is none or has no room.
+
+    cut: where the line was cut, -1 if it was not; what no comma follows there is not taken.
+    """
     count = 0
     if byte(text, at) != _OPEN:
         return _FAILED
     while count < MAX_ELEMENTS and used + count < flat.shape[0]:
+        if at + 1 == cut:
+            return count, cut
         value, at = _number(text, at + 1)
         if at < 0:
             return _FAILED
+        if at == cut:
+            return count, cut
         flat[used + count] = value
         count += 1
         if byte(text, at) == _CLOSE:
@@ -247,8 +254,14 @@ def _named(text, at, names, first, last):  # type: ignore[no-untyped-def]
 def _row(  # type: ignore[no-untyped-def]
     text, at, stop, layout, names, values, row, flat, used, spans,
 ):
-    """Read one line into column `row`; elements in flat from `used` on, -1 if it deviates."""
-    for f in range(layout.shape[0]):
+    """Read one line into column `row`; elements in flat from `used` on, -1 if it deviates.
+
+    Of a line that was cut, an array must be the last field: any other may not be whole.
+    """
+    cut, count = stop if byte(text, stop) == _BRACKET else -1, layout.shape[0]
+    if cut >= 0 and (count == 0 or layout[count - 1, 0] != ARRAY):
+        return -1
+    for f in range(count):
         kind, first, last, counts = layout[f, 0], layout[f, 1], layout[f, 2], layout[f, 3]
         if not _named(text, at, names, first, last):
             return -1
@@ -259,11 +272,11 @@ def _row(  # type: ignore[no-untyped-def]
                 return -1
             values[f, row] = value
         elif kind == ARRAY:
-            count, at = _array(text, at, flat, used)
+            elements, at = _array(text, at, cut, flat, used)
             if at < 0 or not (at == stop or byte(text, at) == SPACE):
                 return -1
-            values[f, row], values[counts, row] = used, count
-            used += count
+            values[f, row], values[counts, row] = used, elements
+            used += elements
         else:
             end = _text(text, at, stop)
             if end < 0:

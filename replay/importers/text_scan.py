@@ -8,7 +8,9 @@ ftrace_text.py certainly find the same in it; all others, say joined, cut or not
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Final
 
 import numpy as np
@@ -17,6 +19,7 @@ from replay.importers.inputs import Buffer
 from replay.importers.probes import Ints
 from replay.importers.text_bytes import (
     DASH,
+    LENGTH,
     NEWLINE,
     RETURN,
     SLACK,
@@ -27,6 +30,8 @@ from replay.importers.text_bytes import (
     code_of,
     digits,
     holds,
+    recalled,
+    remember,
     spaces,
     unprintable,
     word,
@@ -43,8 +48,15 @@ _MAX_SECONDS: Final = TIME_LIMIT // 10**9
 _COMM_WIDTH: Final = 16
 _COLON, _DOT, _OPEN, _CLOSE, _BRACKET, _BRACKET_END = 58, 46, 40, 41, 91, 93
 _NONE: Final = (-1, 0, 0, 0)
+_RECENT: Final = 256
+CUT: Final = b"[LINE TOO BIG]"
+"""What trace_seq puts behind a line that outgrew it."""
+_CUT_LENGTH: Final = len(CUT)
+_CUT_WORDS: Final = tuple(int.from_bytes(part, "little")
+                          for part in (CUT[:8], CUT[8:] + b"\n\0"))
+_CUT_TAIL: Final = (1 << 8 * (len(CUT) + 1 - 8)) - 1
 
-# rows of the table of lines; TAIL..END is what follows the place
+# rows of the table of lines; TAIL..END is what follows the place, up to the line's end or to CUT
 START, END, TAIL, TIME, CPU, PID, TASK, PLACE = range(8)
 
 
@@ -143,22 +155,31 @@ def _place(text, at):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _cut_here(text, at):  # type: ignore[no-untyped-def]
+    """Whether CUT and the end of the line stand here."""
+    return word(text, at) == _CUT_WORDS[0] and word(text, at + 8) & _CUT_TAIL == _CUT_WORDS[1]
+
+
+@inline
 def _suspicious(text, at):  # type: ignore[no-untyped-def]
     """Whether an opening bracket begins a CPU, so of a joined line, or a note of the kernel's."""
     c = byte(text, at + 1)
-    return 48 <= c <= 57 or c == 76  # [LINE TOO BIG]
+    return 48 <= c <= 57 or c == 76  # [L
 
 
 @inline
 def _line_end(text, at, probe):  # type: ignore[no-untyped-def]
-    """Where the text of a line ends; -1 if it may be two lines or is not ASCII."""
+    """Where the text of a line ends; -1 if it may be two lines or is not ASCII.
+
+    Of a probe's line that was cut, where CUT stands.
+    """
     while True:
         w = word(text, at)
         if unprintable(w) | holds(w, _BRACKET):
             for k in range(8):
                 c = byte(text, at + k)
                 if c == _BRACKET and probe and _suspicious(text, at + k):
-                    return -1
+                    return at + k if _cut_here(text, at + k) else -1
                 if c == NEWLINE or (c == RETURN and byte(text, at + k + 1) == NEWLINE):
                     return at + k
                 if c < SPACE or c > 127:
@@ -202,7 +223,20 @@ def _anchored(text, at, dotted):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _line(text, at, dotted, rows, count, tasks, places):  # type: ignore[no-untyped-def]
+def _named_place(text, event):  # type: ignore[no-untyped-def]
+    """(end of `event: (place)`, what follows it, whether it is a probe's); end -1 if none."""
+    end = _event(text, event)
+    if end < 0:
+        return -1, -1, False
+    tail = spaces(text, end)
+    if byte(text, tail) != _OPEN:
+        return end, tail, False
+    tail = _place(text, tail)
+    return tail, tail, True
+
+
+@inline
+def _line(text, at, dotted, rows, count, tasks, places, recent):  # type: ignore[no-untyped-def]
     """Fill one column of the table; where the line ends, -1 if it is not of the common forms."""
     context, comm, length = _padded(text, at, dotted)
     if context[0] < 0:
@@ -210,17 +244,14 @@ def _line(text, at, dotted, rows, count, tasks, places):  # type: ignore[no-unty
     event, pid, cpu, time = context
     if event < 0:
         return -1
-    tail = _event(text, event)
-    if tail < 0:
-        return -1
-    key = tail - event
-    tail = spaces(text, tail)
-    probe = byte(text, tail) == _OPEN
-    if probe:
-        tail = _place(text, tail)
-        if tail < 0:
+    entries = places[1]
+    place = recalled(text, event, recent, entries)  # of probes only: nothing may follow theirs
+    tail = key = event + entries[place, LENGTH] if place >= 0 else -1
+    probe = place >= 0
+    if place < 0:
+        key, tail, probe = _named_place(text, event)
+        if key < 0:
             return -1
-        key = tail - event
     end = _line_end(text, tail, probe)
     if end < 0:
         return -1
@@ -228,21 +259,29 @@ def _line(text, at, dotted, rows, count, tasks, places):  # type: ignore[no-unty
     rows[CPU, count], rows[PID, count] = cpu, pid
     rows[TASK, count] = code_of(text, comm, length, *tasks)
     if rows[TASK, count] >= 0:
-        rows[PLACE, count] = code_of(text, event, key, *places)
+        if place < 0:
+            place = code_of(text, event, key - event, *places)
+            if place >= 0 and probe:
+                remember(text, event, place, recent)
+        rows[PLACE, count] = place
     return end
 
 
+@inline
+def _behind(text, end):  # type: ignore[no-untyped-def]
+    """Where the line behind one that ends here begins."""
+    c = byte(text, end)
+    return end + (1 if c == NEWLINE else 2 if c == RETURN else _CUT_LENGTH + 1)
+
+
 @kernel()
-def _scan(text, at, stop, dotted, rows, tasks, places):  # type: ignore[no-untyped-def]
+def _scan(text, at, stop, dotted, rows, tasks, places, recent):  # type: ignore[no-untyped-def]
     """Fill the table from lines that begin in at..stop; how many, one column is left."""
     count = 0
     while at < stop and count < rows.shape[1] - 1:
         rows[START, count], rows[PLACE, count] = at, -1
-        end = _line(text, at, dotted, rows, count, tasks, places)
-        if end < 0:
-            at = _next_line(text, at)
-        else:
-            at = end + (1 if byte(text, end) == NEWLINE else 2)
+        end = _line(text, at, dotted, rows, count, tasks, places, recent)
+        at = _behind(text, end) if end >= 0 else _next_line(text, at)
         count += 1
     rows[START, count] = at
     return count
@@ -252,16 +291,14 @@ def _scan(text, at, stop, dotted, rows, tasks, places):  # type: ignore[no-untyp
 class Lines:
     """`count` lines: table[COLUMN, i] of line i; PLACE is -1 where it is not of the common forms.
 
-    table[START, count] is where the line behind them begins.
+    table[START, count] is where the line behind them begins. tasks, places: how many codes of
+    either are in use so far.
     """
 
     table: Ints
     count: int
-
-    @property
-    def following(self) -> int:
-        """Where the line behind them begins."""
-        return int(self.table[START, self.count])
+    tasks: int
+    places: int
 
 
 class LineScanner:
@@ -273,17 +310,21 @@ class LineScanner:
     def __init__(self, text: Bytes, end: int) -> None:
         self.text, self.end = text, end
         self.tasks, self.places = Spans(text, MAX_TASKS), Spans(text, MAX_PLACES)
-        self._table = np.zeros((8, PART_LINES + 1), dtype=np.int64)
+        self._recent: Ints = np.full(_RECENT, -1, dtype=np.int64)
 
-    def scan(self, at: int, dotted: bool) -> Lines:
-        """The lines from `at` on, of one part; they hold until the next call.
+    def parts(self, at: int, dotted: bool) -> Iterator[Lines]:
+        """All lines from `at` on, a part at a time: one holds until the next but one is asked for.
 
         dotted: whether times have a decimal point.
         """
-        table = self._table
-        stop = min(self.end, at + PART_BYTES)
-        count = _scan(self.text, at, stop, dotted, table, self.tasks.arrays, self.places.arrays)
-        return Lines(table, int(count))
+        columns = min(PART_LINES, self.end - at) + 1
+        for table in cycle([np.zeros((8, columns), dtype=np.int64) for _ in range(2)]):
+            if at >= self.end:
+                break
+            count = int(_scan(self.text, at, min(self.end, at + PART_BYTES), dotted, table,
+                              self.tasks.arrays, self.places.arrays, self._recent))
+            yield Lines(table, count, int(self.tasks.used[0]), int(self.places.used[0]))
+            at = int(table[START, count])
 
 
 def scannable(data: Buffer) -> int:

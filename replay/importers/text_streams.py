@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.probes import MISSING, Coded, Ints, ProbeStream
+from replay.importers.probes import MISSING, Coded, Ints, Passed, ProbeStream, Wanted
 from replay.importers.text_bytes import Bytes, Spans
 from replay.importers.text_events import (
     CPU,
@@ -40,6 +40,7 @@ from replay.importers.text_fields import (
     read_fields,
     whole_elements,
 )
+from replay.importers.text_scan import CUT
 
 MAX_LAYOUTS: Final = 8
 MAX_SINGLE: Final = 1 << 16
@@ -150,10 +151,10 @@ class _Column:
 
 
 class Growing:
-    """One stream while it grows."""
+    """One stream while it grows; one that is not wanted only counts."""
 
-    def __init__(self, event: str, place: Place | None) -> None:
-        self.event, self.place = event, place
+    def __init__(self, event: str, place: Place | None, wanted: bool) -> None:
+        self.event, self.place, self.wanted = event, place, wanted
         self.count = 0
         self.base: list[Ints] = []
         self.single: list[tuple[int, ...]] = []
@@ -201,7 +202,7 @@ class Growing:
             todo[row] = pending[row] = False
             found = fields.get(row)
             if found is None:
-                found = pairs(source.decoded(at[row], end[row]), cut_short=False)
+                found = pairs(source.decoded(at[row], end[row]), source.is_cut(end[row]))
             self._add_one(source, self.count + row, found)
             if row not in fields and self._learn(found):
                 before = pending.copy()
@@ -232,7 +233,8 @@ class Growing:
         if not len(before):
             return
         read = read_fields(source.text, at, end, pending, layout, source.spans)
-        source.texts.follow([plain(t) for t in source.spans.new()])
+        used = int(source.spans.used[0])
+        source.texts.follow([plain(text) for text, _ in source.spans.new(used)])
         rows = before[~pending[before]]
         if len(rows):
             self._keep(source, read, layout, rows)
@@ -274,8 +276,8 @@ class StreamBuilder:
     count: how many events there are so far. tasks, texts: names that columns have codes of.
     """
 
-    def __init__(self, text: Bytes) -> None:
-        self.text = text
+    def __init__(self, text: Bytes, wanted: Wanted) -> None:
+        self.text, self.wanted = text, wanted
         self.count = 0
         self.tasks, self.texts = Names(), Names()
         self.spans = Spans(text, MAX_TEXTS)
@@ -288,22 +290,32 @@ class StreamBuilder:
         """A piece of a scanned line."""
         return self.text[at:end].tobytes().decode("ascii")
 
-    def growing(self, event: str, place: Place | None) -> Growing:
-        """The stream of a probe."""
+    def is_cut(self, end: int) -> bool:
+        """Whether a scanned line that ends there was cut by the kernel."""
+        return bool(self.text[end] == CUT[0])
+
+    def growing(self, event: str, place: Place | None, fields: list[tuple[str, str]], *,
+                marker: bool = False) -> Growing:
+        """The stream of a probe; fields: those of its first event."""
         key = (event, *(place[:3] if place else ("", -1, False)))
         found = self._streams.get(key)
         if found is None:
-            found = self._streams[key] = Growing(event, place)
+            wanted = marker or self.wanted(place.function if place else "", event if place else "",
+                                 [name for name, _ in fields])
+            found = self._streams[key] = Growing(event, place, wanted)
         return found
 
     def _add_one(self, growing: Growing, event: Event, return_to: str,
                  fields: list[tuple[str, str]]) -> None:
+        self.count += 1
+        if not growing.wanted:
+            growing.count += 1
+            return
         growing.single.append((event.time, event.cpu, event.pid, self.tasks.code(event.task),
-                               self.count, event.line, self.texts.code(return_to)))
+                               self.count - 1, event.line, self.texts.code(return_to)))
         growing.single_pairs.append(fields)
         self._waiting[id(growing)] = growing
         self._singles += 1
-        self.count += 1
 
     @property
     def is_full(self) -> bool:
@@ -313,12 +325,12 @@ class StreamBuilder:
     def add(self, event: Event, place: Place | None, rest: str, cut_short: bool) -> None:
         """One event; of a line that was cut, an unfinished last value is not taken."""
         fields = pairs(rest, cut_short) if place else []
-        self._add_one(self.growing(event.name, place), event, place.return_to if place else "",
-                      fields)
+        self._add_one(self.growing(event.name, place, fields), event,
+                      place.return_to if place else "", fields)
 
     def add_marker(self, event: Event, text: str) -> None:
         """A line user space wrote to trace_marker."""
-        growing = self.growing("print", None)
+        growing = self.growing("print", None, [], marker=True)
         self._marker = [text]
         growing.markers.append(self._marker)
         self._add_one(growing, event, "", [])
@@ -327,10 +339,12 @@ class StreamBuilder:
         """A further line of the marker that was added last."""
         self._marker.append(line)
 
-    def add_scanned(self, growing: Sequence[Growing], events: Events) -> None:
-        """Many events: stream number s of `events` is growing[s]."""
+    def add_scanned(self, growing: Sequence[Growing], events: Events, passed: Ints) -> None:
+        """Many events: stream number s of `events` and of those passed over is growing[s]."""
         first = events.first.tolist()
-        for stream, start, stop in zip(growing, first[:-1], first[1:], strict=True):
+        for stream, start, stop, more in zip(growing, first[:-1], first[1:], passed.tolist(),
+                                             strict=True):
+            stream.count += more
             if stop > start:
                 stream.add(self, events.base[:, start:stop], events.at[start:stop],
                            events.end[start:stop])
@@ -345,8 +359,11 @@ class StreamBuilder:
         self._waiting = {}
         self._singles = 0
 
-    def streams(self) -> list[ProbeStream]:
-        """All streams, in the order of their first events."""
+    def streams(self) -> tuple[list[ProbeStream], list[Passed]]:
+        """All streams, in the order of their first events, and how many the others would have."""
         self.flush()
-        found = sorted((g for g in self._streams.values() if g.count), key=lambda g: g.first)
-        return [growing.stream(self) for growing in found]
+        every = [growing for growing in self._streams.values() if growing.count]
+        kept = sorted((g for g in every if g.wanted), key=lambda g: g.first)
+        passed = [Passed(g.event, g.place.function if g.place else "", g.place is not None, g.count)
+                  for g in every if not g.wanted]
+        return [growing.stream(self) for growing in kept], passed

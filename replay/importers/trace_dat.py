@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from itertools import pairwise
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from replay.errors import InputError
+from replay.importers.ahead import ahead
 from replay.importers.event_format import EventFormat, parse_format
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes
-from replay.importers.probes import Decoded, Ints, Loss, Wanted
+from replay.importers.probes import Decoded, Ints, Loss, Wanted, everything
 from replay.importers.ring_buffer import LOST_UNKNOWN, TIME_LIMIT, Layout, Records, scan_pages
 from replay.importers.trace_dat_events import Pending, Streams
 from replay.importers.trace_dat_file import MAGIC, Buffer, Container, Cursor
@@ -36,11 +36,6 @@ PART_BYTES: Final = 1 << 23
 
 TOO_MANY: Final = 1 << 56
 """Records that no recording can have lost."""
-
-
-def everything(function: str, event: str, fields: Collection[str]) -> bool:
-    """Wants every event decoded."""
-    return True
 
 
 def read_trace_dat(path: Path, wanted: Wanted = everything) -> Decoded:
@@ -169,14 +164,14 @@ class _Scan:
 
     def pass_over(self, buffer: Buffer) -> None:
         """A buffer on another clock: its events are counted, not decoded."""
-        for part in _ahead(self._decoded_parts(buffer)):
+        for part in ahead(self._decoded_parts(buffer)):
             name = f"instance {buffer.name} (clock {buffer.clock})"
             self.decoded.undecoded[name] += len(part.records.time)
             self.decoded.records += len(part.records.time)
 
     def read(self, number: int, buffer: Buffer) -> None:
         """Decode one buffer."""
-        for part in _ahead(self._decoded_parts(buffer, number)):
+        for part in ahead(self._decoded_parts(buffer, number)):
             for event, rows in part.rows:
                 form = self.formats.get(event)
                 if form is None:
@@ -260,15 +255,6 @@ class _Scan:
             raise InputError(decoded.path, f"says that {decoded.records_lost} records were lost")
         decoded.anomalies.count("records_lost", decoded.records_lost)
         self.streams.finish()
-
-
-def _ahead(parts: Iterator[_Part]) -> Iterator[_Part]:
-    """Each part, decoded in a second thread while the one before is being used."""
-    with ThreadPoolExecutor(1) as beside:
-        waiting = beside.submit(next, parts, None)
-        while (part := waiting.result()) is not None:
-            waiting = beside.submit(next, parts, None)
-            yield part
 
 
 def _by_id(ids: Ints) -> Iterator[tuple[int, Ints]]:
