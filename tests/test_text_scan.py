@@ -16,8 +16,10 @@ from test_ftrace_recordings import RECORDINGS, TOTALS, recordings
 from text_corpus import Corpus
 
 from replay.errors import InputError
+from replay.importers import ftrace_text, text_scan
 from replay.importers.ftrace_text import MAX_LINE, read_ftrace_text
-from replay.importers.probes import Decoded
+from replay.importers.normalise import normalise, wanted_by
+from replay.importers.probes import Decoded, load_table
 
 LINE = "    a-1     [000] ..... {}: e: (f+0x0/0x1) n={}\n"
 
@@ -59,6 +61,59 @@ def test_bounds_checked_scanners_find_the_same_and_raise_nothing(tmp_path: Path)
                           env={**os.environ, "NUMBA_BOUNDSCHECK": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) >= 60
+
+
+def test_parts_read_in_a_second_thread_are_read_alike(tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_scan, "PART_LINES", 7)
+    monkeypatch.setattr(text_scan, "PART_BYTES", 700)
+    monkeypatch.setattr(ftrace_text, "SHORT", 0)
+    assert check(tmp_path, range(2000, 2040)) >= 40
+
+
+def test_a_line_cut_anywhere_is_read_alike(tmp_path: Path) -> None:
+    whole = ("    a-1     [000] ..... {}: e: (f+0x0/0x1) n=12 p={{0x1,0x2,-3}} c=g+0x1/0x2 [m] "
+             "q={{0xffff888812345678,0x0}}")
+    lines = [whole.format(k) for k in range(3)]
+    lines += [whole.format(k + 3)[:cut] + end for k, cut in enumerate(range(44, len(whole)))
+              for end in ("[LINE TOO BIG]", "[LINE TOO BIG] ", "[LINE TOO BI")]
+    path = tmp_path / "cut.txt"
+    path.write_text("\n".join(lines) + "\n" + whole.format(9999) + "\n")
+    decoded = same_reading(path)
+    assert decoded
+    (stream,) = decoded.streams
+    assert len(set(stream.arrays["q"].whole.tolist())) == 3
+
+
+UNWANTED = """\
+    a-1     [000] ..... 1: sched_switch: prev_comm=a prev_pid=1
+    a-1     [000] ..... 2: mine: (my_function+0x0/0x10) n=1
+    a-1     [000] ..... 3: b: (balloon_append+0x0/0x10) page=0xffffea0000000040
+    a-1     [000] ..... 4: t: (balloon_set_new_target+0x0/0x10) target=77
+    a-1     [000] ..... 5: mine: (my_function+0x0/0x10) n=[LINE TOO BIG]
+    a-1     [000] ..... 6: tracing_mark_write: begin
+    a-1     [000] ..... 7: mine: (ffffffff81000000) n=1
+    a-1     [000] ..... 9: sched_switch: prev_comm=b c=(d)
+"""
+
+
+@pytest.mark.parametrize("name", ["made", *(n for n in TOTALS if n.startswith("x86"))])
+def test_what_is_passed_over_changes_no_row_and_no_account(tmp_path: Path, name: str) -> None:
+    path = RECORDINGS / name / "trace.txt.gz"
+    if name == "made":
+        path = tmp_path / "made.txt"
+        path.write_text(UNWANTED)
+    elif not path.is_file():
+        pytest.skip("needs the recordings")
+    table = load_table()
+    kept, passed = (normalise(decoded, hz=10**9, vmemmap_base=0xFFFFEA0000000000, table=table,
+                              source=0) for decoded in (
+        read_ftrace_text(path), read_ftrace_text(path, wanted_by(table))))
+    assert passed.table.equals(kept.table)
+    assert passed.accounting == kept.accounting
+    assert passed.anomalies == kept.anomalies
+    assert passed.t0_raw == kept.t0_raw
+    assert len(passed.table)
 
 
 @recordings
