@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from replay.allocators.state import (
-    E_ADDING, E_WAIT, G_HELD, G_LIVE, G_WHOLE, NEVER, R_ADD_NS, R_ADDED_AT, R_BLOCK_PAGES,
-    R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY, R_GOT, R_MOVED, R_NOW, R_OWN_LOCK, R_REQUEST,
-    R_SLEEP_CREDIT, R_SPLIT, R_TARGET, R_THREAD_FREE, R_WAKE_AT, T_TOP, W_THREAD_WAKE, W,
+    BEYOND_LIST, E_ADDING, E_WAIT, G_HELD, G_LIVE, G_WHOLE, NEVER, R_ADD_NS, R_ADDED_AT,
+    R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY, R_GOT, R_MOVED, R_NOW, R_OWN_LOCK,
+    R_REQUEST, R_SLEEP_CREDIT, R_SPLIT, R_TARGET, R_THREAD_FREE, R_WAKE_AT, T_TOP, W_THREAD_WAKE, W,
 )  # fmt: skip
 from replay.allocators.tracking import frames_returned, frames_taken
 from replay.background import add_later, background, fill, move_work, outside, spent_on, veil
@@ -136,7 +136,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 m[R_WAKE_AT] = min(m[R_WAKE_AT], max(start, m[R_THREAD_FREE]))
             spent = 0
         if m[R_DIRTY]:
-            path = SLOW
+            path = SLOW if m[R_DIRTY] & BEYOND_LIST else FAST
             spent += spent_on(m, cost)
             if error == -E_ADDING:
                 m[R_ADD_NS] = (outside(m, cost) + 500) // 1000

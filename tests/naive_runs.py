@@ -14,6 +14,11 @@ class RunPool(naive.NaivePool):
 
     free_list = property(lambda self: sorted(self.free_frames()), lambda self, _: None)
 
+    def did(self, **counts):
+        """Words and struct pages of a search stand for the list's operations: no slow path."""
+        self.slow |= not set(counts) <= {"array_word", "list_pop", "list_push"}
+        self.work.update(counts)
+
     def map_pages(self, address, pages, kind):
         self.did(memmap_page=pages, section_map=-(-pages // self.section))
         self.log(address, pages, kind)

@@ -10,7 +10,7 @@ from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.engine import Workload, checked, replay
 from replay.errors import ReplayError
 from replay.histogram import bucket_of
-from replay.output import C_ERRNO, C_PATH, C_SERVICE, C_WAIT
+from replay.output import C_ERRNO, C_PATH, C_SERVICE, C_WAIT, FAST, SLOW
 from replay.stream import ALLOC, FREE, Requests, TARGET
 from replay.physmap import presets
 
@@ -134,3 +134,11 @@ def test_histogram_buckets_are_a_thousandth_wide(value: int) -> None:
     above = next(v for v in range(value, 2 * value + 2, max(1, value // 4096))
                  if bucket_of(v) > bucket)
     assert above - value <= value / 1000 + 2
+
+
+@pytest.mark.parametrize("name", ["pool", "genpool", "extents"])
+def test_only_the_call_that_adds_a_section_is_slow_whatever_stands_for_the_list(name: str) -> None:
+    stream = workload((0, ALLOC, 4, None), (10, ALLOC, 1, None), (20, FREE, 4, [0, 2, 1, 3]),
+                      (30, ALLOC, 9, None), (40, FREE, 1, [4]))
+    outcome = run(name, stream, costs(array_word=1, list_pop=1, list_push=1))
+    assert outcome.rows[:, C_PATH].tolist() == [SLOW, FAST, FAST, FAST, FAST]

@@ -46,9 +46,9 @@ from replay.allocators.bitmap import ONES, flip_bits, next_bit, words
 from replay.allocators.contract import Setup, Strategy
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.allocators.state import (
-    ENOMEM, G_HELD, G_LIVE, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OPTION, R_PAGE_BYTES,
-    R_SECTION_COUNT, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS, W_ARRAY_WORD, W_LIST_POP,
-    W_LIST_PUSH,
+    ENOMEM, G_HELD, G_LIVE, LIKE_LIST, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OPTION,
+    R_PAGE_BYTES, R_SECTION_COUNT, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS, W_ARRAY_WORD,
+    W_LIST_POP, W_LIST_PUSH,
 )  # fmt: skip
 from replay.allocators.tracking import enter_range
 from replay.kernel import inline, kernel
@@ -253,7 +253,7 @@ def _open(m: np.ndarray) -> None:
     m[m[S_OWN] + OPEN] = first
     m[m[S_OWN] + OPEN_PAGES] = count
     m[R_COUNT] += count
-    m[R_DIRTY] = 1
+    m[R_DIRTY] |= LIKE_LIST
 
 
 @kernel()
@@ -272,7 +272,7 @@ def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> No
         for k in range(count):
             frames[at + done + k] = run + k
         done += count
-    m[R_DIRTY] = 1
+    m[R_DIRTY] |= LIKE_LIST
 
 
 @inline
@@ -309,7 +309,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
         first = min(frames[since], frames[k - 1])
         if not _widen(m, first, k - since):
             _release(m, first, k - since)
-            m[R_DIRTY] = 1
+            m[R_DIRTY] |= LIKE_LIST
     return 0
 
 

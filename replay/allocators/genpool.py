@@ -51,6 +51,7 @@ from replay.allocators.state import (
     W_LIST_POP,
     W_LIST_PUSH,
     did,
+    searched,
 )
 from replay.allocators.tracking import enter_range
 from replay.kernel import inline, kernel
@@ -114,13 +115,13 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
     """gen_pool_alloc(): the first frame of a run; -1 if no chunk has one."""
     for k in range(m[O_CHUNKS] - 1, -1, -1):
         at = _chunk(m, k)
-        did(m, W_LIST_POP, 1)
+        searched(m, W_LIST_POP, 1)
         if nr > m[at + K_AVAIL]:
             continue
         start = _best_fit(m, m[at + K_BITS], m[at + K_PAGES], nr)
         if start < m[at + K_PAGES]:
             flip_bits(m, m[at + K_BITS], start, nr)
-            did(m, W_LIST_PUSH, ((start + nr - 1) >> 6) - (start >> 6) + 1)
+            searched(m, W_LIST_PUSH, ((start + nr - 1) >> 6) - (start >> 6) + 1)
             m[at + K_AVAIL] -= nr
             m[R_COUNT] -= nr
             return m[at + K_START] + start
@@ -170,9 +171,9 @@ def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int
 @kernel()
 def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """The loop that was asked about on 14 June: gen_pool_avail(), then page by page."""
-    did(m, W_LIST_POP, m[O_CHUNKS])
+    searched(m, W_LIST_POP, m[O_CHUNKS])
     if m[R_COUNT] < nr_pages:
-        did(m, W_LIST_POP, m[O_CHUNKS])
+        searched(m, W_LIST_POP, m[O_CHUNKS])
         error = _fill_pool(m, nr_pages - m[R_COUNT])
         if error < 0:
             return error
@@ -212,7 +213,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     for k in range(at, at + nr_pages):
         passed += _pool_free(m, frames[k])
     if passed > 0:
-        did(m, W_LIST_POP, passed)
+        searched(m, W_LIST_POP, passed)
     return 0
 
 

@@ -100,12 +100,24 @@ SECTION_KINDS = ("pool", "hotplug", "seed", "stale")
 NEVER = 1 << 62  # a time that never comes
 
 
+BEYOND_LIST, LIKE_LIST = 1, 2
+"""Bits of R_DIRTY: the call did work that list operations do not; it did other ones in their place.
+"""
+
+
 # -- reporting work and regions -------------------------------------------------------------------
 @inline
 def did(m: np.ndarray, primitive: int, count: int) -> None:
     """Report work beyond the per-page list operations, which the engine counts itself."""
     m[primitive] += count
-    m[R_DIRTY] = 1
+    m[R_DIRTY] |= BEYOND_LIST
+
+
+@inline
+def searched(m: np.ndarray, primitive: int, count: int) -> None:
+    """Report what a strategy without a list does instead of its operations: no slow path."""
+    m[primitive] += count
+    m[R_DIRTY] |= LIKE_LIST
 
 
 @inline

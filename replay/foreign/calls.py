@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from replay.allocators.state import (
+    BEYOND_LIST,
     E_ADDING,
     E_WAIT,
     G_GIVEN,
@@ -151,7 +152,7 @@ def absorb(m: np.ndarray) -> None:
             m[W + k] += m[report + k]
             m[report + k] = 0
         m[report + P_DIRTY] = 0
-        m[R_DIRTY] = 1
+        m[R_DIRTY] |= BEYOND_LIST
     if m[report + P_NR_EVENTS]:
         _take_events(m)
     if m[report + P_LISTED] < 0:
