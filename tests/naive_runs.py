@@ -6,6 +6,8 @@ the first paragraphs of its own file.
 
 from __future__ import annotations
 
+import re
+
 import naive_allocators as naive
 
 
@@ -26,26 +28,19 @@ class RunPool(naive.NaivePool):
 
 
 class Chunk:
-    """A region of a gen_pool: one boolean per page, whether it is taken."""
+    """A region of a gen_pool: one byte per page, 1 if it is taken."""
 
     def __init__(self, start, pages):
-        self.start, self.taken = start, [False] * pages
+        self.start, self.taken = start, bytearray(pages)
 
     def runs(self):
         """(start, length) of the free runs, ascending."""
-        found, since = [], None
-        for k, taken in enumerate([*self.taken, True]):
-            if taken and since is not None:
-                found.append((since, k - since))
-                since = None
-            elif not taken and since is None:
-                since = k
-        return found
+        return [(run.start(), len(run[0])) for run in re.finditer(b"\0+", self.taken)]
 
 
 def longs(start, end):
     """64-bit words that the bits [start, end) touch."""
-    return len({bit // 64 for bit in range(start, end)})
+    return (end - 1) // 64 - start // 64 + 1 if end > start else 0
 
 
 class NaiveGenpool(RunPool):
@@ -55,7 +50,8 @@ class NaiveGenpool(RunPool):
         super().__init__(machine, **options)
 
     def free_frames(self):
-        return [c.start + k for c in self.chunks for k, taken in enumerate(c.taken) if not taken]
+        return [c.start + k for c in self.chunks for first, pages in c.runs()
+                for k in range(first, first + pages)]
 
     def add(self, start, pages):
         self.chunks.insert(0, Chunk(start, pages))
@@ -63,7 +59,8 @@ class NaiveGenpool(RunPool):
 
     def read(self, bits, start, end, value):
         """find_next_bit() and find_next_zero_bit() below `end`."""
-        at = next((k for k in range(start, end) if bits[k] == value), end)
+        at = bits.find(value, start, end)
+        at = end if at < 0 else at
         self.did(array_word=longs(start, min(at, end - 1) + 1))
         return at
 
@@ -71,13 +68,13 @@ class NaiveGenpool(RunPool):
         """The words that gen_pool_best_fit() reads."""
         size, start = len(bits), 0
         while True:
-            at = self.read(bits, start, size, False)
+            at = self.read(bits, start, size, 0)
             if at + nr > size:
                 return
-            start = self.read(bits, at, at + nr, True) + 1
+            start = self.read(bits, at, at + nr, 1) + 1
             if start <= at + nr:
                 continue
-            end = self.read(bits, at + nr, size, True)
+            end = self.read(bits, at + nr, size, 1)
             if end - at == nr:
                 return
             start = end + 1
@@ -90,13 +87,13 @@ class NaiveGenpool(RunPool):
         """gen_pool_alloc()."""
         for chunk in self.chunks:
             self.did(list_pop=1)
-            if chunk.taken.count(False) < nr:
+            if chunk.taken.count(0) < nr:
                 continue
             self.scan(chunk.taken, nr)
             fits = [run for run in chunk.runs() if run[1] >= nr]
             if fits:
                 at = self.pick(fits)[0]
-                chunk.taken[at : at + nr] = [True] * nr
+                chunk.taken[at : at + nr] = b"\1" * nr
                 self.did(list_push=longs(at, at + nr))
                 return list(range(chunk.start + at, chunk.start + at + nr))
         return None
@@ -125,7 +122,7 @@ class NaiveGenpool(RunPool):
             for chunk in self.chunks:
                 if chunk.start <= frame < chunk.start + len(chunk.taken):
                     assert chunk.taken[frame - chunk.start]
-                    chunk.taken[frame - chunk.start] = False
+                    chunk.taken[frame - chunk.start] = 0
                     break
                 passed += 1
             if passed:
