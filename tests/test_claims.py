@@ -157,11 +157,11 @@ def test_all_are_there_and_the_readme_shows_the_table_as_printed() -> None:
 def test_the_same_bytes_in_every_process() -> None:
     outputs = [subprocess.run(
         [sys.executable, "-c", "from replay.cli import main; main()",
-         "claims", "--claim", "2", "--claim", "9", "--json"],
+         "claims", "--claim", "2", "--claim", "5", "--json"],
         capture_output=True, check=True, env=os.environ | {"PYTHONHASHSEED": seed}).stdout
         for seed in ("1", "2")]
     assert outputs[0] == outputs[1]
-    assert [c["number"] for c in json.loads(outputs[0])["claims"]] == [2, 9]
+    assert [c["number"] for c in json.loads(outputs[0])["claims"]] == [2, 5]
 
 
 def test_out_holds_what_is_printed(tmp_path: Path) -> None:
