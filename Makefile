@@ -49,13 +49,16 @@ fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/test_lockstep.py
 
 INPUTS ?= 1000000
+JOBS ?= $(shell nproc)
+FROM ?= 0
 fuzz-import: ready ## The long import fuzz: a million damaged inputs per format, bounds checked
 	@cd tests && for format in "trace.dat" "ftrace text" "xentrace"; do \
-	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --inputs $(INPUTS) || exit 1; \
+	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --inputs $(INPUTS) \
+	    --jobs $(JOBS) || exit 1; \
 	done
 
 fuzz-truncate: ready ## Every recording, cut at 75,000 places each
-	REPLAY_CUTS=all $(BIN)/python -m pytest -q -n 2 tests/test_truncation.py
+	@cd tests && ../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)
 
 # Without root: the package is fetched and unpacked into the cache, not installed.
 CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package

@@ -23,7 +23,7 @@ from replay.importers.trace_dat import open_container
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")
 CUT_FROM = ("x86-pvh-guests", "x86-pv-churn", "x86-pv-ballooned-churn", "arm64-no-regions")
-RUN_BYTES = 480
+RUN_BYTES = 300
 """Of one sub-buffer's records so many bytes are taken."""
 
 
@@ -214,7 +214,7 @@ def text_inputs() -> tuple[bytes, ...]:
             with gzip.open(path) as stream:
                 lines = stream.read(1 << 20).decode().splitlines(keepends=True)[12:-1]
             starts = [k for k, line in enumerate(lines) if " xen_alloc: " in line]
-            made += ["".join(_within(lines[k:], 3500)) for k in (0, *starts[1:40:13])]
+            made += ["".join(_within(lines[k:], 1200)) for k in (0, *starts[1:40:13])]
     return tuple(text.encode() for text in made)
 
 
