@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -94,20 +94,22 @@ def store(path: Path) -> None:
 
 
 # -- how much room a part has ---------------------------------------------------------------------
-ROOMS = ((64, 64, 64), (64, 64, 64), (64, 64, 64), (7, 4, 3), (1 << 17, 1 << 14, 1 << 13))
+ROOMS = (*[(64, 64, 64)] * 4, *[(7, 4, 3)] * 2, (1 << 17, 1 << 14, 1 << 13))
 """Lines of a part of text, and how many tasks and places are held at once: room for a few, which
 costs nothing, so little that most parts of a small input end for want of it, and the usual."""
-DAT_PARTS = (1 << 23, 256)
+DAT_PARTS = (*[1 << 23] * 4, 256)
+"""Bytes that are decoded at a time: with the fewer there is a thread, which takes 2 ms to start."""
 BATCHES = (1 << 16, 3)
 
 
 @contextmanager
 def rooms_restored() -> Iterator[None]:
-    """Behind it the importers have the room they had."""
+    """Behind it the importers have the room they had; formats that stay whole are parsed once."""
     with (patch.object(text_scan, "PART_LINES", text_scan.PART_LINES),
           patch.object(text_scan, "MAX_TASKS", text_scan.MAX_TASKS),
           patch.object(text_scan, "MAX_PLACES", text_scan.MAX_PLACES),
           patch.object(trace_dat, "PART_BYTES", trace_dat.PART_BYTES),
+          patch.object(trace_dat, "parse_format", lru_cache(1 << 12)(trace_dat.parse_format)),
           patch.object(xentrace, "BATCH_ROWS", xentrace.BATCH_ROWS)):
         yield
 

@@ -130,7 +130,7 @@ def to_table(columns: Columns, joined: Joined, t0_raw: int, clock: Clock,
              source: int) -> pa.Table:
     """The rows as a table of schema.SCHEMA."""
     texts = pa.array(joined.names.texts, pa.string())
-    made = {"kind": _dictionary(columns["kind"], pa.array(KINDS), "kind"),
+    made = {"kind": _dictionary(columns["kind"], pa.array(KINDS, pa.string()), "kind"),
             **{name: _dictionary(columns[name], texts, name)
                for name in ("task", "label", "caller")},
             "time_ns": _times(columns["time"], t0_raw, clock),

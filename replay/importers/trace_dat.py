@@ -164,14 +164,14 @@ class _Scan:
 
     def pass_over(self, buffer: Buffer) -> None:
         """A buffer on another clock: its events are counted, not decoded."""
-        for part in ahead(self._decoded_parts(buffer)):
+        for part in self._decoded_parts(buffer):
             name = f"instance {buffer.name} (clock {buffer.clock})"
             self.decoded.undecoded[name] += len(part.records.time)
             self.decoded.records += len(part.records.time)
 
     def read(self, number: int, buffer: Buffer) -> None:
         """Decode one buffer."""
-        for part in ahead(self._decoded_parts(buffer, number)):
+        for part in self._decoded_parts(buffer, number):
             for event, rows in part.rows:
                 form = self.formats.get(event)
                 if form is None:
@@ -182,6 +182,11 @@ class _Scan:
 
     def _decoded_parts(self, buffer: Buffer, number: int | None = None) -> Iterator[_Part]:
         """All parts of a buffer, CPU by CPU; those of a numbered one are counted."""
+        parts = self._each_part(buffer, number)
+        small = sum(size for _, _, size in buffer.cpus) < PART_BYTES
+        return parts if small else ahead(parts)  # a thread takes longer to start than a small one
+
+    def _each_part(self, buffer: Buffer, number: int | None) -> Iterator[_Part]:
         for cpu, at, size in buffer.cpus:
             for data in self._parts(buffer, cpu, at, size):
                 records = self._records(buffer, cpu, data)

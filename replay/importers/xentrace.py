@@ -105,7 +105,7 @@ class XenTrace:
         windows = len(file.windows)
         skipped["cpu_change"] += windows
         return Imported(
-            table=SCHEMA.empty_table(), anomalies=anomalies,
+            table=pa.Table.from_batches([], SCHEMA), anomalies=anomalies,
             accounting={"records": file.records + windows, "imported": file.rows,
                         "skipped": dict(sorted((+skipped).items())), "lost": file.lost,
                         "byte_order": file.byte_order},
@@ -129,7 +129,7 @@ class XenTrace:
     def table(self) -> tuple[pa.Table, np.ndarray]:
         """All rows at once, and their raw times."""
         maker, rows = self._maker(), max(self.file.rows, 1)
-        table, ticks = SCHEMA.empty_table(), np.zeros(0, dtype=np.int64)
+        table, ticks = pa.Table.from_batches([], SCHEMA), np.zeros(0, dtype=np.int64)
         for decoded in decode(self.path, self.file, self.layout, rows):
             table, ticks = pa.Table.from_batches([maker.batch(decoded)]), decoded.out.ticks
             if self.file.inversions:

@@ -44,7 +44,8 @@ class Batches:
         """start: ticks at time 0. ops: how often each hypercall occurs, by `op_of`."""
         self.path, self.start, self.hz, self.source = path, start, hz, source
         names, self.place = _labels(ops)
-        self.kinds, self.labels = pa.array(list(KINDS)), pa.array(names, pa.string())
+        # without a type pyarrow would first look for pandas
+        self.kinds, self.labels = pa.array(KINDS, pa.string()), pa.array(names, pa.string())
         self.nothing = _Nothing(0)
 
     def batch(self, decoded: Decoded) -> pa.RecordBatch:

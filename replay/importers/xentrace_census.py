@@ -35,6 +35,8 @@ per entry of EXTENTS whose layout is not known; records the tracer lost; frames 
 FIRST, LAST, WAITING, AFTER_LOSS_OF = range(4)
 """Of a CPU: its first time or -1 and its last, whether a row came before any, whether its last row
 was a loss."""
+FEW_CPUS: Final = 64
+"""Room for CPUs to begin with."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,8 @@ def _tally(words: np.ndarray, at: int, header: int, me: np.ndarray, table: np.nd
 
 
 @inline
-def _opens(words: np.ndarray, at: int, totals: np.ndarray) -> Any:
-    """Check the header of a window; False if it is cut or malformed."""
+def _opens(words: np.ndarray, at: int, room: int, totals: np.ndarray) -> Any:
+    """Check the header of a window; False if it is cut, malformed, or of a CPU beyond the room."""
     if words[at] != CPU_CHANGE:
         totals[PROBLEM], totals[WHERE] = BAD_WINDOW, at
     elif at + 3 > len(words):
@@ -112,9 +114,10 @@ def _opens(words: np.ndarray, at: int, totals: np.ndarray) -> Any:
     elif words[at + 2] & 3:
         totals[PROBLEM], totals[WHERE] = BAD_SIZE, at
     else:
-        totals[WINDOWS] += 1
         totals[HIGHEST] = max(totals[HIGHEST], word(words, at + 1))
-        return True
+        if totals[HIGHEST] < room:
+            totals[WINDOWS] += 1
+            return True
     return False
 
 
@@ -162,9 +165,11 @@ def _window(words: np.ndarray, at: int, end: int, me: np.ndarray, table: np.ndar
 
 @kernel()
 def _census(words, cpus, table, kinds, ops, totals, layout, top):  # type: ignore[no-untyped-def]
-    """Walk the file from window to window, up to what is wrong or cut."""
-    at = 0
-    while at < len(words) and _opens(words, at, totals):
+    """Walk the file from window to window, up to what is wrong, cut, or beyond the room for CPUs;
+    from where that was too small.
+    """
+    at = totals[ENDS]
+    while at < len(words) and _opens(words, at, len(cpus), totals):
         me = cpus[word(words, at + 1)]
         end = at + 3 + (word(words, at + 2) >> 2)
         at = _window(words, at + 3, end, me, table, kinds, ops, totals, layout, top)
@@ -172,6 +177,21 @@ def _census(words, cpus, table, kinds, ops, totals, layout, top):  # type: ignor
         if at < end:
             totals[TRUNCATED] = 1
             return
+
+
+def _walk(words: np.ndarray, table: np.ndarray, kinds: np.ndarray, ops: np.ndarray,
+          totals: np.ndarray, layout: int, top: int) -> np.ndarray:
+    """Walk the whole file; what is known of each CPU. Room is made for those that occur: for all
+    that may, it would take longer than the walk through a small file.
+    """
+    cpus = np.zeros((0, 4), dtype=np.int64)
+    while len(cpus) <= totals[HIGHEST]:
+        known = cpus
+        cpus = np.zeros((2 * int(totals[HIGHEST]) + FEW_CPUS, 4), dtype=np.int64)
+        cpus[:, FIRST] = -1
+        cpus[:len(known)] = known
+        _census(words, cpus, table, kinds, ops, totals, layout, top)
+    return cpus
 
 
 @kernel()
@@ -207,13 +227,11 @@ def census(path: Path, data: Buffer, layout: int, top: int) -> Census:
     extents. top: the first frame that the machine cannot have.
     """
     words, order = as_words(path, data)
-    cpus = np.zeros((CPU_MAX + 1, 4), dtype=np.int64)
-    cpus[:, FIRST] = -1
     table, kinds = TABLE.copy(), np.zeros((len(KINDS), FLAGS), dtype=np.int64)
     ops = np.zeros(len(CALLS) * (UNKNOWN_CALL + 1), dtype=np.int64)
     totals = np.zeros(OUTSIDE + 1, dtype=np.int64)
     totals[LEAST] = totals[EARLIEST] = TIME_MAX
-    _census(words, cpus, table, kinds, ops, totals, layout, top)
+    cpus = _walk(words, table, kinds, ops, totals, layout, top)
     n = totals.tolist()
     if n[PROBLEM]:
         raise InputError(path, PROBLEMS[n[PROBLEM]], f"offset {4 * n[WHERE]}")
