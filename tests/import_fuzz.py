@@ -97,7 +97,7 @@ def store(path: Path) -> None:
 ROOMS = (*[(64, 64, 64)] * 4, *[(7, 4, 3)] * 2, (1 << 17, 1 << 14, 1 << 13))
 """Lines of a part of text, and how many tasks and places are held at once: room for a few, which
 costs nothing, so little that most parts of a small input end for want of it, and the usual."""
-DAT_PARTS = (*[1 << 23] * 4, 256)
+DAT_PARTS = (*[1 << 23] * 10, 256)
 """Bytes that are decoded at a time: with the fewer there is a thread, which takes 2 ms to start."""
 BATCHES = (1 << 16, 3)
 
@@ -151,9 +151,9 @@ class Shares:
     """Every input is decoded. Of those accepted, one in so many becomes a table, and a stored
     trace; every so many inputs are ones whose right answer is known."""
 
-    table: int = 12
-    stored: int = 512
-    answer: int = 24
+    table: int = 24
+    stored: int = 1024
+    answer: int = 48
 
 
 _NUMBERS = re.compile(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|b'.*'|\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b|\(.*\)")
