@@ -53,8 +53,8 @@ JOBS ?= $(shell nproc)
 FROM ?= 0
 fuzz-import: ready ## The long import fuzz: a million damaged inputs per format, bounds checked
 	@cd tests && for format in "trace.dat" "ftrace text" "xentrace"; do \
-	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --inputs $(INPUTS) \
-	    --jobs $(JOBS) || exit 1; \
+	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --from $(FROM) \
+	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
 	done
 
 fuzz-truncate: ready ## Every recording, cut at 75,000 places each

@@ -263,7 +263,7 @@ def main() -> int:
     """The long form of one format."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("format", choices=READERS)
-    parser.add_argument("--inputs", type=int, default=1_000_000)
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="behind the last number")
     parser.add_argument("--from", type=int, default=0, dest="first", help="the first number")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="processes")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from typing import TypeVar
 
 Done = TypeVar("Done")
 MINUTE = 60.0
+HANGS = 900
+"""Seconds after which a slice is taken to hang: it should take a few, behind the first, which
+compiles. An alarm cannot end a loop in a kernel, and a watch on each number costs a thread."""
 
 
 def in_slices(work: Callable[[range], Done], numbers: range, size: int, jobs: int,
@@ -22,7 +27,7 @@ def in_slices(work: Callable[[range], Done], numbers: range, size: int, jobs: in
     """
     began = said = time.monotonic()
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        open_ones = {pool.submit(work, numbers[k:k + size]): numbers[k:k + size]
+        open_ones = {pool.submit(partial(_watched, work), numbers[k:k + size]): numbers[k:k + size]
                      for k in range(0, len(numbers), size)}
         try:
             for future in as_completed(list(open_ones)):
@@ -42,6 +47,15 @@ def in_slices(work: Callable[[range], Done], numbers: range, size: int, jobs: in
             sys.exit(f"a process died at a number from {_first(open_ones)} on")
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _watched(work: Callable[[range], Done], numbers: range) -> Done:
+    """Do a slice, or end the process, which says where it hangs."""
+    faulthandler.dump_traceback_later(HANGS, exit=True)
+    try:
+        return work(numbers)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _first(open_ones: dict[object, range]) -> int:
