@@ -161,7 +161,7 @@ _NUMBERS = re.compile(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|b'.*'|\b(?:0x)?[0-9a-f]*\d[
 
 def kind_of(error: ReplayError) -> str:
     """A refusal without the numbers and names of its own input."""
-    text = error.problem if isinstance(error, InputError) else str(error).partition(": ")[2]
+    text = getattr(error, "problem", "") or str(error).partition(": ")[2] or str(error)
     return _NUMBERS.sub("N", text)[:70]
 
 

@@ -87,7 +87,7 @@ def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) ->
     if any(buffer.text.strip() for buffer in container.buffers):
         raise InputError(path, "the recording of a latency tracer: text, and no events", hint=(
             "`trace-cmd report` prints the text, which can be imported"))
-    _check_apart(path, container)
+    _check_places(path, container, len(reader.data))
     clock = main.clock or _selected_clock(container.traceclock)
     decoded = Decoded(str(path), "trace.dat", "ticks" if clock in TICK_CLOCKS else "ns", clock)
     _describe(decoded, container)
@@ -101,13 +101,19 @@ def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) ->
     return decoded
 
 
-def _check_apart(path: Path, container: Container) -> None:
-    """No two CPUs' data may share a byte of the file: their events would count twice."""
-    ends = sorted((at, at + size) for buffer in container.buffers
-                  for _, at, size in buffer.cpus if size)
-    for (_, end), (start, _) in pairwise(ends):
+def _check_places(path: Path, container: Container, file_bytes: int) -> None:
+    """All CPUs' data must lie in the file, which is told before any is decoded, and no two may
+    share a byte: their events would count twice.
+    """
+    places = sorted((at, at + size) for buffer in container.buffers
+                    for _, at, size in buffer.cpus if size)
+    for (_, end), (start, _) in pairwise(places):
         if start < end:
             raise InputError(path, "the data of two CPUs overlap", f"offset {start}")
+    for start, end in places[-1:]:
+        if end > file_bytes:
+            raise InputError(path, f"the file is cut: the data of a CPU need {end - start} bytes, "
+                             f"{max(0, file_bytes - start)} are left", f"offset {start}")
 
 
 def _selected_clock(choices: str) -> str:
