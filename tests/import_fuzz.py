@@ -277,14 +277,16 @@ def main() -> int:
 
     def take(done: Tally) -> bool:
         tally.add(done)
+        for number, data, _ in done.failures:
+            print(f"  input {number:,} fails", flush=True)
+            if args.keep:
+                args.keep.mkdir(parents=True, exist_ok=True)
+                kept = f"{args.format}-{args.seed}-{number}".replace(" ", "-")
+                (args.keep / kept).write_bytes(data)
         return len(tally.failures) < MOST_FAILURES
 
     in_slices(partial(one_slice, args.format, args.seed), numbers, SLICE, args.jobs, take)
     print(report(args.format, tally, time.perf_counter() - began), flush=True)
-    for number, data, _ in tally.failures:
-        if args.keep:
-            args.keep.mkdir(parents=True, exist_ok=True)
-            (args.keep / f"{args.format}-{args.seed}-{number}".replace(" ", "-")).write_bytes(data)
     return bool(tally.failures)
 
 

@@ -79,13 +79,17 @@ def refused(error: InputError, path: Path) -> str:
 
 
 # -- digests -------------------------------------------------------------------------------------
+ODD = 0xD6E8FEB86659FD93
+
+
 def mixed(*columns: Ints) -> Ints:
     """A number per row that depends on all its columns."""
-    h = np.full(len(columns[0]), 0x9E3779B97F4A7C15, dtype=np.uint64)
-    for column in columns:
-        h = (h ^ column.astype(np.int64).view(np.uint64)) * np.uint64(0xD6E8FEB86659FD93)
-        h ^= h >> np.uint64(32)
-    return h
+    h = np.zeros(len(columns[0]), dtype=np.uint64)
+    for k, column in enumerate(columns, 1):
+        factor = np.uint64(pow(ODD, k, 1 << 64))
+        h += column.astype(np.int64, copy=False).view(np.uint64) * factor
+    h ^= h >> np.uint64(32)
+    return h * np.uint64(ODD)
 
 
 def said(text: str) -> int:
@@ -374,6 +378,8 @@ def main() -> int:
 
     def take(done: Tally) -> bool:
         tally.add(done)
+        for failure in done.failures:
+            print(failure, flush=True)
         return len(tally.failures) < 5
 
     in_slices(one_slice, range(args.first, args.to), SLICE, args.jobs, take)
@@ -382,8 +388,6 @@ def main() -> int:
           f"{len(tally.failures)} failures")
     for answer, count in tally.answers.most_common():
         print(f"    {count:>9,}  {answer}")
-    for failure in tally.failures:
-        print(failure)
     return bool(tally.failures)
 
 
