@@ -132,7 +132,8 @@ class Tally:
     tables: int = 0
     stored: int = 0
     answers: int = 0
-    slowest: float = 0.0
+    slowest: tuple[float, int] = (0.0, 0)
+    """Seconds, and which input took them."""
     peak: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, bytes, str]] = field(default_factory=list)
@@ -215,7 +216,7 @@ def run(name: str, seed: int, numbers: range, folder: Path, shares: Shares = Sha
             finally:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             tally.inputs += 1
-            tally.slowest = max(tally.slowest, time.perf_counter() - began)
+            tally.slowest = max(tally.slowest, (time.perf_counter() - began, number))
     tally.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     return tally
 
@@ -251,7 +252,7 @@ def report(name: str, tally: Tally, seconds: float) -> str:
     lines = [(f"{name}: {tally.inputs:,} inputs, {tally.inputs / seconds:,.0f}/s, "
               f"{tally.accepted:,} accepted ({tally.tables:,} to tables, {tally.stored:,} stored, "
               f"{tally.answers:,} with a known answer), {tally.refused.total():,} refused, "
-              f"slowest {tally.slowest:.2f} s, peak {tally.peak:,} MiB, "
+              f"slowest {tally.slowest[0]:.2f} s (input {tally.slowest[1]}), peak {tally.peak:,} MiB, "
               f"{len(tally.failures)} failures")]
     lines += [f"    {count:>9,}  {said}" for said, count in tally.refused.most_common()]
     for number, _, text in tally.failures:
