@@ -30,8 +30,8 @@ are.
 
 Work: `list_pop` is a struct page read, changed or not; `list_push` one only written; `array_word` a
 word of the bins, of their bitmap, or of the caller's array. As with the list's head and count, the
-open run's two numbers are part of the lock's cost. A call that leaves the open run does more than
-its pages' own operations and counts as a slow path in the report, if only by ten nanoseconds.
+open run's two numbers are part of the lock's cost. A call that leaves the open run takes some ten
+nanoseconds longer; only one that adds a section is a slow path.
 """
 
 from __future__ import annotations
