@@ -330,19 +330,16 @@ class _Reader:
         self.builder.add(found, place, tail, cut_short)
 
     def _time(self, match: re.Match[str]) -> int:
-        fraction = match["fraction"]
-        if match.groupdict().get("us"):
-            return int(match["seconds"]) * 1000
+        seconds, fraction = int(match["seconds"]), match["fraction"]
         dotted = fraction is not None
-        if self.dotted is None:
-            self.dotted = dotted
-        elif self.dotted != dotted:
+        if match.groupdict().get("us"):
+            time = seconds * 1000
+        elif self.dotted not in (None, dotted):
             raise InputError(self.path, "time stamps change between seconds and plain counts",
                              f"line {self.line}")
-        if fraction is None:
-            time = int(match["seconds"])
         else:
-            time = int(match["seconds"]) * 10**9 + int(fraction.ljust(9, "0"))
+            self.dotted = dotted
+            time = seconds * 10**9 + int(fraction.ljust(9, "0")) if dotted else seconds
         if time >= 1 << 62:
             raise InputError(self.path, f"time stamp {time} is beyond 2^62", f"line {self.line}")
         return time

@@ -143,6 +143,10 @@ GOOD = f"    a-1     [000] ..... 5: {ENTRY}\n".encode()
     (b"\x1f\x8bnot gzip at all", "gzip"),
     (GOOD + GOOD.replace(b" 5: ", b" 5.000001: "), "change between"),
     (b"x" * (1 << 21), "longer than"),
+    (GOOD.replace(b" 5: ", b" 4611686018427387904: "), "beyond 2"),
+    (GOOD.replace(b" 5: ", b" 4611686019.0: "), "beyond 2"),
+    (b"    a-1       0d..1. 9223372036854775us+: xen: x=1\n", "beyond 2"),
+    (b"    a-1       0d..1. 4611686018427387904us+: xen: x=1\n", "beyond 2"),
 ])
 def test_what_is_no_trace_is_refused(tmp_path: Path, data: bytes, says: str) -> None:
     with pytest.raises(InputError, match=says):
