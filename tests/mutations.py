@@ -315,7 +315,7 @@ def text_by_line(rng: Random) -> bytes:
         elif kind == 3:
             lines[k] = lines[k].rstrip(b"\n")
         elif kind == 4:
-            lines[k] = lines[k][:rng.randrange(len(lines[k]))] + rng.choice((b"", b"\n"))
+            lines[k] = lines[k][:rng.randrange(len(lines[k]) or 1)] + rng.choice((b"", b"\n"))
         else:
             lines[k] = rng.choice(rng.choice(text_inputs()).splitlines(keepends=True))
     return b"".join(lines)
