@@ -1,6 +1,6 @@
 """One workload written in every format imports to the same table.
 
-But for the latency format, which cuts command names to eight characters.
+The latency format cuts command names to eight characters, as lat_print_generic() does.
 """
 
 from __future__ import annotations
@@ -130,6 +130,12 @@ FORMS: dict[str, Callable[[Event], str]] = {
 }
 
 
+def latency_form(e: Event) -> str:
+    """trace_print_lat_context(): microseconds since the trace began."""
+    return (f"{TASKS[e.pid][:8]:>8}-{e.pid:<7} {e.cpu:3d}..... {e.time // 1000:4d}us : "
+            f"{_name(e)}: {rest(e)}")
+
+
 def table(path: Path, data: bytes, **settings: str) -> pa.Table:
     """Imported, but for the place in the source."""
     path.write_bytes(data)
@@ -155,3 +161,7 @@ def test_every_format_gives_the_same_table(seed: int, tmp_path: Path) -> None:
                        pa.Codec("zstd").compress(plain, asbytes=True)):
             got = table(tmp_path / "t.txt", packed, cpu_hz="1000000000")
             assert got.to_pylist() == wanted.to_pylist(), form
+    cut = {name: name[:8] for name in TASKS.values()}
+    rows = [row | {"task": cut.get(row["task"], row["task"])} for row in wanted.to_pylist()]
+    body = "".join(latency_form(event) + "\n" for event in events).encode()
+    assert table(tmp_path / "t.txt", b"# tracer: nop\n#\n" + body).to_pylist() == rows
