@@ -24,6 +24,7 @@ STAGES = (
     ("engine", "arrivals"),
     ("trace", "importers"),
     ("conformance", "verify", "metrics"),
+    ("calibration",),
     ("foreign",),
     ("kernel_tree",),
     ("sensitivity", "claims"),

@@ -12,9 +12,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from replay.cli import record
+from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
 from replay.cli.options import (
-    AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
+    AsJson, Sets, TraceFile, check_output, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
 from replay.cli.sensitivity import sensitivity
 from replay.errors import ReplayError, unknown_name
@@ -23,15 +24,6 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     rich_markup_mode=None, suggest_commands=False,
     help="Replay recorded dom0 traces through the memory allocators behind Xen foreign mappings.")
-
-def _check_output(output: Path, sources: list[Path]) -> None:
-    """Refuse, before the work is done, what could only fail or destroy a source after it."""
-    if output.is_dir():
-        raise ReplayError(f"{output}: is a directory, expected a file name for the trace")
-    for source in sources:
-        if output.exists() and source.exists() and output.samefile(source):
-            raise ReplayError(f"{output}: would overwrite the recording it is made from")
-
 
 @app.command("import")
 def import_(
@@ -57,7 +49,7 @@ def import_(
     from replay.report.trace_info import import_report
     from replay.trace.store import COMPRESSIONS, save
 
-    _check_output(output, sources)
+    check_output(output, sources)
     if compression not in COMPRESSIONS:
         raise unknown_name("compression", compression, list(COMPRESSIONS))
     given = key_values(settings)
@@ -185,7 +177,7 @@ def synth(
     from replay.trace.store import save
     from replay.trace.synthetic import synthesize
 
-    _check_output(output, [])
+    check_output(output, [])
     trace = synthesize(output.stem, model, seed=seed, duration_s=seconds,
                        machine=presets.load(physmap))
     save(trace, output)
@@ -290,6 +282,8 @@ def _sentence(error: OSError) -> str:
 
 app.command()(sensitivity)
 app.command()(claims)
+app.command()(calibrate)
+app.command()(predict)
 app.add_typer(record.app, name="record")
 
 

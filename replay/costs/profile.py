@@ -9,10 +9,12 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from replay.allocators.state import WORK
+from replay.costs.fitted import Fitted, read_fitted
 from replay.errors import InputError, unknown_name
 
 FOLDER = Path(__file__).parent
@@ -32,11 +34,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Profile:
-    """Costs of all primitives of one kind of machine."""
+    """Costs of all primitives of one kind of machine. fitted: on what, if it was calibrated."""
 
     name: str
     summary: str
     costs: dict[str, Cost]
+    fitted: Fitted | None = None
 
     def vector(self, page_work: tuple[tuple[str, ...], tuple[str, ...]]) -> np.ndarray:
         """Picoseconds for the loop: per primitive, per lock, per page of an alloc and a free."""
@@ -44,6 +47,10 @@ class Profile:
         return np.array([*(ps[name] for name in WORK), ps["lock"],
                          sum(ps[name] for name in page_work[0]),
                          sum(ps[name] for name in page_work[1])], np.int64)
+
+    def ns(self) -> np.ndarray:
+        """Nanoseconds in the order of PRIMITIVES."""
+        return np.array([self.costs[name].ns for name in PRIMITIVES])
 
 
 def names() -> list[str]:
@@ -62,7 +69,16 @@ def load(name: str) -> Profile:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(path, f"not a readable cost profile ({error})") from None
-    costs = data.get("cost", {})
+    costs = _costs(path, data.get("cost", {}))
+    fitted = read_fitted(path, data["fitted"]) if "fitted" in data else None
+    # What costs were fitted on is said by all reports, whatever else the file says of itself.
+    summary = fitted.sentence() if fitted else str(data.get("summary", ""))
+    return Profile(str(data.get("name", path.stem)), summary, costs, fitted)
+
+
+def _costs(path: Path, costs: Any) -> dict[str, Cost]:
+    if not isinstance(costs, dict):
+        raise InputError(path, "[cost] expected a table per primitive")
     for primitive in PRIMITIVES:
         entry = costs.get(primitive)
         if not isinstance(entry, dict) or not {"ns", "low", "high", "source"} <= entry.keys():
@@ -74,6 +90,5 @@ def load(name: str) -> Profile:
     for primitive in costs:
         if primitive not in PRIMITIVES:
             raise InputError(path, str(unknown_name("primitive", primitive, list(PRIMITIVES))))
-    return Profile(str(data.get("name", path.stem)), str(data.get("summary", "")), {
-        name: Cost(costs[name]["ns"], costs[name]["low"], costs[name]["high"],
-                   str(costs[name]["source"])) for name in PRIMITIVES})
+    return {name: Cost(costs[name]["ns"], costs[name]["low"], costs[name]["high"],
+                       str(costs[name]["source"])) for name in PRIMITIVES}

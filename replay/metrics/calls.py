@@ -18,6 +18,8 @@ PATHS = ("fast", "slow", "slept")
 SIZE_CLASSES = ("1", "2-8", "9-64", "65-512", ">512")
 SIZE_LIMITS = (1, 8, 64, 512)
 
+PageWork = tuple[tuple[str, ...], tuple[str, ...]]
+
 NO_CALLER = "(not recorded)"
 
 
@@ -61,11 +63,20 @@ def pages_moved(o: Outcome) -> np.ndarray:
 def work_of(o: Outcome) -> np.ndarray:
     """(requests, len(WORK)) int64: primitives of each request, the list operations of its pages
     included."""
-    work, moved = o.work.copy(), pages_moved(o)
-    for names, kind in zip(o.page_work, (ALLOC, FREE), strict=True):
+    return with_page_work(o.work, o.workload.requests.kind, pages_moved(o), o.page_work)
+
+
+def with_page_work(work: np.ndarray, kind: np.ndarray, pages: np.ndarray,
+                   page_work: PageWork) -> np.ndarray:
+    """A copy of (requests, len(WORK)) work with that of each page that a request moved added.
+
+    page_work: names of the primitives per page of an allocation, and of a free.
+    """
+    full = work.copy()
+    for names, of in zip(page_work, (ALLOC, FREE), strict=True):
         for name in names:
-            work[:, WORK.index(name)] += np.where(o.workload.requests.kind == kind, moved, 0)
-    return np.asarray(work)
+            full[:, WORK.index(name)] += np.where(kind == of, pages, 0)
+    return full
 
 
 def callers(o: Outcome, table: pa.Table | None) -> np.ndarray:

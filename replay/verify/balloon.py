@@ -35,7 +35,9 @@ from replay.allocators.state import (
     WORK,
     W,
 )
+from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
+from replay.stream import ALLOC, FREE
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
 from replay.trace.lock_order import next_of_task
 from replay.trace.store import Trace
@@ -134,6 +136,8 @@ class _Stepper:
         self.frames = Frames(result)
         self.frames.is_listed = self.is_listed
         self.scratch = np.zeros(int(self.c.nr.max(initial=1)) + 1, np.int64)
+        self.done: dict[int, np.ndarray] = {}
+        """By row, the primitives of each call beyond those of its pages."""
 
     def work(self) -> np.ndarray:
         """The primitives since the last look."""
@@ -207,7 +211,6 @@ class _Stepper:
         offered = self.head(512)
         m[R_NOW] = at
         before = int(m[R_COUNT])
-        self.work()
         balloon.wake(m, at)
         m[R_WAKE_AT] = NEVER
         done = self.work()
@@ -231,7 +234,7 @@ class _Stepper:
 def _nested_hypercalls(stepper: _Stepper, alloc_row: int, rows: list[int]) -> None:
     """The decrease hypercalls of one allocation: as many, of the same sizes, as the model made."""
     c = stepper.c
-    done = stepper.work()
+    done = stepper.done[alloc_row]
     recorded = {"hypercalls": len(rows), "pages": int(sum(c.nr[r] for r in rows))}
     model = {"hypercalls": int(done[WORK.index("hypercall")]),
              "pages": int(done[W_EXTENT_DECREASE - W])}
@@ -299,28 +302,46 @@ def _reordered(stepper: _Stepper, steps: list[tuple[int, int, str, int]],
             f"{moved} frees were placed behind a pass of the balloon thread, as its moves show")
 
 
-def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verification:
-    """Step the balloon model along the recording.
-
-    pool: the recorded allocator is the pool, so only targets and the thread concern the balloon.
-    """
-    result = Verification("balloon driver" if pool else "balloon")
+def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool) -> _Stepper:
+    """The model after all steps; what differs on the way is counted in the result."""
     stepper = _Stepper(trace, machine, result)
     nested = {} if pool else _hypercalls_by_alloc(trace)
     table = trace.table
     latest = next_of_task(ints(table, "time_ns"), ints(table, "pid"))
     steps = _reordered(stepper, _steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
     for at, _, what, r in steps:
+        stepper.work()
         if what == "alloc":
-            stepper.work()
             stepper.alloc(at, r)
+            stepper.done[r] = stepper.work()
             _nested_hypercalls(stepper, r, nested.get(r, []))
         elif what == "free":
             stepper.free(at, r)
+            stepper.done[r] = stepper.work()
         elif what == "target":
             stepper.m[R_TARGET] = stepper.c.target[r]
         else:
             stepper.thread(at, r, what)
+    return stepper
+
+
+def balloon_work(trace: Trace, machine: Physmap) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, work): the primitives of each recorded call, as the recorded kernel did them."""
+    stepper = _stepped(trace, machine, Verification("balloon"), pool=False)
+    c, rows = stepper.c, np.array(list(stepper.done), np.int64)
+    work = np.array(list(stepper.done.values()), np.int64).reshape(-1, len(WORK))
+    moved = np.where(c.errno[rows] >= 0, c.nr[rows], 0)
+    kind = np.where(c.kind[rows] == "alloc", ALLOC, FREE)
+    return rows, with_page_work(work, kind, moved, balloon.page_work(machine))
+
+
+def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verification:
+    """Step the balloon model along the recording.
+
+    pool: the recorded allocator is the pool, so only targets and the thread concern the balloon.
+    """
+    result = Verification("balloon driver" if pool else "balloon")
+    stepper = _stepped(trace, machine, result, pool=pool)
     _compare_sections(trace, stepper, result)
     result.notes.append("frames from alloc_page() are fed from the recording; the balloon thread "
                         "is stepped when the recording shows it at work")

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from replay.allocators.contract import Strategy
+from replay.allocators.contract import Setup, Strategy
 from replay.allocators.state import R_COUNT, R_LIST
 from replay.costs import profile
 from replay.engine import Workload, checked, room
-from replay.output import C_ERRNO
+from replay.metrics.calls import with_page_work
+from replay.output import C_ERRNO, Out
 from replay.stream import ALLOC, FREE, Requests
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
@@ -76,9 +77,9 @@ def _stream(trace: Trace) -> _Stream:
     return _Stream(checked(Workload(requests, total, total, events)), rows, first, listed, live)
 
 
-def verify_pool(trace: Trace, strategy: Strategy, machine: Physmap) -> Verification:
-    """Replay in the order of lock holders on the recorded tree, frame for frame."""
-    result = Verification(strategy.name)
+def _replayed(trace: Trace, strategy: Strategy, machine: Physmap
+              ) -> tuple[_Stream, Setup, Out]:
+    """Replay in the order of lock holders on the recorded tree."""
     stream = _stream(trace)
     known = stream.listed + stream.live
     setup = strategy.init(machine, stream.workload.peak_pages + known, strategy.values({}))
@@ -90,8 +91,25 @@ def verify_pool(trace: Trace, strategy: Strategy, machine: Physmap) -> Verificat
     out = room(stream.workload)
     strategy.run(m, stream.workload.requests, out,
                  profile.load("x86").vector(setup.page_work))
+    return stream, setup, out
+
+
+def pool_work(trace: Trace, strategy: Strategy, machine: Physmap
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, work): the primitives of each recorded call, as the recorded kernel did them."""
+    stream, setup, out = _replayed(trace, strategy, machine)
+    lead = len(stream.workload) - len(stream.rows)
+    q = stream.workload.requests
+    moved = np.where(out.rows[:, C_ERRNO] == 0, q.pages, 0)
+    return stream.rows, with_page_work(out.work, q.kind, moved, setup.page_work)[lead:]
+
+
+def verify_pool(trace: Trace, strategy: Strategy, machine: Physmap) -> Verification:
+    """Compare a replay with the recording, frame for frame and section for section."""
+    result = Verification(strategy.name)
+    stream, setup, out = _replayed(trace, strategy, machine)
     _compare_requests(trace, stream, out, result)
-    _compare_sections(trace, m, result)
+    _compare_sections(trace, setup.state, result)
     result.notes.append(f"free list at the start: {stream.listed} pages, not recorded, learned; "
                         f"{stream.live} pages were live already")
     return result

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from replay import allocators
 from replay.errors import ReplayError, unknown_name
+from replay.physmap.model import Physmap
 from replay.trace.columns import is_kind
 from replay.trace.store import Trace
-from replay.verify.balloon import verify_balloon
-from replay.verify.pool import verify_pool
+from replay.verify.balloon import balloon_work, verify_balloon
+from replay.verify.pool import pool_work, verify_pool
 from replay.verify.result import Verification
+
+
+def _recorded(trace: Trace) -> tuple[str, Physmap]:
+    """The strategy of the recorded kernel, and its machine."""
+    meta = trace.meta
+    if meta.synthetic or not meta.recorded_strategy:
+        raise ReplayError(f"trace {meta.name!r} shows no kernel's allocator: nothing to verify "
+                          "or to calibrate with")
+    if meta.physmap is None:
+        raise ReplayError(f"trace {meta.name!r} has no physmap: import it with --machine DIR")
+    # A name, and no path of a strategy file: a trace must not say what code to run.
+    if meta.recorded_strategy not in allocators.DEFAULT:
+        raise unknown_name("recorded strategy", meta.recorded_strategy, list(allocators.DEFAULT))
+    return meta.recorded_strategy, meta.physmap
 
 
 def verify_recording(trace: Trace) -> list[Verification]:
     """One verification per part of the kernel that the recording shows."""
-    meta = trace.meta
-    if meta.synthetic or not meta.recorded_strategy:
-        raise ReplayError(f"trace {meta.name!r} shows no kernel's allocator: nothing to verify")
-    if meta.physmap is None:
-        raise ReplayError(f"trace {meta.name!r} has no physmap: import it with --machine DIR")
-    # A name, never the path of a strategy file: a trace must not say what code to run.
-    if meta.recorded_strategy not in allocators.DEFAULT:
-        raise unknown_name("recorded strategy", meta.recorded_strategy, list(allocators.DEFAULT))
-    if meta.recorded_strategy == "balloon":
-        results = [verify_balloon(trace, meta.physmap, pool=False)]
+    strategy, machine = _recorded(trace)
+    if strategy == "balloon":
+        results = [verify_balloon(trace, machine, pool=False)]
     else:
-        results = [verify_pool(trace, allocators.load(meta.recorded_strategy), meta.physmap)]
+        results = [verify_pool(trace, allocators.load(strategy), machine)]
         if is_kind(trace.table, "increase", "decrease").any():
-            results.append(verify_balloon(trace, meta.physmap, pool=True))
+            results.append(verify_balloon(trace, machine, pool=True))
     for result in results:
         result.notes.extend(_open_points(trace))
     return results
+
+
+def recorded_work(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, work) of the recorded allocator: its calls in the order of lock holders, and the
+    primitives of each.
+
+    The free list and the resource tree are those that the recording shows, so a call that was fast
+    in the recording is fast here.
+    """
+    strategy, machine = _recorded(trace)
+    if strategy == "balloon":
+        return balloon_work(trace, machine)
+    return pool_work(trace, allocators.load(strategy), machine)
 
 
 def _open_points(trace: Trace) -> list[str]:

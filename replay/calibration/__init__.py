@@ -1,0 +1,1 @@
+"""Costs from recorded latencies, and modelled latencies held against recorded ones."""

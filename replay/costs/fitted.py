@@ -1,0 +1,90 @@
+"""What a calibrated profile says of its origin: the recordings, the machine, and the spread.
+
+The section `[fitted]` of a profile file. Costs are those of the typical call; the spread is what
+calls of one kind, path and size were recorded to take, over what is typical of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replay.errors import InputError
+
+SHARES = (0.001, 0.005, 0.01, 0.025, 0.05, *(k / 20 for k in range(2, 19)), 0.95, 0.975, 0.99,
+          0.995, 0.999)
+"""Which quantiles of a spread a profile holds."""
+
+
+@dataclass(frozen=True)
+class FittedTrace:
+    """One recording that costs were fitted on, with the number of its calls that were used."""
+
+    name: str
+    sha256: str
+    calls: int
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Where fitted costs come from. emulated: by what, "" for hardware. base: the profile that
+    gave what the recordings do not tell. spread: quantiles at SHARES of recorded over modelled
+    service time, their median taken out, by "kind/path/size", "kind/path", "kind" and "all"."""
+
+    traces: tuple[FittedTrace, ...]
+    arch: str
+    mode: str
+    emulated: str
+    base: str
+    spread: dict[str, tuple[float, ...]]
+
+    def sentence(self) -> str:
+        """What every report repeats."""
+        names = ", ".join(f"{t.name} ({t.calls:,} calls)" for t in self.traces)
+        return f"fitted on {names}, {self.origin()}"
+
+    def origin(self) -> str:
+        """Hardware or emulator."""
+        if self.emulated:
+            return f"EMULATED by {self.emulated}: says nothing of hardware"
+        return "recorded on hardware"
+
+    def spread_of(self, kind: str, path: str, size: str) -> np.ndarray:
+        """Quantiles at SHARES for calls of a kind, path and size: the closest group there is."""
+        for name in (f"{kind}/{path}/{size}", f"{kind}/{path}", kind, "all"):
+            if name in self.spread:
+                return np.array(self.spread[name])
+        return np.ones(len(SHARES))
+
+
+def _is_spread(values: Any) -> bool:
+    """Positive, finite and rising."""
+    return (isinstance(values, list) and len(values) == len(SHARES)
+            and all(isinstance(v, int | float) and 0 < v < 1e12 for v in values)
+            and values == sorted(values))
+
+
+def read_fitted(path: Path, data: Any) -> Fitted:
+    """The section `[fitted]` of a profile file, checked."""
+    def fail(what: str) -> InputError:
+        return InputError(path, what, "[fitted]", "it is made by `replay calibrate`")
+
+    if not isinstance(data, dict):
+        raise fail("expected a table")
+    texts = {name: data.get(name) for name in ("arch", "mode", "emulated", "base")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise fail("needs the texts arch, mode, emulated and base")
+    traces, spread = data.get("trace"), data.get("spread", {})
+    if not isinstance(traces, list) or not traces or not all(
+            isinstance(t, dict) and isinstance(t.get("name"), str)
+            and isinstance(t.get("sha256"), str) and isinstance(t.get("calls"), int)
+            for t in traces):
+        raise fail("needs a [[fitted.trace]] with name, sha256 and calls")
+    if not isinstance(spread, dict) or not all(map(_is_spread, spread.values())):
+        raise fail(f"a spread is {len(SHARES)} rising numbers above 0")
+    return Fitted(tuple(FittedTrace(t["name"], t["sha256"], t["calls"]) for t in traces),
+                  **{name: str(text) for name, text in texts.items()},
+                  spread={str(k): tuple(map(float, v)) for k, v in spread.items()})

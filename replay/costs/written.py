@@ -1,0 +1,60 @@
+"""A profile as a TOML file, written aside and then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from replay.costs.fitted import Fitted
+from replay.costs.profile import Profile
+from replay.errors import InputError
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's escapes are among TOML's, but for DEL, which it must escape."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _number(value: float) -> str:
+    return repr(float(f"{value:.6g}"))
+
+
+def _fitted(fitted: Fitted) -> list[str]:
+    lines = ["", "[fitted]", *(f"{name} = {_text(getattr(fitted, name))}"
+                               for name in ("arch", "mode", "emulated", "base"))]
+    for trace in fitted.traces:
+        lines += ["", "[[fitted.trace]]", f"name = {_text(trace.name)}",
+                  f"sha256 = {_text(trace.sha256)}", f"calls = {trace.calls}"]
+    lines += ["", "# Recorded over modelled service time, median 1: quantiles at",
+              "# replay.costs.fitted.SHARES, by kind, path and size of the call.",
+              "[fitted.spread]"]
+    return lines + [f"{_text(name)} = [{', '.join(map(_number, values))}]"
+                    for name, values in fitted.spread.items()]
+
+
+def to_toml(profile: Profile) -> str:
+    """The text of a profile file."""
+    lines = [f"name = {_text(profile.name)}", f"summary = {_text(profile.summary)}"]
+    if profile.fitted:
+        lines += _fitted(profile.fitted)
+    for name, cost in profile.costs.items():
+        lines += ["", f"[cost.{name}]", f"ns = {_number(cost.ns)}", f"low = {_number(cost.low)}",
+                  f"high = {_number(cost.high)}", f"source = {_text(cost.source)}"]
+    return "\n".join(lines) + "\n"
+
+
+def save(profile: Profile, path: Path) -> None:
+    """Write a profile so that no reader sees half of it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(to_toml(profile), encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(path, f"cannot be written: {error.strerror or error}",
+                         hint="nothing was changed") from None
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)

@@ -1,0 +1,282 @@
+"""Calibration: known costs are found again, what cannot be known is named, and odd input refused."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from driving import ROOT, cli, refused, rewrite, small
+from replay.calibration.calls import alone, recorded_calls
+from replay.calibration.predict import queued
+from replay.calibration.solver import grouped, separate, solve
+from replay.costs import profile as profiles
+from replay.costs.fitted import SHARES
+from replay.costs.profile import PRIMITIVES
+from replay.errors import ReplayError
+from replay.trace.columns import ints, is_kind
+from replay.trace.store import load
+from replay.verify.recording import verify_recording
+
+TRACES = ROOT / "traces"
+BASE = profiles.load("x86").ns()
+AT = {name: k for k, name in enumerate(PRIMITIVES)}
+
+
+def made_work(rng: np.random.Generator, calls: int = 2000) -> np.ndarray:
+    """Counts of a balloon's calls: every fifth is slow, with two hypercalls at times."""
+    work = np.zeros((calls, len(PRIMITIVES)), np.int64)
+    pages = np.rint(np.exp(rng.uniform(0, np.log(512), calls))).astype(np.int64)
+    slow = np.arange(calls) % 5 == 0
+    work[:, AT["lock"]] = 1
+    work[:, AT["list_pop"]] = pages
+    for name in ("page_alloc", "scrub"):
+        work[slow, AT[name]] = np.rint(pages[slow] * rng.uniform(0, 1, slow.sum()))
+    work[slow, AT["hypercall"]] = rng.integers(1, 3, slow.sum())
+    return work
+
+
+def with_latency(source: Path, to: Path, latency: np.ndarray | list[Any]) -> Path:
+    """The trace with other recorded latencies of its allocator calls, in the order of the rows."""
+    return rewrite(source, to, columns={"latency_ns": list(latency)})
+
+
+def test_known_costs_are_found_in_spite_of_noise_and_outliers() -> None:
+    rng = np.random.default_rng(1)
+    work = made_work(rng)
+    true = {"lock": 700.0, "list_pop": 41.0, "page_alloc": 230.0, "scrub": 690.0,
+            "hypercall": 9000.0}
+    costs = np.array([true.get(name, 0.0) for name in PRIMITIVES])
+    target = work @ costs * np.exp(rng.normal(0, 0.1, len(work)))
+    hit = rng.random(len(work)) < 0.05
+    target[hit] *= rng.uniform(5, 100, hit.sum())
+    found = solve(work, BASE, target)
+    by_name = {PRIMITIVES[k]: (factor * BASE[k], low * BASE[k], high * BASE[k])
+               for c, factor, low, high in zip(found.columns, found.factor, found.low, found.high,
+                                               strict=True) for k in c.members}
+    assert set(by_name) == set(true)
+    for name in ("lock", "list_pop", "hypercall"):
+        assert by_name[name][0] == pytest.approx(true[name], rel=0.04), name
+        assert by_name[name][1] <= true[name] * 1.02
+        assert by_name[name][2] >= true[name] * 0.98
+    both = by_name["page_alloc"][0] + by_name["scrub"][0]
+    assert both == pytest.approx(true["page_alloc"] + true["scrub"], rel=0.05)
+
+
+def test_the_fit_is_the_same_each_time() -> None:
+    rng = np.random.default_rng(2)
+    work = made_work(rng, 400)
+    target = (work @ BASE) * np.exp(rng.normal(0, 0.2, 400))
+    first, again = (solve(work, BASE, target) for _ in range(2))
+    for name in ("factor", "low", "high", "nr_calls"):
+        assert getattr(first, name).tobytes() == getattr(again, name).tobytes()
+
+
+def test_costs_are_never_negative() -> None:
+    work = np.zeros((300, len(PRIMITIVES)), np.int64)
+    work[:, AT["lock"]] = 1
+    work[:, AT["list_pop"]] = np.arange(300) % 30 + 1
+    target = 10_000.0 - 200 * work[:, AT["list_pop"]]
+    found = solve(work, BASE, target)
+    assert (found.factor >= 0).all()
+    assert found.factor.min() * BASE[AT["list_pop"]] < 1
+
+
+def test_proportional_counts_share_a_column_and_made_up_ones_are_held() -> None:
+    rng = np.random.default_rng(3)
+    work = made_work(rng)
+    work[:, AT["page_free"]] = 3 * work[:, AT["list_pop"]] + 2 * work[:, AT["hypercall"]]
+    target = work @ BASE
+    columns = grouped(work, BASE, target)
+    shared = [{PRIMITIVES[k] for k in c.members} for c in columns if len(c.members) > 1]
+    assert shared == [{"page_alloc", "scrub"}]
+    told, held = separate(columns, target)
+    assert len(told) == 4
+    assert len(held) == 1
+    names = {PRIMITIVES[k] for c in told + held for k in c.members}
+    assert names == {"lock", "list_pop", "page_alloc", "scrub", "hypercall", "page_free"}
+    assert PRIMITIVES[held[0].members[0]] in ("list_pop", "page_free", "hypercall")
+
+
+@pytest.mark.parametrize(("spans", "answer"), [
+    ([], []), ([(0, 5)], [True]), ([(0, 5), (5, 9)], [True, True]),
+    ([(0, 6), (5, 9)], [False, False]), ([(0, 50), (5, 9), (20, 30), (60, 70)],
+                                         [False, False, False, True]),
+    ([(20, 30), (0, 21), (40, 50)], [False, False, True]),
+    ([(3, 8), (3, 8)], [False, False]),
+])
+def test_calls_that_stand_alone(spans: list[tuple[int, int]], answer: list[bool]) -> None:
+    start, end = (np.array([s[k] for s in spans], np.int64) for k in range(2))
+    assert alone(start, end).tolist() == answer
+
+
+def test_the_queue_is_that_of_a_slow_loop() -> None:
+    rng = np.random.default_rng(4)
+    arrival = np.sort(rng.integers(0, 3000, 200)).astype(np.float64)
+    service = rng.integers(1, 40, (3, 200)).astype(np.float64)
+    for times, found in zip(service, queued(arrival, service), strict=True):
+        free = 0.0
+        for at, time, latency in zip(arrival, times, found, strict=True):
+            free = max(at, free) + time
+            assert latency == pytest.approx(free - at)
+
+
+@pytest.fixture(scope="module")
+def ideal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """pvh-dom0 with latencies of known costs: 900 ns a call, 70 ns a page, a tenth of noise."""
+    path = TRACES / "pvh-dom0.arrow"
+    trace = load(path)
+    calls = is_kind(trace.table, "alloc", "free")
+    pages = ints(trace.table, "nr_pages", 0)
+    noise = np.exp(np.random.default_rng(5).normal(0, 0.1, len(pages)))
+    alloc_ns = np.rint((900 + 70 * pages) * noise).astype(np.int64)
+    latency = [int(ns) if call else None for ns, call in zip(alloc_ns, calls, strict=True)]
+    return with_latency(path, tmp_path_factory.mktemp("ideal") / "ideal.arrow", latency)
+
+
+@pytest.fixture(scope="module")
+def fitted(ideal: Path) -> Path:
+    """The profile fitted on it."""
+    made = ideal.with_name("ideal.toml")
+    result = cli("calibrate", ideal, "-o", made)
+    assert result.code == 0, result.err
+    return made
+
+
+def test_a_trace_gives_its_costs_back(fitted: Path) -> None:
+    costs = profiles.load(str(fitted)).costs
+    assert costs["lock"].ns == pytest.approx(900, rel=0.05)
+    assert costs["list_pop"].ns == pytest.approx(70, rel=0.05)
+    assert costs["list_push"].ns == pytest.approx(70, rel=0.05)
+    assert costs["lock"].low <= 900 <= costs["lock"].high
+    assert "not determined by the recording" in costs["scrub"].source
+    assert costs["scrub"].source.startswith(profiles.load("x86").costs["scrub"].source)
+
+
+def test_a_profile_says_what_it_was_fitted_on_and_reports_repeat_it(
+        fitted: Path, ideal: Path, tmp_path: Path) -> None:
+    data = tomllib.loads(fitted.read_text())["fitted"]
+    assert data["emulated"] == "QEMU TCG"
+    assert len(data["trace"][0]["sha256"]) == 64
+    result = cli("run", TRACES / "pvh-dom0.arrow", "--profile", fitted, "--allocator", "pool",
+                 "--out", tmp_path / "out")
+    header = " ".join(result.out.split())
+    assert "fitted on pvh-dom0 (" in header
+    assert "EMULATED by QEMU TCG: says nothing of hardware" in header
+    shown = cli("predict", ideal, "--profile", fitted)
+    assert "EMULATED by QEMU TCG" in " ".join(shown.out.split())
+
+
+def test_a_prediction_of_what_was_fitted_is_near(fitted: Path, ideal: Path) -> None:
+    rows = json.loads(cli("predict", ideal, "--profile", fitted, "--json").out)["rows"]
+    service = next(r for r in rows if (r["time"], r["group"]) == ("service", "all"))
+    for name in ("p50", "p90", "p99"):
+        assert abs(service["spread"][f"{name}_error"]) < 0.05, name
+    assert service["spread"]["kolmogorov_smirnov"] < service["costs"]["kolmogorov_smirnov"]
+    assert service["spread"]["wasserstein_1"] < 0.05
+
+
+def test_the_same_traces_give_the_same_profile(fitted: Path, ideal: Path, tmp_path: Path) -> None:
+    again = tmp_path / "ideal.toml"
+    assert cli("calibrate", ideal, "-o", again, "--json").code == 0
+    assert again.read_bytes() == fitted.read_bytes()
+
+
+def test_a_written_profile_is_read_back(fitted: Path) -> None:
+    from replay.costs.written import to_toml
+
+    assert to_toml(profiles.load(str(fitted))) == fitted.read_text()
+
+
+def test_a_real_recording_from_end_to_end(tmp_path: Path) -> None:
+    made = tmp_path / "pv.toml"
+    result = cli("calibrate", TRACES / "pv-dom0.arrow", "-o", made, "--json")
+    assert result.code == 0, result.err
+    data = json.loads(result.out)
+    by_name = {c["name"]: c for c in data["constants"]}
+    assert by_name["list_pop"]["status"] == "sum"
+    assert "p2m_entry" in by_name["list_pop"]["others"]
+    assert by_name["hypercall"]["status"] == "not seen"
+    assert data["emulated"] == "QEMU TCG"
+    used = data["calls"]["pv-dom0"]
+    assert used["calls"] == sum(n for key, n in used.items() if key != "calls")
+    predicted = json.loads(cli("predict", TRACES / "pv-dom0.arrow", "--profile", made,
+                               "--json").out)
+    assert {r["time"] for r in predicted["rows"]} == {"service", "latency"}
+
+
+def test_work_of_recorded_calls_is_that_of_the_recorded_state() -> None:
+    trace = load(TRACES / "arm64-dom0-no-regions.arrow")
+    calls = recorded_calls(trace)
+    work = dict(zip(PRIMITIVES, calls.work.sum(axis=0).tolist(), strict=True))
+    table = trace.table
+    asked = is_kind(table, "decrease") & (np.array(table["task"].to_pylist()) != "xen-balloon")
+    assert work["extent_decrease"] == int(ints(table, "nr_pages", 0)[asked].sum())
+    assert work["hypercall"] == int(asked.sum())
+    assert work["lock"] == calls.frame.height
+
+
+@pytest.mark.parametrize(("latency", "says"), [
+    (lambda old: [None] * len(old), "latency not recorded"),
+    (lambda old: [None if v is None else -v for v in old], "latency not recorded"),
+    (lambda old: [None if v is None else 2**62 for v in old], "latency not recorded"),
+])
+def test_latencies_that_say_nothing_are_refused(latency: Any, says: str, tmp_path: Path) -> None:
+    bad = rewrite(TRACES / "pvh-dom0.arrow", tmp_path / "bad.arrow",
+                  columns={"latency_ns": latency})
+    refused("calibrate", bad, "-o", tmp_path / "x.toml", naming=(says,))
+    refused("predict", bad, "--profile", "x86", naming=("no recorded latencies",))
+    assert not (tmp_path / "x.toml").exists()
+
+
+def test_what_cannot_be_calibrated_is_refused(tmp_path: Path, fitted: Path) -> None:
+    pvh, arm = TRACES / "pvh-dom0.arrow", TRACES / "arm64-dom0.arrow"
+    out = tmp_path / "x.toml"
+    made = small(tmp_path / "synthetic.arrow")
+    refused("calibrate", made, "-o", out, naming=("no kernel's allocator",))
+    refused("calibrate", pvh, arm, "-o", out, naming=("different machines", "x86", "arm64"))
+    refused("calibrate", pvh, TRACES / "pv-dom0.arrow", "-o", out, naming=("dom0 mode",))
+    refused("calibrate", pvh, pvh, "-o", out, naming=("same recording",))
+    refused("calibrate", pvh, "-o", tmp_path / "x.csv", naming=(".toml",))
+    refused("calibrate", pvh, "-o", out, "--base", "x87", naming=("'x86'",))
+    table = load(pvh).table
+    none = rewrite(pvh, tmp_path / "none.arrow",
+                   table=table.filter(pa.array(~is_kind(table, "alloc", "free"))))
+    refused("calibrate", none, "-o", out, naming=("no allocations",))
+    provenance = {k: v for k, v in load(pvh).meta.provenance.items() if k != "emulated"}
+    real = rewrite(pvh, tmp_path / "real.arrow", meta={"provenance": provenance})
+    refused("calibrate", pvh, real, "-o", out, naming=("emulator QEMU TCG and none",))
+    refused("predict", arm, "--profile", fitted, naming=("fitted on x86 pvh", "arm64"))
+    assert not out.exists()
+
+
+def test_a_trace_names_no_code_to_run(tmp_path: Path) -> None:
+    (tmp_path / "evil.py").write_text("raise SystemExit(9)")
+    bad = rewrite(TRACES / "pvh-dom0.arrow", tmp_path / "bad.arrow",
+                  meta={"recorded_strategy": str(tmp_path / "evil.py")})
+    with pytest.raises(ReplayError, match="unknown recorded strategy"):
+        verify_recording(load(bad))
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (lambda f: "x", "expected a table"), (lambda f: {**f, "arch": 5}, "needs the texts"),
+    (lambda f: {**f, "trace": []}, "[[fitted.trace]]"),
+    (lambda f: {**f, "trace": [{"name": "x"}]}, "[[fitted.trace]]"),
+    (lambda f: {**f, "spread": {"all": [1.0]}}, f"{len(SHARES)} rising"),
+    (lambda f: {**f, "spread": {"all": [-1.0] * len(SHARES)}}, "above 0"),
+])
+def test_a_damaged_origin_of_a_profile_is_refused(change: Any, says: str) -> None:
+    from replay.costs.fitted import read_fitted
+
+    good = {"arch": "x86", "mode": "pv", "emulated": "", "base": "x86",
+            "trace": [{"name": "t", "sha256": "0", "calls": 1}], "spread": {}}
+    assert read_fitted(Path("p.toml"), good).sentence() == (
+        "fitted on t (1 calls), recorded on hardware")
+    with pytest.raises(ReplayError, match="p.toml, \\[fitted\\]") as error:
+        read_fitted(Path("p.toml"), change(good))
+    assert says in str(error.value)
