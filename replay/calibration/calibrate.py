@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import numpy as np
 import polars as pl
 
 from replay.calibration.calls import Calls, joined, recorded_calls
-from replay.calibration.solver import MIN_CALLS, Column, Solution, solve
-from replay.costs.fitted import SHARES, Fitted, FittedTrace
+from replay.calibration.predict import compare, service_models
+from replay.calibration.solver import MIN_CALLS, Column, Solution, intervals, solve
+from replay.costs.fitted import SHARES, Fitted, FittedTrace, groups
 from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.errors import ReplayError
 from replay.trace.store import Trace, load
 
 MIN_SPREAD = 50
 """Calls from which a group of them has a spread of its own."""
+
+BLOCKS = 20
+"""Runs of neighbouring calls: every other one is held out to see how well the rest predict it."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,13 @@ class Constant:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted profile and how well it fits. residuals: see `residuals`."""
+    """A fitted profile and how well it fits. residuals, held_out: see the functions."""
 
     profile: Profile
     constants: tuple[Constant, ...]
-    used: dict[str, dict[str, int]]
+    used: list[dict[str, Any]]
     residuals: pl.DataFrame
+    held_out: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
@@ -56,7 +62,7 @@ class Calibration:
             "constants": [{"name": c.name, "ns": c.cost.ns, "low": c.cost.low,
                            "high": c.cost.high, "status": c.status, "others": list(c.others),
                            "calls": c.nr_calls} for c in self.constants],
-            "residuals": self.residuals.to_dicts(),
+            "residuals": self.residuals.to_dicts(), "held_out": self.held_out,
         }
 
 
@@ -85,54 +91,51 @@ def residuals(calls: Calls, modelled: np.ndarray) -> pl.DataFrame:
 
     bias: median of modelled / recorded - 1. p50, p90: quantiles of its magnitude.
     """
-    ratio = pl.Series("ratio", modelled) / calls.frame["latency_ns"]
+    ratio = pl.Series("ratio", modelled) / calls.frame["service_ns"]
     return (calls.frame.with_columns(error=ratio - 1)
             .group_by("kind", "path", "size")
-            .agg(calls=pl.len(), recorded_p50_ns=pl.col("latency_ns").median(),
+            .agg(calls=pl.len(), recorded_p50_ns=pl.col("service_ns").median(),
                  bias=pl.col("error").median(), error_p50=pl.col("error").abs().median(),
                  error_p90=pl.col("error").abs().quantile(0.9, "nearest"))
             .sort("kind", "path", "size"))
 
 
 def _spread(calls: Calls, modelled: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """Recorded over modelled service time, the median taken out, see Fitted.spread."""
-    frame = calls.frame.with_columns(
-        factor=calls.frame["latency_ns"] / pl.Series("modelled", modelled),
-        all=pl.lit("all"), by_path=pl.concat_str("kind", "path", separator="/"),
-        by_size=pl.concat_str("kind", "path", pl.col("size").cast(pl.String), separator="/"))
-    found = {}
-    for level in ("all", "kind", "by_path", "by_size"):
-        for (name,), group in frame.group_by(level, maintain_order=True):
-            if level == "all" or group.height >= MIN_SPREAD:
-                at = np.quantile(group["factor"].to_numpy(), SHARES)
-                found[str(name)] = tuple((at / np.median(group["factor"].to_numpy())).tolist())
-    return dict(sorted(found.items()))
+    """Recorded over modelled service time, see Fitted.spread."""
+    factor = calls.frame["service_ns"].to_numpy() / modelled
+    keys, parts = ("kind", "path", "pages"), defaultdict(list)
+    for key, group in calls.frame.select(keys).with_row_index().group_by(keys, maintain_order=True):
+        for name in groups(*key):
+            parts[name].append(factor[group["index"].to_numpy()])
+    found = {name: np.concatenate(values) for name, values in sorted(parts.items())}
+    return {name: tuple(np.quantile(values, SHARES).tolist()) for name, values in found.items()
+            if "/" not in name or len(values) >= MIN_SPREAD}
 
 
 def _names(columns: Sequence[Column], but: int = -1) -> tuple[str, ...]:
     return tuple(PRIMITIVES[k] for c in columns for k in c.members if k != but)
 
 
-def _constants(solution: Solution, base: Profile, fitted: Fitted) -> tuple[Constant, ...]:
-    """One entry per primitive, in the order of PRIMITIVES."""
+def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Profile,
+               fitted: Fitted) -> tuple[Constant, ...]:
+    """One entry per primitive, in the order of PRIMITIVES; ends: intervals of the columns."""
     said = fitted.sentence()
     found: dict[str, Constant] = {}
-    for column, factor, low, high, nr in zip(
-            solution.columns, solution.factor, solution.low, solution.high, solution.nr_calls,
-            strict=True):
+    for column, factor, low, high in zip(solution.columns, solution.factor, *ends, strict=True):
+        nr = int((column.counts > 0).sum())
         for k in column.members:
             name = PRIMITIVES[k]
             unit = base.costs[name].ns or 1.0
             others = _names([column], but=k)
-            ns, ends = factor * unit, (low * unit, high * unit)
+            ns, least, most = factor * unit, low * unit, high * unit
             if nr < MIN_CALLS:
-                ends = (min(ns, base.costs[name].low), max(ns, base.costs[name].high))
+                least, most = min(ns, base.costs[name].low), max(ns, base.costs[name].high)
             source = f"{said}; {nr:,} calls show it"
             if others:
                 source += (f"; only its sum with {', '.join(others)} is known, split as in "
                            f"profile {base.name}")
-            found[name] = Constant(name, Cost(float(ns), float(ends[0]), float(ends[1]), source),
-                                   "sum" if others else "determined", others, int(nr))
+            found[name] = Constant(name, Cost(float(ns), float(least), float(most), source),
+                                   "sum" if others else "determined", others, nr)
     for column in solution.held:
         for k in column.members:
             cost = base.costs[PRIMITIVES[k]]
@@ -149,12 +152,32 @@ def _constants(solution: Solution, base: Profile, fitted: Fitted) -> tuple[Const
     return tuple(found[name] for name in PRIMITIVES)
 
 
-def _fitted(parts: Sequence[Calls], traces: Sequence[Trace], hashes: Sequence[str],
-            base: Profile, spread: dict[str, tuple[float, ...]]) -> Fitted:
-    arch, mode, emulated = _one_kind(traces)
-    listed = tuple(FittedTrace(t.meta.name, sha, p.frame.height)
-                   for t, sha, p in zip(traces, hashes, parts, strict=True))
-    return Fitted(listed, arch, mode, emulated, base.name, spread)
+def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict[str, Any]]:
+    """Per trace of the origin, how every other block of its calls is predicted by a fit to the blocks between.
+
+    The load is then the same; what `predict` says of another recording is worse by what differs.
+    """
+    odd = [pl.Series(np.arange(c.frame.height) * BLOCKS // c.frame.height % 2 == 1) for c in parts]
+    seen = joined([c.where(~out) for c, out in zip(parts, odd, strict=True)])
+    unseen = [c.where(out) for c, out in zip(parts, odd, strict=True)]
+    ns, spread = _typical(seen, solve(seen.work, base.ns(), _target(seen)), base)
+    fitted = replace(origin, spread=spread)
+    return [{"trace": trace.name, **compare(_target(c), service_models(c, ns, fitted))}
+            for trace, c in zip(origin.traces, unseen, strict=True) if c.frame.height]
+
+
+def _target(calls: Calls) -> np.ndarray:
+    return calls.frame["service_ns"].to_numpy().astype(np.float64)
+
+
+def _typical(calls: Calls, solution: Solution, base: Profile
+             ) -> tuple[np.ndarray, dict[str, tuple[float, ...]]]:
+    """(costs in ns by primitive, spread) of a fit."""
+    ns = base.ns()
+    for column, factor in zip(solution.columns, solution.factor, strict=True):
+        for k in column.members:
+            ns[k] = factor * (ns[k] or 1.0)
+    return ns, _spread(calls, calls.work @ ns)
 
 
 def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
@@ -164,7 +187,7 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
     hashes: SHA-256 of each trace's file. base: what gives the costs that the recordings do not
     tell, and the proportions of those of which they tell the sum.
     """
-    _one_kind(traces)
+    kind = _one_kind(traces)
     recorded = [recorded_calls(trace) for trace in traces]
     parts = [calls.service() for calls in recorded]
     for trace, calls, part in zip(traces, recorded, parts, strict=True):
@@ -174,16 +197,17 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
             raise ReplayError(f"trace {trace.meta.name!r} has no call whose service time is known "
                               f"({reasons or 'no calls'})")
     calls = joined(parts)
-    target = calls.frame["latency_ns"].to_numpy().astype(np.float64)
-    solution = solve(calls.work, base.ns(), target)
-    constants = _constants(solution, base, _fitted(parts, traces, hashes, base, {}))
-    costs = {c.name: c.cost for c in constants}
-    modelled = calls.work @ np.array([costs[name].ns for name in PRIMITIVES])
-    fitted = _fitted(parts, traces, hashes, base, _spread(calls, modelled))
-    profile = Profile(name, fitted.sentence(), costs, fitted)
-    return Calibration(profile, constants,
-                       {t.meta.name: c.used() for t, c in zip(traces, recorded, strict=True)},
-                       residuals(calls, modelled))
+    solution = solve(calls.work, base.ns(), _target(calls))
+    ns, spread = _typical(calls, solution, base)
+    listed = tuple(FittedTrace(t.meta.name, sha, p.frame.height)
+                   for t, sha, p in zip(traces, hashes, parts, strict=True))
+    fitted = Fitted(listed, *kind, base.name, spread)
+    ends = intervals(solution, calls.work, _target(calls))
+    constants = _constants(solution, ends, base, fitted)
+    profile = Profile(name, fitted.sentence(), {c.name: c.cost for c in constants}, fitted)
+    used = [{"trace": t.meta.name, **c.used()} for t, c in zip(traces, recorded, strict=True)]
+    return Calibration(profile, constants, used, residuals(calls, calls.work @ ns),
+                       held_out(parts, base, fitted))
 
 
 def load_all(paths: Sequence[Path]) -> tuple[list[Trace], list[str]]:

@@ -1,9 +1,10 @@
 """The calls of a recording: what the recorded kernel did in each, and how long each took.
 
-Service time is what is left of a recorded latency when nobody was waited for. That is known for a
-call during which no other call and, where they share the lock, no pass of the balloon thread was
-under way; such calls stand alone here. It still holds what the recording itself costs (the probes
-inside the call) and whatever interrupted the call.
+Service time is what is left of a recorded latency without the wait for the lock. A call that no
+other call and, where they share the lock, no pass of the balloon thread overlaps did not wait. Of
+another one the wait is known where a probe inside the lock shows when it was taken: what passed
+until then, less the median of what passes in calls that did not wait. All else of the latency is
+service: what the probes inside the call take, and whatever interrupted it.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ THREAD = "xen-balloon"
 class Calls:
     """Recorded calls in the order of lock holders.
 
-    frame: time_ns, kind, pages, size, path, failed, latency_ns (null where not recorded), alone.
-    work: (calls, costs.profile.PRIMITIVES) counts; each call takes the lock once.
+    frame: time_ns, pid, kind, pages, size, path, failed, latency_ns, service_ns (both null where
+    not known). work: (calls, costs.profile.PRIMITIVES) counts; each call takes the lock once.
     """
 
     frame: pl.DataFrame
@@ -43,25 +44,20 @@ class Calls:
         """The calls of a boolean column."""
         return Calls(self.frame.filter(mask), self.work[mask.to_numpy()])
 
-    def known(self) -> Calls:
-        """Those whose latency is recorded and that got what they asked for."""
-        return self.where(self.frame["latency_ns"].is_not_null() & ~self.frame["failed"])
-
     def service(self) -> Calls:
-        """Those whose latency is service time alone."""
-        known = self.known()
-        return known.where(known.frame["alone"])
+        """Those whose service time is known and that got what they asked for."""
+        return self.where(self.frame["service_ns"].is_not_null() & ~self.frame["failed"])
 
     def used(self) -> dict[str, int]:
         """How many calls say something of service time, and why the others do not."""
-        failed, known = self.frame["failed"], self.frame["latency_ns"].is_not_null()
-        alone = self.frame["alone"]
+        failed, returned = self.frame["failed"], self.frame["latency_ns"].is_not_null()
+        served = self.frame["service_ns"].is_not_null()
         return {
             "calls": self.frame.height,
-            "used": int((known & ~failed & alone).sum()),
+            "used": int((served & ~failed).sum()),
             "failed": int(failed.sum()),
-            "latency_not_recorded": int((~failed & ~known).sum()),
-            "overlapping": int((~failed & known & ~alone).sum()),
+            "latency_not_recorded": int((~failed & ~returned).sum()),
+            "overlapping": int((~failed & returned & ~served).sum()),
         }
 
 
@@ -87,6 +83,16 @@ def alone(start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return found
 
 
+def _service(time: np.ndarray, lock: np.ndarray, latency: np.ndarray,
+             free: np.ndarray) -> np.ndarray:
+    """Latency without the wait for the lock, NONE where not known; free: calls that met nobody."""
+    shown = (lock != NONE) & (lock >= time)
+    entry = lock - time
+    usual = int(np.median(entry[shown & free])) if (shown & free).any() else 0
+    wait = np.where(free, 0, np.maximum(entry - usual, 0))
+    return np.where((latency != NONE) & (free | shown) & (latency > wait), latency - wait, NONE)
+
+
 def recorded_calls(trace: Trace) -> Calls:
     """The calls of the recorded allocator with the primitives that its model counts for each."""
     table, meta = trace.table, trace.meta
@@ -94,24 +100,26 @@ def recorded_calls(trace: Trace) -> Calls:
     if not is_kind(table, "alloc").any():
         raise ReplayError(f"trace {meta.name!r} holds no allocations: there is nothing to fit or "
                           "to predict")
-    time, latency = ints(table, "time_ns"), ints(table, "latency_ns")
+    time, latency, pid = (ints(table, name) for name in ("time_ns", "latency_ns", "pid"))
     latency = np.where((latency > 0) & (latency <= MAX_TIME_NS), latency, NONE)
-    end = _ends(time, latency, next_of_task(time, ints(table, "pid")))
+    end = _ends(time, latency, next_of_task(time, pid))
     busy = rows
     if meta.recorded_strategy == "balloon":
         passes = is_kind(table, "increase", "decrease") & (strings(table, "task") == THREAD)
         busy = np.concatenate((rows, np.flatnonzero(passes)))
+    free = alone(time[busy], end[busy])[: len(rows)]
     pages = ints(table, "nr_pages", 0)[rows]
     extra = [k for k, name in enumerate(WORK) if name not in PER_PAGE]
-    kind = np.where(is_kind(table, "alloc")[rows], "alloc", "free")
     sizes = np.array(SIZE_CLASSES, object)[size_class(pages)]
+    service = _service(time[rows], ints(table, "lock_ns")[rows], latency[rows], free)
     frame = pl.DataFrame({
-        "time_ns": time[rows], "kind": kind.tolist(), "pages": pages,
+        "time_ns": time[rows], "pid": pid[rows], "pages": pages,
+        "kind": np.where(is_kind(table, "alloc")[rows], "alloc", "free").tolist(),
         "size": pl.Series(sizes.tolist(), dtype=pl.Enum(SIZE_CLASSES)),
         "path": np.where(work[:, extra].any(axis=1), "slow", "fast").tolist(),
         "failed": ints(table, "errno", 0)[rows] < 0,
         "latency_ns": pl.Series(latency[rows]).replace(NONE, None),
-        "alone": alone(time[busy], end[busy])[: len(rows)],
+        "service_ns": pl.Series(service).replace(NONE, None),
     })
     counts = np.column_stack((work, np.ones(len(rows), np.int64)))
     assert counts.shape[1] == len(PRIMITIVES)

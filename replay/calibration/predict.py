@@ -3,8 +3,8 @@
 Two models are compared. Costs alone: each call takes work x costs, so calls of equal work take
 equally long. Costs and spread: that time multiplied by a factor drawn from what the calibration saw
 of calls of the same kind, path and size; a profile that was not fitted has none. The waiting is
-that of one lock, first come first served, in the recorded order of its holders, each call arriving
-when it was recorded to.
+that of one lock, first come first served, in a closed loop: a task asks again when its call has
+returned and as much time has passed as in the recording.
 
 Distances between distributions: Wasserstein-1, the mean distance between equal quantiles, as a
 share of the recorded mean; Kolmogorov-Smirnov, the largest difference of the distribution functions
@@ -13,6 +13,7 @@ share of the recorded mean; Kolmogorov-Smirnov, the largest difference of the di
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +22,12 @@ import numpy as np
 import polars as pl
 
 from replay.calibration.calls import Calls, recorded_calls
-from replay.costs.fitted import SHARES
-from replay.costs.profile import Profile
+from replay.costs.fitted import FITTED, SHARES, Fitted
+from replay.costs.profile import PRIMITIVES, Profile
 from replay.errors import ReplayError
 from replay.trace.store import Trace
 
-DRAWS = 50
+DRAWS = 20
 """Replays with drawn factors, pooled."""
 
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
@@ -34,51 +35,89 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 @dataclass(frozen=True)
 class Prediction:
-    """Rows as of `_compare`, for service time and for latency with waiting."""
+    """Rows as of `compare`, for service time and for latency with waiting.
+
+    guessed: primitives of these calls whose costs no recording determined, with the calls' number.
+    """
 
     trace: str
     profile: Profile
     used: dict[str, int]
+    guessed: dict[str, int]
     rows: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {"trace": self.trace, "profile": self.profile.name,
-                "profile_summary": self.profile.summary, "calls": self.used, "rows": self.rows,
+                "profile_summary": self.profile.summary, "calls": self.used,
+                "guessed": self.guessed, "rows": self.rows,
                 "models": {"costs": "work x costs", "spread": "work x costs x a drawn factor"}}
 
 
-def _factors(calls: Calls, profile: Profile) -> np.ndarray:
+def _factors(calls: Calls, fitted: Fitted) -> np.ndarray:
     """(DRAWS, calls): how much longer than modelled each call takes, drawn from the spread."""
-    n = calls.frame.height
-    if profile.fitted is None:
-        return np.ones((1, n))
-    drawn = np.random.default_rng(0).random((DRAWS, n))
-    keys = calls.frame.select("kind", "path", "size")
-    found = np.empty((DRAWS, n))
-    for key, group in keys.with_row_index().group_by("kind", "path", "size", maintain_order=True):
+    drawn = np.random.default_rng(0).random((DRAWS, calls.frame.height))
+    keys = ("kind", "path", "pages")
+    for key, group in calls.frame.select(keys).with_row_index().group_by(keys, maintain_order=True):
         at = group["index"].to_numpy()
-        logs = np.log(profile.fitted.spread_of(*map(str, key)))
-        found[:, at] = np.exp(np.interp(drawn[:, at], SHARES, logs))
-    return found
+        logs = np.log(fitted.spread_of(*key))
+        drawn[:, at] = np.exp(np.interp(drawn[:, at], SHARES, logs))
+    return drawn
 
 
-def queued(arrival: np.ndarray, service: np.ndarray) -> np.ndarray:
-    """Latency at one lock, first come first served; the last axis is the order of its holders.
+def service_models(calls: Calls, ns: np.ndarray, fitted: Fitted | None) -> dict[str, np.ndarray]:
+    """(draws, calls) modelled service times in ns, by model; ns: costs by primitive."""
+    costs = (calls.work @ ns)[None]
+    return {"costs": costs, **({"spread": costs * _factors(calls, fitted)} if fitted else {})}
 
-    The k-th holder is done at S(k) + max over j <= k of (arrival(j) - S(j - 1)), where S sums up
-    service times.
-    """
-    total = np.cumsum(service, axis=-1)
-    return total + np.maximum.accumulate(arrival - (total - service), axis=-1) - arrival
+
+def thinking(pid: np.ndarray, arrival: np.ndarray, took: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """(previous, think): each call's predecessor in its task, -1 without one, and the ns between
+    the end of that one and this call's arrival; without one the arrival itself."""
+    order = np.lexsort((arrival, pid))
+    follows = np.flatnonzero(pid[order][1:] == pid[order][:-1]) + 1
+    previous = np.full(len(pid), -1)
+    previous[order[follows]] = order[follows - 1]
+    since = np.where(previous >= 0, arrival[previous] + took[previous], 0)
+    return previous, np.maximum(arrival - since, 0)
+
+
+def queued(previous: np.ndarray, think: np.ndarray, service: np.ndarray) -> np.ndarray:
+    """Latency of each call at one lock, first come first served; see `thinking`."""
+    after = dict(zip(previous.tolist(), range(len(previous)), strict=True))
+    coming = [(float(think[k]), k) for k in np.flatnonzero(previous < 0).tolist()]
+    heapq.heapify(coming)
+    latency, times, pauses = np.zeros(len(service)), service.tolist(), think.tolist()
+    free = 0.0
+    while coming:
+        at, k = coming[0]
+        free = max(free, at) + times[k]
+        latency[k] = free - at
+        if k in after:
+            heapq.heapreplace(coming, (free + pauses[after[k]], after[k]))
+        else:
+            heapq.heappop(coming)
+    return latency
+
+
+def _waiting(calls: Calls, models: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """(draws, calls) modelled latencies, by model."""
+    frame = calls.frame
+    arrival = frame["time_ns"].to_numpy().astype(np.float64)
+    # A call whose return is not recorded is taken to have lasted as modelled.
+    took = frame["latency_ns"].fill_null(pl.Series(models["costs"][0])).to_numpy()
+    previous, think = thinking(frame["pid"].to_numpy(), arrival, took)
+    return {model: np.stack([queued(previous, think, row) for row in values])
+            for model, values in models.items()}
 
 
 def _nearest(values: np.ndarray, share: float) -> float:
     return float(np.quantile(values, share, method="inverted_cdf"))
 
 
-def _compare(recorded: np.ndarray, models: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Percentiles, their relative errors, and distances, of each model."""
+def compare(recorded: np.ndarray, models: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Percentiles of recorded and (draws, calls) modelled ns, their relative errors, distances."""
     from scipy.stats import ks_2samp, wasserstein_distance
 
     row: dict[str, Any] = {"calls": len(recorded), "recorded": {
@@ -88,30 +127,33 @@ def _compare(recorded: np.ndarray, models: dict[str, np.ndarray]) -> dict[str, A
         row[model] = {
             **values,
             **{f"{name}_error": values[name] / row["recorded"][name] - 1 for name in PERCENTILES},
-            "wasserstein_1": float(wasserstein_distance(recorded, modelled) / recorded.mean()),
-            "kolmogorov_smirnov": float(ks_2samp(recorded, modelled, method="asymp").statistic),
+            "wasserstein_1": float(wasserstein_distance(recorded, modelled.ravel())
+                                   / recorded.mean()),
         }
+        with np.errstate(divide="ignore"):  # its p-value, for a sample or two; not used
+            row[model]["kolmogorov_smirnov"] = float(
+                ks_2samp(recorded, modelled.ravel(), method="asymp").statistic)
     return row
 
 
 def _groups(frame: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    """All calls, those of a kind, and those of a kind and path, by row number; each set once."""
+    """All calls and, where there are several, those of each kind and path, by row number."""
     yield "all", np.arange(frame.height)
-    seen = {frame.height}
-    indexed = frame.select("kind", "path").with_row_index()
-    for keys in (["kind"], ["kind", "path"]):
-        for group in indexed.sort(*keys, "index").partition_by(keys, maintain_order=True):
-            # A group as large as one before it on its way down is the same calls again.
-            if group.height not in seen:
-                yield ", ".join(group.select(keys).row(0)), group["index"].to_numpy()
-        seen |= set(indexed.group_by(keys).len()["len"].to_list())
+    keys = ["kind", "path"]
+    parts = frame.select(keys).with_row_index().sort(*keys, "index").partition_by(keys)
+    for part in parts if len(parts) > 1 else []:
+        yield ", ".join(part.select(keys).row(0)), part["index"].to_numpy()
 
 
-def _rows(time: str, frame: pl.DataFrame, models: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    recorded = frame["latency_ns"].to_numpy().astype(np.float64)
-    return [{"time": time, "group": name, **_compare(
-        recorded[at], {model: values[:, at].ravel() for model, values in models.items()})}
-        for name, at in _groups(frame)]
+def _rows(time: str, calls: Calls, models: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """One comparison per group of the calls whose `time` was recorded."""
+    known = (calls.frame[f"{time}_ns"].is_not_null() & ~calls.frame["failed"]).to_numpy()
+    frame = calls.frame.filter(known)
+    recorded = frame[f"{time}_ns"].to_numpy().astype(np.float64)
+    shown = {model: values[:, known] for model, values in models.items()}
+    return [{"time": time, "group": name, **compare(
+        recorded[at], {model: values[:, at] for model, values in shown.items()})}
+        for name, at in _groups(frame) if len(at)]
 
 
 def predict(trace: Trace, profile: Profile) -> Prediction:
@@ -122,19 +164,12 @@ def predict(trace: Trace, profile: Profile) -> Prediction:
             f"profile {profile.name!r} was fitted on {fitted.arch} {fitted.mode}, trace "
             f"{trace.meta.name!r} was recorded on {machine.arch} {machine.mode}")
     calls = recorded_calls(trace)
-    known = (calls.frame["latency_ns"].is_not_null() & ~calls.frame["failed"]).to_numpy()
-    if not known.any():
+    if not (calls.frame["latency_ns"].is_not_null() & ~calls.frame["failed"]).any():
         raise ReplayError(f"trace {trace.meta.name!r} has no recorded latencies of calls that "
                           "succeeded")
-    service = {"costs": (calls.work @ profile.ns())[None]}
-    if fitted:
-        service["spread"] = service["costs"] * _factors(calls, profile)
-    arrival = calls.frame["time_ns"].to_numpy().astype(np.float64)
-    waiting = {model: queued(arrival, values) for model, values in service.items()}
-    rows = []
-    for time, models, mask in (("service", service, known & calls.frame["alone"].to_numpy()),
-                               ("latency", waiting, known)):
-        if mask.any():
-            rows += _rows(time, calls.frame.filter(mask),
-                          {model: values[:, mask] for model, values in models.items()})
-    return Prediction(trace.meta.name, profile, calls.used(), rows)
+    service = service_models(calls, profile.ns(), fitted)
+    rows = _rows("service", calls, service) + _rows("latency", calls, _waiting(calls, service))
+    counts = (calls.service().work > 0).sum(axis=0).tolist()
+    guessed = {name: n for name, n in zip(PRIMITIVES, counts, strict=True)
+               if n and not profile.costs[name].source.startswith(FITTED)}
+    return Prediction(trace.meta.name, profile, calls.used(), guessed, rows)

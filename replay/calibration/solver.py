@@ -54,9 +54,11 @@ class Solution:
     columns: tuple[Column, ...]
     held: tuple[Column, ...]
     factor: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    nr_calls: np.ndarray
+
+    def design(self) -> tuple[np.ndarray, np.ndarray]:
+        """(calls, columns) base nanoseconds of the columns, and (calls,) those of the held ones."""
+        counts = [c.counts for c in self.columns]
+        return np.column_stack(counts), sum((c.counts for c in self.held), np.zeros(len(counts[0])))
 
 
 def _unit(counts: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -143,17 +145,22 @@ def _replicates(design: np.ndarray, fixed: np.ndarray, target: np.ndarray,
 
 
 def solve(work: np.ndarray, base_ns: np.ndarray, target: np.ndarray) -> Solution:
-    """Fit the primitives that occur to the service times; intervals are 95 % of the bootstrap.
+    """Fit the primitives that occur to the service times.
 
     work: (calls, primitives). base_ns: costs of the base profile, which split what only the sum of
     is known. Calls come in the order of time.
     """
     told, held = separate(grouped(work, base_ns, target), target)
-    design = np.column_stack([c.counts for c in told])
-    fixed = np.sum([c.counts for c in held], axis=0) if held else np.zeros(len(target))
+    design, fixed = Solution(tuple(told), tuple(held), np.zeros(0)).design()
     factor = _solve(design, fixed, target, _start(design, fixed, target))
+    return Solution(tuple(told), tuple(held), factor)
+
+
+def intervals(found: Solution, work: np.ndarray, target: np.ndarray
+              ) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) factors of each column: 95 % of the bootstrap."""
+    design, fixed = found.design()
     _, strata = np.unique(work > 0, axis=0, return_inverse=True)
-    spread = _replicates(design, fixed, target, factor, strata.ravel())
+    spread = _replicates(design, fixed, target, found.factor, strata.ravel())
     low, high = np.quantile(spread, (0.025, 0.975), axis=0)
-    return Solution(tuple(told), tuple(held), factor, np.minimum(low, factor),
-                    np.maximum(high, factor), (design > 0).sum(axis=0))
+    return np.minimum(low, found.factor), np.maximum(high, found.factor)

@@ -1,7 +1,7 @@
 """What a calibrated profile says of its origin: the recordings, the machine, and the spread.
 
 The section `[fitted]` of a profile file. Costs are those of the typical call; the spread is what
-calls of one kind, path and size were recorded to take, over what is typical of them.
+calls of one kind, path and size were recorded to take, over what the costs make of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,14 @@ SHARES = (0.001, 0.005, 0.01, 0.025, 0.05, *(k / 20 for k in range(2, 19)), 0.95
           0.995, 0.999)
 """Which quantiles of a spread a profile holds."""
 
+FITTED = "fitted on "
+"""How the source of a fitted cost begins."""
+
+
+def groups(kind: str, path: str, pages: int) -> tuple[str, str, str]:
+    """The groups of calls that a call belongs to, the closest first; sizes by powers of two."""
+    return f"{kind}/{path}/{1 << (pages - 1).bit_length()}", f"{kind}/{path}", kind
+
 
 @dataclass(frozen=True)
 class FittedTrace:
@@ -32,7 +40,7 @@ class FittedTrace:
 class Fitted:
     """Where fitted costs come from. emulated: by what, "" for hardware. base: the profile that
     gave what the recordings do not tell. spread: quantiles at SHARES of recorded over modelled
-    service time, their median taken out, by "kind/path/size", "kind/path", "kind" and "all"."""
+    service time, by group, see `groups`."""
 
     traces: tuple[FittedTrace, ...]
     arch: str
@@ -44,7 +52,7 @@ class Fitted:
     def sentence(self) -> str:
         """What every report repeats."""
         names = ", ".join(f"{t.name} ({t.calls:,} calls)" for t in self.traces)
-        return f"fitted on {names}, {self.origin()}"
+        return f"{FITTED}{names}, the probes' own time included; {self.origin()}"
 
     def origin(self) -> str:
         """Hardware or emulator."""
@@ -52,12 +60,10 @@ class Fitted:
             return f"EMULATED by {self.emulated}: says nothing of hardware"
         return "recorded on hardware"
 
-    def spread_of(self, kind: str, path: str, size: str) -> np.ndarray:
-        """Quantiles at SHARES for calls of a kind, path and size: the closest group there is."""
-        for name in (f"{kind}/{path}/{size}", f"{kind}/{path}", kind, "all"):
-            if name in self.spread:
-                return np.array(self.spread[name])
-        return np.ones(len(SHARES))
+    def spread_of(self, kind: str, path: str, pages: int) -> np.ndarray:
+        """Quantiles at SHARES for such a call: of the closest group there is, 1 without one."""
+        return np.array(next((self.spread[name] for name in groups(kind, path, pages)
+                              if name in self.spread), np.ones(len(SHARES))))
 
 
 def _is_spread(values: Any) -> bool:

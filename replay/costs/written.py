@@ -27,8 +27,8 @@ def _fitted(fitted: Fitted) -> list[str]:
     for trace in fitted.traces:
         lines += ["", "[[fitted.trace]]", f"name = {_text(trace.name)}",
                   f"sha256 = {_text(trace.sha256)}", f"calls = {trace.calls}"]
-    lines += ["", "# Recorded over modelled service time, median 1: quantiles at",
-              "# replay.costs.fitted.SHARES, by kind, path and size of the call.",
+    lines += ["", "# Recorded over modelled service time: quantiles at replay.costs.fitted.SHARES,",
+              "# by kind, path and size (up to so many pages, powers of two) of the call.",
               "[fitted.spread]"]
     return lines + [f"{_text(name)} = [{', '.join(map(_number, values))}]"
                     for name, values in fitted.spread.items()]

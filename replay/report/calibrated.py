@@ -8,8 +8,12 @@ from rich.console import RenderableType
 
 from replay.report.tables import NONE, count, duration, fitted, notes, pairs, plain, render, table
 
+MODELS = {"costs": "costs", "spread": "+ spread"}
+DISTANCES = {"W1": "wasserstein_1", "KS": "kolmogorov_smirnov"}
+TIMES = {"service": "Service time (latency without the wait for the lock)",
+         "latency": "Latency (closed loop, one lock)"}
 REASONS = {"failed": "failed", "latency_not_recorded": "return not recorded",
-           "overlapping": "overlapping another call, so that it may have waited"}
+           "overlapping": "overlapping another call, wait not recorded"}
 
 
 def _percent(value: float | None) -> str:
@@ -38,8 +42,8 @@ def _told(constant: dict[str, Any]) -> str:
 def calibrated(data: dict[str, Any], *, color: bool = False) -> str:
     """The text of a Calibration's JSON form."""
     rows = [("Profile", plain(data["profile"])), ("Fitted", plain(data["fitted"])),
-            *((("Used" if k == 0 else ""), f"{plain(name)}: {_used(used)}")
-              for k, (name, used) in enumerate(data["calls"].items())),
+            *((("Used" if k == 0 else ""), f"{plain(used['trace'])}: {_used(used)}")
+              for k, used in enumerate(data["calls"])),
             ("Base", f"{plain(data['base'])}, for what the recordings do not tell")]
     constants = [[c["name"], _cost(c["ns"]), f"{_cost(c['low'])} to {_cost(c['high'])}",
                   count(c["calls"]), _told(c)]
@@ -54,42 +58,57 @@ def calibrated(data: dict[str, Any], *, color: bool = False) -> str:
         table("Constants (fitted to recorded service times)",
               ["", "cost", "95 % interval", "calls", "by the recording"], constants,
               align="lrrrw"),
-        notes(["intervals: bootstrap of 100 blocks of neighbouring calls; where fewer than 10 "
-               "calls show a constant, the range of the base profile",
+        notes(["intervals: bootstrap of 100 blocks of neighbouring calls",
+               "fewer than 10 calls: the range of the base profile",
                "not seen, base costs kept: " + (", ".join(unseen) or "none")]),
         table("Residuals of the service time: modelled / recorded - 1",
               ["kind, path, pages", "calls", "recorded p50", "median", "median size", "p90 size"],
               errors),
+        table("Held out: every other of 20 blocks, predicted by a fit to the rest (+ spread)",
+              ["trace", "calls", "p50", "p90", "p99", "W1", "KS"],
+              [[fitted(r["trace"], 30), count(r["calls"]),
+                *(_percent(r["spread"][f"{p}_error"]) for p in ("p50", "p90", "p99")),
+                *(_distance(r["spread"][key]) for key in DISTANCES.values())]
+               for r in data["held_out"]]),
     ], color=color)
 
 
+def _distance(value: float) -> str:
+    return f"{value:.3f}"
+
+
 def _prediction_table(time: str, rows: list[dict[str, Any]]) -> RenderableType:
+    """Per group three percentiles and two distances; modelled values with their errors."""
     shown = []
+    models = [model for model in MODELS if model in rows[0]]
     for row in rows:
-        recorded = [duration(row["recorded"][p]) for p in ("p50", "p90", "p99")]
-        shown.append([row["group"], "recorded", count(row["calls"]), *recorded, "", ""])
-        for model, words in (("costs", "modelled, costs"), ("spread", "modelled, + spread")):
-            if model in row:
-                cells = [f"{duration(row[model][p])} ({_percent(row[model][p + '_error'])})"
-                         for p in ("p50", "p90", "p99")]
-                shown.append(["", words, "", *cells, f"{row[model]['wasserstein_1']:.3f}",
-                              f"{row[model]['kolmogorov_smirnov']:.3f}"])
-    title = {"service": "Service time (calls that waited for nobody)",
-             "latency": "Latency with waiting for the lock (all calls)"}[time]
-    return table(title, ["", "", "calls", "p50", "p90", "p99", "W1", "KS"], shown,
-                 align="llrrrrrr")
+        for at, p in enumerate(("p50", "p90", "p99")):
+            cells = [(duration(row[m][p]), _percent(row[m][f"{p}_error"])) for m in models]
+            shown.append([row["group"] if not at else f"  {count(row['calls'])} calls"
+                          if at == 1 else "", p, duration(row["recorded"][p]), *sum(cells, ())])
+        for name, key in DISTANCES.items():
+            shown.append(["", name, "", *sum(((_distance(row[m][key]), "") for m in models), ())])
+    columns = ["", "", "recorded", *sum(((MODELS[m], "error") for m in models), ())]
+    return table(TIMES[time], columns, shown, align="ll" + "r" * (len(columns) - 2))
+
+
+def _guessed(guessed: dict[str, int]) -> list[tuple[str, str]]:
+    """The row that names costs no recording determined."""
+    named = ", ".join(f"{name} ({n:,} calls)" for name, n in guessed.items())
+    return [("Assumed", f"not fitted, but at work here: {named}")] if guessed else []
 
 
 def predicted(data: dict[str, Any], *, color: bool = False) -> str:
     """The text of a Prediction's JSON form."""
-    by_time = {time: [r for r in data["rows"] if r["time"] == time]
-               for time in ("service", "latency")}
+    by_time = {time: [r for r in data["rows"] if r["time"] == time] for time in TIMES}
     return render([
         pairs([("Trace", fitted(data["trace"], 60)), ("Calls", _used(data["calls"])),
-               ("Costs", f"{plain(data['profile'])}: {plain(data['profile_summary'])}")]),
+               ("Costs", f"{plain(data['profile'])}: {plain(data['profile_summary'])}"),
+               *_guessed(data["guessed"])]),
         *(_prediction_table(time, rows) for time, rows in by_time.items() if rows),
-        notes(["in brackets: modelled / recorded - 1",
+        notes(["error: modelled / recorded - 1",
+               "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance",
                "costs: work x costs, so that calls of equal work take equally long",
-               "+ spread: times a factor drawn from what the calibration saw of like calls",
-               "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance"]),
+               *(["+ spread: times a factor drawn from what the calibration saw of like calls"]
+                 if "spread" in data["rows"][0] else [])]),
     ], color=color)
