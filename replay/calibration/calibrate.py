@@ -15,7 +15,7 @@ import polars as pl
 from replay.calibration.calls import Calls, joined, recorded_calls
 from replay.calibration.predict import compare, service_models
 from replay.calibration.solver import MIN_CALLS, Column, Solution, intervals, solve
-from replay.costs.fitted import SHARES, Fitted, FittedTrace, groups
+from replay.costs.fitted import PAUSES_NS, SHARES, Fitted, FittedTrace, groups
 from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.errors import ReplayError
 from replay.trace.store import Trace, load
@@ -23,13 +23,16 @@ from replay.trace.store import Trace, load
 MIN_SPREAD = 50
 """Calls from which a group of them has a spread of its own."""
 
+TERMS = (*PRIMITIVES, *(f"pause_{ns // 1000}us" for ns in PAUSES_NS))
+NO_STEP = Cost(0.0, 0.0, 0.0, "no cost of its own")
+
 BLOCKS = 20
 """Runs of neighbouring calls: every other one is held out to see how well the rest predict it."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """One primitive after the fit.
+    """One primitive, or one step of PAUSES_NS, after the fit.
 
     status: determined; sum (only that of `others` together is known); held (its counts are made up
     of those of `others`, so that it keeps the base cost); not seen. nr_calls: those that show it.
@@ -103,7 +106,7 @@ def residuals(calls: Calls, modelled: np.ndarray) -> pl.DataFrame:
 def _spread(calls: Calls, modelled: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Recorded over modelled service time, see Fitted.spread."""
     factor = calls.frame["service_ns"].to_numpy() / modelled
-    keys, parts = ("kind", "path", "pages"), defaultdict(list)
+    keys, parts = ("kind", "path", "pages", "cold"), defaultdict(list)
     for key, group in calls.frame.select(keys).with_row_index().group_by(keys, maintain_order=True):
         for name in groups(*key):
             parts[name].append(factor[group["index"].to_numpy()])
@@ -113,23 +116,23 @@ def _spread(calls: Calls, modelled: np.ndarray) -> dict[str, tuple[float, ...]]:
 
 
 def _names(columns: Sequence[Column], but: int = -1) -> tuple[str, ...]:
-    return tuple(PRIMITIVES[k] for c in columns for k in c.members if k != but)
+    return tuple(TERMS[k] for c in columns for k in c.members if k != but)
 
 
 def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Profile,
                fitted: Fitted) -> tuple[Constant, ...]:
-    """One entry per primitive, in the order of PRIMITIVES; ends: intervals of the columns."""
-    said = fitted.sentence()
+    """One entry per term, in the order of TERMS; ends: intervals of the columns."""
+    said, costs = fitted.sentence(), {**dict.fromkeys(TERMS, NO_STEP), **base.costs}
     found: dict[str, Constant] = {}
     for column, factor, low, high in zip(solution.columns, solution.factor, *ends, strict=True):
         nr = int((column.counts > 0).sum())
         for k in column.members:
-            name = PRIMITIVES[k]
-            unit = base.costs[name].ns or 1.0
+            name = TERMS[k]
+            unit = costs[name].ns or 1.0
             others = _names([column], but=k)
             ns, least, most = factor * unit, low * unit, high * unit
             if nr < MIN_CALLS:
-                least, most = min(ns, base.costs[name].low), max(ns, base.costs[name].high)
+                least, most = min(ns, costs[name].low), max(ns, costs[name].high)
             source = f"{said}; {nr:,} calls show it"
             if others:
                 source += (f"; only its sum with {', '.join(others)} is known, split as in "
@@ -138,18 +141,18 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
                                    "sum" if others else "determined", others, nr)
     for column in solution.held:
         for k in column.members:
-            cost = base.costs[PRIMITIVES[k]]
-            found[PRIMITIVES[k]] = Constant(
-                PRIMITIVES[k], Cost(cost.ns, cost.low, cost.high, f"{cost.source}; not determined "
+            cost = costs[TERMS[k]]
+            found[TERMS[k]] = Constant(
+                TERMS[k], Cost(cost.ns, cost.low, cost.high, f"{cost.source}; not determined "
                                     "by the recording: it occurs only along with other work"),
                 "held", _names(solution.columns), int((column.counts > 0).sum()))
-    for name in PRIMITIVES:
-        cost = base.costs[name]
+    for name in TERMS:
+        cost = costs[name]
         found.setdefault(name, Constant(
             name, Cost(cost.ns, cost.low, cost.high,
                        f"{cost.source}; not determined by the recording: it does not occur"),
             "not seen", (), 0))
-    return tuple(found[name] for name in PRIMITIVES)
+    return tuple(found[name] for name in TERMS)
 
 
 def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict[str, Any]]:
@@ -160,8 +163,8 @@ def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict
     odd = [pl.Series(np.arange(c.frame.height) * BLOCKS // c.frame.height % 2 == 1) for c in parts]
     seen = joined([c.where(~out) for c, out in zip(parts, odd, strict=True)])
     unseen = [c.where(out) for c, out in zip(parts, odd, strict=True)]
-    ns, spread = _typical(seen, solve(seen.work, base.ns(), _target(seen)), base)
-    fitted = replace(origin, spread=spread)
+    ns, steps, spread = _typical(seen, _solved(seen, base), base)
+    fitted = replace(origin, steps=steps, spread=spread)
     return [{"trace": trace.name, **compare(_target(c), service_models(c, ns, fitted))}
             for trace, c in zip(origin.traces, unseen, strict=True) if c.frame.height]
 
@@ -170,14 +173,29 @@ def _target(calls: Calls) -> np.ndarray:
     return calls.frame["service_ns"].to_numpy().astype(np.float64)
 
 
+def _terms_ns(base: Profile) -> np.ndarray:
+    """Base costs of TERMS: of the pauses none."""
+    return np.concatenate((base.ns(), np.zeros(len(PAUSES_NS))))
+
+
+def _solved(calls: Calls, base: Profile) -> Solution:
+    """The fit; a pause that nearly all calls or hardly any had is not told from a call as such."""
+    counts = calls.counts()
+    steps = counts[:, len(PRIMITIVES):]
+    had = steps.sum(axis=0)
+    steps[:, (had < MIN_SPREAD) | (had > len(steps) - MIN_SPREAD)] = 0
+    return solve(counts, _terms_ns(base), _target(calls))
+
+
 def _typical(calls: Calls, solution: Solution, base: Profile
-             ) -> tuple[np.ndarray, dict[str, tuple[float, ...]]]:
-    """(costs in ns by primitive, spread) of a fit."""
-    ns = base.ns()
+             ) -> tuple[np.ndarray, tuple[float, ...], dict[str, tuple[float, ...]]]:
+    """(costs in ns by primitive, steps, spread) of a fit."""
+    ns = _terms_ns(base)
     for column, factor in zip(solution.columns, solution.factor, strict=True):
         for k in column.members:
             ns[k] = factor * (ns[k] or 1.0)
-    return ns, _spread(calls, calls.work @ ns)
+    n = len(PRIMITIVES)
+    return ns[:n], tuple(ns[n:].tolist()), _spread(calls, calls.counts() @ ns)
 
 
 def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
@@ -197,16 +215,17 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
             raise ReplayError(f"trace {trace.meta.name!r} has no call whose service time is known "
                               f"({reasons or 'no calls'})")
     calls = joined(parts)
-    solution = solve(calls.work, base.ns(), _target(calls))
-    ns, spread = _typical(calls, solution, base)
+    solution = _solved(calls, base)
+    ns, steps, spread = _typical(calls, solution, base)
     listed = tuple(FittedTrace(t.meta.name, sha, p.frame.height)
                    for t, sha, p in zip(traces, hashes, parts, strict=True))
-    fitted = Fitted(listed, *kind, base.name, spread)
-    ends = intervals(solution, calls.work, _target(calls))
+    fitted = Fitted(listed, *kind, base.name, steps, spread)
+    ends = intervals(solution, calls.counts(), _target(calls))
     constants = _constants(solution, ends, base, fitted)
-    profile = Profile(name, fitted.sentence(), {c.name: c.cost for c in constants}, fitted)
+    costs = {c.name: c.cost for c in constants if c.name in PRIMITIVES}
+    profile = Profile(name, fitted.sentence(), costs, fitted)
     used = [{"trace": t.meta.name, **c.used()} for t, c in zip(traces, recorded, strict=True)]
-    return Calibration(profile, constants, used, residuals(calls, calls.work @ ns),
+    return Calibration(profile, constants, used, residuals(calls, service_models(calls, ns, fitted)["costs"][0]),
                        held_out(parts, base, fitted))
 
 

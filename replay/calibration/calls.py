@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from replay.allocators.state import WORK
+from replay.costs.fitted import PAUSES_NS
 from replay.costs.profile import PRIMITIVES
 from replay.errors import ReplayError
 from replay.metrics.calls import SIZE_CLASSES, size_class
@@ -33,8 +34,9 @@ THREAD = "xen-balloon"
 class Calls:
     """Recorded calls in the order of lock holders.
 
-    frame: time_ns, pid, kind, pages, size, path, failed, latency_ns, service_ns (both null where
-    not known). work: (calls, costs.profile.PRIMITIVES) counts; each call takes the lock once.
+    frame: time_ns, pid, kind, pages, size, path, cold (how many of PAUSES_NS had passed since an
+    allocation on the same CPU), failed, latency_ns, service_ns (both null where not known).
+    work: (calls, costs.profile.PRIMITIVES) counts; each call takes the lock once.
     """
 
     frame: pl.DataFrame
@@ -43,6 +45,11 @@ class Calls:
     def where(self, mask: pl.Series) -> Calls:
         """The calls of a boolean column."""
         return Calls(self.frame.filter(mask), self.work[mask.to_numpy()])
+
+    def counts(self) -> np.ndarray:
+        """(calls, PRIMITIVES and PAUSES_NS): the work, and which steps of the pause apply."""
+        steps = self.frame["cold"].to_numpy()[:, None] > np.arange(len(PAUSES_NS))
+        return np.column_stack((self.work, steps))
 
     def service(self) -> Calls:
         """Those whose service time is known and that got what they asked for."""
@@ -93,6 +100,17 @@ def _service(time: np.ndarray, lock: np.ndarray, latency: np.ndarray,
     return np.where((latency != NONE) & (free | shown) & (latency > wait), latency - wait, NONE)
 
 
+def _cold(time: np.ndarray, end: np.ndarray, cpu: np.ndarray, alloc: np.ndarray) -> np.ndarray:
+    """How many of PAUSES_NS have passed since the allocation before on the CPU: all at the first."""
+    ends = pl.when("alloc").then("end").forward_fill().shift(1).over("cpu").fill_null(-(1 << 60))
+    order = np.argsort(time, kind="stable")
+    frame = pl.DataFrame({"end": end, "cpu": cpu, "alloc": alloc})[order].select(ends)
+    found = np.empty(len(time), np.int64)
+    found[order] = np.searchsorted(np.array(PAUSES_NS), time[order] - frame["end"].to_numpy(),
+                                   side="right")
+    return found
+
+
 def recorded_calls(trace: Trace) -> Calls:
     """The calls of the recorded allocator with the primitives that its model counts for each."""
     table, meta = trace.table, trace.meta
@@ -108,13 +126,14 @@ def recorded_calls(trace: Trace) -> Calls:
         passes = is_kind(table, "increase", "decrease") & (strings(table, "task") == THREAD)
         busy = np.concatenate((rows, np.flatnonzero(passes)))
     free = alone(time[busy], end[busy])[: len(rows)]
-    pages = ints(table, "nr_pages", 0)[rows]
+    pages, alloc = ints(table, "nr_pages", 0)[rows], is_kind(table, "alloc")[rows]
     extra = [k for k, name in enumerate(WORK) if name not in PER_PAGE]
     sizes = np.array(SIZE_CLASSES, object)[size_class(pages)]
     service = _service(time[rows], ints(table, "lock_ns")[rows], latency[rows], free)
     frame = pl.DataFrame({
         "time_ns": time[rows], "pid": pid[rows], "pages": pages,
-        "kind": np.where(is_kind(table, "alloc")[rows], "alloc", "free").tolist(),
+        "kind": np.where(alloc, "alloc", "free").tolist(),
+        "cold": _cold(time[rows], end[rows], ints(table, "cpu")[rows], alloc),
         "size": pl.Series(sizes.tolist(), dtype=pl.Enum(SIZE_CLASSES)),
         "path": np.where(work[:, extra].any(axis=1), "slow", "fast").tolist(),
         "failed": ints(table, "errno", 0)[rows] < 0,

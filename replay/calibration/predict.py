@@ -1,8 +1,8 @@
 """Modelled latencies of a recording's own calls, held against the recorded ones.
 
-Two models are compared. Costs alone: each call takes work x costs, so calls of equal work take
-equally long. Costs and spread: that time multiplied by a factor drawn from what the calibration saw
-of calls of the same kind, path and size; a profile that was not fitted has none. The waiting is
+Two models are compared. Costs alone: each call takes work x costs, and a step more after a pause of
+its CPU. Costs and spread: that time multiplied by a factor drawn from what the calibration saw of
+calls of the same kind, path, size and pause. A profile that was not fitted has neither. The waiting is
 that of one lock, first come first served, in a closed loop: a task asks again when its call has
 returned and as much time has passed as in the recording.
 
@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from replay.calibration.calls import Calls, recorded_calls
-from replay.costs.fitted import FITTED, SHARES, Fitted
+from replay.costs.fitted import FITTED, PAUSES_NS, SHARES, Fitted
 from replay.costs.profile import PRIMITIVES, Profile
 from replay.errors import ReplayError
 from replay.trace.store import Trace
@@ -57,7 +57,7 @@ class Prediction:
 def _factors(calls: Calls, fitted: Fitted) -> np.ndarray:
     """(DRAWS, calls): how much longer than modelled each call takes, drawn from the spread."""
     drawn = np.random.default_rng(0).random((DRAWS, calls.frame.height))
-    keys = ("kind", "path", "pages")
+    keys = ("kind", "path", "pages", "cold")
     for key, group in calls.frame.select(keys).with_row_index().group_by(keys, maintain_order=True):
         at = group["index"].to_numpy()
         logs = np.log(fitted.spread_of(*key))
@@ -67,7 +67,8 @@ def _factors(calls: Calls, fitted: Fitted) -> np.ndarray:
 
 def service_models(calls: Calls, ns: np.ndarray, fitted: Fitted | None) -> dict[str, np.ndarray]:
     """(draws, calls) modelled service times in ns, by model; ns: costs by primitive."""
-    costs = (calls.work @ ns)[None]
+    steps = fitted.steps if fitted else np.zeros(len(PAUSES_NS))
+    costs = (calls.counts() @ np.concatenate((ns, steps)))[None]
     return {"costs": costs, **({"spread": costs * _factors(calls, fitted)} if fitted else {})}
 
 

@@ -1,7 +1,9 @@
 """What a calibrated profile says of its origin: the recordings, the machine, and the spread.
 
-The section `[fitted]` of a profile file. Costs are those of the typical call; the spread is what
-calls of one kind, path and size were recorded to take, over what the costs make of them.
+The section `[fitted]` of a profile file. Costs are those of the typical call of a CPU that has just
+made another one. After a pause its caches have gone cold (and an emulator's translations), which
+takes time of its own; no primitive stands for that, so `replay run` leaves it out. The spread is
+what like calls were recorded to take, over what costs and pause make of them.
 """
 
 from __future__ import annotations
@@ -22,9 +24,17 @@ FITTED = "fitted on "
 """How the source of a fitted cost begins."""
 
 
-def groups(kind: str, path: str, pages: int) -> tuple[str, str, str]:
-    """The groups of calls that a call belongs to, the closest first; sizes by powers of two."""
-    return f"{kind}/{path}/{1 << (pages - 1).bit_length()}", f"{kind}/{path}", kind
+PAUSES_NS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
+"""Since the last allocation on a CPU: from each on, the next one takes longer by a step."""
+
+
+def groups(kind: str, path: str, pages: int, cold: int) -> tuple[str, ...]:
+    """The groups of calls that a call belongs to, the closest first; sizes by powers of two.
+
+    cold: how many of PAUSES_NS had passed.
+    """
+    size = f"{kind}/{path}/{1 << (pages - 1).bit_length()}"
+    return f"{size}/{cold}", size, f"{kind}/{path}", kind
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,16 @@ class FittedTrace:
 @dataclass(frozen=True)
 class Fitted:
     """Where fitted costs come from. emulated: by what, "" for hardware. base: the profile that
-    gave what the recordings do not tell. spread: quantiles at SHARES of recorded over modelled
-    service time, by group, see `groups`."""
+    gave what the recordings do not tell. steps: ns that a call takes longer, one per PAUSES_NS;
+    they add up. spread: quantiles at SHARES of recorded over modelled service time, see `groups`.
+    """
 
     traces: tuple[FittedTrace, ...]
     arch: str
     mode: str
     emulated: str
     base: str
+    steps: tuple[float, ...]
     spread: dict[str, tuple[float, ...]]
 
     def sentence(self) -> str:
@@ -60,17 +72,21 @@ class Fitted:
             return f"EMULATED by {self.emulated}: says nothing of hardware"
         return "recorded on hardware"
 
-    def spread_of(self, kind: str, path: str, pages: int) -> np.ndarray:
+    def spread_of(self, kind: str, path: str, pages: int, cold: int) -> np.ndarray:
         """Quantiles at SHARES for such a call: of the closest group there is, 1 without one."""
-        return np.array(next((self.spread[name] for name in groups(kind, path, pages)
+        return np.array(next((self.spread[name] for name in groups(kind, path, pages, cold)
                               if name in self.spread), np.ones(len(SHARES))))
+
+
+def _are_numbers(values: Any, length: int) -> bool:
+    """Not negative, and finite."""
+    return (isinstance(values, list) and len(values) == length
+            and all(isinstance(v, int | float) and 0 <= v < 1e12 for v in values))
 
 
 def _is_spread(values: Any) -> bool:
     """Positive, finite and rising."""
-    return (isinstance(values, list) and len(values) == len(SHARES)
-            and all(isinstance(v, int | float) and 0 < v < 1e12 for v in values)
-            and values == sorted(values))
+    return _are_numbers(values, len(SHARES)) and values[0] > 0 and values == sorted(values)
 
 
 def read_fitted(path: Path, data: Any) -> Fitted:
@@ -83,14 +99,17 @@ def read_fitted(path: Path, data: Any) -> Fitted:
     texts = {name: data.get(name) for name in ("arch", "mode", "emulated", "base")}
     if not all(isinstance(text, str) for text in texts.values()):
         raise fail("needs the texts arch, mode, emulated and base")
-    traces, spread = data.get("trace"), data.get("spread", {})
+    traces, steps, spread = data.get("trace"), data.get("steps"), data.get("spread", {})
     if not isinstance(traces, list) or not traces or not all(
             isinstance(t, dict) and isinstance(t.get("name"), str)
             and isinstance(t.get("sha256"), str) and isinstance(t.get("calls"), int)
             for t in traces):
         raise fail("needs a [[fitted.trace]] with name, sha256 and calls")
+    if not _are_numbers(steps, len(PAUSES_NS)):
+        raise fail(f"needs steps, {len(PAUSES_NS)} numbers from 0")
     if not isinstance(spread, dict) or not all(map(_is_spread, spread.values())):
         raise fail(f"a spread is {len(SHARES)} rising numbers above 0")
     return Fitted(tuple(FittedTrace(t["name"], t["sha256"], t["calls"]) for t in traces),
                   **{name: str(text) for name, text in texts.items()},
+                  steps=tuple(map(float, steps or [])),
                   spread={str(k): tuple(map(float, v)) for k, v in spread.items()})

@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from replay.costs.fitted import Fitted
+from replay.costs.fitted import PAUSES_NS, Fitted
 from replay.costs.profile import Profile
 from replay.errors import InputError
 
@@ -23,12 +23,14 @@ def _number(value: float) -> str:
 
 def _fitted(fitted: Fitted) -> list[str]:
     lines = ["", "[fitted]", *(f"{name} = {_text(getattr(fitted, name))}"
-                               for name in ("arch", "mode", "emulated", "base"))]
+                               for name in ("arch", "mode", "emulated", "base")),
+             f"# ns longer from a pause of {', '.join(f'{p // 1000}' for p in PAUSES_NS)} us on",
+             f"steps = [{', '.join(map(_number, fitted.steps))}]"]
     for trace in fitted.traces:
         lines += ["", "[[fitted.trace]]", f"name = {_text(trace.name)}",
                   f"sha256 = {_text(trace.sha256)}", f"calls = {trace.calls}"]
     lines += ["", "# Recorded over modelled service time: quantiles at replay.costs.fitted.SHARES,",
-              "# by kind, path and size (up to so many pages, powers of two) of the call.",
+              "# by kind, path, size (up to so many pages) and pause (as many steps) of the call.",
               "[fitted.spread]"]
     return lines + [f"{_text(name)} = [{', '.join(map(_number, values))}]"
                     for name, values in fitted.spread.items()]

@@ -60,6 +60,7 @@ def calibrated(data: dict[str, Any], *, color: bool = False) -> str:
               align="lrrrw"),
         notes(["intervals: bootstrap of 100 blocks of neighbouring calls",
                "fewer than 10 calls: the range of the base profile",
+               "pause_T: added once its CPU made no allocation for T; not in a run's costs",
                "not seen, base costs kept: " + (", ".join(unseen) or "none")]),
         table("Residuals of the service time: modelled / recorded - 1",
               ["kind, path, pages", "calls", "recorded p50", "median", "median size", "p90 size"],
@@ -108,7 +109,7 @@ def predicted(data: dict[str, Any], *, color: bool = False) -> str:
         *(_prediction_table(time, rows) for time, rows in by_time.items() if rows),
         notes(["error: modelled / recorded - 1",
                "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance",
-               "costs: work x costs, so that calls of equal work take equally long",
+               "costs: work x costs, and steps for a pause of the CPU where the profile has them",
                *(["+ spread: times a factor drawn from what the calibration saw of like calls"]
                  if "spread" in data["rows"][0] else [])]),
     ], color=color)
