@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 
 from driving import ROOT, cli, refused, rewrite, small
-from replay.calibration.calls import alone, recorded_calls
-from replay.calibration.predict import queued
-from replay.calibration.solver import grouped, separate, solve
+from replay.calibration.calls import _cold, _service, alone, recorded_calls
+from replay.calibration.predict import queued, thinking
+from replay.calibration.solver import grouped, intervals, separate, solve
 from replay.costs import profile as profiles
-from replay.costs.fitted import SHARES
+from replay.costs.fitted import PAUSES_NS, SHARES
 from replay.costs.profile import PRIMITIVES
 from replay.errors import ReplayError
-from replay.trace.columns import ints, is_kind
+from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.store import load
 from replay.verify.recording import verify_recording
 
@@ -35,8 +35,8 @@ def made_work(rng: np.random.Generator, calls: int = 2000) -> np.ndarray:
     slow = np.arange(calls) % 5 == 0
     work[:, AT["lock"]] = 1
     work[:, AT["list_pop"]] = pages
-    for name in ("page_alloc", "scrub"):
-        work[slow, AT[name]] = np.rint(pages[slow] * rng.uniform(0, 1, slow.sum()))
+    missing = np.rint(pages[slow] * rng.uniform(0, 1, slow.sum()))
+    work[slow, AT["page_alloc"]] = work[slow, AT["scrub"]] = missing
     work[slow, AT["hypercall"]] = rng.integers(1, 3, slow.sum())
     return work
 
@@ -56,9 +56,10 @@ def test_known_costs_are_found_in_spite_of_noise_and_outliers() -> None:
     hit = rng.random(len(work)) < 0.05
     target[hit] *= rng.uniform(5, 100, hit.sum())
     found = solve(work, BASE, target)
+    ends = intervals(found, work, target)
     by_name = {PRIMITIVES[k]: (factor * BASE[k], low * BASE[k], high * BASE[k])
-               for c, factor, low, high in zip(found.columns, found.factor, found.low, found.high,
-                                               strict=True) for k in c.members}
+               for c, factor, low, high in zip(found.columns, found.factor, *ends, strict=True)
+               for k in c.members}
     assert set(by_name) == set(true)
     for name in ("lock", "list_pop", "hypercall"):
         assert by_name[name][0] == pytest.approx(true[name], rel=0.04), name
@@ -73,8 +74,9 @@ def test_the_fit_is_the_same_each_time() -> None:
     work = made_work(rng, 400)
     target = (work @ BASE) * np.exp(rng.normal(0, 0.2, 400))
     first, again = (solve(work, BASE, target) for _ in range(2))
-    for name in ("factor", "low", "high", "nr_calls"):
-        assert getattr(first, name).tobytes() == getattr(again, name).tobytes()
+    assert first.factor.tobytes() == again.factor.tobytes()
+    for one, other in zip(*(intervals(s, work, target) for s in (first, again)), strict=True):
+        assert one.tobytes() == other.tobytes()
 
 
 def test_costs_are_never_negative() -> None:
@@ -115,15 +117,50 @@ def test_calls_that_stand_alone(spans: list[tuple[int, int]], answer: list[bool]
     assert alone(start, end).tolist() == answer
 
 
+def test_service_is_latency_without_the_wait_where_the_lock_is_seen() -> None:
+    time, latency = np.full(6, 1000), np.array([50, 60, 500, 500, NONE, 40])
+    lock = np.array([1010, 1014, 1412, NONE, 1400, NONE])
+    free = np.array([True, True, False, False, False, True])
+    # 12 ns are usual before the lock, so the third call waited for 400 of its 412.
+    assert _service(time, lock, latency, free).tolist() == [50, 60, 100, NONE, NONE, 40]
+
+
+def test_a_pause_is_that_of_the_cpu_since_its_last_allocation() -> None:
+    us = 1000
+    time = np.array([0, 20, 45, 200, 5000, 5001]) * us
+    end = time + 10 * us
+    cpu, alloc = np.array([0, 0, 1, 0, 1, 0]), np.array([1, 0, 1, 1, 1, 1], bool)
+    # First on its CPU; 10 us; first; 190 us (the free does not count); 4,945 us; 4,791 us.
+    steps = [len(PAUSES_NS), 1, len(PAUSES_NS), 3, 6, 6]
+    assert _cold(time, end, cpu, alloc).tolist() == steps
+    shuffled = np.array([3, 0, 5, 1, 4, 2])
+    assert _cold(time[shuffled], end[shuffled], cpu[shuffled], alloc[shuffled]).tolist() == [
+        steps[k] for k in shuffled]
+
+
+def test_one_task_never_waits_for_itself() -> None:
+    pid, arrival = np.array([7, 7, 7]), np.array([0.0, 100.0, 150.0])
+    previous, think = thinking(pid, arrival, np.array([40.0, 30.0, 5.0]))
+    assert previous.tolist() == [-1, 0, 1]
+    assert think.tolist() == [0, 60, 20]
+    assert queued(previous, think, np.array([900.0, 10.0, 20.0])).tolist() == [900, 10, 20]
+
+
 def test_the_queue_is_that_of_a_slow_loop() -> None:
     rng = np.random.default_rng(4)
-    arrival = np.sort(rng.integers(0, 3000, 200)).astype(np.float64)
-    service = rng.integers(1, 40, (3, 200)).astype(np.float64)
-    for times, found in zip(service, queued(arrival, service), strict=True):
-        free = 0.0
-        for at, time, latency in zip(arrival, times, found, strict=True):
-            free = max(at, free) + time
-            assert latency == pytest.approx(free - at)
+    pid, service = rng.integers(0, 5, 300), rng.integers(1, 40, 300).astype(np.float64)
+    arrival = np.sort(rng.choice(9000, 300, replace=False)).astype(np.float64)
+    previous, think = thinking(pid, arrival, rng.integers(1, 40, 300).astype(np.float64))
+    at = {int(k): think[k] for k in np.flatnonzero(previous < 0)}
+    found, free = np.zeros(300), 0.0
+    while at:
+        k = min(at, key=lambda call: (at[call], call))
+        start = at.pop(k)
+        free = max(free, start) + service[k]
+        found[k] = free - start
+        at.update({int(n): free + think[n] for n in np.flatnonzero(previous == k)})
+    assert queued(previous, think, service).tolist() == pytest.approx(found.tolist())
+    assert (found > service).sum() > 20
 
 
 @pytest.fixture(scope="module")
@@ -203,8 +240,9 @@ def test_a_real_recording_from_end_to_end(tmp_path: Path) -> None:
     assert "p2m_entry" in by_name["list_pop"]["others"]
     assert by_name["hypercall"]["status"] == "not seen"
     assert data["emulated"] == "QEMU TCG"
-    used = data["calls"]["pv-dom0"]
-    assert used["calls"] == sum(n for key, n in used.items() if key != "calls")
+    used = data["calls"][0]
+    assert used.pop("trace") == "pv-dom0"
+    assert used.pop("calls") == sum(used.values())
     predicted = json.loads(cli("predict", TRACES / "pv-dom0.arrow", "--profile", made,
                                "--json").out)
     assert {r["time"] for r in predicted["rows"]} == {"service", "latency"}
@@ -266,6 +304,7 @@ def test_a_trace_names_no_code_to_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("change", "says"), [
     (lambda f: "x", "expected a table"), (lambda f: {**f, "arch": 5}, "needs the texts"),
     (lambda f: {**f, "trace": []}, "[[fitted.trace]]"),
+    (lambda f: {**f, "steps": None}, "needs steps"), (lambda f: {**f, "steps": [-1.0]}, "steps"),
     (lambda f: {**f, "trace": [{"name": "x"}]}, "[[fitted.trace]]"),
     (lambda f: {**f, "spread": {"all": [1.0]}}, f"{len(SHARES)} rising"),
     (lambda f: {**f, "spread": {"all": [-1.0] * len(SHARES)}}, "above 0"),
@@ -274,9 +313,10 @@ def test_a_damaged_origin_of_a_profile_is_refused(change: Any, says: str) -> Non
     from replay.costs.fitted import read_fitted
 
     good = {"arch": "x86", "mode": "pv", "emulated": "", "base": "x86",
-            "trace": [{"name": "t", "sha256": "0", "calls": 1}], "spread": {}}
+            "trace": [{"name": "t", "sha256": "0", "calls": 1}], "spread": {},
+            "steps": [0] * len(PAUSES_NS)}
     assert read_fitted(Path("p.toml"), good).sentence() == (
-        "fitted on t (1 calls), recorded on hardware")
+        "fitted on t (1 calls), the probes' own time included; recorded on hardware")
     with pytest.raises(ReplayError, match="p.toml, \\[fitted\\]") as error:
         read_fitted(Path("p.toml"), change(good))
     assert says in str(error.value)

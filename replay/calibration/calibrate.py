@@ -14,7 +14,7 @@ import polars as pl
 
 from replay.calibration.calls import Calls, joined, recorded_calls
 from replay.calibration.predict import compare, service_models
-from replay.calibration.solver import MIN_CALLS, Column, Solution, intervals, solve
+from replay.calibration.solver import FLOOR_NS, MIN_CALLS, Column, Solution, intervals, solve
 from replay.costs.fitted import PAUSES_NS, SHARES, Fitted, FittedTrace, groups
 from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.errors import ReplayError
@@ -22,6 +22,9 @@ from replay.trace.store import Trace, load
 
 MIN_SPREAD = 50
 """Calls from which a group of them has a spread of its own."""
+
+LIMITS = (1e-9, 1e9)
+"""Of a factor; beyond them is no recording of a kernel."""
 
 TERMS = (*PRIMITIVES, *(f"pause_{ns // 1000}us" for ns in PAUSES_NS))
 NO_STEP = Cost(0.0, 0.0, 0.0, "no cost of its own")
@@ -105,7 +108,7 @@ def residuals(calls: Calls, modelled: np.ndarray) -> pl.DataFrame:
 
 def _spread(calls: Calls, modelled: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Recorded over modelled service time, see Fitted.spread."""
-    factor = calls.frame["service_ns"].to_numpy() / modelled
+    factor = np.clip(_target(calls) / np.maximum(modelled, FLOOR_NS), *LIMITS)
     keys, parts = ("kind", "path", "pages", "cold"), defaultdict(list)
     for key, group in calls.frame.select(keys).with_row_index().group_by(keys, maintain_order=True):
         for name in groups(*key):
@@ -156,9 +159,10 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
 
 
 def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict[str, Any]]:
-    """Per trace of the origin, how every other block of its calls is predicted by a fit to the blocks between.
+    """Per trace of the origin, how well every other block of its calls is predicted.
 
-    The load is then the same; what `predict` says of another recording is worse by what differs.
+    By a fit to the blocks between, so the load is the same; of another recording `predict` is off
+    by what differs as well.
     """
     odd = [pl.Series(np.arange(c.frame.height) * BLOCKS // c.frame.height % 2 == 1) for c in parts]
     seen = joined([c.where(~out) for c, out in zip(parts, odd, strict=True)])
@@ -225,7 +229,8 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
     costs = {c.name: c.cost for c in constants if c.name in PRIMITIVES}
     profile = Profile(name, fitted.sentence(), costs, fitted)
     used = [{"trace": t.meta.name, **c.used()} for t, c in zip(traces, recorded, strict=True)]
-    return Calibration(profile, constants, used, residuals(calls, service_models(calls, ns, fitted)["costs"][0]),
+    typical = service_models(calls, ns, fitted)["costs"][0]
+    return Calibration(profile, constants, used, residuals(calls, typical),
                        held_out(parts, base, fitted))
 
 

@@ -2,9 +2,9 @@
 
 Service time is what is left of a recorded latency without the wait for the lock. A call that no
 other call and, where they share the lock, no pass of the balloon thread overlaps did not wait. Of
-another one the wait is known where a probe inside the lock shows when it was taken: what passed
-until then, less the median of what passes in calls that did not wait. All else of the latency is
-service: what the probes inside the call take, and whatever interrupted it.
+another one the wait is known where a probe inside the lock shows a time at which it was held: what
+passed until then, less the median of what passes in calls that did not wait. All else of the
+latency is service: what the probes inside the call take, and whatever interrupted it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import polars as pl
 
 from replay.allocators.state import WORK
 from replay.costs.fitted import PAUSES_NS
-from replay.costs.profile import PRIMITIVES
+from replay.costs.profile import MAX_NS, PRIMITIVES
 from replay.errors import ReplayError
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.trace.columns import NONE, ints, is_kind, strings
 from replay.trace.lock_order import next_of_task
-from replay.trace.store import MAX_TIME_NS, Trace
+from replay.trace.store import Trace
 from replay.verify.recording import recorded_work
 
 PER_PAGE = ("list_push", "list_pop", "p2m_entry")
@@ -101,7 +101,7 @@ def _service(time: np.ndarray, lock: np.ndarray, latency: np.ndarray,
 
 
 def _cold(time: np.ndarray, end: np.ndarray, cpu: np.ndarray, alloc: np.ndarray) -> np.ndarray:
-    """How many of PAUSES_NS have passed since the allocation before on the CPU: all at the first."""
+    """How many of PAUSES_NS have passed since the CPU's allocation before; all at its first."""
     ends = pl.when("alloc").then("end").forward_fill().shift(1).over("cpu").fill_null(-(1 << 60))
     order = np.argsort(time, kind="stable")
     frame = pl.DataFrame({"end": end, "cpu": cpu, "alloc": alloc})[order].select(ends)
@@ -119,7 +119,7 @@ def recorded_calls(trace: Trace) -> Calls:
         raise ReplayError(f"trace {meta.name!r} holds no allocations: there is nothing to fit or "
                           "to predict")
     time, latency, pid = (ints(table, name) for name in ("time_ns", "latency_ns", "pid"))
-    latency = np.where((latency > 0) & (latency <= MAX_TIME_NS), latency, NONE)
+    latency = np.where((latency > 0) & (latency <= MAX_NS), latency, NONE)
     end = _ends(time, latency, next_of_task(time, pid))
     busy = rows
     if meta.recorded_strategy == "balloon":

@@ -1,8 +1,9 @@
 """Modelled latencies of a recording's own calls, held against the recorded ones.
 
-Two models are compared. Costs alone: each call takes work x costs, and a step more after a pause of
-its CPU. Costs and spread: that time multiplied by a factor drawn from what the calibration saw of
-calls of the same kind, path, size and pause. A profile that was not fitted has neither. The waiting is
+Two models are compared. Costs alone: each call takes work x costs, and steps more after a pause
+of its CPU. Costs and spread: that time multiplied by a factor drawn from what the calibration saw
+of calls of the same kind, path, size and pause. A profile that was not fitted has no steps and no
+spread. The waiting is
 that of one lock, first come first served, in a closed loop: a task asks again when its call has
 returned and as much time has passed as in the recording.
 
