@@ -13,15 +13,10 @@ Which costs a recording can tell apart is a matter of its counts alone: see `sep
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-# Before scipy loads its BLAS: threads of it made these small matrices 14 times slower on two busy
-# cores, and the order of their sums would depend on the machine.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 F_SCALE = 0.05
 """Residuals beyond about five per cent count linearly."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,9 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Fit a cost profile to recorded latencies."""
+    # Before numpy loads its BLAS: threads of it make these small matrices slower, up to 14 times
+    # on two busy cores, and the order of their sums would depend on the machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from replay.calibration.calibrate import calibrate, load_all
     from replay.costs import profile, written
     from replay.errors import ReplayError
