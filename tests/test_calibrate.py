@@ -21,7 +21,7 @@ from replay.costs.profile import PRIMITIVES
 from replay.errors import ReplayError
 from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.store import load
-from replay.verify.recording import verify_recording
+from replay.verify.recording import recorded_work, verify_recording
 
 TRACES = ROOT / "traces"
 BASE = profiles.load("x86").ns()
@@ -103,6 +103,16 @@ def test_proportional_counts_share_a_column_and_made_up_ones_are_held() -> None:
     names = {PRIMITIVES[k] for c in told + held for k in c.members}
     assert names == {"lock", "list_pop", "page_alloc", "scrub", "hypercall", "page_free"}
     assert PRIMITIVES[held[0].members[0]] in ("list_pop", "page_free", "hypercall")
+
+
+def test_what_hardly_any_call_shows_keeps_its_cost() -> None:
+    rng = np.random.default_rng(6)
+    work = made_work(rng)
+    work[:9, AT["region_query"]] = 1
+    work[:10, AT["superpage_break"]] = 1
+    told, held = separate(grouped(work, BASE, work @ BASE), work @ BASE)
+    assert [PRIMITIVES[k] for c in held for k in c.members] == ["region_query"]
+    assert "superpage_break" in {PRIMITIVES[k] for c in told for k in c.members}
 
 
 @pytest.mark.parametrize(("spans", "answer"), [
@@ -193,6 +203,20 @@ def test_a_trace_gives_its_costs_back(fitted: Path) -> None:
     assert costs["lock"].low <= 900 <= costs["lock"].high
     assert "not determined by the recording" in costs["scrub"].source
     assert costs["scrub"].source.startswith(profiles.load("x86").costs["scrub"].source)
+
+
+def test_what_a_pause_adds_is_found(ideal: Path, tmp_path: Path) -> None:
+    calls = recorded_calls(load(ideal))
+    rows, _ = recorded_work(load(ideal))
+    latency = np.full(load(ideal).table.num_rows, None, object)
+    # The 3 us hardly move the pauses themselves, which run from the end of a call.
+    latency[rows] = 900 + 70 * calls.frame["pages"].to_numpy() + 3000 * (
+        calls.frame["cold"].to_numpy() > PAUSES_NS.index(1_000_000))
+    cold = with_latency(ideal, tmp_path / "cold.arrow", latency)
+    found = json.loads(cli("calibrate", cold, "-o", tmp_path / "cold.toml", "--json").out)
+    by_name = {c["name"]: c["ns"] for c in found["constants"]}
+    assert by_name["pause_1000us"] == pytest.approx(3000, rel=0.05)
+    assert by_name["lock"] == pytest.approx(900, rel=0.05)
 
 
 def test_a_profile_says_what_it_was_fitted_on_and_reports_repeat_it(
@@ -290,7 +314,33 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path, fitted: Path) -> N
     real = rewrite(pvh, tmp_path / "real.arrow", meta={"provenance": provenance})
     refused("calibrate", pvh, real, "-o", out, naming=("emulator QEMU TCG and none",))
     refused("predict", arm, "--profile", fitted, naming=("fitted on x86 pvh", "arm64"))
+    refused("predict", tmp_path / "gone.arrow", "--profile", fitted, naming=("gone.arrow",))
+    refused("predict", pvh, "--profile", tmp_path / "gone.toml", naming=("gone.toml",))
+    few = rewrite(pvh, tmp_path / "few.arrow", table=table[:9])
+    refused("calibrate", few, "-o", out, naming=("a fit needs 10",))
     assert not out.exists()
+
+
+def test_a_profile_that_cannot_be_written_leaves_nothing_behind(
+        ideal: Path, fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from replay.costs.written import save
+
+    refused("calibrate", ideal, "-o", tmp_path, naming=("expected a file name",))
+    (tmp_path / "a.toml").write_text("old")
+    (tmp_path / "b.toml").symlink_to(ideal)
+    refused("calibrate", ideal, "-o", tmp_path / "b.toml", naming=("would overwrite",))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReplayError, match="cannot be written: File exists"):
+        save(profiles.load(str(fitted)), tmp_path / "file" / "a.toml")
+
+    def full(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(ReplayError, match="No space left on device; nothing was changed"):
+        save(profiles.load(str(fitted)), tmp_path / "a.toml")
+    assert (tmp_path / "a.toml").read_text() == "old"
+    assert {p.name for p in tmp_path.iterdir()} == {"a.toml", "b.toml", "file"}
 
 
 def test_a_trace_names_no_code_to_run(tmp_path: Path) -> None:

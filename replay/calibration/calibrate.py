@@ -37,8 +37,9 @@ BLOCKS = 20
 class Constant:
     """One primitive, or one step of PAUSES_NS, after the fit.
 
-    status: determined; sum (only that of `others` together is known); held (its counts are made up
-    of those of `others`, so that it keeps the base cost); not seen. nr_calls: those that show it.
+    status: determined; sum (only that of `others` together is known); the rest keep the base cost:
+    held (its counts are made up of those of `others`), few (calls) and not seen. nr_calls: those
+    that show it.
     """
 
     name: str
@@ -134,8 +135,6 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
             unit = costs[name].ns or 1.0
             others = _names([column], but=k)
             ns, least, most = factor * unit, low * unit, high * unit
-            if nr < MIN_CALLS:
-                least, most = min(ns, costs[name].low), max(ns, costs[name].high)
             source = f"{said}; {nr:,} calls show it"
             if others:
                 source += (f"; only its sum with {', '.join(others)} is known, split as in "
@@ -144,17 +143,16 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
                                    "sum" if others else "determined", others, nr)
     for column in solution.held:
         for k in column.members:
-            cost = costs[TERMS[k]]
-            found[TERMS[k]] = Constant(
-                TERMS[k], Cost(cost.ns, cost.low, cost.high, f"{cost.source}; not determined "
-                                    "by the recording: it occurs only along with other work"),
-                "held", _names(solution.columns), int((column.counts > 0).sum()))
+            cost, nr = costs[TERMS[k]], int((column.counts > 0).sum())
+            status, why = (("held", "it occurs only along with other work") if nr >= MIN_CALLS
+                           else ("few", f"only {nr} calls show it"))
+            source = f"{cost.source}; not determined by the recording: {why}"
+            found[TERMS[k]] = Constant(TERMS[k], replace(cost, source=source), status,
+                                       _names(solution.columns), nr)
     for name in TERMS:
         cost = costs[name]
-        found.setdefault(name, Constant(
-            name, Cost(cost.ns, cost.low, cost.high,
-                       f"{cost.source}; not determined by the recording: it does not occur"),
-            "not seen", (), 0))
+        source = f"{cost.source}; not determined by the recording: it does not occur"
+        found.setdefault(name, Constant(name, replace(cost, source=source), "not seen", (), 0))
     return tuple(found[name] for name in TERMS)
 
 
@@ -166,6 +164,8 @@ def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict
     """
     odd = [pl.Series(np.arange(c.frame.height) * BLOCKS // c.frame.height % 2 == 1) for c in parts]
     seen = joined([c.where(~out) for c, out in zip(parts, odd, strict=True)])
+    if seen.frame.height < MIN_CALLS:
+        return []
     unseen = [c.where(out) for c, out in zip(parts, odd, strict=True)]
     ns, steps, spread = _typical(seen, _solved(seen, base), base)
     fitted = replace(origin, steps=steps, spread=spread)
@@ -219,6 +219,9 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
             raise ReplayError(f"trace {trace.meta.name!r} has no call whose service time is known "
                               f"({reasons or 'no calls'})")
     calls = joined(parts)
+    if calls.frame.height < MIN_CALLS:
+        raise ReplayError(f"{calls.frame.height} calls of known service time: a fit needs "
+                          f"{MIN_CALLS}")
     solution = _solved(calls, base)
     ns, steps, spread = _typical(calls, solution, base)
     listed = tuple(FittedTrace(t.meta.name, sha, p.frame.height)

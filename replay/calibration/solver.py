@@ -30,7 +30,7 @@ indices above 30 are harmful (Belsley, Kuh and Welsch, Regression Diagnostics, 1
 
 REPLICATES, BLOCKS = 200, 100
 MIN_CALLS = 10
-"""A cost that fewer calls show has no interval of its own."""
+"""What fewer calls show is not fitted: one interrupted call would set it."""
 
 FLOOR_NS = 1e-3
 
@@ -49,7 +49,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Solution:
-    """Factors on the base costs. held: columns that the others explain; they keep factor 1."""
+    """Factors on the base costs. held: columns that hardly any call shows or that the
+    others explain; they keep factor 1."""
 
     columns: tuple[Column, ...]
     held: tuple[Column, ...]
@@ -86,19 +87,22 @@ def grouped(work: np.ndarray, base_ns: np.ndarray, target: np.ndarray) -> list[C
 
 def separate(columns: Sequence[Column], target: np.ndarray
              ) -> tuple[list[Column], list[Column]]:
-    """(told, held): columns with something of their own, and those that the others make up.
+    """(told, held): columns with something of their own, and those that the others make up or that
+    hardly any call shows.
 
     QR with column pivoting takes the columns in the order of what each adds to those before it; the
     diagonal of R is how much.
     """
     from scipy.linalg import qr
 
+    few = [c for c in columns if (c.counts > 0).sum() < MIN_CALLS]
+    columns = [c for c in columns if (c.counts > 0).sum() >= MIN_CALLS]
     units = np.column_stack([_unit(c.counts, target) for c in columns])
     _, r, order = qr(units, mode="economic", pivoting=True)
     left = np.abs(np.diag(r))
     told = sorted(order[: len(left)][left >= DEPENDENT].tolist())
     held = sorted(set(range(len(columns))) - set(told))
-    return [columns[k] for k in told], [columns[k] for k in held]
+    return [columns[k] for k in told], [*(columns[k] for k in held), *few]
 
 
 def _solve(design: np.ndarray, fixed: np.ndarray, target: np.ndarray,

@@ -35,7 +35,7 @@ def _told(constant: dict[str, Any]) -> str:
     """What the recording says of a constant."""
     others = ", ".join(constant["others"])
     return {"determined": "determined", "sum": f"only as a sum with {others}",
-            "held": "base cost: made up of other work",
+            "held": "base cost: made up of other work", "few": "base cost: too few calls",
             "not seen": "base cost: does not occur"}[constant["status"]]
 
 
@@ -59,13 +59,12 @@ def calibrated(data: dict[str, Any], *, color: bool = False) -> str:
               ["", "cost", "95 % interval", "calls", "by the recording"], constants,
               align="lrrrw"),
         notes(["intervals: bootstrap of 100 blocks of neighbouring calls",
-               "fewer than 10 calls: the range of the base profile",
                "pause_T: added once its CPU made no allocation for T; not in a run's costs",
                "not seen, base costs kept: " + (", ".join(unseen) or "none")]),
         table("Residuals of the service time: modelled / recorded - 1",
               ["kind, path, pages", "calls", "recorded p50", "median", "median size", "p90 size"],
               errors),
-        table("Held out: every other of 20 blocks, predicted by a fit to the rest (+ spread)",
+        table("Held out: blocks of calls, predicted by a fit to the rest (+ spread)",
               ["trace", "calls", "p50", "p90", "p99", "W1", "KS"],
               [[fitted(r["trace"], 30), count(r["calls"]),
                 *(_percent(r["spread"][f"{p}_error"]) for p in ("p50", "p90", "p99")),
