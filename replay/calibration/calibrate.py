@@ -37,9 +37,9 @@ BLOCKS = 20
 class Constant:
     """One primitive, or one step of PAUSES_NS, after the fit.
 
-    status: determined; sum (only that of `others` together is known); the rest keep the base cost:
-    held (its counts are made up of those of `others`), few (calls) and not seen. nr_calls: those
-    that show it.
+    status: determined; bounded (from above only: the interval reaches down to nothing); sum (only
+    that of `others` together is known); the rest keep the base cost: held (its counts are made up
+    of those of `others`), few (calls) and not seen. nr_calls: those that show it.
     """
 
     name: str
@@ -139,8 +139,9 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
             if others:
                 source += (f"; only its sum with {', '.join(others)} is known, split as in "
                            f"profile {base.name}")
+            status = "sum" if others else "determined" if least > most / 100 else "bounded"
             found[name] = Constant(name, Cost(float(ns), float(least), float(most), source),
-                                   "sum" if others else "determined", others, nr)
+                                   status, others, nr)
     for column in solution.held:
         for k in column.members:
             cost, nr = costs[TERMS[k]], int((column.counts > 0).sum())
