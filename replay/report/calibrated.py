@@ -34,7 +34,8 @@ def _cost(ns: float) -> str:
 def _told(constant: dict[str, Any]) -> str:
     """What the recording says of a constant."""
     others = ", ".join(constant["others"])
-    return {"determined": "determined", "bounded": "bounded from above", "sum": f"only as a sum with {others}",
+    return {"determined": "determined", "bounded": "bounded from above",
+            "sum": f"only as a sum with {others}",
             "held": "base cost: made up of other work", "few": "base cost: too few calls",
             "not seen": "base cost: does not occur"}[constant["status"]]
 
