@@ -228,10 +228,11 @@ class NaiveExtents(RunPool):
         while len(got) < nr:
             run = self.fit(nr - len(got))
             if run is None:
-                if self.open:
-                    opened, self.open = self.open, []
-                    self.release(opened[0], len(opened))
-                run = self.fit(nr - len(got)) or self.longest()
+                self.close()
+                run = self.fit(nr - len(got))
+            if run is None and not got and len(self.free_frames()) < self.section:
+                run = None if self.fill_list(nr) else self.fit(nr)
+            run = run or self.longest()
             got += self.carve(run, min(run[1], nr - len(got)))
         return 0, got
 
@@ -250,6 +251,13 @@ class NaiveExtents(RunPool):
                 self.open = together
             else:
                 self.release(row[0], len(row))
+                if len(row) > 128:
+                    self.close()
+
+    def close(self):
+        if self.open:
+            opened, self.open = self.open, []
+            self.release(opened[0], len(opened))
 
 
 MODELS = {"genpool": NaiveGenpool, "extents": NaiveExtents}

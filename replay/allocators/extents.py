@@ -6,13 +6,15 @@ A free run carries its length in its first and its last struct page (boundary ta
 run that fits is found, and a freed run joined with both neighbours, in a constant number of steps,
 whatever is free. One-page requests, nearly all there are, come off the open run: up to 128 pages
 that were taken from the shortest run, and of which only two numbers beside the lock are touched; a
-free beside it widens it again.
+free beside it widens it again. It is given up when a longer run becomes free, since one-page
+requests may do less harm there.
 
 Why it keeps frames together: a freed run joins its neighbours at once, where the list hands pages
 out in the order in which they were freed. A request takes the head of its own bin if that is long
-enough, else of the next bin in use, so long runs survive. Only where no run is long enough is it
-put together, from the longest bin on. It refills when the pool does and by as much, so contiguity
-costs no section; and runs join across sections, where a gen_pool's chunks do not.
+enough, else of the next bin in use, so long runs survive. It refills when the pool does, by as
+much, and where no run holds a request while less than a section is free: contiguity costs one
+section at most. Beyond that a request is put together, from the longest run on. Runs join across
+sections, where a gen_pool's chunks do not.
 
 What it costs: three words of each struct page that is the first of a free run (tag and two links;
 the list needs one, `zone_device_data`) and one of the last: `index`, `private` and
@@ -47,8 +49,8 @@ from replay.allocators.contract import Setup, Strategy
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.allocators.state import (
     ENOMEM, G_HELD, G_LIVE, LIKE_LIST, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OPTION,
-    R_PAGE_BYTES, R_SECTION_COUNT, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS, W_ARRAY_WORD,
-    W_LIST_POP, W_LIST_PUSH,
+    R_PAGE_BYTES, R_SECTION_COUNT, R_SECTION_PAGES, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS,
+    W_ARRAY_WORD, W_LIST_POP, W_LIST_PUSH,
 )  # fmt: skip
 from replay.allocators.tracking import enter_range
 from replay.kernel import inline, kernel
@@ -265,6 +267,9 @@ def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> No
         if run == NONE:
             _close(m)
             run = _fit(m, nr_pages - done)
+        if run == NONE and done == 0 and m[R_COUNT] < m[R_SECTION_PAGES] and _fill(
+                m, nr_pages) == 0:
+            run = _fit(m, nr_pages)
         if run == NONE:
             run = m[m[O_BIN] + _longest(m)]
         count = min(nr_pages - done, m[m[O_TAG] + run])
@@ -310,6 +315,8 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
         if not _widen(m, first, k - since):
             _release(m, first, k - since)
             m[R_DIRTY] |= LIKE_LIST
+            if k - since > OPEN_MOST:
+                _close(m)
     return 0
 
 
@@ -369,7 +376,9 @@ def _own_words(frames: int, sections: int) -> int:
 
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
-    m = pool_state(machine, peak_pages, values, own=_own_words)
+    # One section more than the pages need, and what a request's rounding up adds to it.
+    more = 2 * (values["section_pages"] or machine.section_pages) + values["fill_pages"]
+    m = pool_state(machine, peak_pages + more, values, own=_own_words)
     frames = int(m[T_NR_BLOCKS] * m[R_BLOCK_PAGES])
     own = int(m[S_OWN])
     m[O_BIN] = own + BINS
