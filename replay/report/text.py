@@ -205,14 +205,22 @@ def _machine(run: dict[str, Any]) -> str:
     return text + ("" if run["physmap_of_trace"] else "; NOT the machine of the recording")
 
 
+def _costs(run: dict[str, Any]) -> str:
+    text = (f"{plain(run['profile'])}: {plain(run['profile_summary'])}; "
+            f"{run['profile_assumed']} of {run['profile_constants']} constants assumed")
+    fitted = run.get("profile_fitted_on", run)
+    same = fitted["arch"] == run["arch"] and fitted["dom0_mode"] == run["dom0_mode"]
+    return text if same else (f"{text}; FITTED ON ANOTHER KIND OF MACHINE "
+                              f"({plain(fitted['arch'])}, {plain(fitted['dom0_mode'])})")
+
+
 def _header(run: dict[str, Any]) -> list[RenderableType]:
     rows: list[tuple[str, str | Text]] = [
         ("Trace", plain(run["trace"]) + (
             ", SYNTHETIC: a generated workload, no recording" if run["synthetic"] else "")),
         ("Mode", plain(run["mode"])),
         ("Machine", _machine(run)),
-        ("Costs", (f"{plain(run['profile'])}: {plain(run['profile_summary'])}; "
-                   f"{run['profile_assumed']} of {run['profile_constants']} constants assumed")),
+        ("Costs", _costs(run)),
         ("Times", ("all MODELLED (work counts x costs + waiting), never measured; "
                    f"{duration(run['modelled_span_ns'])} in all")),
     ]
