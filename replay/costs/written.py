@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
+from replay.aside import written
 from replay.costs.fitted import PAUSES_NS, Fitted
 from replay.costs.profile import Profile
-from replay.errors import InputError
 
 
 def _text(value: str) -> str:
@@ -49,14 +47,5 @@ def to_toml(profile: Profile) -> str:
 
 def save(profile: Profile, path: Path) -> None:
     """Write a profile so that no reader sees half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written(path) as aside:
         aside.write_text(to_toml(profile), encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(path, f"cannot be written: {error.strerror or error}",
-                         hint="nothing was changed") from None
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)

@@ -18,9 +18,9 @@ from typing import Final
 
 import numpy as np
 
+from replay.ahead import ahead
 from replay.errors import InputError
 from replay.importers import text_scan as scan
-from replay.importers.ahead import ahead
 from replay.importers.inputs import Buffer, plain_bytes
 from replay.importers.probes import Decoded, Ints, Loss, Wanted, everything
 from replay.importers.text_events import KEPT, PASSED, SINGLE, choose

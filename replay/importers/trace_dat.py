@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from replay.ahead import ahead
 from replay.errors import InputError
-from replay.importers.ahead import ahead
 from replay.importers.event_format import EventFormat, parse_format
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes

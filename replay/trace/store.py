@@ -17,11 +17,8 @@ not in the sources, so they stand beside the sum, and a row of kind `lost` says 
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from replay.ahead import ahead
+from replay.aside import written
 from replay.errors import InputError, ReplayError, unknown_name
 from replay.physmap.model import Physmap, from_dict
 from replay.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
@@ -135,7 +134,7 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
     if compression not in COMPRESSIONS:
         raise unknown_name("compression", compression, list(COMPRESSIONS))
     if trace.stream:
-        write(path, trace.meta, _ahead(trace.stream.batches()), compression)
+        write(path, trace.meta, ahead(trace.stream.batches()), compression)
     else:
         table = trace.table.cast(SCHEMA).combine_chunks()
         write(path, trace.meta, table.to_batches(max_chunksize=BATCH_ROWS), compression)
@@ -143,31 +142,12 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
 
 def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression: str) -> None:
     """Write batches of schema.SCHEMA, which share their dictionaries."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     schema = SCHEMA.with_metadata({KEY: _to_json(meta).encode()})
     options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(
-                sink, schema, options=options) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        aside.replace(path)
-    except OSError as error:
-        raise InputError(path, f"cannot be written: {error.strerror or error}",
-                         hint="nothing was changed") from None
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-
-
-def _ahead(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same, each made while the one before it is in use."""
-    with ThreadPoolExecutor(1) as beside:
-        made = beside.submit(next, batches, None)
-        while (batch := made.result()) is not None:
-            made = beside.submit(next, batches, None)
-            yield batch
+    with written(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(
+            sink, schema, options=options) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
 
 
 def load(path: Path) -> Trace:

@@ -1,4 +1,4 @@
-"""Parts of an input made in a second thread while those before them are used."""
+"""Parts of an input or output made in a second thread while those before them are used."""
 
 from __future__ import annotations
 
