@@ -24,11 +24,11 @@ writes one page; it takes longer. A request or a free of many pages in a row tou
 pages, where the list touches each.
 
 What it gives up: the last page freed is not the first one handed out, which may be cold in cache:
-not modelled. Best fit over the bitmaps (genpool.py) packs one-page requests tighter, at ten times
-their cost. Kernel code would need: the open run and the bins under list_lock; a test that a
-neighbour is free and the pool's (is_zone_device_page() and pgmap->owner) before its tag is read;
-runs that end where two dev_pagemaps meet, if some caller wants one mapping. Callers stay as they
-are.
+not modelled. Under some loads best fit over the bitmaps (genpool.py) leaves less broken, at ten
+times the cost of a page. Kernel code would need: the open run and the bins under list_lock; a test
+that a neighbour is free and the pool's (is_zone_device_page() and pgmap->owner) before its tag is
+read; runs that end where two dev_pagemaps meet, if some caller wants one mapping. Callers stay as
+they are.
 
 Work: `list_pop` is a struct page read, changed or not; `list_push` one only written; `array_word` a
 word of the bins, of their bitmap, or of the caller's array. As with the list's head and count, the
