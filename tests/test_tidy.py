@@ -28,7 +28,7 @@ STAGES = (
     ("foreign",),
     ("kernel_tree",),
     ("sensitivity", "claims"),
-    ("report", "witness", "record"),
+    ("report", "runs", "witness", "record"),
     ("cli",),
 )
 """A module imports from its own stage and from those before it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,13 +43,10 @@ def claims(
 
 
 def _write(folder: Path, data: dict[str, Any]) -> None:
-    from replay.cli.running import write_files
     from replay.report import claims as shown
+    from replay.runs.files import text_writer, write_files
 
     bodies = {"claims.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
               "claims.txt": shown.text(data), "claims.md": shown.markdown(data)}
 
-    def writer(body: str) -> Callable[[Path], Any]:
-        return lambda path: path.write_text(body, encoding="utf-8")
-
-    write_files(folder, {name: writer(body) for name, body in bodies.items()})
+    write_files(folder, {name: text_writer(body) for name, body in bodies.items()})

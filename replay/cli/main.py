@@ -17,6 +17,7 @@ from replay.cli.claims import claims
 from replay.cli.options import (
     AsJson, Sets, TraceFile, check_output, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
+from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
 from replay.errors import ReplayError, unknown_name
 
@@ -81,66 +82,7 @@ def info(trace: TraceFile, as_json: AsJson = False) -> None:
         emit(trace_info.trace_info(loaded, color=color()))
 
 
-@app.command()
-def run(
-    trace: TraceFile,
-    allocator: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|FILE.py|FILE.so",
-        help="Strategy; repeatable. Default: the four of the thread.")] = None,
-    kernel_tree: Annotated[list[Path] | None, typer.Option(
-        metavar="DIR|TARBALL", help="Also replay this kernel's own source; repeatable.")] = None,
-    kernel_variant: Annotated[str | None, typer.Option(
-        metavar="NAME", help="x86-pvh, x86-pv or arm64. Default: the machine's.")] = None,
-    time_limit: Annotated[float, typer.Option(
-        min=0.1, metavar="SECONDS", help="For one call of C code.")] = 60.0,
-    settings: Sets = None,
-    physmap: Annotated[str | None, typer.Option(
-        metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
-    iommu: Annotated[str | None, typer.Option(
-        metavar="on|off", help="The machine with its IOMMU on or off.")] = None,
-    subtract_ram: Annotated[str | None, typer.Option(
-        metavar="known|all", help="Take RAM out of iomem_resource: what dom0 knows of, or all of "
-        "the host's (no Arm dom0 could).")] = None,
-    profile: Annotated[str | None, typer.Option(
-        metavar="NAME|FILE", help="Cost profile. Default: by architecture.")] = None,
-    closed_loop: Annotated[bool, typer.Option(
-        "--closed-loop", help="A task asks again when its call has returned and it has thought as "
-        "long as in the recording. Default: open loop, at recorded times.")] = False,
-    asap: Annotated[bool, typer.Option(
-        "--asap", help="As fast as possible: closed loop, no thinking times.")] = False,
-    time_scale: Annotated[str, typer.Option(
-        metavar="X", help="Factor of the recorded times: 0.5 is twice the load.")] = "1",
-    lock: Annotated[str, typer.Option(
-        metavar="fifo|spin|lifo", help="Who gets the allocator's lock next: who came first, by "
-        "optimistic spinning, who came last (the last two bound what a lock can do).")] = "fifo",
-    out: Annotated[Path | None, typer.Option(
-        metavar="DIR", help="Folder for the results. Default: reports/<trace>/.")] = None,
-    check: Annotated[bool, typer.Option(
-        "--check", help="Test each strategy's invariants at the end.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Replay a trace through the strategies and compare them."""
-    from replay.arrivals import ASAP, CLOSED, OPEN, Arrivals, parse_scale
-    from replay.cli.running import CCode, replay_trace
-    from replay.trace.machine import MachineChoice
-
-    if closed_loop and asap:
-        raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "
-                          "give one of them")
-    how = Arrivals(ASAP if asap else CLOSED if closed_loop else OPEN, lock, parse_scale(time_scale))
-    code = CCode(kernel_tree or [], kernel_variant, time_limit)
-    data, text = replay_trace(
-        trace, allocator, key_values(settings), MachineChoice(physmap, iommu, subtract_ram),
-        profile, how, out, check, code)
-    if as_json:
-        emit_json(data)
-    else:
-        emit(text(color()))
-    for sentence in data["failed_allocators"].values():
-        sys.stderr.write(f"replay: {sentence}\n")
-    if data["failed_allocators"] or any(
-            d["broken_invariants"] for d in data["allocators"].values()):
-        raise typer.Exit(1)
+app.command()(run)
 
 
 @app.command()
@@ -268,7 +210,7 @@ def c_header() -> None:
 @app.command(hidden=True)
 def warm() -> None:
     """Compile all kernels, so that no later run waits for it."""
-    from replay.cli.running import warm_up
+    from replay.cli.warming import warm_up
 
     warm_up()
 

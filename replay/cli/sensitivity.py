@@ -37,13 +37,14 @@ def sensitivity(
 
 def _found(path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
            profile: str | None, samples: int, seed: int) -> dict[str, Any]:
-    from replay.cli.running import prepared
     from replay.engine import replay
+    from replay.runs.plan import Plan, prepared
     from replay.sensitivity.design import sensitivity as compute
     from replay.sensitivity.recost import recost
     from replay.trace.machine import MachineChoice
+    from replay.trace.store import load
 
-    p = prepared(path, names, given, MachineChoice(physmap), profile)
+    p = prepared(load(path), Plan(names or (), given, MachineChoice(physmap), profile))
     made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),
                          p.options[name]) for name, strategy in p.chosen.items()}
     found = compute(made, p.costs, samples=samples, seed=seed)

@@ -17,36 +17,16 @@ from replay.allocators.state import SECTION_HOTPLUG
 from replay.engine import Outcome
 from replay.output import C_RUNS
 from replay.metrics.calls import allocations, is_served
-from replay.metrics.metric import Metric
 from replay.physmap.model import Physmap
 from replay.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
 
 STRUCT_PAGE_BYTES = 64
 """sizeof(struct page) on 64-bit Linux: 1.56 % of the memory described."""
 
-METRICS = (
-    Metric("unusable_free_index", "share", "lower", "unusable free space at 2 MiB",
-           "1 - wholly free 2 MiB blocks / free frames"),
-    Metric("largest_free_run", "share", "higher", "largest free run",
-           "longest run of wholly free 2 MiB blocks / free frames"),
-    Metric("live_pages", "pages", "", "live", "pages that callers hold"),
-    Metric("held_pages", "pages", "lower", "held: live + listed",
-           "address space taken, in pages"),
-    Metric("idle_pages", "pages", "lower", "listed, unused", "held - live"),
-    Metric("added_pages", "pages", "lower", "added sections", "pages of sections added"),
-    Metric("pinned_sections", "count", "lower", "sections pinned",
-           "sections with at least one live page"),
-    Metric("pinned_section_use", "share", "higher", "use of pinned sections",
-           "live pages / pages of the sections they pin"),
-    Metric("section_use", "share", "higher", "use of added sections", "live / added pages"),
-    Metric("memmap_overhead_bytes", "bytes", "lower", "struct pages for them",
-           "64 bytes per page of added sections"),
-    Metric("ram_given_bytes", "bytes", "lower", "RAM given up",
-           "dom0's own RAM ballooned out to make room"),
-    Metric("superpages_broken", "count", "lower", "superpages broken",
-           "2 MiB stage-2 entries of dom0's RAM broken up; nothing mends them"),
-    Metric("runs_per_request", "count", "lower", "runs per request",
-           "runs of neighbouring frames that one request gets"),
+GAUGES = (
+    "unusable_free_index", "largest_free_run", "live_pages", "held_pages", "idle_pages",
+    "added_pages", "pinned_sections", "pinned_section_use", "section_use",
+    "memmap_overhead_bytes", "ram_given_bytes", "superpages_broken", "runs_per_request",
 )
 
 
@@ -60,7 +40,7 @@ def _ratio(over: float, under: float) -> float | None:
 
 
 def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
-    """Each of METRICS as {end, peak, mean}; null where a value has no meaning.
+    """Each of GAUGES as {end, peak, mean}; null where a value has no meaning.
 
     unusable_free_index: share of the free frames that cannot serve a 2 MiB block (Gorman and
     Whitcroft, "The What, The Why and the Where To of Anti-Fragmentation", OLS 2006, at one order).
@@ -92,7 +72,7 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["runs_per_request"] = {
         "end": None, "peak": float(runs.max()) if len(runs) else None,
         "mean": float(runs.mean()) if len(runs) else None}
-    return {metric.name: result[metric.name] for metric in METRICS}
+    return {name: result[name] for name in GAUGES}
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

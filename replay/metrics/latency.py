@@ -19,22 +19,12 @@ from replay.histogram import HIST_BUCKETS, HIST_SUB_BITS
 from replay.output import C_PATH, C_SERVICE, C_WAIT
 from replay.stream import FREE
 from replay.metrics.calls import allocations, is_served, latency_ns
-from replay.metrics.metric import Metric
 
 PERCENTILES = (("p50", 5000), ("p90", 9000), ("p99", 9900), ("p99_9", 9990), ("p99_99", 9999))
 """Name, and rank in ten-thousandths: ranks are computed in whole numbers."""
 
 RELATIVE_ERROR = 2.0 ** -HIST_SUB_BITS
 """A percentile is at most this share above the sample of its rank (0.1 %); exact below 2 us."""
-
-METRICS = (
-    *(Metric(name, "ns", "lower", name.replace("_", "."),
-             f"{rank / 100:g} % of the calls took at most this long")
-      for name, rank in PERCENTILES),
-    Metric("max", "ns", "lower", "max", "the longest call, exact"),
-    Metric("mean", "ns", "lower", "mean", "arithmetic mean, exact"),
-)
-
 
 @cache
 def bucket_edges() -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +61,7 @@ def distribution(histogram: np.ndarray, values: np.ndarray) -> dict[str, Any]:
     count = int(histogram.sum())
     if count == 0 or len(values) == 0:
         return {"count": 0, "above": {name: 0 for name, _ in PERCENTILES},
-                **{metric.name: None for metric in METRICS}}
+                **dict.fromkeys((*(name for name, _ in PERCENTILES), "max", "mean"))}
     seen = np.cumsum(histogram)
     top = int(values.max())
     result: dict[str, Any] = {"count": count, "above": {}}

@@ -6,6 +6,7 @@ has no value is null.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -112,12 +113,29 @@ def _profile(profile: Profile) -> dict[str, Any]:
                          for n, c in profile.costs.items()}}
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _requests_digest(o: Outcome) -> str:
+    """SHA-256 over the recorded requests, little-endian int64: pages, kinds, slots.
+
+    Not their times, which a closed loop moves and an option scales.
+    """
+    q = o.workload.requests
+    found = hashlib.sha256()
+    for column in (q.kind, q.pages, q.first, q.slots):
+        found.update(column.astype("<i8", copy=False).tobytes())
+    return found.hexdigest()
+
+
 def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
     """What the figures rest on."""
     first, meta = outcomes[0], trace.meta
     machine = first.machine
     return {
         "replay_version": replay.__version__, "trace": meta.name, "synthetic": meta.synthetic,
+        "requests_digest": _requests_digest(first), "machine_digest": _digest(machine.to_json()),
         "recorded_strategy": meta.recorded_strategy,
         "recorded_times": "none" if meta.synthetic else
         f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated

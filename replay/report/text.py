@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.metrics.calls import PATHS, SIZE_CLASSES
+from replay.metrics.catalogue import LATENCY, MEMORY, Metric
 from replay.metrics.hazards import CONSEQUENCES
 from replay.report.tables import (
     NONE,
@@ -37,61 +38,12 @@ FEW_SAMPLES = 10
 
 MAX_CALLERS = 6
 
-Row = tuple[str, tuple[str, ...], Callable[[float | None], str], bool | None]
-"""Label, path into an allocator's summary, how to show it, whether the lowest is the best."""
-
-LATENCY: tuple[Row, ...] = (
-    ("requests", ("requests",), count, None),
-    ("failed", ("failed",), count, True),
-    *((label, ("latency_ns", name), duration, True) for label, name in (
-        ("p50", "p50"), ("p90", "p90"), ("p99", "p99"), ("p99.9", "p99_9"), ("p99.99", "p99_99"),
-        ("max", "max"), ("mean", "mean"))),
-    ("waiting for the lock, p99", ("wait_ns", "p99"), duration, True),
-    ("waiting for the lock, max", ("wait_ns", "max"), duration, True),
-    ("in the lock, p99", ("service_ns", "p99"), duration, True),
-    ("slow path, share of calls", ("slow", "share"), share, True),
-    ("slow path, p50", ("slow", "p50"), duration, True),
-    ("slow path, p99", ("slow", "p99"), duration, True),
-    ("free, p50", ("free_latency_ns", "p50"), duration, True),
-    ("free, p99", ("free_latency_ns", "p99"), duration, True),
-)
-
-
-def _fragment(label: str, name: str, part: str, show: Callable[[float | None], str],
-              lowest: bool | None) -> Row:
-    return f"{label}, {part}", ("fragmentation", name, part), show, lowest
-
-
-FRAGMENTATION: tuple[Row, ...] = (
-    _fragment("live pages", "live_pages", "mean", count, None),
-    _fragment("live pages", "live_pages", "peak", count, None),
-    _fragment("listed, unused pages", "idle_pages", "mean", count, True),
-    _fragment("held (live + listed)", "held_pages", "peak", count, True),
-    ("held peak / live mean", ("high_water_ratio",), decimal, True),
-    _fragment("unusable free index", "unusable_free_index", "mean", share, True),
-    _fragment("unusable free index", "unusable_free_index", "end", share, True),
-    _fragment("largest free run", "largest_free_run", "mean", share, False),
-    _fragment("runs per request", "runs_per_request", "mean", decimal, True),
-    _fragment("runs per request", "runs_per_request", "peak", count, True),
-    ("sections added", ("nr_sections",), count, True),
-    _fragment("pages of sections", "added_pages", "end", count, True),
-    _fragment("use of added sections", "section_use", "mean", share, False),
-    _fragment("use of pinned sections", "pinned_section_use", "mean", share, False),
-    _fragment("sections pinned", "pinned_sections", "peak", count, True),
-    _fragment("struct pages", "memmap_overhead_bytes", "end", size, True),
-    _fragment("own RAM given up", "ram_given_bytes", "mean", size, True),
-    _fragment("own RAM given up", "ram_given_bytes", "peak", size, True),
-    _fragment("superpages broken", "superpages_broken", "end", count, True),
-)
+SHOWN: dict[str, Callable[[float | None], str]] = {
+    "ns": duration, "count": count, "pages": count, "bytes": size, "share": share,
+    "ratio": decimal}
+"""How a person reads each unit of metrics.catalogue."""
 
 Chosen = dict[str, dict[str, Any]]
-
-
-def _value(data: dict[str, Any], path: Sequence[str]) -> float | None:
-    found: Any = data
-    for name in path:
-        found = found[name]
-    return found
 
 
 def _parts(names: Sequence[str], most: int) -> list[list[str]]:
@@ -101,15 +53,15 @@ def _parts(names: Sequence[str], most: int) -> list[list[str]]:
     return [list(names[k : k + size_of]) for k in range(0, len(names), size_of)]
 
 
-def _family(title: str, rows: Sequence[Row], chosen: Chosen) -> list[RenderableType]:
+def _family(title: str, rows: Sequence[Metric], chosen: Chosen) -> list[RenderableType]:
     """One table of a family; the best of each row is sought among all strategies."""
     marked: list[tuple[str, dict[str, Text]]] = []
-    for label, path, show, lowest in rows:
-        values = [_value(data, path) for data in chosen.values()]
-        shown = [show(value) for value in values]
-        cells = ([Text(f"{s}  ") for s in shown] if lowest is None
-                 else best_marked(values, shown, lowest=lowest))
-        marked.append((label, dict(zip(chosen, cells, strict=True))))
+    for metric in rows:
+        values = [metric.of(data) for data in chosen.values()]
+        shown = [SHOWN[metric.unit](value) for value in values]
+        cells = (best_marked(values, shown, lowest=metric.better == "lower") if metric.better
+                 else [Text(f"{s}  ") for s in shown])
+        marked.append((metric.label, dict(zip(chosen, cells, strict=True))))
     return [table(title, ["", *(heading(n, 13, "  ") for n in part)],
                   [[label, *(cells[n] for n in part)] for label, cells in marked])
             for part in _parts(list(chosen), PER_TABLE)]
@@ -259,7 +211,7 @@ def report(data: dict[str, Any], *, color: bool = False) -> str:
         *_header(data["run"]),
         *_family("Latency of an allocation (modelled)", LATENCY, chosen), notes(_samples(chosen)),
         *_groups(chosen),
-        *_family("Fragmentation and memory", FRAGMENTATION, chosen),
+        *_family("Fragmentation and memory", MEMORY, chosen),
         notes(["means are exact over modelled time: each gauge is integrated at every change",
                "unusable free index: share of the free frames outside wholly free 2 MiB blocks"]),
         *_hazards(data["run"], chosen),

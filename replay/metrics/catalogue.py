@@ -1,0 +1,126 @@
+"""The figures of a summary that runs are compared by: where each stands, its unit, the better way.
+
+The terminal's tables, `compare`, the reports and the gate all read this one list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from replay.metrics.hazards import CONSEQUENCES
+
+Better = Literal["lower", "higher", ""]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of one strategy's part of `summary.json`.
+
+    path: where it stands there. unit: ns (modelled time), pages, bytes, count, share (0 to 1) or
+    ratio. better: which way is an improvement; empty where neither is. what: one sentence.
+    """
+
+    path: tuple[str, ...]
+    label: str
+    unit: str
+    better: Better
+    what: str
+
+    @property
+    def name(self) -> str:
+        """The path with dots, as gate.toml and tables of metrics write it."""
+        return ".".join(self.path)
+
+    def of(self, figures: Mapping[str, Any]) -> float | None:
+        """The value in one strategy's figures; None where it has none."""
+        found: Any = figures
+        for step in self.path:
+            found = found[step]
+        return found
+
+
+_RANKS = (("p50", "50 %"), ("p90", "90 %"), ("p99", "99 %"), ("p99_9", "99.9 %"),
+          ("p99_99", "99.99 %"))
+
+
+def _time(part: str, name: str, label: str, what: str) -> Metric:
+    return Metric((part, name), label, "ns", "lower", what)
+
+
+LATENCY = (
+    Metric(("requests",), "requests", "count", "", "allocations asked for"),
+    Metric(("failed",), "failed", "count", "lower", "allocations that got no pages"),
+    *(_time("latency_ns", name, name.replace("_", "."),
+            f"{share} of the allocations took at most this long") for name, share in _RANKS),
+    _time("latency_ns", "max", "max", "the longest allocation, exact"),
+    _time("latency_ns", "mean", "mean", "arithmetic mean over allocations, exact"),
+    _time("wait_ns", "p99", "waiting for the lock, p99",
+          "99 % of the allocations waited at most this long"),
+    _time("wait_ns", "max", "waiting for the lock, max", "the longest wait"),
+    _time("service_ns", "p99", "in the lock, p99", "99 % of the allocations held it at most this long"),
+    Metric(("slow", "share"), "slow path, share of calls", "share", "lower",
+           "allocations that did more than take pages off a list"),
+    _time("slow", "p50", "slow path, p50", "median of the allocations off the fast path"),
+    _time("slow", "p99", "slow path, p99", "99th percentile of the allocations off the fast path"),
+    _time("free_latency_ns", "p50", "free, p50", "median of the frees"),
+    _time("free_latency_ns", "p99", "free, p99", "99th percentile of the frees"),
+)
+
+
+def _gauge(name: str, part: str, label: str, unit: str, better: Better, what: str) -> Metric:
+    """part: end, peak, or mean: exact over modelled time, integrated at each change."""
+    return Metric(("fragmentation", name, part), f"{label}, {part}", unit, better, what)
+
+
+_UNUSABLE = "share of the free frames outside wholly free 2 MiB blocks"
+_RUNS = "runs of neighbouring frames that one request gets"
+
+MEMORY = (
+    _gauge("live_pages", "mean", "live pages", "pages", "", "pages that callers hold"),
+    _gauge("live_pages", "peak", "live pages", "pages", "", "pages that callers hold"),
+    _gauge("idle_pages", "mean", "listed, unused pages", "pages", "lower", "held - live"),
+    _gauge("held_pages", "peak", "held (live + listed)", "pages", "lower",
+           "address space taken, in pages"),
+    Metric(("high_water_ratio",), "held peak / live mean", "ratio", "lower",
+           "most pages held against the mean of those in use"),
+    _gauge("unusable_free_index", "mean", "unusable free index", "share", "lower", _UNUSABLE),
+    _gauge("unusable_free_index", "end", "unusable free index", "share", "lower", _UNUSABLE),
+    _gauge("largest_free_run", "mean", "largest free run", "share", "higher",
+           "longest run of wholly free 2 MiB blocks / free frames"),
+    _gauge("runs_per_request", "mean", "runs per request", "ratio", "lower", _RUNS),
+    _gauge("runs_per_request", "peak", "runs per request", "count", "lower", _RUNS),
+    Metric(("nr_sections",), "sections added", "count", "lower", "memory sections added"),
+    _gauge("added_pages", "end", "pages of sections", "pages", "lower", "pages of sections added"),
+    _gauge("section_use", "mean", "use of added sections", "share", "higher",
+           "live / added pages"),
+    _gauge("pinned_section_use", "mean", "use of pinned sections", "share", "higher",
+           "live pages / pages of the sections they pin"),
+    _gauge("pinned_sections", "peak", "sections pinned", "count", "lower",
+           "sections with at least one live page"),
+    _gauge("memmap_overhead_bytes", "end", "struct pages", "bytes", "lower",
+           "64 bytes per page of added sections"),
+    _gauge("ram_given_bytes", "mean", "own RAM given up", "bytes", "lower",
+           "dom0's own RAM ballooned out to make room"),
+    _gauge("ram_given_bytes", "peak", "own RAM given up", "bytes", "lower",
+           "dom0's own RAM ballooned out to make room"),
+    _gauge("superpages_broken", "end", "superpages broken", "count", "lower",
+           "2 MiB stage-2 entries of dom0's RAM broken up; nothing mends them"),
+)
+
+HAZARDS = tuple(Metric(("hazards", kind), kind.replace("_", " "), "count", "lower", what)
+                for kind, what in CONSEQUENCES.items())
+
+WORK = (
+    Metric(("hypercalls",), "hypercalls", "count", "lower",
+           "hypercalls of requests and background passes"),
+)
+
+FAMILIES = {"latency": LATENCY, "memory": MEMORY, "hazards": HAZARDS, "work": WORK}
+"""All of them. Times are modelled; everything else is the model's exact result."""
+
+
+def catalogue() -> tuple[Metric, ...]:
+    """Every metric, family by family."""
+    return tuple(metric for family in FAMILIES.values() for metric in family)

@@ -1,0 +1,84 @@
+"""The files of a run: written aside first, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from replay.allocators.state import WORK
+from replay.engine import Outcome
+from replay.errors import InputError
+from replay.metrics.calls import PATHS, work_of
+from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
+from replay.trace.columns import encoded
+from replay.trace.store import Trace
+
+
+def _texts(trace: Trace, name: str, event: np.ndarray) -> pa.Array:
+    codes, texts = encoded(trace.table, name)
+    return pa.DictionaryArray.from_arrays(pa.array(codes[event], pa.int32()), pa.array(texts))
+
+
+def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
+    """One row per request. Times are modelled, in ns; work columns count primitives."""
+    q, rows, event = outcome.workload.requests, outcome.rows, outcome.workload.event
+    work = work_of(outcome)
+    kinds = pa.DictionaryArray.from_arrays(pa.array(q.kind, pa.int8()),
+                                           pa.array(["alloc", "free", "target"]))
+    paths = pa.DictionaryArray.from_arrays(pa.array(rows[:, C_PATH], pa.int8()), pa.array(PATHS))
+    columns: dict[str, Any] = {
+        "event": event, "time_ns": q.time, "kind": kinds,
+        **{name: _texts(trace, name, event) for name in ("task", "caller")},
+        "nr_pages": q.pages, "wait_ns": rows[:, C_WAIT], "service_ns": rows[:, C_SERVICE],
+        "latency_ns": rows[:, C_WAIT] + rows[:, C_SERVICE], "path": paths,
+        "errno": rows[:, C_ERRNO], "runs": rows[:, C_RUNS],
+        **{f"work_{name}": work[:, k] for k, name in enumerate(WORK)}}
+    table = pa.table(columns)
+    about = {"times": "modelled", "profile": outcome.profile.name, "trace": trace.meta.name,
+             "physmap": outcome.machine.name}
+    return table.replace_schema_metadata({b"replay": json.dumps(about, sort_keys=True).encode()})
+
+
+def arrow_writer(table: pa.Table) -> Callable[[Path], None]:
+    """Writes a table as an Arrow IPC file."""
+    def write(path: Path) -> None:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(
+                sink, table.schema, options=options) as writer:
+            writer.write_table(table)
+    return write
+
+
+def text_writer(text: str) -> Callable[[Path], Any]:
+    """Writes a text as UTF-8."""
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def write_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Write all files aside first, then rename each: no reader sees a half-written one."""
+    aside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
+    made = [] if folder.exists() else [p for p in (folder, *folder.parents) if not p.exists()]
+    done = False
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in files.items():
+            write(aside[name])
+        for name, path in aside.items():
+            path.replace(folder / name)
+        done = True
+    except OSError as error:
+        raise InputError(folder, f"cannot be written: {error.strerror or error}",
+                         hint="nothing was left half-written") from None
+    finally:
+        with suppress(OSError):
+            for path in aside.values():
+                path.unlink(missing_ok=True)
+            for path in [] if done else made:
+                path.rmdir()

@@ -1,0 +1,114 @@
+"""What a replay was asked to do: strategies with their options, machine, costs, arrivals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from replay import allocators
+from replay.allocators.contract import Strategy
+from replay.arrivals import Arrivals, arrange
+from replay.costs import profile as profiles
+from replay.engine import Workload
+from replay.errors import ReplayError, unknown_name
+from replay.physmap.model import Physmap
+from replay.runs.c_rows import is_object
+from replay.trace.machine import MachineChoice, machine_for
+from replay.trace.requests import to_workload
+from replay.trace.store import Trace
+
+
+@dataclass(frozen=True)
+class CCode:
+    """C allocators beside shared objects: kernel trees, their variant, the limit of one call."""
+
+    trees: Sequence[Path] = ()
+    variant: str | None = None
+    time_limit: float = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `replay run` takes besides the trace, each as the command line writes it.
+
+    allocators: names, FILE.py or FILE.so; empty for the thread's four. settings:
+    `strategy.option` to text. profile: name or file; None for the architecture's.
+    """
+
+    allocators: Sequence[str] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    machine: MachineChoice = MachineChoice()
+    profile: str | None = None
+    arrivals: Arrivals = Arrivals()
+    check: bool = False
+    code: CCode = CCode()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with its names looked up. options: by strategy or C row. objects: shared objects."""
+
+    trace: Trace
+    machine: Physmap
+    costs: profiles.Profile
+    workload: Workload
+    chosen: dict[str, Strategy]
+    options: dict[str, dict[str, str]]
+    objects: list[str]
+
+
+def prepared(trace: Trace, plan: Plan) -> Prepared:
+    """Look up all that a plan names; ReplayError for what is not there or does not fit."""
+    chosen, objects = _split(plan.allocators, plan.code)
+    options = _options(plan.settings, chosen, _stems(objects, plan.code))
+    machine = machine_for(trace, plan.machine)
+    costs = profiles.load(plan.profile or machine.arch)
+    workload = arrange(to_workload(trace), plan.arrivals)
+    if not len(workload):
+        raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
+    return Prepared(trace, machine, costs, workload, chosen, options, objects)
+
+
+def _stems(objects: Sequence[str], code: CCode) -> list[str]:
+    return [Path(name).stem for name in objects] + (["kernel"] if code.trees else [])
+
+
+def _split(names: Sequence[str], code: CCode) -> tuple[dict[str, Strategy], list[str]]:
+    """Strategies by name, and shared objects; these stand beside the four unless some are named."""
+    objects = list(dict.fromkeys(name for name in names if is_object(name)))
+    models = [name for name in names if not is_object(name)]
+    chosen = _chosen(models or allocators.DEFAULT)
+    stems = _stems(objects, code)
+    for stem in stems:
+        if stem in chosen or stems.count(stem) > 1:
+            raise ReplayError(f"two allocators are called {stem!r}: rename the file of one")
+    return chosen, objects
+
+
+def _chosen(names: Sequence[str]) -> dict[str, Strategy]:
+    """The strategies by name, in the order asked for; two of one name are an error."""
+    chosen: dict[str, Strategy] = {}
+    for name in dict.fromkeys(names):
+        strategy = allocators.load(name)
+        if strategy.name in chosen:
+            raise ReplayError(f"--allocator {name}: a strategy called {strategy.name!r} is already "
+                              "chosen; give it another name")
+        chosen[strategy.name] = strategy
+    return chosen
+
+
+def _options(given: Mapping[str, str], strategies: dict[str, Strategy], rows: Sequence[str]
+             ) -> dict[str, dict[str, str]]:
+    """`strategy.option=value` by strategy; every one must belong to a chosen strategy or C row."""
+    found: dict[str, dict[str, str]] = {name: {} for name in (*strategies, *rows)}
+    for key, value in given.items():
+        name, dot, option = key.partition(".")
+        if not dot:
+            raise ReplayError(f"--set {key}={value}: expected STRATEGY.OPTION=VALUE")
+        if name not in found:
+            raise unknown_name("allocator in --set", name, list(found))
+        found[name][option] = value
+    for name, strategy in strategies.items():
+        strategy.values(found[name])
+    return found

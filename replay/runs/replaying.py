@@ -1,0 +1,62 @@
+"""Replays a trace through all that a plan names: models and C code, one outcome each."""
+
+from __future__ import annotations
+
+import sys
+
+from replay.engine import Outcome, replay
+from replay.metrics.summary import summary
+from replay.runs.c_rows import kernel_rows, object_row, replay_row
+from replay.runs.files import outcome_table
+from replay.runs.plan import Plan, Prepared, prepared
+from replay.runs.run import Run
+from replay.trace.store import Trace
+
+LONG_REQUESTS = 500_000
+"""From this many on a terminal is shown a bar."""
+
+
+def replay_trace(trace: Trace, plan: Plan, *, progress: bool = False) -> Run:
+    """Replay a trace as planned; a C allocator that misbehaves is named in the summary.
+
+    progress: show a bar on standard error, if that is a terminal and the trace is long.
+    """
+    p = prepared(trace, plan)
+    # C first: an object that cannot be opened ends the run before the models take their time.
+    extra, failed = _c_outcomes(p, plan)
+    outcomes = [*_outcomes(p, plan.check, progress), *extra]
+    data = summary(outcomes, trace)
+    data["failed_allocators"] = failed
+    return Run(data, None, {name: outcome_table(o, trace)
+                            for name, o in zip(data["order"], outcomes, strict=True)})
+
+
+def _outcomes(p: Prepared, check: bool, progress: bool) -> list[Outcome]:
+    def one(name: str) -> Outcome:
+        return replay(p.chosen[name], p.options[name], p.machine, p.workload, p.costs, check=check)
+
+    if not (progress and sys.stderr.isatty() and len(p.workload) > LONG_REQUESTS):
+        return [one(name) for name in p.chosen]
+    from rich.console import Console
+    from rich.progress import track
+
+    bar = track(list(p.chosen), description="replaying", console=Console(stderr=True))
+    return [one(name) for name in bar]
+
+
+def _c_outcomes(p: Prepared, plan: Plan) -> tuple[list[Outcome], dict[str, str]]:
+    """Outcomes of C rows in the order asked for, and of those that failed a sentence each."""
+    from pathlib import Path
+
+    code = plan.code
+    rows = [object_row(Path(name), p.options[Path(name).stem], p.machine) for name in p.objects]
+    if code.trees:
+        rows += kernel_rows(code.trees, code.variant, p.options.get("kernel", {}), p.machine)
+    done, failed = [], {}
+    for row in rows:
+        found = replay_row(row, p.workload, p.costs, plan.check, code.time_limit)
+        if isinstance(found, Outcome):
+            done.append(found)
+        else:
+            failed[row.name] = str(found)
+    return done, failed

@@ -1,0 +1,124 @@
+"""A run: the results of one replay, in memory or in the folder that `replay run` wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from replay.errors import InputError, unknown_name
+from replay.runs.files import arrow_writer, text_writer, write_files
+from replay.runs.shape import checked
+
+SUMMARY = "summary.json"
+MOST_BYTES = 64 << 20
+"""Of a summary; the largest shipped one has 50 KB."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The results of one replay.
+
+    summary: what `summary.json` holds. folder: where it was read from. tables: outcomes that are in
+    memory; of a run read from a folder they are opened when asked for.
+    """
+
+    summary: dict[str, Any]
+    folder: Path | None = None
+    tables: Mapping[str, pa.Table] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The trace's name."""
+        return str(self.summary["run"]["trace"])
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the figures rest on: trace, machine, costs, mode."""
+        found: dict[str, Any] = self.summary["run"]
+        return found
+
+    @property
+    def allocators(self) -> dict[str, dict[str, Any]]:
+        """The figures of each allocator, in the order they were named."""
+        return {name: self.summary["allocators"][name] for name in self.summary["order"]}
+
+    def outcome(self, allocator: str) -> pl.DataFrame:
+        """One row per request: time, kind, pages, wait, service, path, errno, runs, work.
+
+        Times are modelled, in ns. ReplayError for an allocator that the run does not have.
+        """
+        if allocator not in self.summary["order"]:
+            raise unknown_name("allocator of this run", allocator, self.summary["order"])
+        if allocator in self.tables:
+            table = self.tables[allocator]
+        else:
+            assert self.folder is not None
+            table = _read_table(self.folder / f"outcome-{allocator}.arrow")
+        found = pl.from_arrow(table)
+        assert isinstance(found, pl.DataFrame)
+        return found
+
+    def save(self, folder: Path) -> list[str]:
+        """Write summary, outcomes and the text report into a folder; gives the files' names."""
+        from replay.report.text import report
+
+        files: dict[str, Callable[[Path], Any]] = {
+            f"outcome-{name}.arrow": arrow_writer(table) for name, table in self.tables.items()}
+        files[SUMMARY] = text_writer(
+            json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
+        files["report.txt"] = text_writer(report(self.summary))
+        write_files(folder, files)
+        return sorted(files)
+
+
+OUTCOME = {"event": pa.types.is_int64, "time_ns": pa.types.is_int64, "nr_pages": pa.types.is_int64,
+           "wait_ns": pa.types.is_int64, "service_ns": pa.types.is_int64,
+           "latency_ns": pa.types.is_int64, "errno": pa.types.is_int64, "runs": pa.types.is_int64,
+           "kind": pa.types.is_dictionary, "path": pa.types.is_dictionary,
+           "task": pa.types.is_dictionary, "caller": pa.types.is_dictionary}
+"""Columns that every outcome has."""
+
+
+def _read_table(path: Path) -> pa.Table:
+    """An outcome file with the columns it must have; what it holds is not trusted further."""
+    hint = "run `replay run` again"
+    try:
+        with pa.memory_map(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)
+    except FileNotFoundError:
+        raise InputError(path, "is missing", hint=hint) from None
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(path, f"not an outcome of a replay: {first}", hint=hint) from None
+    for name, fits in OUTCOME.items():
+        if name not in table.column_names or not fits(table.schema.field(name).type):
+            raise InputError(path, f"no column {name!r} of the expected type", hint=hint)
+    return table
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder that `replay run` wrote, or in its `summary.json`.
+
+    InputError where it is none. What it holds may come from anywhere: names of allocators are file
+    names only, and every figure that reports use is there and is a number or null.
+    """
+    path = folder / SUMMARY if folder.is_dir() else folder
+    hint = "expected the folder that `replay run` wrote, such as reports/pvh-dom0"
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(folder, f"no {SUMMARY} there", hint=hint) from None
+    except NotADirectoryError:
+        raise InputError(folder, "not a folder", hint=hint) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"not JSON ({error})", hint=hint) from None
+    return Run(checked(path, data), path.parent)
