@@ -28,7 +28,8 @@ STAGES = (
     ("foreign",),
     ("kernel_tree",),
     ("sensitivity", "claims"),
-    ("report", "runs", "witness", "record"),
+    ("report", "runs", "compare", "witness", "record"),
+    ("api",),
     ("cli",),
 )
 """A module imports from its own stage and from those before it."""

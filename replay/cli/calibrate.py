@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from replay.cli.options import AsJson, TraceFile, check_output, color, emit, emit_json
+from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
 
 
 def calibrate(
@@ -22,23 +21,11 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Fit a cost profile to recorded latencies."""
-    # Before numpy loads its BLAS: threads of it make these small matrices slower, up to 14 times
-    # on two busy cores, and the order of their sums would depend on the machine.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from replay.calibration.calibrate import calibrate, load_all
-    from replay.costs import profile, written
-    from replay.errors import ReplayError
+    from replay.api import calibrate_costs
     from replay.metrics.summary import rounded
     from replay.report.calibrated import calibrated
 
-    if output.suffix != ".toml":
-        raise ReplayError(f"{output}: expected a file name that ends in .toml")
-    check_output(output, traces)
-    loaded, hashes = load_all(traces)
-    machine = loaded[0].meta.physmap
-    costs = profile.load(base or (machine.arch if machine else "x86"))
-    found = calibrate(loaded, hashes, costs, output.stem)
-    written.save(found.profile, output)
+    found = calibrate_costs(traces, output, base)
     data = rounded(found.as_dict())
     if as_json:
         emit_json(data)
@@ -53,13 +40,11 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Hold a profile's modelled latencies against those that a trace recorded."""
-    from replay.calibration.predict import predict
-    from replay.costs import profile as profiles
+    from replay.api import predict_latency
     from replay.metrics.summary import rounded
     from replay.report.calibrated import predicted
-    from replay.trace.store import load
 
-    data = rounded(predict(load(trace), profiles.load(profile)).as_dict())
+    data = rounded(predict_latency(trace, profile).as_dict())
     if as_json:
         emit_json(data)
     else:

@@ -26,12 +26,12 @@ def claims(
     as_json: AsJson = False,
 ) -> None:
     """Run the thread's claims as experiments: measured outcome, verdict, commands behind it."""
-    from replay.claims.found import claims as found
+    from replay.api import try_claims
     from replay.report import claims as shown
 
     if form not in FORMATS:
         raise unknown_name("format", form, list(FORMATS))
-    data = found(claim or [])
+    data = try_claims(claim or ())
     if out:
         _write(out, data)
     if as_json:

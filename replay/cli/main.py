@@ -11,11 +11,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from replay.api import check_output
 from replay.cli import record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
+from replay.cli.compare import compare, diff
 from replay.cli.options import (
-    AsJson, Sets, TraceFile, check_output, color, emit, emit_json, key_values, silence,
+    AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
@@ -45,25 +47,15 @@ def import_(
     )] = "zstd",
 ) -> None:
     """Turn recordings (trace.dat, ftrace text, xentrace) into one trace."""
-    from replay.importers.session import SETTINGS, import_recording
-    from replay.physmap.readers import OVERRIDES
+    from replay.api import import_trace
     from replay.report.trace_info import import_report
-    from replay.trace.store import COMPRESSIONS, save
 
-    check_output(output, sources)
-    if compression not in COMPRESSIONS:
-        raise unknown_name("compression", compression, list(COMPRESSIONS))
     given = key_values(settings)
     if cpu_hz is not None:
         if given.setdefault("cpu_hz", str(cpu_hz)) != str(cpu_hz):
             raise ReplayError(f"--cpu-hz {cpu_hz} and --set cpu_hz={given['cpu_hz']} disagree")
-    known = sorted({*SETTINGS, *OVERRIDES})
-    for key in given:
-        if key not in known:
-            raise unknown_name("setting", key, known)
-    trace = import_recording(sources, output.stem, machine_dir=machine, settings=given,
-                             probes=probes, streamed=True)
-    save(trace, output, compression)
+    trace = import_trace(*sources, output=output, machine=machine, settings=given, probes=probes,
+                         compression=compression)
     emit(import_report(trace, output.name, output.stat().st_size))
     if "left_out" in trace.meta.provenance:
         emit(f"Left out: {trace.meta.provenance['left_out']}")
@@ -88,12 +80,11 @@ app.command()(run)
 @app.command()
 def verify(trace: TraceFile, as_json: AsJson = False) -> None:
     """Hold the model against the recording, frame for frame; exit 1 on any difference."""
+    from replay.api import load_trace, verify_trace
     from replay.report.verification import verification
-    from replay.trace.store import load
-    from replay.verify.recording import verify_recording
 
-    loaded = load(trace)
-    results = verify_recording(loaded)
+    loaded = load_trace(trace)
+    results = verify_trace(loaded)
     if as_json:
         emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
                     **results[0].as_dict(), "equal": all(r.equal for r in results)})
@@ -114,14 +105,12 @@ def synth(
         metavar="PRESET|FILE", help="The machine.")] = "qemu-q35-pvh",
 ) -> None:
     """Generate a synthetic trace: netback, blkback, mapcache, migration and others."""
-    from replay.physmap import presets
+    from replay.api import synthesize
     from replay.report.trace_info import import_report
     from replay.trace.store import save
-    from replay.trace.synthetic import synthesize
 
     check_output(output, [])
-    trace = synthesize(output.stem, model, seed=seed, duration_s=seconds,
-                       machine=presets.load(physmap))
+    trace = synthesize(output.stem, model, seed=seed, seconds=seconds, physmap=physmap)
     save(trace, output)
     emit(import_report(trace, output.name, output.stat().st_size))
 
@@ -133,15 +122,9 @@ def check_allocator(
         min=0.1, metavar="SECONDS", help="For one test of C code.")] = 60.0,
 ) -> None:
     """Run a strategy through the contract tests; exit 1 if it breaks one."""
-    from replay import allocators
-    from replay.conformance import check_strategy
+    from replay.api import check_strategy
 
-    if name.endswith(".so"):
-        from replay.foreign.supervisor import check_supervised
-
-        findings = check_supervised(Path(name), time_limit)
-    else:
-        findings = check_strategy(allocators.load(name))
+    findings = check_strategy(name, time_limit)
     for finding in findings:
         emit(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.sentence}")
     if not all(finding.ok for finding in findings):
@@ -222,6 +205,8 @@ def _sentence(error: OSError) -> str:
     return f"{place}{error.strerror or error}"
 
 
+app.command()(compare)
+app.command()(diff)
 app.command()(sensitivity)
 app.command()(claims)
 app.command()(calibrate)

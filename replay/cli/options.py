@@ -29,15 +29,6 @@ def key_values(items: list[str] | None) -> dict[str, str]:
     return found
 
 
-def check_output(output: Path, sources: list[Path]) -> None:
-    """Refuse, before the work is done, what could only fail or destroy a source after it."""
-    if output.is_dir():
-        raise ReplayError(f"{output}: is a directory, expected a file name")
-    for source in sources:
-        if output.exists() and source.exists() and output.samefile(source):
-            raise ReplayError(f"{output}: would overwrite what it is made from")
-
-
 def emit(text: str) -> None:
     """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
     try:

@@ -50,17 +50,18 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace through the strategies and compare them."""
+    from replay.api import run_trace
     from replay.report.text import report
-    from replay.runs.plan import CCode, Plan
-    from replay.runs.replaying import replay_trace
-    from replay.trace.machine import MachineChoice
-    from replay.trace.store import load
 
-    plan = Plan(allocator or (), key_values(settings),
-                MachineChoice(physmap, iommu, subtract_ram), profile,
-                _arrivals(closed_loop, asap, time_scale, lock), check,
-                CCode(kernel_tree or (), kernel_variant, time_limit))
-    found = replay_trace(load(trace), plan, progress=True)
+    if closed_loop and asap:
+        raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "
+                          "give one of them")
+    found = run_trace(
+        trace, allocator or (), settings=key_values(settings), physmap=physmap, iommu=iommu,
+        subtract_ram=subtract_ram, profile=profile,
+        loop="asap" if asap else "closed" if closed_loop else "open", lock=lock,
+        time_scale=time_scale, check=check, kernel_trees=kernel_tree or (),
+        kernel_variant=kernel_variant, time_limit=time_limit, progress=True)
     folder = out or Path("reports") / trace.stem
     files = found.save(folder)
     if as_json:
@@ -69,16 +70,6 @@ def run(
         emit(report(found.summary, color=color())
              + f"Results: {', '.join(files)} in {folder}/\n")
     _end(found.summary)
-
-
-def _arrivals(closed_loop: bool, asap: bool, time_scale: str, lock: str) -> Any:
-    from replay.arrivals import ASAP, CLOSED, OPEN, Arrivals, parse_scale
-
-    if closed_loop and asap:
-        raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "
-                          "give one of them")
-    return Arrivals(ASAP if asap else CLOSED if closed_loop else OPEN, lock,
-                    parse_scale(time_scale))
 
 
 def _end(data: dict[str, Any]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -26,28 +25,12 @@ def sensitivity(
     as_json: AsJson = False,
 ) -> None:
     """Move every cost across its range: which strategy wins where, and what flips it."""
+    from replay.api import sweep_costs
     from replay.report.sensitivity import sensitivity as shown
 
-    data = _found(trace, allocator, key_values(settings), physmap, profile, samples, seed)
+    data = sweep_costs(trace, allocator or (), settings=key_values(settings), physmap=physmap,
+                       profile=profile, samples=samples, seed=seed)
     if as_json:
         emit_json(data)
     else:
         emit(shown(data, color=color()))
-
-
-def _found(path: Path, names: list[str] | None, given: dict[str, str], physmap: str | None,
-           profile: str | None, samples: int, seed: int) -> dict[str, Any]:
-    from replay.engine import replay
-    from replay.runs.plan import Plan, prepared
-    from replay.sensitivity.design import sensitivity as compute
-    from replay.sensitivity.recost import recost
-    from replay.trace.machine import MachineChoice
-    from replay.trace.store import load
-
-    p = prepared(load(path), Plan(names or (), given, MachineChoice(physmap), profile))
-    made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),
-                         p.options[name]) for name, strategy in p.chosen.items()}
-    found = compute(made, p.costs, samples=samples, seed=seed)
-    return {"trace": p.trace.meta.name, "synthetic": p.trace.meta.synthetic,
-            "profile": p.costs.name, "profile_summary": p.costs.summary,
-            "physmap": p.machine.name, **found}

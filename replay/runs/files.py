@@ -16,6 +16,7 @@ from replay.allocators.state import WORK
 from replay.engine import Outcome
 from replay.errors import InputError
 from replay.metrics.calls import PATHS, work_of
+from replay.metrics.frames import first_pfn, frames_hash
 from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.trace.columns import encoded
 from replay.trace.store import Trace
@@ -27,7 +28,10 @@ def _texts(trace: Trace, name: str, event: np.ndarray) -> pa.Array:
 
 
 def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
-    """One row per request. Times are modelled, in ns; work columns count primitives."""
+    """One row per request. Times are modelled, in ns; work columns count primitives.
+
+    first_pfn is -1 and frames_hash 0 where no frames were handed out.
+    """
     q, rows, event = outcome.workload.requests, outcome.rows, outcome.workload.event
     work = work_of(outcome)
     kinds = pa.DictionaryArray.from_arrays(pa.array(q.kind, pa.int8()),
@@ -39,6 +43,7 @@ def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
         "nr_pages": q.pages, "wait_ns": rows[:, C_WAIT], "service_ns": rows[:, C_SERVICE],
         "latency_ns": rows[:, C_WAIT] + rows[:, C_SERVICE], "path": paths,
         "errno": rows[:, C_ERRNO], "runs": rows[:, C_RUNS],
+        "first_pfn": first_pfn(outcome), "frames_hash": frames_hash(outcome),
         **{f"work_{name}": work[:, k] for k, name in enumerate(WORK)}}
     table = pa.table(columns)
     about = {"times": "modelled", "profile": outcome.profile.name, "trace": trace.meta.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 
 from replay.errors import InputError, unknown_name
+from replay.metrics.catalogue import catalogue
 from replay.runs.files import arrow_writer, text_writer, write_files
 from replay.runs.shape import checked
 
@@ -64,7 +66,33 @@ class Run:
         assert isinstance(found, pl.DataFrame)
         return found
 
-    def save(self, folder: Path) -> list[str]:
+    def metrics(self) -> pl.DataFrame:
+        """One row per allocator and metric of the catalogue: unit, which way is better, value."""
+        schema = {"allocator": pl.String, "metric": pl.String, "unit": pl.String,
+                  "better": pl.String, "value": pl.Float64}
+        return pl.DataFrame(
+            [(name, m.name, m.unit, m.better, m.of(figures))
+             for name, figures in self.allocators.items() for m in catalogue()],
+            schema=schema, orient="row")
+
+    def latency_by(self, key: str) -> pl.DataFrame:
+        """Latency of allocations by `size`, `path` or `caller`: calls, failed, pages, percentiles.
+
+        Modelled, in ns. Callers: the twenty busiest.
+        """
+        if key not in ("size", "path", "caller"):
+            raise unknown_name("grouping", key, ["size", "path", "caller"])
+        frames = [pl.DataFrame(figures[f"latency_by_{key}"], infer_schema_length=None)
+                  .with_columns(pl.lit(name).alias("allocator"))
+                  for name, figures in self.allocators.items() if figures[f"latency_by_{key}"]]
+        return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """C allocators that misbehaved, each with a sentence."""
+        return dict(self.summary.get("failed_allocators", {}))
+
+    def save(self, folder: str | os.PathLike[str]) -> list[str]:
         """Write summary, outcomes and the text report into a folder; gives the files' names."""
         from replay.report.text import report
 
@@ -73,7 +101,7 @@ class Run:
         files[SUMMARY] = text_writer(
             json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
         files["report.txt"] = text_writer(report(self.summary))
-        write_files(folder, files)
+        write_files(Path(folder), files)
         return sorted(files)
 
 

@@ -1,0 +1,239 @@
+"""The verbs as functions: what `import replay` gives a notebook, and what the command line calls.
+
+Each raises ReplayError with one sentence for whatever the caller can act on. Times of a replay are
+modelled, in ns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from replay.errors import ReplayError, unknown_name
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from replay.calibration.calibrate import Calibration
+    from replay.calibration.predict import Prediction
+    from replay.compare.comparison import Comparison
+    from replay.conformance import Finding
+    from replay.runs.run import Run
+    from replay.trace.store import Trace
+    from replay.verify.result import Verification
+
+Source = str | os.PathLike[str]
+
+
+def load_trace(path: Source) -> Trace:
+    """The trace in an Arrow file; `trace.table` holds its events, `trace.meta` where it is from."""
+    from replay.trace.store import load
+
+    return load(Path(path))
+
+
+def _trace(given: Trace | Source) -> Trace:
+    return load_trace(given) if isinstance(given, str | os.PathLike) else given
+
+
+def import_trace(*sources: Source, output: Source | None = None, name: str = "",
+                 machine: Source | None = None, settings: Mapping[str, str] | None = None,
+                 probes: Source | None = None, compression: str = "zstd") -> Trace:
+    """Recordings (trace.dat, ftrace text, xentrace, an archive of `record`) as one trace.
+
+    output: also save it there; its stem is then the default name. machine: folder with the dom0's
+    iomem, dmesg, device tree, xl info. settings, probes, compression: as of `replay import`.
+    """
+    from replay.importers.session import SETTINGS, import_recording
+    from replay.physmap.readers import OVERRIDES
+    from replay.trace.store import COMPRESSIONS, save
+
+    if compression not in COMPRESSIONS:
+        raise unknown_name("compression", compression, list(COMPRESSIONS))
+    known = sorted({*SETTINGS, *OVERRIDES})
+    for key in settings or {}:
+        if key not in known:
+            raise unknown_name("setting", key, known)
+    paths, target = [Path(s) for s in sources], Path(output) if output is not None else None
+    if target is not None:
+        check_output(target, paths)
+    called = name or (target.stem if target is not None else paths[0].stem)
+    trace = import_recording(
+        paths, called, machine_dir=Path(machine) if machine is not None else None,
+        settings=dict(settings or {}), probes=Path(probes) if probes is not None else None,
+        streamed=target is not None)
+    if target is not None:
+        save(trace, target, compression)
+    return trace
+
+
+def check_output(output: Path, sources: Sequence[Path]) -> None:
+    """Refuse, before the work is done, what could only fail or destroy a source after it."""
+    if output.is_dir():
+        raise ReplayError(f"{output}: is a directory, expected a file name")
+    for source in sources:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise ReplayError(f"{output}: would overwrite what it is made from")
+
+
+def synthesize(name: str, models: Sequence[str] | None = None, *, seed: int = 1, seconds: int = 60,
+               physmap: str = "qemu-q35-pvh") -> Trace:
+    """A SYNTHETIC trace of workload models (None: all); same seed, same trace."""
+    from replay.physmap import presets
+    from replay.trace.synthetic import synthesize as made
+
+    return made(name, list(models) if models else None, seed=seed, duration_s=seconds,
+                machine=presets.load(physmap))
+
+
+def describe_trace(trace: Trace | Source) -> dict[str, Any]:
+    """What a trace holds: provenance, counts, anomalies, live pages, physmap (`replay info`)."""
+    from replay.report import trace_info
+
+    return trace_info.info(_trace(trace))
+
+
+def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), *,
+              settings: Mapping[str, str] | None = None, physmap: str | None = None,
+              iommu: str | None = None, subtract_ram: str | None = None,
+              profile: str | None = None, loop: str = "open", lock: str = "fifo",
+              time_scale: str = "1", check: bool = False, kernel_trees: Sequence[Source] = (),
+              kernel_variant: str | None = None, time_limit: float = 60.0,
+              progress: bool = False) -> Run:
+    """Replay a trace through strategies (none named: the thread's four).
+
+    allocators: names, FILE.py or FILE.so. settings: `strategy.option` to text. physmap: preset or
+    file; iommu: on or off; subtract_ram: known or all. profile: name or file. loop: open, closed or
+    asap; lock: fifo, spin or lifo. kernel_trees: also replay these kernels' own source. `failed` of
+    the run names C code that misbehaved.
+    """
+    from replay.arrivals import Arrivals, parse_scale
+    from replay.runs.plan import CCode, Plan
+    from replay.runs.replaying import replay_trace
+    from replay.trace.machine import MachineChoice
+
+    plan = Plan(tuple(allocators), dict(settings or {}),
+                MachineChoice(physmap, iommu, subtract_ram), profile,
+                Arrivals(loop, lock, parse_scale(time_scale)), check,
+                CCode([Path(tree) for tree in kernel_trees], kernel_variant, time_limit))
+    return replay_trace(_trace(trace), plan, progress=progress)
+
+
+def read_run(folder: Source) -> Run:
+    """The run in a folder that `replay run` or Run.save() wrote."""
+    from replay.runs.run import read_run as read
+
+    return read(Path(folder))
+
+
+def verify_trace(trace: Trace | Source) -> list[Verification]:
+    """Model against recording, a part each; `equal` says whether all that was checked agrees."""
+    from replay.verify.recording import verify_recording
+
+    return verify_recording(_trace(trace))
+
+
+def compare_runs(*sides: str | Run) -> Comparison:
+    """Runs, traces or strategies side by side, the first one as the base.
+
+    sides: a Run; or as text RUN or TRACE.arrow, with :STRATEGY behind it to take one strategy. Of a
+    single one its strategies are compared.
+    """
+    from replay.compare.comparison import Comparison
+    from replay.compare.effects import compared
+    from replay.compare.sides import groups
+
+    return Comparison([compared(group) for group in groups(sides)])
+
+
+def diff_runs(a: str | Run, b: str | Run) -> dict[str, Any]:
+    """Two outcomes down to the first request where they part; keys as in compare.diff.diff()."""
+    from replay.compare.diff import diff
+    from replay.compare.sides import single
+
+    return diff(single(a), single(b))
+
+
+def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *,
+                settings: Mapping[str, str] | None = None, physmap: str | None = None,
+                profile: str | None = None, samples: int = 1024, seed: int = 1) -> dict[str, Any]:
+    """How far rankings hold when every constant moves across its range (`replay sensitivity`)."""
+    from replay.engine import replay
+    from replay.runs.plan import Plan, prepared
+    from replay.sensitivity.design import sensitivity
+    from replay.sensitivity.recost import recost
+    from replay.trace.machine import MachineChoice
+
+    p = prepared(_trace(trace), Plan(tuple(allocators), dict(settings or {}),
+                                     MachineChoice(physmap), profile))
+    if p.objects:
+        raise ReplayError(f"{p.objects[0]}: the costs of C code are not swept; name models")
+    made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),
+                         p.options[name]) for name, strategy in p.chosen.items()}
+    found = sensitivity(made, p.costs, samples=samples, seed=seed)
+    return {"trace": p.trace.meta.name, "synthetic": p.trace.meta.synthetic,
+            "profile": p.costs.name, "profile_summary": p.costs.summary,
+            "physmap": p.machine.name, **found}
+
+
+def try_claims(claims: Sequence[int] = ()) -> dict[str, Any]:
+    """The thread's claims as experiments (none named: all), with measured outcome and verdict."""
+    from replay.claims.found import claims as found
+
+    return found(list(claims))
+
+
+def calibrate_costs(traces: Sequence[Source], output: Source, base: str | None = None
+                    ) -> Calibration:
+    """Fit a cost profile to recorded latencies and write it to a .toml file."""
+    # Before numpy loads its BLAS: threads of it make these small matrices slower, up to 14 times
+    # on two busy cores, and the order of their sums would depend on the machine.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from replay.calibration.calibrate import calibrate, load_all
+    from replay.costs import profile, written
+
+    paths, target = [Path(t) for t in traces], Path(output)
+    if target.suffix != ".toml":
+        raise ReplayError(f"{target}: expected a file name that ends in .toml")
+    check_output(target, paths)
+    loaded, hashes = load_all(paths)
+    machine = loaded[0].meta.physmap
+    found = calibrate(loaded, hashes, profile.load(base or (machine.arch if machine else "x86")),
+                      target.stem)
+    written.save(found.profile, target)
+    return found
+
+
+def predict_latency(trace: Trace | Source, profile: str) -> Prediction:
+    """A profile's modelled latencies against those that a trace recorded."""
+    from replay.calibration.predict import predict
+    from replay.costs import profile as profiles
+
+    return predict(_trace(trace), profiles.load(profile))
+
+
+def check_strategy(name: str, time_limit: float = 60.0) -> list[Finding]:
+    """The contract tests on a strategy: a name, FILE.py or FILE.so."""
+    from replay import allocators
+    from replay.conformance import check_strategy as checked
+
+    if name.endswith(".so"):
+        from replay.foreign.supervisor import check_supervised
+
+        return check_supervised(Path(name), time_limit)
+    return checked(allocators.load(name))
+
+
+def strategies() -> pl.DataFrame:
+    """The built-in strategies: name, summary, what each models, its options and their defaults."""
+    import polars as pl
+
+    from replay import allocators
+
+    return pl.DataFrame([
+        {"name": name, "summary": s.summary, "models": s.models,
+         "options": ", ".join(f"{key}={option.default}" for key, option in s.options.items())}
+        for name, s in allocators.discover().items()])
+

@@ -1,0 +1,163 @@
+"""How much strategies differ, metric by metric, and request by request where they served the same.
+
+The first side is the base; every other one is held against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from replay.compare.sides import Side
+from replay.metrics.catalogue import Metric, catalogue
+from replay.metrics.summary import rounded
+
+SIZES = ((0.01, "negligible"), (0.1, "small"), (1.0, "moderate"))
+"""Upper bound of |ln(value / base)| or, from or to zero, none: what is above is large. Below 1 % a
+change is negligible, below 10.5 % small, below a factor of e = 2.7 moderate."""
+
+CLIFF = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
+"""Bounds of |delta|: Romano et al., "Appropriate statistics for ordinal level data", 2006."""
+
+PROVENANCE = (
+    "trace", "synthetic", "requests_digest", "physmap", "machine_digest", "arch", "dom0_mode",
+    "direct_mapped", "iommu", "page_bytes", "section_bytes", "mode", "profile", "costs_ns",
+    "kernel", "xen_version", "recorded_strategy", "recorded_times", "records_lost", "sources_cut",
+    "replay_version")
+"""What two runs may differ in before any strategy does, in the order in which it matters."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One metric of one side against the base.
+
+    change: value - base. ratio: value / base, None where either is zero or unknown. verdict:
+    better, worse, equal, differs (neither way is better) or unknown. size: see SIZES.
+    """
+
+    metric: Metric
+    base: float | None
+    value: float | None
+    change: float | None
+    ratio: float | None
+    verdict: str
+    size: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, the metric by its name, unit and direction."""
+        return {"metric": self.metric.name, "label": self.metric.label, "unit": self.metric.unit,
+                "better": self.metric.better, "base": self.base, "value": self.value,
+                "change": self.change, "ratio": self.ratio, "verdict": self.verdict,
+                "size": self.size}
+
+
+def effect(metric: Metric, base: float | None, value: float | None) -> Effect:
+    """Direction and size of one change."""
+    if base is None or value is None:
+        same = base is value
+        return Effect(metric, base, value, None, None, "equal" if same else "unknown",
+                      "none" if same else "unknown")
+    change = value - base
+    if not change:
+        return Effect(metric, base, value, 0, 1.0 if base else None, "equal", "none")
+    ratio = value / base if base > 0 and value > 0 else None
+    size = "large"
+    if ratio is not None:
+        size = next((name for most, name in SIZES if abs(float(np.log(ratio))) < most), "large")
+    if not metric.better:
+        verdict = "differs"
+    else:
+        verdict = "better" if (change < 0) == (metric.better == "lower") else "worse"
+    return Effect(metric, base, value, change, ratio, verdict, size)
+
+
+def effects(base: Side, other: Side) -> list[Effect]:
+    """One effect per metric of the catalogue."""
+    return [effect(metric, metric.of(base.figures), metric.of(other.figures))
+            for metric in catalogue()]
+
+
+def provenance(sides: Sequence[Side]) -> list[dict[str, Any]]:
+    """What the runs differ in, beside the strategies themselves: name, and a value per side."""
+    found = []
+    for name in PROVENANCE:
+        values = [side.run.header.get(name) for side in sides]
+        if any(value != values[0] for value in values):
+            found.append({"name": name, "values": [_told(name, v, values[0]) for v in values]})
+    options = [side.figures["options"] for side in sides]
+    if len({side.allocator for side in sides}) == 1 and any(o != options[0] for o in options):
+        found.append({"name": "options", "values": [_pairs(o, options) for o in options]})
+    return found
+
+
+def _told(name: str, value: Any, base: Any) -> str:
+    if name == "costs_ns":
+        return _pairs({k: v.get("ns") for k, v in value.items()},
+                      [{k: v.get("ns") for k, v in base.items()}]) or "as the first"
+    return str(value)[:16] if name.endswith("_digest") else str(value)
+
+
+def _pairs(given: Any, others: Sequence[Any]) -> str:
+    """The entries that not all share."""
+    return ", ".join(f"{k}={v}" for k, v in sorted(given.items())
+                     if any(o.get(k) != v for o in others))
+
+
+def paired(base: Side, other: Side) -> dict[str, Any] | None:
+    """The same requests under both: which side was faster how often, and by how much.
+
+    None where the request streams differ. faster, slower, equal: shares of the allocations that
+    both served, seen from `other`. median_change_ns: of the differences. cliffs_delta: share of
+    pairs of calls, one of each side, in which other is slower, less those in which it is faster.
+    """
+    if base.run.header["requests_digest"] != other.run.header["requests_digest"]:
+        return None
+    a, b = (side.run.outcome(side.allocator) for side in (base, other))
+    if len(a) != len(b):
+        return None
+    keep = ((a["kind"].cast(str) == "alloc") & (a["errno"] == 0) & (b["errno"] == 0)).to_numpy()
+    x, y = (side["latency_ns"].to_numpy()[keep] for side in (a, b))
+    if not len(x):
+        return None
+    change = y - x
+    found: dict[str, Any] = rounded({
+        "calls": len(x), "faster": float((change < 0).mean()), "slower": float((change > 0).mean()),
+        "equal": float((change == 0).mean()), "median_change_ns": float(np.median(change)),
+        "cliffs_delta": cliffs_delta(x, y)})
+    found["size"] = next((name for most, name in CLIFF if abs(found["cliffs_delta"]) < most),
+                         "large")
+    return found
+
+
+def cliffs_delta(base: np.ndarray, value: np.ndarray) -> float:
+    """P(value > base) - P(value < base) over all pairs of samples; -1 to 1.
+
+    Cliff, "Dominance statistics: ordinal analyses to answer ordinal questions", 1993.
+    """
+    ordered = np.sort(base)
+    below = np.searchsorted(ordered, value, "left").sum(dtype=np.int64)
+    not_above = np.searchsorted(ordered, value, "right").sum(dtype=np.int64)
+    total = len(base) * len(value)
+    return float((int(below) - (total - int(not_above))) / total)
+
+
+def compared(sides: Sequence[Side]) -> dict[str, Any]:
+    """All that `replay compare` prints of one table, as plain values."""
+    base = sides[0]
+    return {
+        "sides": [{"label": s.label, "trace": s.run.name, "allocator": s.allocator}
+                  for s in sides],
+        "provenance": provenance(sides),
+        "metrics": [
+            {"metric": metric.name, "label": metric.label, "unit": metric.unit,
+             "better": metric.better, "values": [metric.of(s.figures) for s in sides],
+             "effects": [effect(metric, metric.of(base.figures), metric.of(s.figures)).as_dict()
+                         for s in sides[1:]]}
+            for metric in catalogue()],
+        "same_frames": [s.figures["frames_digest"] == base.figures["frames_digest"]
+                        for s in sides[1:]],
+        "paired": [paired(base, s) for s in sides[1:]],
+    }

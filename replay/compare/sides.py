@@ -1,0 +1,113 @@
+"""What stands side by side: one strategy of one run each, named as the command line names it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from replay.errors import ReplayError, unknown_name
+from replay.runs.plan import Plan
+from replay.runs.replaying import replay_trace
+from replay.runs.run import Run, read_run
+from replay.trace.store import load
+
+
+@dataclass(frozen=True)
+class Side:
+    """One strategy of one run, and what to call it."""
+
+    label: str
+    run: Run
+    allocator: str
+
+    @property
+    def figures(self) -> dict[str, object]:
+        """Its part of the summary."""
+        found: dict[str, object] = self.run.summary["allocators"][self.allocator]
+        return found
+
+
+def split(text: str) -> tuple[Path, str]:
+    """`RUN:STRATEGY` or `RUN`: the path, and the strategy or nothing.
+
+    A path that exists is taken whole, colons and all.
+    """
+    if Path(text).exists() or ":" not in text:
+        return Path(text), ""
+    path, _, allocator = text.rpartition(":")
+    return Path(path), allocator
+
+
+def _run(path: Path, allocator: str) -> Run:
+    if path.suffix == ".arrow":
+        return replay_trace(load(path), Plan((allocator,) if allocator else ()))
+    return read_run(path)
+
+
+def single(given: str | Run) -> Side:
+    """One side, of a run or a text that names one strategy, or has only one."""
+    path, allocator = (None, "") if isinstance(given, Run) else split(given)
+    run = given if isinstance(given, Run) else _run(Path(path or ""), allocator)
+    return _named(str(path or run.name), run, allocator)
+
+
+def groups(given: Sequence[str | Run]) -> list[list[Side]]:
+    """The sides to compare, a list per table: each `RUN:STRATEGY` of one, or each strategy that
+    all runs have.
+
+    given: runs; or folders of `replay run`, or traces, which are replayed at their defaults. A
+    single one has its own strategies side by side.
+    """
+    named = [(Path(g.name), "") if isinstance(g, Run) else split(g) for g in given]
+    runs = [g if isinstance(g, Run) else _run(*n) for g, n in zip(given, named, strict=True)]
+    if len(runs) == 1 and not named[0][1]:
+        return [_own(str(named[0][0]), runs[0])]
+    if len(runs) == 1:
+        raise ReplayError(f"{given[0]}: compared with what? Name another run, trace or strategy")
+    if any(allocator for _, allocator in named):
+        sides = [_named(str(path), run, allocator)
+                 for run, (path, allocator) in zip(runs, named, strict=True)]
+        labels = _labels([path for path, _ in named], runs)
+        return [[Side(f"{label}:{side.allocator}", side.run, side.allocator)
+                 for label, side in zip(labels, sides, strict=True)]]
+    shared = [name for name in runs[0].allocators if all(name in r.allocators for r in runs)]
+    if not shared:
+        raise ReplayError("the runs have no strategy in common: name one of each, "
+                          f"as in {named[0][0]}:{next(iter(runs[0].allocators))}")
+    labels = _labels([path for path, _ in named], runs)
+    return [[Side(f"{label}:{name}", run, name) for label, run in zip(labels, runs, strict=True)]
+            for name in shared]
+
+
+def _own(text: str, run: Run) -> list[Side]:
+    if len(run.allocators) < 2:
+        raise ReplayError(f"{text}: has a single strategy; name another run, trace or strategy")
+    return [Side(name, run, name) for name in run.allocators]
+
+
+def _named(text: str, run: Run, allocator: str) -> Side:
+    known = list(run.allocators)
+    if not allocator and len(known) > 1:
+        raise ReplayError(f"{text}: which of its strategies? Write {text}:{known[0]} "
+                          f"(there are {', '.join(known)})")
+    name = allocator or known[0]
+    if name not in known:
+        # A strategy given by its file is called as the file says.
+        if len(known) == 1 and run.folder is None:
+            name = known[0]
+        else:
+            raise unknown_name("allocator of this run", name, known)
+    return Side(name, run, name)
+
+
+def _labels(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
+    """The traces' names; where two places share one, the shortest ends of their paths."""
+    if len({run.name for run in runs}) == len(set(paths)):
+        return [run.name for run in runs]
+    parts = [path.parts for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(p[-length:]) for p in parts]
+        if len(set(found)) == len(set(paths)):
+            return found
+    return [f"{path} ({k})" for k, path in enumerate(paths, 1)]

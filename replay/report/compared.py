@@ -1,0 +1,161 @@
+"""What `replay compare` and `replay diff` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from replay.metrics.catalogue import FAMILIES
+from replay.report.tables import (
+    NONE, duration, fitted, heading, notes, pairs, plain, render, share, table,
+)  # fmt: skip
+from replay.report.text import SHOWN
+
+TITLES = {"latency": "Latency of an allocation (modelled)", "memory": "Fragmentation and memory",
+          "hazards": "Hazards (counts)", "work": "Work"}
+STYLES = {"better": "green", "worse": "red"}
+SIGNS = {"better": "+", "worse": "-", "differs": "o"}
+PER_TABLE = 2
+"""Sides beside the first before a table is split."""
+
+
+def comparison(data: dict[str, Any], *, color: bool = False) -> str:
+    """Provenance first, then a table per family of metrics, then the requests in pairs."""
+    parts: list[RenderableType] = []
+    for one in data["tables"]:
+        labels = [side["label"] for side in one["sides"]]
+        parts += [*_provenance(one, labels), *_families(one, labels), *_paired(one, labels)]
+    parts.append(notes([
+        "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
+        ("each is held against the first; + better, - worse, o neither way is better; one sign "
+         "below 10 %, two below a factor of 2.7, three beyond; ~ below 1 %"),
+        "metrics that are equal on all sides are left out; --json has them"]))
+    return render(parts, color=color)
+
+
+def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
+    title = "What the runs differ in, besides the strategies"
+    if not one["provenance"]:
+        return [Text(f"{title}: nothing", style="bold"), ""]
+    rows = [[row["name"].replace("_", " "), *(plain(v) for v in row["values"])]
+            for row in one["provenance"]]
+    return [table(title, ["", *(heading(n, 24) for n in labels)], rows,
+                  align="l" + "w" * len(labels))]
+
+
+def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
+    found: list[RenderableType] = []
+    rows_of = {row["metric"]: row for row in one["metrics"]}
+    for family, metrics in FAMILIES.items():
+        rows = [_row(rows_of[m.name]) for m in metrics
+                if any(e["verdict"] != "equal" for e in rows_of[m.name]["effects"])]
+        if not rows:
+            found += [Text(f"{TITLES[family]}: all equal", style="bold"), ""]
+            continue
+        for part in range(0, len(labels) - 1, PER_TABLE):
+            names = labels[1 + part:][:PER_TABLE]
+            found.append(table(
+                TITLES[family], ["", heading(labels[0], 12), *(heading(n, 22) for n in names)],
+                [[label, base, *cells[part:][:PER_TABLE]] for label, base, cells in rows]))
+    return found
+
+
+def _row(row: dict[str, Any]) -> tuple[str, str, list[Text]]:
+    show = SHOWN[row["unit"]]
+    cells = []
+    for value, effect in zip(row["values"][1:], row["effects"], strict=True):
+        verdict = effect["verdict"]
+        said = show(value)
+        if verdict not in ("equal", "unknown"):
+            said += f"  {change(effect)}"
+        cells.append(Text(f"{said} {_mark(effect):<3}", style=STYLES.get(verdict, "")))
+    return fitted(row["label"], 26), show(row["values"][0]), cells
+
+
+def _mark(effect: dict[str, Any]) -> str:
+    """Direction and size of an effect, not by colour alone."""
+    if effect["verdict"] not in SIGNS:
+        return ""
+    if effect["size"] == "negligible":
+        return "~"
+    return SIGNS[effect["verdict"]] * {"small": 1, "moderate": 2}.get(effect["size"], 3)
+
+
+def change(effect: dict[str, Any]) -> str:
+    """The change as a percentage, from a factor of ten on as that factor."""
+    ratio = effect["ratio"]
+    if effect["change"] is None:
+        return NONE
+    if ratio is None:
+        return "0" if not effect["change"] else "from 0" if not effect["base"] else "to 0" \
+            if not effect["value"] else NONE
+    if ratio >= 10 or ratio <= 0.1:
+        return f"x {ratio:,.2g}"
+    percent = 100 * (ratio - 1)
+    return f"{percent:+.1f} %" if abs(percent) >= 0.05 or not percent else f"{percent:+.1g} %"
+
+
+def _paired(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
+    rows = []
+    for name, same, pair in zip(labels[1:], one["same_frames"], one["paired"], strict=True):
+        if pair is None:
+            rows.append([plain(name), *[NONE] * 6, "other requests"])
+            continue
+        rows.append([plain(name), f"{pair['calls']:,}", share(pair["faster"]),
+                     share(pair["slower"]), share(pair["equal"]), _signed(pair["median_change_ns"]),
+                     f"{pair['cliffs_delta']:+.3f} {pair['size']}", "same" if same else "differ"])
+    return [table(f"The same requests, each held against {fitted(labels[0], 30)} (modelled)",
+                  ["", "calls", "faster", "slower", "equal", "median change", "Cliff's delta",
+                   "frames"], rows)]
+
+
+def _signed(ns: float) -> str:
+    return ("+" if ns > 0 else "-" if ns < 0 else "") + duration(abs(ns))
+
+
+# -- diff ------------------------------------------------------------------------------------------
+def difference(data: dict[str, Any], *, color: bool = False) -> str:
+    """Equal, or where two outcomes part, with the requests before it."""
+    labels = [plain(side["label"]) for side in data["sides"]]
+    head = pairs([("A", f"{labels[0]}: {data['requests'][0]:,} requests"),
+                  ("B", f"{labels[1]}: {data['requests'][1]:,} requests")])
+    if data["equal"]:
+        return render([head, "Equal in every request: errno, frames, path, work and times."],
+                      color=color)
+    at = data["parts_at"]
+    what = {"answer": "the same was asked, and they answer differently",
+            "request": "what was asked differs there; answers behind it are not compared"}
+    columns = [[row["column"], f"{row['request']:,}", *(plain(v) for v in row["values"]),
+                f"{row['rows']:,}"] for row in data["columns"]]
+    parts: list[RenderableType] = [
+        head, Text(f"They part at request {at:,}: {what[data['kind']]}", style="bold"), ""]
+    if columns:
+        parts.append(table("Where each column differs first",
+                           ["column", "request", "A", "B", "rows that differ"], columns))
+    parts.append(_requests(data))
+    if data["only_in_one"]:
+        parts.append(notes(["columns that one of them lacks: "
+                            + ", ".join(plain(n) for n in data["only_in_one"])]))
+    return render(parts, color=color)
+
+
+def _requests(data: dict[str, Any]) -> RenderableType:
+    rows = []
+    for one in data["context"]:
+        for letter, side in zip("AB", one["sides"], strict=True):
+            if side is None:
+                rows.append([f"{one['request']:,} {letter}", "no such request", *[""] * 7])
+                continue
+            pfn = side.get("first_pfn")
+            rows.append([
+                f"{one['request']:,} {letter}", f"{side['kind']} {side['nr_pages']:,}",
+                fitted(side["caller"] or "", 18), duration(side["time_ns"]),
+                duration(side["wait_ns"]), duration(side["service_ns"]),
+                f"{side['path']}" + (f" {side['errno']}" if side["errno"] else ""),
+                NONE if pfn is None or pfn < 0 else f"{pfn:#x}", f"{side['runs']:,}"])
+    return table("The requests before and where they part (times modelled)",
+                 ["request", "pages", "caller", "at", "wait", "in the lock", "path", "first pfn",
+                  "runs"], rows, align="lllrrrlrr")

@@ -1,0 +1,229 @@
+"""`replay compare`, `replay diff` and the files of a run that they read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replay.compare.diff import diff
+from replay.compare.effects import cliffs_delta, effect
+from replay.compare.sides import Side
+from replay.metrics.catalogue import Metric, catalogue
+from replay.metrics.frames import first_pfn, frames_hash
+from replay.metrics.summary import summary
+from replay.runs.files import outcome_table
+from replay.runs.run import Run, read_run
+
+from driving import ROOT, cli, refused  # isort: skip
+from made_outcomes import outcome, trace  # isort: skip
+
+LOWER = Metric(("latency_ns", "p50"), "p50", "ns", "lower", "")
+HIGHER = replace(LOWER, better="higher")
+NEITHER = replace(LOWER, better="")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two strategies on a small shipped trace."""
+    path = tmp_path_factory.mktemp("run") / "pvh"
+    done = cli("run", ROOT / "traces/pvh-dom0.arrow", "--allocator", "pool", "--allocator",
+               "balloon", "--out", path)
+    assert done.code == 0, done.err
+    return path
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(("metric", "base", "value", "verdict", "size"), [
+    (LOWER, 100, 100, "equal", "none"), (LOWER, 100, 100.5, "worse", "negligible"),
+    (LOWER, 100, 95, "better", "small"), (LOWER, 100, 150, "worse", "moderate"),
+    (LOWER, 100, 1000, "worse", "large"), (HIGHER, 100, 1000, "better", "large"),
+    (HIGHER, 100, 95, "worse", "small"), (NEITHER, 100, 95, "differs", "small"),
+    (LOWER, 0, 5, "worse", "large"), (LOWER, 5, 0, "better", "large"),
+    (LOWER, None, 5, "unknown", "unknown"), (LOWER, None, None, "equal", "none"),
+])
+def test_effect_has_a_direction_and_a_size(metric: Metric, base: float | None, value: float | None,
+                                           verdict: str, size: str) -> None:
+    found = effect(metric, base, value)
+    assert (found.verdict, found.size) == (verdict, size)
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12),
+       st.lists(st.integers(0, 9), min_size=1, max_size=12))
+def test_cliffs_delta_is_what_counting_all_pairs_gives(a: list[int], b: list[int]) -> None:
+    pairs = [(y > x) - (y < x) for x in a for y in b]
+    assert cliffs_delta(np.array(a), np.array(b)) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_each_metric_of_the_catalogue_is_in_every_summary(folder: Path) -> None:
+    run = read_run(folder)
+    frame = run.metrics()
+    assert frame.height == 2 * len(catalogue())
+    assert len({m.name for m in catalogue()}) == len(catalogue())
+    p50 = frame.filter(allocator="pool", metric="latency_ns.p50")["value"][0]
+    assert p50 == run.allocators["pool"]["latency_ns"]["p50"]
+
+
+def test_strategies_of_one_run_side_by_side(folder: Path) -> None:
+    data = json.loads(cli("compare", folder, "--json").out)
+    [table] = data["tables"]
+    assert [side["allocator"] for side in table["sides"]] == ["pool", "balloon"]
+    assert table["provenance"] == []
+    [pair] = table["paired"]
+    assert pair["faster"] + pair["slower"] + pair["equal"] == pytest.approx(1)
+    rows = {row["metric"]: row for row in table["metrics"]}
+    ram = rows["fragmentation.ram_given_bytes.mean"]
+    assert ram["effects"][0]["verdict"] == "worse"
+    text = cli("compare", folder).out
+    assert "MODELLED" in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_runs_are_compared_strategy_by_strategy_and_provenance_comes_first(
+        folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "laptop"
+    assert cli("run", ROOT / "traces/pvh-dom0.arrow", "--allocator", "pool", "--physmap",
+               "qemu-q35-pvh", "--out", other).code == 0
+    data = json.loads(cli("compare", folder, other, "--json").out)
+    [table] = data["tables"]
+    assert {"physmap", "machine_digest"} <= {row["name"] for row in table["provenance"]}
+    text = cli("compare", folder, other).out
+    assert text.index("What the runs differ in") < text.index("Latency of an allocation")
+
+
+def test_a_trace_is_replayed_for_a_comparison(folder: Path) -> None:
+    data = json.loads(cli("compare", f"{folder}:pool",
+                          f"{ROOT}/traces/pvh-dom0.arrow:pool", "--json").out)
+    [table] = data["tables"]
+    assert table["same_frames"] == [True]
+    assert {e["verdict"] for row in table["metrics"] for e in row["effects"]} == {"equal"}
+
+
+def test_equal_outcomes_have_no_first_difference(folder: Path, copy: Path) -> None:
+    done = cli("diff", f"{folder}:pool", f"{copy}:pool")
+    assert done.code == 0
+    assert "Equal in every request" in done.out
+
+
+def test_diff_goes_down_to_the_first_request(folder: Path, copy: Path) -> None:
+    path = copy / "outcome-pool.arrow"
+    table = pa.ipc.open_file(path).read_all()
+    values = table["service_ns"].to_numpy().copy()
+    values[77] += 1
+    values[901:903] += 5
+    table = table.set_column(table.column_names.index("service_ns"), "service_ns",
+                             pa.array(values))
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+    done = cli("diff", f"{folder}:pool", f"{copy}:pool", "--json")
+    assert done.code == 1
+    data = json.loads(done.out)
+    assert (data["parts_at"], data["kind"]) == (77, "answer")
+    assert [(c["column"], c["request"], c["rows"]) for c in data["columns"]] == [
+        ("service_ns", 77, 3)]
+    assert [row["request"] for row in data["context"]] == [74, 75, 76, 77]
+    assert "part at request 77" in cli("diff", f"{folder}:pool", f"{copy}:pool").out
+
+
+def made(rows: list[tuple[int, ...]], frames: list[int], pages: int = 2) -> Side:
+    calls: list[tuple[Any, ...]] = [("alloc", 0, pages), ("alloc", 10, 1)]
+    one, its = outcome(calls, rows, frames), trace([{"kind": "alloc", "time_ns": 0}] * 2)
+    return Side("made", Run(summary([one], its), None, {"toy": outcome_table(one, its)}), "toy")
+
+
+def test_diff_tells_other_frames_from_other_requests() -> None:
+    rows = [(0, 5, 0, 0, 1), (0, 5, 0, 0, 1)]
+    a = made(rows, [4096, 4097, 4098])
+    assert diff(a, made(rows, [4096, 4097, 4098]))["equal"]
+    swapped = diff(a, made(rows, [4096, 4098, 4097]))
+    assert (swapped["parts_at"], swapped["kind"]) == (0, "answer")
+    assert swapped["columns"][0]["column"] == "frames_hash"
+    asked = diff(a, made(rows, [4096, 4097, 4098, 4099], pages=3))
+    assert (asked["parts_at"], asked["kind"]) == (0, "request")
+    assert [c["column"] for c in asked["columns"]] == ["nr_pages"]
+
+
+def test_frames_hash_knows_order_and_place() -> None:
+    def of(frames: list[int]) -> tuple[list[int], list[int]]:
+        o = outcome([("alloc", 0, 2), ("alloc", 1, 2)], [(0, 1, 0, 0, 1)] * 2, frames)
+        return first_pfn(o).tolist(), frames_hash(o).tolist()
+
+    pfns, base = of([10, 11, 12, 13])
+    assert pfns == [10, 12]
+    assert of([10, 11, 12, 13])[1] == base
+    assert of([10, 11, 13, 12])[1][0] == base[0]
+    assert of([10, 11, 13, 12])[1][1] != base[1]
+    assert of([11, 10, 12, 13])[1][0] != base[0]
+    assert of([12, 13, 12, 13])[1][0] == base[1], "the place in the request counts, not the slot"
+
+
+@pytest.mark.parametrize(("damage", "said"), [
+    (lambda d: d["order"].append("../../etc/passwd"), "order"),
+    (lambda d: d["order"].append("ghost"), "ghost"),
+    (lambda d: d["allocators"]["pool"]["latency_ns"].update(p50="fast"), "p50"),
+    (lambda d: d["allocators"]["pool"]["latency_ns"].pop("p99"), "p99"),
+    (lambda d: d["allocators"]["pool"]["latency_ns"].update(p50=10**300), "p50"),
+    (lambda d: d.pop("run"), "run"),
+    (lambda d: d["run"].update(synthetic="no"), "synthetic"),
+    (lambda d: d["allocators"]["pool"]["hazards"].update(thread_spins=True), "thread_spins"),
+])
+def test_a_summary_that_is_none_is_refused(copy: Path, damage: Any, said: str) -> None:
+    path = copy / "summary.json"
+    data = json.loads(path.read_text())
+    damage(data)
+    path.write_text(json.dumps(data))
+    refused("compare", copy, naming=("summary.json", said))
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]", "null", "{\"run\": NaN}", "[" * 100_000])
+def test_no_json_is_refused(copy: Path, text: str) -> None:
+    (copy / "summary.json").write_text(text)
+    refused("compare", copy, naming=("summary.json",))
+
+
+def test_damaged_outcomes_are_refused(copy: Path) -> None:
+    path = copy / "outcome-pool.arrow"
+    data = path.read_bytes()
+    for cut in (0, 7, 1000, len(data) // 2, len(data) - 3):
+        path.write_bytes(data[:cut])
+        refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=("outcome-pool.arrow",))
+    path.unlink()
+    refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=("outcome-pool.arrow", "missing"))
+
+
+def test_wrong_sides_are_refused(folder: Path, tmp_path: Path) -> None:
+    refused("compare", tmp_path, naming=(tmp_path, "summary.json"))
+    refused("compare", f"{folder}:pool", naming=("compared with what",))
+    refused("compare", f"{folder}:lisst", f"{folder}:pool", naming=("lisst",))
+    refused("diff", folder, f"{folder}:pool", naming=("which of its strategies",))
+    refused("diff", tmp_path / "none.arrow", f"{folder}:pool", naming=("none.arrow",))
+
+
+def test_foreign_names_stay_harmless(copy: Path) -> None:
+    path = copy / "summary.json"
+    data = json.loads(path.read_text())
+    data["run"]["physmap"] = "\x1b[31mred\u202e"
+    path.write_text(json.dumps(data))
+    out = cli("compare", f"{copy}:pool", f"{ROOT}/traces/pvh-dom0.arrow:pool").out
+    assert "\x1b" not in out
+    assert "\\x1b[31mred\\u202e" in out
+
+
+def test_outcomes_carry_first_frames(folder: Path) -> None:
+    rows = read_run(folder).outcome("pool")
+    allocs = rows.filter(pl.col("kind").cast(pl.String) == "alloc")
+    assert (allocs["first_pfn"] > 0).all()
+    assert (rows.filter(pl.col("kind").cast(pl.String) == "free")["first_pfn"] == -1).all()
