@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from replay.api import (
-        calibrate_costs, check_strategy, compare_runs, describe_trace, diff_runs, import_trace,
+        accept_gate, calibrate_costs, check_gate, check_strategy, compare_runs, describe_trace, diff_runs, import_trace,
         load_trace, predict_latency, read_run, run_trace, strategies, sweep_costs, synthesize,
         try_claims, verify_trace,
     )  # fmt: skip
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "InputError", "ReplayError", "calibrate_costs", "check_strategy", "compare_runs",
+    "InputError", "ReplayError", "accept_gate", "calibrate_costs", "check_gate", "check_strategy", "compare_runs",
     "describe_trace", "diff_runs", "import_trace", "load_trace", "predict_latency", "read_run",
     "run_trace", "strategies", "sweep_costs", "synthesize", "try_claims", "verify_trace",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from replay.calibration.predict import Prediction
     from replay.compare.comparison import Comparison
     from replay.conformance import Finding
+    from replay.gate.config import Check, Config
     from replay.runs.run import Run
     from replay.trace.store import Trace
     from replay.verify.result import Verification
@@ -237,3 +238,56 @@ def strategies() -> pl.DataFrame:
          "options": ", ".join(f"{key}={option.default}" for key, option in s.options.items())}
         for name, s in allocators.discover().items()])
 
+
+
+def check_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
+               only: Sequence[str] = (), strict: bool = False) -> dict[str, Any]:
+    """Replay what gate.toml names and hold it against the accepted figures; see gate.exact.
+
+    `passed` says whether a gate lets it through; strict: not with improvements either.
+    """
+    from replay.gate.exact import IMPROVED, check_all
+
+    its, chosen = _gate(config, baseline, only)
+    found = check_all(its, chosen)
+    better = any(f.status == IMPROVED for c in found for f in c.findings)
+    return {"checks": [c.as_dict() for c in found], "strict": strict,
+            "passed": all(c.passed for c in found) and not (strict and better)}
+
+
+def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
+                only: Sequence[str] = (), why: str = "", dry_run: bool = False) -> dict[str, str]:
+    """Replay, and write what came out as the accepted figures; gives each file's change as a diff.
+
+    All checks are replayed before the first file is written.
+    """
+    from replay.gate.baseline import commit_of, difference, load, save
+    from replay.gate.exact import replayed
+
+    its, chosen = _gate(config, baseline, only)
+    commit = commit_of(its.path.parent)
+    made = {check.name: replayed(check, commit, why) for check in chosen}
+    changes = {}
+    for name, new in made.items():
+        old = load(its.baseline, name)
+        same = new.says_the_same(old)
+        changes[name] = "" if same else difference(name, old, new)
+        if not (same or dry_run):
+            save(its.baseline, name, new)
+    return changes
+
+
+def _gate(config: Source, baseline: Source | None, only: Sequence[str]
+          ) -> tuple[Config, list[Check]]:
+    from dataclasses import replace
+
+    from replay.gate.config import load_config
+
+    its = load_config(Path(config))
+    if baseline is not None:
+        its = replace(its, baseline=Path(baseline))
+    names = [check.name for check in its.checks]
+    for name in only:
+        if name not in names:
+            raise unknown_name("check", name, names)
+    return its, [check for check in its.checks if not only or check.name in only]

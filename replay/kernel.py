@@ -31,7 +31,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         source = path.read_bytes()
-        if b"replay.kernel" in source or path.name in CONSTANTS:
+        if b"from replay.kernel import" in source or path.name in CONSTANTS:
             digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + source)
     extra = (importlib.metadata.version("numba"), platform.python_version(), platform.machine(),
              platform.processor(), os.environ.get("NUMBA_BOUNDSCHECK", ""))

@@ -28,7 +28,7 @@ STAGES = (
     ("foreign",),
     ("kernel_tree",),
     ("sensitivity", "claims"),
-    ("report", "runs", "compare", "witness", "record"),
+    ("report", "runs", "compare", "gate", "witness", "record"),
     ("api",),
     ("cli",),
 )

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from replay.api import check_output
-from replay.cli import record
+from replay.cli import gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
 from replay.cli.compare import compare, diff
@@ -212,6 +212,7 @@ app.command()(claims)
 app.command()(calibrate)
 app.command()(predict)
 app.add_typer(record.app, name="record")
+app.add_typer(gate.app, name="gate")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -1,0 +1,92 @@
+"""`replay gate`: check, accept, and what can be gated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from replay.cli.options import AsJson, color, emit, emit_json
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None,
+    help="Hold model results against accepted ones; a nightly job's exact lane.")
+
+ConfigFile = Annotated[Path, typer.Option(
+    "--config", metavar="FILE", help="What is checked, and how far it may move.")]
+Baselines = Annotated[Path | None, typer.Option(
+    "--baseline", metavar="DIR", help="Folder of the accepted figures. Default: the one that the "
+    "configuration names, else reports/baseline beside it.")]
+Only = Annotated[list[str] | None, typer.Option(
+    "--only", metavar="NAME", help="Check of the configuration; repeatable. Default: all.")]
+
+
+@app.command()
+def check(
+    config: ConfigFile = Path("gate.toml"), baseline: Baselines = None, only: Only = None,
+    strict: Annotated[bool, typer.Option(
+        "--strict", help="Fail on improvements too: they must be accepted.")] = False,
+    out: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Also write gate.json, gate.xml (JUnit), gate.md and gate.txt there.",
+    )] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay what gate.toml names; exit 1 if a figure is worse or has changed, 2 if it cannot be
+    compared."""
+    from replay.api import check_gate
+    from replay.report import gated
+    from replay.runs.files import text_writer, write_files
+
+    data = check_gate(config, baseline=baseline, only=only or (), strict=strict)
+    if out:
+        write_files(out, {name: text_writer(body) for name, body in {
+            "gate.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
+            "gate.xml": gated.junit(data), "gate.md": gated.markdown(data),
+            "gate.txt": gated.text(data)}.items()})
+    if as_json:
+        emit_json(data)
+    else:
+        emit(gated.text(data, color=color()))
+    _end(data)
+
+
+def _end(data: dict[str, Any]) -> None:
+    if not data["passed"]:
+        raise typer.Exit(2 if any(c["problem"] for c in data["checks"]) else 1)
+
+
+@app.command()
+def accept(
+    config: ConfigFile = Path("gate.toml"), baseline: Baselines = None, only: Only = None,
+    why: Annotated[str, typer.Option(
+        metavar="TEXT", help="The reason, kept with the figures.")] = "",
+    dry_run: Annotated[bool, typer.Option(
+        "--dry-run", help="Show the change of the files, write nothing.")] = False,
+) -> None:
+    """Replay, and make the figures the accepted ones: a change of text files, for review."""
+    from replay.api import accept_gate
+
+    changes = accept_gate(config, baseline=baseline, only=only or (), why=why, dry_run=dry_run)
+    for name, change in changes.items():
+        emit(change or f"{name}: as accepted")
+    moved = sum(bool(change) for change in changes.values())
+    emit(f"{moved} of {len(changes)} baselines "
+         f"{'would change' if dry_run else 'changed'}")
+
+
+@app.command()
+def metrics(as_json: AsJson = False) -> None:
+    """List the figures that gate.toml can name: unit, which way is better, what each is."""
+    from replay.gate.config import FRAMES
+    from replay.metrics.catalogue import catalogue
+
+    rows = [{"metric": m.name, "unit": m.unit, "better": m.better, "what": m.what}
+            for m in (*catalogue(), FRAMES)]
+    if as_json:
+        emit_json({"metrics": rows})
+        return
+    for row in rows:
+        emit(f"{row['metric']}  ({row['unit'] or 'text'}"
+             f"{', ' + row['better'] + ' is better' if row['better'] else ''})\n    {row['what']}")

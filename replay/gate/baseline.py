@@ -1,0 +1,142 @@
+"""The accepted figures: one text file per check, a line per figure, so that a diff reads well."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from replay.aside import written
+from replay.compare.effects import PROVENANCE
+from replay.errors import InputError
+from replay.metrics.catalogue import catalogue
+from replay.runs.run import Run
+
+MOST_BYTES = 16 << 20
+NUMBER = {"type": ["number", "null"], "minimum": -1e19, "maximum": 1e19}
+SHAPE: dict[str, Any] = {
+    "type": "object", "required": ["accepted", "allocators", "provenance"],
+    "additionalProperties": False, "properties": {
+        "accepted": {"type": "object", "required": ["commit", "why"],
+                     "additionalProperties": {"type": "string"}},
+        "provenance": {"type": "object", "additionalProperties": {"type": "string"}},
+        "allocators": {"type": "object", "additionalProperties": {
+            "type": "object", "required": ["frames_digest", "metrics"],
+            "additionalProperties": False, "properties": {
+                "frames_digest": {"type": "string"},
+                "metrics": {"type": "object", "additionalProperties": NUMBER}}}}}}
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Figures that were accepted, at which commit and why; frames: digests by allocator."""
+
+    commit: str
+    why: str
+    provenance: dict[str, str]
+    figures: dict[str, dict[str, float | None]]
+    frames: dict[str, str] = field(default_factory=dict)
+
+    def text(self) -> str:
+        """The file: JSON with sorted keys."""
+        return json.dumps({
+            "accepted": {"commit": self.commit, "why": self.why},
+            "provenance": self.provenance,
+            "allocators": {name: {"frames_digest": self.frames[name], "metrics": values}
+                           for name, values in self.figures.items()},
+        }, indent=1, sort_keys=True) + "\n"
+
+    def says_the_same(self, other: Baseline | None) -> bool:
+        """Whether nothing but commit and reason differs."""
+        return other is not None and (self.provenance, self.figures, self.frames) == (
+            other.provenance, other.figures, other.frames)
+
+
+def of_run(run: Run, commit: str, why: str, names: Mapping[str, str]) -> Baseline:
+    """What is accepted when a run is; names: what some of its strategies are called instead."""
+    header = {name: _text(run.header[name]) for name in PROVENANCE if name != "replay_version"}
+    rows = {names.get(name, name): data for name, data in run.allocators.items()}
+    return Baseline(
+        commit, why, header,
+        {name: {m.name: m.of(data) for m in catalogue()} for name, data in rows.items()},
+        {name: data["frames_digest"] for name, data in rows.items()})
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):  # costs: the value of each is what counts here
+        return ", ".join(f"{k}={v['ns']:g}" for k, v in sorted(value.items()))
+    return str(value)
+
+
+def file_of(folder: Path, check: str) -> Path:
+    """Where the baseline of a check lies."""
+    return folder / f"{check}.json"
+
+
+def load(folder: Path, check: str) -> Baseline | None:
+    """The baseline of a check, None where none was accepted; InputError for a damaged file."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    path = file_of(folder, check)
+    hint = "take it from version control, or accept anew"
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"not JSON ({error})", hint=hint) from None
+    wrong = best_match(Draft202012Validator(SHAPE).iter_errors(data))
+    if wrong is not None:
+        place = ".".join(map(str, wrong.absolute_path)) or "the whole"
+        raise InputError(path, wrong.message[:160], where=place, hint=hint)
+    return Baseline(data["accepted"]["commit"], data["accepted"]["why"], data["provenance"],
+                    {name: one["metrics"] for name, one in data["allocators"].items()},
+                    {name: one["frames_digest"] for name, one in data["allocators"].items()})
+
+
+def save(folder: Path, check: str, baseline: Baseline) -> None:
+    """Write aside, then rename."""
+    with written(file_of(folder, check)) as aside:
+        aside.write_text(baseline.text(), encoding="utf-8")
+
+
+def difference(check: str, old: Baseline | None, new: Baseline) -> str:
+    """The change of the file as a unified diff."""
+    before = old.text().splitlines() if old else []
+    return "\n".join(difflib.unified_diff(
+        before, new.text().splitlines(), f"a/{check}.json" if old else "/dev/null",
+        f"b/{check}.json", lineterm="", n=2))
+
+
+def commit_of(folder: Path) -> str:
+    """The commit that is checked out around a folder, with + for uncommitted changes; else empty.
+    """
+    head = _git(folder, "rev-parse", "HEAD")
+    if not head:
+        return ""
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return head[:12] + ("+" if changed else "")
+
+
+def commits_since(folder: Path, commit: str) -> int | None:
+    """How many commits have come behind one; None where that is not known."""
+    counted = _git(folder, "rev-list", "--count", f"{commit.rstrip('+')}..HEAD") if commit else ""
+    return int(counted) if counted.isdigit() else None
+
+
+def _git(folder: Path, *args: str) -> str:
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True,
+                              timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,202 @@
+"""gate.toml: which traces are replayed how, and how far each metric may move."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from replay.allocators import DEFAULT
+from replay.errors import InputError
+from replay.metrics.catalogue import Metric, catalogue
+
+TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
+"""Of a check: it is the name of its baseline's file."""
+
+CHECK = {
+    "name": {"type": "string", "pattern": NAME, "maxLength": 100},
+    "trace": {"type": "string"}, "allocators": TEXTS,
+    "settings": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
+    **dict.fromkeys(("physmap", "iommu", "subtract_ram", "profile", "loop", "lock", "time_scale",
+                     "kernel_variant"), {"type": "string"}),
+    "kernel_trees": TEXTS, "allow_loss": {"type": "boolean"},
+}
+TOLERANCE = {
+    "metric": {"type": "string"}, "check": {"type": "string"}, "allocator": {"type": "string"},
+    "worse": {"type": ["string", "number"]}, "better": {"type": ["string", "number"]},
+    "direction": {"enum": ["lower", "higher", "ignore"]},
+}
+
+
+FRAMES = Metric(("frames_digest",), "frames handed out, in order", "", "",
+                "SHA-256 over all frames that were handed out; `ignore` is the only tolerance")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How far a value may move: absolute, in the metric's unit, plus a share of the base."""
+
+    absolute: float = 0.0
+    relative: float = 0.0
+
+    def allows(self, change: float, base: float) -> bool:
+        """Whether a change this large, of either sign, is within it."""
+        return abs(change) <= self.absolute + self.relative * abs(base)
+
+    def __str__(self) -> str:
+        if self.relative:
+            return f"{100 * self.relative:g} %"
+        return f"{self.absolute:g}"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """Of the metrics that match the patterns; the last one in the file that matches counts.
+
+    worse: how far a metric may move the wrong way, or either way where none is better. better: an
+    improvement beyond it is reported. direction: lower, higher or ignore; empty for the
+    catalogue's.
+    """
+
+    metric: str = "*"
+    check: str = "*"
+    allocator: str = "*"
+    worse: Amount = Amount()
+    better: Amount = Amount()
+    direction: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One trace, and how it is replayed; all as the command line writes it."""
+
+    name: str
+    trace: Path
+    allocators: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    kernel_trees: tuple[str, ...] = ()
+    allow_loss: bool = False
+
+    def command(self, allocator: str = "") -> str:
+        """The `replay run` that gives the same figures, of one strategy or of all."""
+        one = allocator in (self.allocators or DEFAULT) and bool(allocator)
+        words = ["replay", "run", str(self.trace)]
+        for name in [allocator] if one else self.allocators:
+            words += ["--allocator", name]
+        for key, value in sorted(self.settings.items()):
+            if not one or key.startswith(f"{allocator}."):
+                words += ["--set", f"{key}={value}"]
+        for tree in self.kernel_trees:
+            words += ["--kernel-tree", tree]
+        for key, value in sorted(self.options.items()):
+            if key == "loop":
+                words += {"closed": ["--closed-loop"], "asap": ["--asap"]}.get(value, [])
+            else:
+                words += [f"--{key.replace('_', '-')}", value]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of gate.toml, paths resolved against its folder."""
+
+    path: Path
+    baseline: Path
+    checks: tuple[Check, ...]
+    tolerances: tuple[Tolerance, ...]
+
+    def tolerance(self, check: str, allocator: str, metric: Metric) -> Tolerance:
+        """What applies to one figure."""
+        found = Tolerance()
+        for one in self.tolerances:
+            if (fnmatchcase(metric.name, one.metric) and fnmatchcase(check, one.check)
+                    and fnmatchcase(allocator, one.allocator)):
+                found = one
+        return found
+
+
+def _schema() -> dict[str, Any]:
+    def table(properties: dict[str, Any], required: Sequence[str]) -> dict[str, Any]:
+        return {"type": "object", "properties": properties, "required": list(required),
+                "additionalProperties": False}
+
+    return table({
+        "baseline": {"type": "string"},
+        "check": {"type": "array", "minItems": 1, "items": table(CHECK, ["trace"])},
+        "tolerance": {"type": "array", "items": table(TOLERANCE, ["metric"])}}, ["check"])
+
+
+def load_config(path: Path) -> Config:
+    """Read gate.toml; InputError with the place for what is wrong in it."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(path, "is missing", hint="name the file with --config, or write one: the "
+                         "README shows how") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(path, f"not TOML: {error}") from None
+    wrong = best_match(Draft202012Validator(_schema()).iter_errors(data))
+    if wrong is not None:
+        place = ".".join(map(str, wrong.absolute_path)) or "the whole"
+        raise InputError(path, wrong.message, where=place)
+    root = path.parent
+    checks = tuple(_check(path, root, k, entry) for k, entry in enumerate(data["check"]))
+    names = [check.name for check in checks]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(path, f"two checks are called {name!r}", where="check",
+                             hint="give each a name of its own")
+    return Config(path, root / data.get("baseline", "reports/baseline"), checks,
+                  tuple(_tolerance(path, k, entry)
+                        for k, entry in enumerate(data.get("tolerance", []))))
+
+
+def _check(path: Path, root: Path, k: int, entry: dict[str, Any]) -> Check:
+    trace = root / entry["trace"]
+    name = entry.get("name", trace.stem)
+    if not entry["trace"].endswith(".arrow"):
+        raise InputError(path, f"{entry['trace']}: expected a trace (.arrow)",
+                         where=f"check.{k}.trace")
+    options: dict[str, str] = {key: entry[key] for key in (
+        "physmap", "iommu", "subtract_ram", "profile", "loop", "lock", "time_scale",
+        "kernel_variant") if key in entry}
+    return Check(name, trace, tuple(entry.get("allocators", ())),
+                 {key: str(value) for key, value in entry.get("settings", {}).items()}, options,
+                 tuple(entry.get("kernel_trees", ())), entry.get("allow_loss", False))
+
+
+def _tolerance(path: Path, k: int, entry: dict[str, Any]) -> Tolerance:
+    pattern = entry["metric"]
+    if not any(fnmatchcase(metric.name, pattern) for metric in (FRAMES, *catalogue())):
+        raise InputError(path, f"no metric is called {pattern!r}", where=f"tolerance.{k}.metric",
+                         hint="`replay gate metrics` lists them")
+    amounts = {key: _amount(path, f"tolerance.{k}.{key}", entry[key])
+               for key in ("worse", "better") if key in entry}
+    return Tolerance(pattern, entry.get("check", "*"), entry.get("allocator", "*"), **amounts,
+                     direction=entry.get("direction", ""))
+
+
+def _amount(path: Path, where: str, given: str | float) -> Amount:
+    """A number in the metric's unit, or a text such as "2 %" for a share of the base."""
+    try:
+        if isinstance(given, str):
+            if not given.rstrip().endswith("%"):
+                raise ValueError
+            value = Amount(relative=float(given.rstrip()[:-1]) / 100)
+        else:
+            value = Amount(absolute=float(given))
+        if not 0 <= value.absolute + value.relative < 1e19:
+            raise ValueError
+    except ValueError:
+        raise InputError(path, f"{given!r}: expected a number from 0 on, in the metric's unit, or "
+                         'a share as in "2 %"', where=where) from None
+    return value

@@ -1,0 +1,181 @@
+"""The exact lane: replay what gate.toml names and hold each figure against its baseline.
+
+A replay is deterministic, so every change has a cause; tolerances are zero unless gate.toml says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from replay.compare.effects import effect
+from replay.errors import ReplayError
+from replay.gate.baseline import Baseline, commits_since, load, of_run
+from replay.gate.config import FRAMES, Check, Config
+from replay.metrics.catalogue import Metric, catalogue
+from replay.runs.run import Run
+
+OK, IMPROVED, REGRESSED, CHANGED = "ok", "improved", "regressed", "changed"
+PROBLEMS = (REGRESSED, CHANGED)
+"""What a gate does not let through."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure against its baseline; base and value are numbers, or texts of a digest."""
+
+    allocator: str
+    metric: str
+    label: str
+    unit: str
+    base: float | str | None
+    value: float | str | None
+    ratio: float | None
+    tolerance: str
+    status: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One check. problem: why it could not be compared, else empty. provenance: what the replay
+    rests on other than the baseline did: name, then, now. findings: all but those that are ok.
+    counts: figures by status."""
+
+    name: str
+    trace: str
+    command: str
+    since: str
+    commits: int | None
+    problem: str
+    provenance: list[tuple[str, str, str]]
+    findings: list[Finding]
+    counts: dict[str, int]
+    strategies: list[str]
+    commands: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether a gate lets it through."""
+        return not self.problem and not any(f.status in PROBLEMS for f in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "passed": self.passed}
+
+
+def replay_check(check: Check) -> Run:
+    """Replay one check as its command would; a recording with losses is refused unless allowed."""
+    from replay.arrivals import Arrivals, parse_scale
+    from replay.report.tables import missing
+    from replay.runs.plan import CCode, Plan
+    from replay.runs.replaying import replay_trace
+    from replay.trace.machine import MachineChoice
+    from replay.trace.store import load as load_trace
+
+    trace, given = load_trace(check.trace), check.options
+    if (trace.meta.lost or trace.meta.cut) and not check.allow_loss:
+        raise ReplayError(f"{check.trace}: {missing(trace.meta.lost, trace.meta.cut)}; record "
+                          f"again, or set allow_loss = true for check {check.name!r}")
+    plan = Plan(
+        check.allocators, check.settings,
+        MachineChoice(given.get("physmap"), given.get("iommu"), given.get("subtract_ram")),
+        given.get("profile"),
+        Arrivals(given.get("loop", "open"), given.get("lock", "fifo"),
+                 parse_scale(given.get("time_scale", "1"))), True,
+        CCode([Path(tree) for tree in check.kernel_trees], given.get("kernel_variant")))
+    run = replay_trace(trace, plan)
+    for sentence in run.failed.values():
+        raise ReplayError(sentence)
+    for name, data in run.allocators.items():
+        if data["broken_invariants"]:
+            raise ReplayError(f"{name}: {data['broken_invariants'][0]}")
+    return run
+
+
+def replayed(check: Check, commit: str = "", why: str = "") -> Baseline:
+    """Replay one check; rows of kernel trees are called kernel, kernel-2 and so on, whatever the
+    commit that their reports name."""
+    run = replay_check(check)
+    trees = run.summary["order"][-len(check.kernel_trees):] if check.kernel_trees else []
+    names = {name: "kernel" if not k else f"kernel-{k + 1}" for k, name in enumerate(trees)}
+    return of_run(run, commit, why, names)
+
+
+def check_all(config: Config, chosen: Sequence[Check]) -> list[Checked]:
+    """Replay and compare each check; what cannot be done is the problem of that check alone."""
+    return [_checked(config, check) for check in chosen]
+
+
+def _checked(config: Config, check: Check) -> Checked:
+    base: Baseline | None = None
+    try:
+        base = load(config.baseline, check.name)
+        if base is None:
+            raise ReplayError(f"no baseline in {config.baseline}: `replay gate accept` makes one")
+        now = replayed(check)
+        if now.provenance["requests_digest"] != base.provenance.get("requests_digest"):
+            raise ReplayError("the trace holds other requests than those of the baseline: "
+                              "accept it anew")
+    except (ReplayError, OSError) as error:
+        return _made(config, check, base, str(error), [], [])
+    moved = [(name, base.provenance.get(name, ""), text)
+             for name, text in now.provenance.items() if base.provenance.get(name, "") != text]
+    return _made(config, check, base, "", moved, findings(config, check, base, now))
+
+
+def _made(config: Config, check: Check, base: Baseline | None, problem: str,
+          moved: list[tuple[str, str, str]], found: list[Finding]) -> Checked:
+    since = base.commit if base else ""
+    shown = [f for f in found if f.status != OK]
+    return Checked(
+        check.name, str(check.trace), check.command(), since,
+        commits_since(config.baseline, since), problem, moved, shown,
+        dict(sorted(Counter(f.status for f in found).items())),
+        sorted({f.allocator for f in found}),
+        {name: check.command(name) for name in sorted({f.allocator for f in shown})})
+
+
+def findings(config: Config, check: Check, base: Baseline, now: Baseline) -> list[Finding]:
+    """A finding per figure of every strategy in either."""
+    found = []
+    for name in sorted({*base.figures, *now.figures}):
+        if name not in now.figures or name not in base.figures:
+            then, here = ("there" if name in side.figures else "missing" for side in (base, now))
+            found.append(Finding(name, "strategy", "the strategy itself", "", then, here, None, "0",
+                                 CHANGED))
+            continue
+        found.append(_frames(config, check.name, name, base.frames[name], now.frames[name]))
+        found += [_figure(config, check.name, name, metric, base.figures[name], now.figures[name])
+                  for metric in catalogue()]
+    return found
+
+
+def _frames(config: Config, check: str, allocator: str, then: str, here: str) -> Finding:
+    same = then == here or config.tolerance(check, allocator, FRAMES).direction == "ignore"
+    return Finding(allocator, FRAMES.name, FRAMES.label, "", then, here, None, "0",
+                   OK if same else CHANGED)
+
+
+def _figure(config: Config, check: str, allocator: str, metric: Metric,
+            base: dict[str, float | None], now: dict[str, float | None]) -> Finding:
+    rule = config.tolerance(check, allocator, metric)
+    a, b = base.get(metric.name), now[metric.name]
+    found = effect(metric, a, b)
+    better = rule.direction or metric.better
+    status = OK
+    if found.verdict == "equal" or better == "ignore":
+        pass
+    elif a is None or b is None or found.change is None:
+        status = CHANGED
+    elif better == "":
+        status = OK if rule.worse.allows(found.change, a) else CHANGED
+    elif (found.change < 0) == (better == "lower"):
+        status = OK if rule.better.allows(found.change, a) else IMPROVED
+    elif not rule.worse.allows(found.change, a):
+        status = REGRESSED
+    return Finding(allocator, metric.name, metric.label, metric.unit, a, b, found.ratio,
+                   str(rule.worse), status)
