@@ -106,4 +106,5 @@ traces: ready ## Rebuild the shipped traces from the recordings below RECORDINGS
 	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1 --seconds 20
 
 clean: ## Remove the environment and the results of runs
-	rm -rf $(VENV) build *.egg-info reports/*/
+	rm -rf $(VENV) build *.egg-info
+	find reports -mindepth 1 -maxdepth 1 -type d ! -name baseline -exec rm -rf {} +
