@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from replay.api import (
-        accept_gate, calibrate_costs, check_gate, check_strategy, compare_runs, describe_trace, diff_runs, import_trace,
-        load_trace, predict_latency, read_run, run_trace, strategies, sweep_costs, synthesize,
-        try_claims, verify_trace,
+        accept_gate, calibrate_costs, check_gate, check_strategy, compare_runs, describe_trace,
+        diff_runs, import_trace, load_trace, predict_latency, read_run, run_trace, strategies,
+        sweep_costs, synthesize, try_claims, verify_trace,
     )  # fmt: skip
     from replay.errors import InputError, ReplayError
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "InputError", "ReplayError", "accept_gate", "calibrate_costs", "check_gate", "check_strategy", "compare_runs",
-    "describe_trace", "diff_runs", "import_trace", "load_trace", "predict_latency", "read_run",
-    "run_trace", "strategies", "sweep_costs", "synthesize", "try_claims", "verify_trace",
+    "InputError", "ReplayError", "accept_gate", "calibrate_costs", "check_gate",
+    "check_strategy", "compare_runs", "describe_trace", "diff_runs", "import_trace",
+    "load_trace", "predict_latency", "read_run", "run_trace", "strategies", "sweep_costs",
+    "synthesize", "try_claims", "verify_trace",
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.compare.effects import effect
-from replay.errors import ReplayError
+from replay.errors import InputError, ReplayError
 from replay.gate.baseline import Baseline, commits_since, load, of_run
 from replay.gate.config import FRAMES, Check, Config
 from replay.metrics.catalogue import Metric, catalogue
@@ -113,6 +113,8 @@ def check_all(config: Config, chosen: Sequence[Check]) -> list[Checked]:
 def _checked(config: Config, check: Check) -> Checked:
     base: Baseline | None = None
     try:
+        if not check.trace.is_file():
+            raise InputError(check.trace, "is missing", hint=f"{config.path} names it")
         base = load(config.baseline, check.name)
         if base is None:
             raise ReplayError(f"no baseline in {config.baseline}: `replay gate accept` makes one")

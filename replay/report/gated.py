@@ -17,6 +17,10 @@ from replay.report.text import SHOWN
 
 WORDS = {"regressed": "worse", "changed": "changed", "improved": "better", "ok": "as accepted"}
 STYLES = {"regressed": "bold red", "changed": "yellow", "improved": "green"}
+ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+                        | {sign: f"\\{sign}" for sign in "\\`*_{}[]#|~"})
+"""What Markdown would take for more than text."""
+
 COLUMNS = ("strategy", "figure", "accepted", "now", "change", "allowed", "")
 
 
@@ -129,11 +133,7 @@ def markdown(data: dict[str, Any]) -> str:
 
 def cell(value: object) -> str:
     """A string as the text of a Markdown table's cell, whatever is in it."""
-    escaped = plain(value)
-    for sign in "\\`*_{}[]<>#|~&":
-        escaped = escaped.replace(sign, f"\\{sign}" if sign not in "<>&" else
-                                  {"<": "&lt;", ">": "&gt;", "&": "&amp;"}[sign])
-    return escaped
+    return plain(value).translate(ESCAPES)
 
 
 def junit(data: dict[str, Any]) -> str:
