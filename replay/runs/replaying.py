@@ -6,6 +6,7 @@ import sys
 
 from replay.engine import Outcome, replay
 from replay.metrics.summary import summary
+from replay.metrics.timeline import timeline
 from replay.runs.c_rows import kernel_rows, object_row, replay_row
 from replay.runs.files import outcome_table
 from replay.runs.plan import Plan, Prepared, prepared
@@ -27,8 +28,9 @@ def replay_trace(trace: Trace, plan: Plan, *, progress: bool = False) -> Run:
     outcomes = [*_outcomes(p, plan.check, progress), *extra]
     data = summary(outcomes, trace)
     data["failed_allocators"] = failed
-    return Run(data, None, {name: outcome_table(o, trace)
-                            for name, o in zip(data["order"], outcomes, strict=True)})
+    named = list(zip(data["order"], outcomes, strict=True))
+    return Run(data, None, {name: outcome_table(o, trace) for name, o in named},
+               {name: timeline(o) for name, o in named})
 
 
 def _outcomes(p: Prepared, check: bool, progress: bool) -> list[Outcome]:

@@ -14,8 +14,10 @@ import pyarrow as pa
 
 from replay.errors import InputError, unknown_name
 from replay.metrics.catalogue import catalogue
+from replay.metrics.timeline import Timeline, columns
 from replay.runs.files import arrow_writer, text_writer, write_files
 from replay.runs.shape import checked
+from replay.runs.timeline_file import read_timeline
 
 SUMMARY = "summary.json"
 MOST_BYTES = 64 << 20
@@ -26,13 +28,14 @@ MOST_BYTES = 64 << 20
 class Run:
     """The results of one replay.
 
-    summary: what `summary.json` holds. folder: where it was read from. tables: outcomes that are in
-    memory; of a run read from a folder they are opened when asked for.
+    summary: what `summary.json` holds. folder: where it was read from. tables, timelines: outcomes
+    and time lines that are in memory; of a run read from a folder they are opened when asked for.
     """
 
     summary: dict[str, Any]
     folder: Path | None = None
     tables: Mapping[str, pa.Table] = field(default_factory=dict, repr=False)
+    timelines: Mapping[str, Timeline] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -66,6 +69,15 @@ class Run:
         assert isinstance(found, pl.DataFrame)
         return found
 
+    def timeline(self, allocator: str) -> Timeline:
+        """What was where over modelled time, see metrics.timeline; for pictures."""
+        if allocator not in self.summary["order"]:
+            raise unknown_name("allocator of this run", allocator, self.summary["order"])
+        if allocator in self.timelines:
+            return self.timelines[allocator]
+        assert self.folder is not None
+        return read_timeline(self.folder / f"timeline-{allocator}.json")
+
     def metrics(self) -> pl.DataFrame:
         """One row per allocator and metric of the catalogue: unit, which way is better, value."""
         schema = {"allocator": pl.String, "metric": pl.String, "unit": pl.String,
@@ -98,6 +110,8 @@ class Run:
 
         files: dict[str, Callable[[Path], Any]] = {
             f"outcome-{name}.arrow": arrow_writer(table) for name, table in self.tables.items()}
+        files |= {f"timeline-{name}.json": text_writer(json.dumps(columns(made)) + "\n")
+                  for name, made in self.timelines.items()}
         files[SUMMARY] = text_writer(
             json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
         files["report.txt"] = text_writer(report(self.summary))

@@ -1,0 +1,68 @@
+"""Reads the time line of a run's allocator, which may come from anywhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from replay.errors import InputError
+from replay.metrics.timeline import (
+    CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAX_CELLS, SCHEMAS, Timeline,
+)  # fmt: skip
+
+HINT = "run `replay run` again, with this version"
+MOST_BYTES = 16 << 20
+MOST_ROWS = {"gauges": INSTANTS, "cells": MAX_CELLS, "states": MAX_CELLS * MAP_INSTANTS,
+             "ages": MAX_CELLS // CELLS_PER_ROW * MAP_INSTANTS}
+BOUNDS = {"cell": MAX_CELLS, "row": MAX_CELLS // CELLS_PER_ROW, "column": CELLS_PER_ROW,
+          "from": MAP_INSTANTS, "to": MAP_INSTANTS + 1, "instant": MAP_INSTANTS}
+"""Exclusive; every whole number is from -1 on and below 2^62 besides."""
+
+
+def read_timeline(path: Path) -> Timeline:
+    """The time line in a file; InputError where it is none, or holds numbers that cannot be."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=HINT)
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except FileNotFoundError:
+        raise InputError(path, "is missing", hint=HINT) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, f"not JSON ({error})", hint=HINT) from None
+    if not isinstance(data, dict):
+        raise InputError(path, "expected an object of tables", hint=HINT)
+    return Timeline(**{name: _table(path, name, data.get(name)) for name in SCHEMAS})
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no number here")
+
+
+def _table(path: Path, name: str, given: Any) -> pl.DataFrame:
+    schema = SCHEMAS[name]
+    if not isinstance(given, dict) or set(given) != set(schema) or not all(
+            isinstance(column, list) for column in given.values()):
+        raise InputError(path, f"expected the columns {', '.join(schema)}", where=name, hint=HINT)
+    lengths = {len(column) for column in given.values()}
+    if len(lengths) != 1 or max(lengths) > MOST_ROWS[name]:
+        raise InputError(path, f"expected columns of one length, of {MOST_ROWS[name]:,} at most",
+                         where=name, hint=HINT)
+    try:
+        frame = pl.DataFrame(given, schema=schema, strict=True)
+    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+        raise InputError(path, f"a column of another type ({str(error).splitlines()[0]})",
+                         where=name, hint=HINT) from None
+    for column, kind in schema.items():
+        nullable = column == "unusable_free_index"
+        values = frame[column]
+        if values.null_count() and not nullable:
+            raise InputError(path, "a value is missing", where=f"{name}.{column}", hint=HINT)
+        if kind == pl.Int64 and len(values):
+            most = BOUNDS.get(column, 1 << 62)
+            if int(values.min() or 0) < -1 or int(values.max() or 0) >= most:  # type: ignore
+                raise InputError(path, f"a number outside -1 to {most - 1}",
+                                 where=f"{name}.{column}", hint=HINT)
+    return frame
