@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         accept_gate, calibrate_costs, check_gate, check_strategy, compare_runs, describe_trace,
         diff_runs, import_trace, load_trace, predict_latency, read_run, run_trace, strategies,
         sweep_costs, synthesize, try_claims, verify_trace,
+        write_report,
     )  # fmt: skip
     from replay.errors import InputError, ReplayError
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_strategy", "compare_runs", "describe_trace", "diff_runs", "import_trace",
     "load_trace", "predict_latency", "read_run", "run_trace", "strategies", "sweep_costs",
     "synthesize", "try_claims", "verify_trace",
+    "write_report",
 ]
 
 

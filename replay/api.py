@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from replay.verify.result import Verification
 
 Source = str | os.PathLike[str]
+PICTURES = ("svg", "png")
+FORMS = ("html", "md", "csv", "txt", *PICTURES)
+"""Of a report."""
 
 
 def load_trace(path: Source) -> Trace:
@@ -155,6 +159,45 @@ def diff_runs(a: str | Run, b: str | Run) -> dict[str, Any]:
     from replay.compare.sides import single
 
     return diff(single(a), single(b))
+
+
+def write_report(*runs: Run | Source, output: Source | None = None, form: str = "html"
+                 ) -> list[Path]:
+    """Make a report of runs: html (one self-contained file), md, csv, txt, or svg and png (a file
+    per figure, in a folder). Gives the files."""
+    from replay.aside import written
+    from replay.runs.files import write_files
+
+    if form not in FORMS:
+        raise unknown_name("format", form, list(FORMS))
+    read = [run if not isinstance(run, str | os.PathLike) else read_run(run) for run in runs]
+    folder = read[0].folder or Path()
+    target = Path(output) if output is not None else folder / (
+        "figures" if form in PICTURES else f"report.{form}")
+    if form in PICTURES:
+        from replay.report.page.formats import pictures
+
+        if target.is_file():
+            raise ReplayError(f"{target}: is a file, expected a folder for the figures")
+        made = pictures(read, form)
+        write_files(target, {name: partial(Path.write_bytes, data=body)
+                             for name, body in made.items()})
+        return [target / name for name in sorted(made)]
+    check_output(target, [])
+    body = _body(read, form)
+    with written(target) as aside:
+        aside.write_text(body, encoding="utf-8")
+    return [target]
+
+
+def _body(runs: list[Run], form: str) -> str:
+    if form == "html":
+        from replay.report.page.page import page
+
+        return page(runs)
+    from replay.report.page import formats
+
+    return {"md": formats.markdown, "csv": formats.table, "txt": formats.text}[form](runs)
 
 
 def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *,

@@ -19,6 +19,7 @@ from replay.cli.compare import compare, diff
 from replay.cli.options import (
     AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
+from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
 from replay.errors import ReplayError, unknown_name
@@ -205,6 +206,7 @@ def _sentence(error: OSError) -> str:
     return f"{place}{error.strerror or error}"
 
 
+app.command()(report)
 app.command()(compare)
 app.command()(diff)
 app.command()(sensitivity)

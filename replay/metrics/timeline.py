@@ -175,7 +175,7 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
 def _map(cells: pl.DataFrame, frame: np.ndarray, begin: np.ndarray, end: np.ndarray, span: int
          ) -> tuple[pl.DataFrame, pl.DataFrame]:
     at = instants(span, MAP_INSTANTS)
-    start, size = cells["start_pfn"].to_numpy(), int(cells["nr_pages"].max() or 1)
+    start, size = cells["start_pfn"].to_numpy(), int(cells["nr_pages"][0])
     nr = len(start)
     cell = np.searchsorted(start, frame, "right") - 1
     came, went = (np.searchsorted(at, when, "left") for when in (begin, end))

@@ -1,0 +1,175 @@
+"""Figures of space: gauges over time, the physmap as a map with a slider, ages of live pages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from replay.metrics.timeline import (
+    CELLS_PER_ROW, DEVICE, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
+)  # fmt: skip
+from replay.report.page.figure import Figure, colours, dashes
+from replay.runs.run import Run
+from replay.units import NS_PER_S, human_bytes
+
+SECTION, LIVE, HAZARD = "section, free", "live", "live in a device window or RAM of others"
+KINDS = {RAM: "#9ecae1", DEVICE: "#fdae6b", OTHER: "#bcbddc", NOTHING: "#d9d9d9",
+         SECTION: "#a1d99b", LIVE: "#08519c"}
+"""Of the map: what the address space is, a section's free part, live pages over it."""
+
+
+def space_figures(run: Run) -> list[Figure]:
+    """Gauges, map, ages; of a run that keeps no time lines none."""
+    import altair as alt
+
+    lines = {name: run.timeline(name) for name in run.allocators}
+    page = int(run.header["page_bytes"])
+    span = int(run.header["modelled_span_ns"])
+    return [*_gauges(alt, run, lines), _map(alt, run, lines, page, span),
+            _ages(alt, run, lines, page, span)]
+
+
+def _gauges(alt: Any, run: Run, lines: dict[str, Timeline]) -> list[Figure]:
+    names = list(run.allocators)
+    frame = pl.concat([line.gauges.with_columns(strategy=pl.lit(name),
+                                                s=(pl.col("time_ns") / NS_PER_S).round(6))
+                       for name, line in lines.items()])
+    found = []
+    for column, title, said, axis in (
+            ("live_pages", "Live pages", ("Pages that callers hold. Strategies differ where one "
+             "refuses requests, or serves them later."), alt.Axis(title="pages", format="~s")),
+            ("section_pages", "Pages of sections", ("Address space taken as memory sections; each "
+             "page costs a struct page of 64 bytes, for ever."),
+             alt.Axis(title="pages", format="~s")),
+            ("unusable_free_index", "Unusable free index",
+             ("Share of the free pages of sections that lie outside wholly free 2 MiB blocks: the "
+             "lower, the less broken up. Not shown for a strategy that gives up own RAM."),
+             alt.Axis(title="share of free pages", format="~%"))):
+        shown = frame.filter(pl.col(column).is_not_null()).select("strategy", "s", column)
+        if not shown.height or not shown[column].max():
+            continue
+        chart = alt.Chart(shown).mark_line(interpolate="step-after", strokeWidth=2).encode(
+            x=alt.X("s:Q", title="modelled time, s"), y=alt.Y(f"{column}:Q", axis=axis),
+            color=alt.Color("strategy:N", scale=colours(names, alt), title=None),
+            strokeDash=alt.StrokeDash("strategy:N", scale=dashes(names, alt), title=None),
+            tooltip=["strategy:N", alt.Tooltip("s:Q", title="s, modelled"),
+                     alt.Tooltip(f"{column}:Q", title=title, format=",.4~r")],
+        ).properties(height=200)
+        wide = shown.pivot("strategy", index="s", values=column)
+        found.append(Figure(column.replace("_", "-"), f"{title} over time", said, chart,
+                            wide.gather_every(max(1, wide.height // 24))))
+    return found
+
+
+def _label(cells: pl.DataFrame) -> pl.Series:
+    """The first frame of each cell's row."""
+    firsts = cells.group_by("row", maintain_order=True).first()
+    label = dict(zip(firsts["row"].to_list(), firsts["start_pfn"].to_list(), strict=True))
+    return pl.Series("place", [f"pfn {label[row]:#x}" for row in cells["row"].to_list()],
+                     dtype=pl.String)
+
+
+def _pick(alt: Any, names: list[str], name: str) -> Any:
+    return alt.param(name=name, value=names[min(2, len(names) - 1)],
+                     bind=alt.binding_select(options=names, name="Strategy "))
+
+
+def _cells(lines: dict[str, Timeline], span: int) -> pl.DataFrame:
+    """Cells of all strategies, by a key; since: first instant at which it is a section's."""
+    at = instants(max(span, 1), MAP_INSTANTS)
+    frames = []
+    for name, line in lines.items():
+        added = line.cells["added_ns"].to_numpy()
+        since = np.where(added >= 0, np.searchsorted(at, added), MAP_INSTANTS + 1)
+        frames.append(line.cells.with_columns(_label(line.cells), strategy=pl.lit(name),
+                                              since=pl.Series(since)))
+    return pl.concat(frames).with_row_index("key")
+
+
+def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -> Figure:
+    names = list(run.allocators)
+    cells = _cells(lines, span)
+    states = pl.concat([
+        line.states.with_columns(strategy=pl.lit(name)) for name, line in lines.items()
+    ]).join(cells.select("key", "strategy", "cell", "what"), on=["strategy", "cell"], how="inner")
+    at = instants(max(span, 1), MAP_INSTANTS) / NS_PER_S
+    instant = alt.param(name="instant", value=MAP_INSTANTS // 2, bind=alt.binding_range(
+        min=0, max=MAP_INSTANTS - 1, step=1, name="Time (drag, or arrow keys) "))
+    pick = _pick(alt, names, "map_strategy")
+    mine = "datum.strategy == map_strategy"
+    x = alt.X("column:O", axis=None, scale=alt.Scale(paddingInner=0.08))
+    y = alt.Y("place:O", sort=None, title=None)
+    data = cells.select("key", "strategy", "place", "column", "what", "since", "nr_pages")
+    base = alt.Chart(data).transform_filter(
+        mine).transform_calculate(
+            kind=f"datum.since <= instant ? '{SECTION}' : datum.what").mark_rect().encode(
+        x=x, y=y, color=alt.Color("kind:N", title=None, scale=alt.Scale(
+            domain=list(KINDS), range=list(KINDS.values())), legend=alt.Legend(
+                orient="bottom", columns=3, symbolType="square")),
+        tooltip=[alt.Tooltip("place:N", title="row from"),
+                 alt.Tooltip("column:O", title="cell"), alt.Tooltip("kind:N", title="is")])
+    live = alt.Chart(states.select("key", "from", "to", "live_pages")).transform_filter(
+        "datum.from <= instant && instant < datum.to").transform_lookup(
+            "key", alt.LookupData(data, "key", ["strategy", "place", "column", "what", "nr_pages"])
+        ).transform_filter(mine).transform_calculate(
+            share="datum.live_pages / datum.nr_pages",
+            hazard=f"datum.what == '{DEVICE}' || datum.what == '{OTHER}'").mark_rect(
+                color=KINDS[LIVE]).encode(
+        x=x, y=y, opacity=alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.35, 1]),
+                                      legend=None),
+        stroke=alt.condition("datum.hazard", alt.value("#cb181d"), alt.value(None)),
+        strokeWidth=alt.value(2),
+        tooltip=[alt.Tooltip("place:N", title="row from"),
+                 alt.Tooltip("column:O", title="cell"), alt.Tooltip("what:N", title="lies in"),
+                 alt.Tooltip("live_pages:Q", title="live pages", format=","),
+                 alt.Tooltip("share:Q", title="of the cell", format=".1%")])
+    clock = alt.Chart(pl.DataFrame({"k": np.arange(MAP_INSTANTS), "s": at.round(6)})
+                      ).transform_filter("datum.k == instant").transform_calculate(
+        text="'at ' + format(datum.s, ',.3~f') + ' s of modelled time: ' + map_strategy").mark_text(
+            align="left", baseline="bottom", fontSize=13, dy=-6).encode(
+        x=alt.value(0), y=alt.value(0), text="text:N")
+    sizes = sorted(set(cells["nr_pages"].to_list()))
+    size = " to ".join(human_bytes(n * page) for n in sorted({sizes[0], sizes[-1]}))
+    chart = alt.layer(base, live, clock).add_params(pick, instant).properties(
+        height=alt.Step(20), padding={"left": 5, "top": 26, "right": 5, "bottom": 5})
+    table = states.group_by("strategy", "what", maintain_order=True).agg(
+            pl.col("cell").n_unique().alias("cells that ever held live pages"),
+            pl.col("live_pages").max().alias("most live pages in one"))
+    return Figure(
+        "physmap", "The physmap",
+        f"Guest-physical address space, a square per {size}, {CELLS_PER_ROW} to a row, rows named by their first frame; stretches "
+        "that nothing was ever taken from are left out. Darker blue: more of the cell is live. A "
+        f"red edge: {HAZARD}.", chart, table)
+
+
+def _ages(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -> Figure:
+    names = list(run.allocators)
+    cells = _cells(lines, span)
+    at = instants(max(span, 1), MAP_INSTANTS) / NS_PER_S
+    frame = pl.concat([line.ages.with_columns(strategy=pl.lit(name))
+                       for name, line in lines.items()]).join(
+        cells.group_by("strategy", "row", maintain_order=True).agg(pl.col("place").first()),
+        on=["strategy", "row"], how="inner").with_columns(
+        s=pl.col("instant").replace_strict(np.arange(MAP_INSTANTS), at.round(6)),
+        age=pl.col("age_s").clip(lower_bound=1e-6))
+    chart = alt.Chart(frame.select("strategy", "place", "s", "age", "live_pages")).transform_filter(
+        "datum.strategy == age_strategy").mark_rect().encode(
+        x=alt.X("s:O", title="modelled time, s", scale=alt.Scale(domain=at.round(6).tolist()),
+                axis=alt.Axis(labelExpr="format(datum.value, ',.3~r')", labelAngle=0,
+                              values=at.round(6).tolist()[::8])),
+        y=alt.Y("place:O", sort=None, title=None),
+        color=alt.Color("age:Q", title="mean age, s", scale=alt.Scale(
+            type="log", scheme="cividis", reverse=True), legend=alt.Legend(orient="bottom")),
+        tooltip=[alt.Tooltip("place:N", title="row from"), alt.Tooltip("s:Q", title="at, s"),
+                 alt.Tooltip("age:Q", title="mean age, s", format=",.4~r"),
+                 alt.Tooltip("live_pages:Q", title="live pages", format=",")],
+    ).add_params(_pick(alt, names, "age_strategy")).properties(height=alt.Step(18))
+    table = frame.group_by("strategy", maintain_order=True).agg(
+        pl.col("age").max().round(3).alias("oldest mean age of a row, s"),
+        pl.col("place").n_unique().alias("rows that held live pages"))
+    return Figure(
+        "ages", "How long live pages have been live",
+        "Mean age of the live pages of each row of the map, over time: dark rows are held for "
+        "long and pin their sections; light ones come and go.", chart, table)
