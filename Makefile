@@ -9,7 +9,8 @@ TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness kernel-source clean
+.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness \
+  kernel-source browser clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,7 +33,7 @@ ready: $(STAMP)
 run: ready ## Set up, then replay a real PVH dom0 through the four strategies
 	$(BIN)/replay run traces/pvh-dom0.arrow
 
-test: ready kernel-source ## Set up, then run the tests
+test: ready kernel-source browser ## Set up, then run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
 
 bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
@@ -69,6 +70,12 @@ kernel-source: ## Fetch the kernel's source package (Debian, Ubuntu), for witnes
 	    cut -d' ' -f1) && test -n "$$package" && apt-get download -qq "$$package" && \
 	  dpkg-deb -x "$$package"_*.deb . && rm -f "$$package"_*.deb; } || \
 	  echo "no kernel source package can be had here: what needs one is skipped"
+
+browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the tests of pages
+	@command -v chromedriver > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
+	  { apt-get install -y -qq chromium chromium-driver || \
+	  { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }; } > /dev/null 2>&1; } || \
+	  echo "no Chromium can be had here: the tests of pages in a browser are skipped"
 
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)

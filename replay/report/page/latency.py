@@ -19,12 +19,15 @@ PARTS = {"latency_ns": "latency", "wait_ns": "waiting for the lock", "service_ns
 
 
 def curve(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(1 / (1 - q), value at q) by nearest rank, at even steps of the tail's logarithm."""
+    """(1 / (1 - q), value at q) by nearest rank, at even steps of the tail's logarithm.
+
+    Behind the greatest of n samples there is none; it is drawn as if half a sample were.
+    """
     ordered = np.sort(values)
     n = len(ordered)
-    ranks = np.unique(np.ceil(n * (1 - 1 / np.geomspace(1, n, POINTS))).astype(np.int64).clip(1, n))
-    # Rank n is the maximum: it stands for one sample of n.
-    return n / np.maximum(n - ranks, 1), ordered[ranks - 1]
+    ranks = np.ceil(n * (1 - 1 / np.geomspace(1, n, POINTS))).astype(np.int64)
+    ranks = np.unique(np.append(ranks, n).clip(1, n))
+    return n / np.maximum(n - ranks, 0.5), ordered[ranks - 1]
 
 
 def curves(run: Run) -> pl.DataFrame:
@@ -52,7 +55,7 @@ def _curves(alt: Any, run: Run, frame: pl.DataFrame, part: str) -> Any:
     shown = frame.filter(pl.col("part") == part).with_columns(pl.col("ns").clip(lower_bound=1))
     return alt.Chart(shown).mark_line(interpolate="step-after", strokeWidth=2).encode(
         x=alt.X("tail:Q", scale=alt.Scale(type="log"), axis=alt.Axis(
-            title="share of allocations below, the tail on a logarithmic axis", labelExpr=SHARES,
+            title="share of allocations below (logarithmic tail)", labelExpr=SHARES,
             values=[1, 2, 10, 100, 1_000, 10_000, 100_000, 1_000_000])),
         y=alt.Y("ns:Q", scale=alt.Scale(type="log"), axis=ns_axis(alt, f"{part} (modelled)")),
         color=alt.Color("strategy:N", scale=colours(names, alt), title=None),
@@ -93,8 +96,8 @@ def latency_figures(run: Run) -> list[Figure]:
     if waited:
         found.append(Figure(
             "waiting", "Waiting for the lock (modelled)",
-            "Time before the allocator's lock was had, behind other callers and the allocator's own "
-            "thread. 1 ns stands for none.", _curves(alt, run, frame, "waiting for the lock"),
+            "Time before the allocator's lock was had, behind other callers and the allocator's "
+            "own thread. 1 ns stands for none.", _curves(alt, run, frame, "waiting for the lock"),
             _table(frame, "waiting for the lock")))
     found.append(Figure(
         "in-the-lock", "In the lock (modelled)", "What the allocator itself did. " + (

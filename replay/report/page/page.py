@@ -85,7 +85,7 @@ def spec(figure: Figure, width: str | int = "container", ink: str = "currentColo
                  "gridColor": "#8884", "labelFontSize": 12, "titleFontSize": 12,
                  "titleFontWeight": "normal"},
         "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "orient": "top",
-                   "labelLimit": 220},
+                   "labelLimit": 220, "columns": 3},
         "text": {"fill": ink}, "title": {"color": ink}}
     if width == "container":
         made["autosize"] = {"type": "fit-x", "contains": "padding"}
@@ -119,19 +119,26 @@ def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def titles(runs: Sequence[Run]) -> list[str]:
+    """The traces' names, with the folders where two runs share one."""
+    called = [run.name for run in runs]
+    return [plain(f"{run.name} ({run.folder or 'in memory'})" if called.count(run.name) > 1
+                  else run.name) for run in runs]
+
+
 def page(runs: Sequence[Run]) -> str:
     """One HTML document: a part per run."""
     import vl_convert
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    parts, specs = [], {}
+    parts, specs, names = [], {}, titles(runs)
     for k, run in enumerate(runs):
         drawn, said = figures(run)
         for figure in drawn:
             specs[f"f{k}-{figure.name}"] = spec(figure)
         parts.append({
-            "id": f"r{k}", "name": plain(run.name), "synthetic": run.header["synthetic"],
+            "id": f"r{k}", "name": names[k], "synthetic": run.header["synthetic"],
             "summary": Markup(summary_table(run).replace('id="summary"', f'id="summary{k}"')
                               .replace("#summary ", f"#summary{k} ")),
             "figures": [{"id": f"f{k}-{f.name}", "title": f.title, "said": f.said,

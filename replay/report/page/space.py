@@ -139,7 +139,8 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
             pl.col("live_pages").max().alias("most live pages in one"))
     return Figure(
         "physmap", "The physmap",
-        f"Guest-physical address space, a square per {size}, {CELLS_PER_ROW} to a row, rows named by their first frame; stretches "
+        f"Guest-physical address space, a square per {size}, {CELLS_PER_ROW} to a row, rows named "
+        "by their first frame; stretches "
         "that nothing was ever taken from are left out. Darker blue: more of the cell is live. A "
         f"red edge: {HAZARD}.", chart, table)
 
