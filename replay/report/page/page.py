@@ -26,12 +26,13 @@ FOLDER = Path(__file__).parent
 
 def figures(run: Run) -> tuple[list[Figure], list[str]]:
     """All figures of a run, and why some are missing."""
-    found, said = [*latency_figures(run), *versus_figures(run)], []
+    space: list[Figure] = []
+    said: list[str] = []
     try:
-        found[3:3] = space_figures(run)
+        space = space_figures(run)
     except InputError as error:
         said.append(f"No pictures of space over time: {error}")
-    return found, said
+    return [*latency_figures(run), *space, *versus_figures(run)], said
 
 
 def provenance(run: Run) -> list[tuple[str, str]]:

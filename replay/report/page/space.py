@@ -11,6 +11,7 @@ from replay.metrics.timeline import (
     CELLS_PER_ROW, DEVICE, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
 )  # fmt: skip
 from replay.report.page.figure import Figure, colours, dashes
+from replay.report.tables import plain
 from replay.runs.run import Run
 from replay.units import NS_PER_S, human_bytes
 
@@ -132,7 +133,15 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
         x=alt.value(0), y=alt.value(0), text="text:N")
     sizes = sorted(set(cells["nr_pages"].to_list()))
     size = " to ".join(human_bytes(n * page) for n in sorted({sizes[0], sizes[-1]}))
-    chart = alt.layer(base, live, clock).add_params(pick, instant).properties(
+    marks = _hazards(run, cells, at)
+    found = alt.Chart(marks).transform_filter(
+        "datum.from <= instant").transform_filter(mine).mark_point(
+            shape="cross", filled=True, size=110, color="#cb181d", stroke="white").encode(
+        x=x, y=y, tooltip=[alt.Tooltip("kind:N", title="hazard"),
+                           alt.Tooltip("place:N", title="row from"),
+                           alt.Tooltip("pfn:N"), alt.Tooltip("other:N", title="meets"),
+                           alt.Tooltip("what:N", title="then")])
+    chart = alt.layer(base, live, found, clock).add_params(pick, instant).properties(
         height=alt.Step(20), padding={"left": 5, "top": 26, "right": 5, "bottom": 5})
     table = states.group_by("strategy", "what", maintain_order=True).agg(
             pl.col("cell").n_unique().alias("cells that ever held live pages"),
@@ -142,7 +151,31 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
         f"Guest-physical address space, a square per {size}, {CELLS_PER_ROW} to a row, rows named "
         "by their first frame; stretches "
         "that nothing was ever taken from are left out. Darker blue: more of the cell is live. A "
-        f"red edge: {HAZARD}.", chart, table)
+        f"red edge: {HAZARD}. A red cross: where a hazard was first met (the first of each kind).",
+        chart, table)
+
+
+def _hazards(run: Run, cells: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
+    """Where and from when the hazards lie that the summary tells in full: of each kind the first.
+    """
+    rows = []
+    for name, data in run.allocators.items():
+        mine = cells.filter(strategy=name)
+        start = mine["start_pfn"].to_numpy()
+        for example in data["hazard_examples"]:
+            pfn, since = example.get("frame"), example["time_ns"]
+            if not isinstance(pfn, int) or since is None or not 0 <= pfn < 1 << 62:
+                continue
+            k = int(np.searchsorted(start, pfn, "right")) - 1
+            if k < 0 or pfn >= start[k] + mine["nr_pages"][k]:
+                continue
+            rows.append({"strategy": name, "place": mine["place"][k], "column": mine["column"][k],
+                         "from": int(np.searchsorted(at, since / NS_PER_S)),
+                         "kind": plain(example["kind"]).replace("_", " "), "pfn": f"{pfn:#x}",
+                         "other": plain(example["other"]), "what": plain(example["what"])})
+    return pl.DataFrame(rows, schema={
+        "strategy": pl.String, "place": pl.String, "column": pl.Int64, "from": pl.Int64,
+        "kind": pl.String, "pfn": pl.String, "other": pl.String, "what": pl.String})
 
 
 def _ages(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -> Figure:
