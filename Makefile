@@ -10,7 +10,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness \
-  kernel-source browser clean
+  kernel-source browser docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -79,6 +79,11 @@ browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the t
 
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)
+
+docs: $(STAMP) ## Build the documentation from the sources into build/site
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r docs/requirements.lock
+	$(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
+	@echo "build/site/index.html"
 
 golden: ready ## Re-record the golden summaries of the shipped traces
 	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py

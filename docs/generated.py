@@ -1,0 +1,83 @@
+"""Pages that are made from the sources when the site is built: columns, metrics, costs, commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from mkdocs.structure.files import File, Files
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Called by mkdocs once it has found the written pages."""
+    for name, body in (("columns", columns()), ("metrics", metrics()), ("costs", costs()),
+                       ("commands", commands())):
+        files.append(File.generated(config, f"reference/{name}.md", content=body))
+    return files
+
+
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
+    def line(cells: tuple[str, ...]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+    return "\n".join([line(head), line(("---",) * len(head)), *map(line, rows)]) + "\n"
+
+
+def columns() -> str:
+    """replay.schema: what a trace's rows hold."""
+    from replay.schema import COLUMNS, KINDS
+
+    return ("# The trace's columns\n\nA trace is one Arrow IPC file; a row is an event, in order "
+            "of time.\n\n"
+            + table(("column", "Arrow type", "unit", "what"),
+                    [(f"`{c.name}`", f"`{c.type}`", c.unit, c.what) for c in COLUMNS])
+            + "\nKinds of events: " + ", ".join(f"`{kind}`" for kind in KINDS) + ".\n")
+
+
+def metrics() -> str:
+    """replay.metrics.catalogue: what summaries, comparisons and the gate speak of."""
+    from replay.metrics.catalogue import FAMILIES
+
+    parts = ["# Metrics\n\nThe names are those of `gate.toml` and of `Run.metrics()`. Times are "
+             "modelled; all else is exact.\n"]
+    for family, found in FAMILIES.items():
+        parts.append(f"## {family.capitalize()}\n\n" + table(
+            ("metric", "unit", "better", "what"),
+            [(f"`{m.name}`", m.unit, m.better or "neither", m.what) for m in found]))
+    return "\n".join(parts)
+
+
+def costs() -> str:
+    """The profiles that the package ships, with each constant's range and source."""
+    from replay.costs import profile
+
+    parts = ["# Work and costs\n\nAllocators report work, in counts of primitives; a profile gives "
+             "each primitive a cost. A source that begins with `assumed` is a guess within a "
+             "range: ask `replay sensitivity` what hangs on it.\n"]
+    for name in profile.names():
+        its = profile.load(name)
+        parts.append(f"## {name}\n\n{its.summary}\n\n" + table(
+            ("primitive", "ns", "from", "to", "source"),
+            [(f"`{n}`", f"{c.ns:g}", f"{c.low:g}", f"{c.high:g}", c.source)
+             for n, c in its.costs.items()]))
+    return "\n".join(parts)
+
+
+def commands() -> str:
+    """The help of every verb, as the program prints it."""
+    import typer
+
+    from replay.cli.main import app
+
+    root = typer.main.get_command(app)
+    parts = ["# Command line\n"]
+
+    def walk(command: Any, path: str) -> None:
+        context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
+        parts.append(f"## {path}\n\n```text\n{command.get_help(context).strip()}\n```\n")
+        for name, sub in getattr(command, "commands", {}).items():
+            if not sub.hidden:
+                walk(sub, f"{path} {name}")
+
+    walk(root, "replay")
+    return "\n".join(parts)
