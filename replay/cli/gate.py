@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from replay.cli.options import AsJson, color, emit, emit_json
+from replay.errors import unknown_name
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -90,3 +91,30 @@ def metrics(as_json: AsJson = False) -> None:
     for row in rows:
         emit(f"{row['metric']}  ({row['unit'] or 'text'}"
              f"{', ' + row['better'] + ' is better' if row['better'] else ''})\n    {row['what']}")
+
+
+JOBS = {"github": ("github.yml",), "gitlab": ("gitlab.yml",),
+        "systemd": ("replay-gate.service", "replay-gate.timer")}
+
+
+@app.command()
+def job(
+    where: Annotated[str, typer.Argument(metavar="github|gitlab|systemd")],
+    out: Annotated[Path | None, typer.Option(
+        "-o", "--output", metavar="DIR", help="Write the files there. Default: print them."),
+    ] = None,
+) -> None:
+    """Ready-made files for a nightly job, to be saved beside gate.toml."""
+    import replay.gate
+    from replay.runs.files import text_writer, write_files
+
+    if where not in JOBS:
+        raise unknown_name("place for a job", where, list(JOBS))
+    folder = Path(replay.gate.__file__).parent / "jobs"
+    bodies = {name: (folder / name).read_text(encoding="utf-8") for name in JOBS[where]}
+    if out:
+        write_files(out, {name: text_writer(body) for name, body in bodies.items()})
+        emit(f"Written: {', '.join(str(out / name) for name in bodies)}")
+        return
+    for name, body in bodies.items():
+        emit((f"# {name}\n" if len(bodies) > 1 else "") + body)

@@ -133,14 +133,7 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
         x=alt.value(0), y=alt.value(0), text="text:N")
     sizes = sorted(set(cells["nr_pages"].to_list()))
     size = " to ".join(human_bytes(n * page) for n in sorted({sizes[0], sizes[-1]}))
-    marks = _hazards(run, cells, at)
-    found = alt.Chart(marks).transform_filter(
-        "datum.from <= instant").transform_filter(mine).mark_point(
-            shape="cross", filled=True, size=110, color="#cb181d", stroke="white").encode(
-        x=x, y=y, tooltip=[alt.Tooltip("kind:N", title="hazard"),
-                           alt.Tooltip("place:N", title="row from"),
-                           alt.Tooltip("pfn:N"), alt.Tooltip("other:N", title="meets"),
-                           alt.Tooltip("what:N", title="then")])
+    found = _crosses(alt, _hazards(run, cells, at), mine, x, y)
     chart = alt.layer(base, live, found, clock).add_params(pick, instant).properties(
         height=alt.Step(20), padding={"left": 5, "top": 26, "right": 5, "bottom": 5})
     table = states.group_by("strategy", "what", maintain_order=True).agg(
@@ -153,6 +146,17 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
         "that nothing was ever taken from are left out. Darker blue: more of the cell is live. A "
         f"red edge: {HAZARD}. A red cross: where a hazard was first met (the first of each kind).",
         chart, table)
+
+
+def _crosses(alt: Any, marks: pl.DataFrame, mine: str, x: Any, y: Any) -> Any:
+    """Marks of hazards, from the instant on at which each was met."""
+    return alt.Chart(marks).transform_filter(
+        "datum.from <= instant").transform_filter(mine).mark_point(
+            shape="cross", filled=True, size=110, color="#cb181d", stroke="white").encode(
+        x=x, y=y, tooltip=[alt.Tooltip("kind:N", title="hazard"),
+                           alt.Tooltip("place:N", title="row from"),
+                           alt.Tooltip("pfn:N"), alt.Tooltip("other:N", title="meets"),
+                           alt.Tooltip("what:N", title="then")])
 
 
 def _hazards(run: Run, cells: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:

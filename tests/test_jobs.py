@@ -1,0 +1,94 @@
+"""The ready-made job files: valid for their servers' schemas, and their commands run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from driving import ROOT, cli, refused  # isort: skip
+
+JOBS = ROOT / "replay/gate/jobs"
+SCHEMAS = {"github.yml": ["--builtin-schema", "vendor.github-workflows"],
+           "gitlab.yml": ["--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci"]}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A user's folder with a gate.toml, a small trace and accepted figures."""
+    assert cli("synth", "-o", tmp_path / "small.arrow", "--seconds", 1).code == 0
+    (tmp_path / "gate.toml").write_text(
+        '[[check]]\ntrace = "small.arrow"\nallocators = ["pool"]\n')
+    assert cli("gate", "accept", "--config", tmp_path / "gate.toml").code == 0
+    return tmp_path
+
+
+def run(command: str, folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """As the server would, with `replay` found where it is installed."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=folder, text=True,
+                          capture_output=True, check=False, env={**os.environ, "PATH": path, **env})
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_files_fit_their_servers_schemas(name: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "check_jsonschema", *SCHEMAS[name],
+                           str(JOBS / name)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_github_job_runs(project: Path) -> None:
+    data = YAML(typ="safe").load(JOBS / "github.yml")
+    steps = [s for s in data["jobs"]["gate"]["steps"] if "run" in s and s["name"] != "Install"]
+    assert [s["name"] for s in steps] == ["Gate", "Summary"]
+    summary = project / "summary.md"
+    for step in steps:
+        done = run(step["run"], project, GITHUB_STEP_SUMMARY=str(summary))
+        assert done.returncode == 0, done.stderr
+    assert summary.read_text().startswith("**Gate passed")
+    [upload] = [s["with"]["path"] for s in data["jobs"]["gate"]["steps"]
+                if s.get("uses", "").startswith("actions/upload")]
+    assert (project / upload / "gate.xml").is_file()
+
+
+def test_the_gitlab_job_runs(project: Path) -> None:
+    job = YAML(typ="safe").load(JOBS / "gitlab.yml")["replay-gate"]
+    for command in job["script"]:
+        assert run(command, project).returncode == 0
+    assert (project / job["artifacts"]["reports"]["junit"]).is_file()
+
+
+def test_the_systemd_unit_runs(project: Path) -> None:
+    lines = (JOBS / "replay-gate.service").read_text().splitlines()
+    [start] = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
+    done = run(start.replace("%h/replay/.venv/bin/replay", "replay"), project)
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    program = tmp_path / "replay/.venv/bin/replay"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(Path(sys.executable))
+    for name in ("replay-gate.service", "replay-gate.timer"):
+        shutil.copy(JOBS / name, tmp_path)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--user", str(tmp_path / "replay-gate.timer")],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "replay-gate" not in done.stderr
+
+
+def test_files_are_printed_or_written(tmp_path: Path) -> None:
+    assert cli("gate", "job", "github").out == (JOBS / "github.yml").read_text()
+    assert cli("gate", "job", "systemd", "-o", tmp_path / "units").code == 0
+    assert sorted(p.name for p in (tmp_path / "units").iterdir()) == [
+        "replay-gate.service", "replay-gate.timer"]
+    refused("gate", "job", "jenkins", naming=("jenkins",))
