@@ -81,7 +81,8 @@ def test_two_processes_write_the_same_bytes(trace: Path, ran: Path, tmp_path: Pa
 def test_the_files_of_a_run(ran: Path) -> None:
     names = {p.name for p in ran.iterdir()}
     assert names == {"summary.json", "report.txt",
-                     *(f"outcome-{name}.arrow" for name in allocators.DEFAULT)}
+                     *(f"outcome-{name}.arrow" for name in allocators.DEFAULT),
+                     *(f"timeline-{name}.json" for name in allocators.DEFAULT)}
 
 
 def test_json_is_the_summary(trace: Path, ran: Path, tmp_path: Path) -> None:
@@ -123,7 +124,8 @@ def test_a_second_run_replaces_its_own_files_and_leaves_others(trace: Path, tmp_
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert set(json.loads((tmp_path / "summary.json").read_text())["allocators"]) == {"nop"}
     assert {p.name for p in tmp_path.iterdir()} == {
-        "mine.txt", "summary.json", "report.txt", "outcome-pool.arrow", "outcome-nop.arrow"}
+        "mine.txt", "summary.json", "report.txt", "outcome-pool.arrow", "outcome-nop.arrow",
+        "timeline-pool.json", "timeline-nop.json"}
 
 
 def test_the_default_folder(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -278,6 +278,18 @@ def test_a_run_without_time_lines_still_gives_a_page(run: Path, tmp_path: Path) 
     assert "No pictures of space over time" in (folder / "report.html").read_text()
 
 
+def test_a_strategy_that_served_nothing_has_a_page_too(tmp_path: Path) -> None:
+    """No region is left where all RAM of the host is taken out: nothing is ever handed out."""
+    args = ("run", ROOT / "traces/arm64-dom0.arrow", "--allocator", "hypervisor", "--physmap",
+            "qemu-virt-arm64", "--iommu", "off", "--subtract-ram", "all")
+    assert cli(*args, "--out", tmp_path / "none").code == 0
+    assert not read_run(tmp_path / "none").timeline("hypervisor").cells.height
+    assert cli("report", tmp_path / "none").code == 0
+    assert cli(*args, "--allocator", "balloon", "--out", tmp_path / "one").code == 0
+    assert cli("report", tmp_path / "one").code == 0
+    assert "The physmap" in (tmp_path / "one/report.html").read_text()
+
+
 @pytest.mark.parametrize(("damage", "said"), [
     (lambda d: d.pop("cells"), "cells"), (lambda d: d["cells"].pop("what"), "cells"),
     (lambda d: d["cells"]["cell"].append(1), "one length"),

@@ -151,7 +151,8 @@ def _cells(o: Outcome, frame: np.ndarray) -> pl.DataFrame:
     return pl.DataFrame({
         "cell": np.arange(len(first)), "row": np.repeat(np.arange(len(rows)), CELLS_PER_ROW),
         "column": np.tile(np.arange(CELLS_PER_ROW), len(rows)), "start_pfn": first,
-        "nr_pages": np.full(len(first), size), "what": _what(o.machine, first, size),
+        "nr_pages": np.full(len(first), size),
+        "what": pl.Series(_what(o.machine, first, size), dtype=pl.String),
         "added_ns": when})
 
 
@@ -175,8 +176,9 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
 def _map(cells: pl.DataFrame, frame: np.ndarray, begin: np.ndarray, end: np.ndarray, span: int
          ) -> tuple[pl.DataFrame, pl.DataFrame]:
     at = instants(span, MAP_INSTANTS)
-    start, size = cells["start_pfn"].to_numpy(), int(cells["nr_pages"][0])
+    start = cells["start_pfn"].to_numpy()
     nr = len(start)
+    size = int(cells["nr_pages"][0]) if nr else 1  # a strategy that served nothing has no cells
     cell = np.searchsorted(start, frame, "right") - 1
     came, went = (np.searchsorted(at, when, "left") for when in (begin, end))
     assert not len(frame) or (cell.min() >= 0 and bool((frame < start[cell] + size).all()))

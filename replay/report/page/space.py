@@ -28,6 +28,8 @@ def space_figures(run: Run) -> list[Figure]:
     lines = {name: run.timeline(name) for name in run.allocators}
     page = int(run.header["page_bytes"])
     span = int(run.header["modelled_span_ns"])
+    if not any(line.cells.height for line in lines.values()):
+        return _gauges(alt, run, lines)
     return [*_gauges(alt, run, lines), _map(alt, run, lines, page, span),
             _ages(alt, run, lines, page, span)]
 
