@@ -130,7 +130,7 @@ def handed_out(o: Outcome, wanted: np.ndarray | bool = True) -> tuple[np.ndarray
     rows = np.flatnonzero(is_alloc(o))
     if not len(slots):
         return slots, slots
-    request = rows[np.searchsorted(o.workload.requests.first[rows], slots, side="right") - 1]
+    request = np.repeat(rows, o.workload.requests.pages[rows])[slots]
     held = (o.rows[request, C_ERRNO] == 0) | (o.rows[request, C_PATH] == PATHS.index("slept"))
     return slots[held], request[held]
 

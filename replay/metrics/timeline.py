@@ -11,15 +11,18 @@ import numpy as np
 import polars as pl
 
 from replay.engine import Outcome
-from replay.metrics.calls import lifetimes
+from replay.metrics.calls import handed_out, lifetimes, start_ns
 from replay.metrics.hazards import Ranges, ram_of_others, windows
 from replay.physmap.model import HostRange, Physmap
+from replay.stream import ALLOC, FREE
 from replay.units import NS_PER_S, SUPERPAGE_BYTES
 
 INSTANTS = 240
 """Of the gauges."""
 
 MAP_INSTANTS = 48
+MAP_EVERY = INSTANTS // MAP_INSTANTS
+assert INSTANTS % MAP_INSTANTS == 0 and MAP_EVERY % 2
 MAX_CELLS = 1024
 CELLS_PER_ROW = 64
 MAX_BLOCKS = 1 << 16
@@ -48,11 +51,36 @@ def timeline(o: Outcome) -> Timeline:
     states: cell, from, to (instants, the latter excluded), live_pages. ages: instant, row,
     live_pages, age_s (mean).
     """
-    frame, begin, end, _ = lifetimes(o)
     span = max(int(o.duration_ns), 1)
-    cells = _cells(o, frame)
-    states, ages = _map(cells, frame, begin, end, span)
-    return Timeline(_gauges(o, frame, begin, end, span), cells, states, ages)
+    seen = _seen(o, instants(span, INSTANTS))
+    cells = _cells(o)
+    states, ages = _map(cells, seen, instants(span, MAP_INSTANTS))
+    return Timeline(_gauges(o, seen, instants(span, INSTANTS)), cells, states, ages)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Pages that live at one instant at least, a few of all that are handed out in a long run:
+    frame, begin in ns, and the first instants at which each is there and is gone."""
+
+    frame: np.ndarray
+    begin: np.ndarray
+    came: np.ndarray
+    went: np.ndarray
+
+
+def _seen(o: Outcome, at: np.ndarray) -> _Seen:
+    # By request, not by page: there are many pages to a request, and few instants.
+    q = o.workload.requests
+    when = np.searchsorted(at, start_ns(o), "left").astype(np.int16)
+    allocs, frees = (np.flatnonzero(q.kind == kind) for kind in (ALLOC, FREE))
+    since = np.repeat(when[allocs], q.pages[allocs])
+    until = np.full(o.workload.nr_slots, len(at), np.int16)
+    known = q.slots >= 0
+    until[q.slots[known]] = np.repeat(when[frees], q.pages[frees])[known]
+    frame, begin, end, _ = lifetimes(o, since < until)
+    came, went = (np.searchsorted(at, x, "left") for x in (begin, end))
+    return _Seen(frame, begin, came, went)
 
 
 def instants(span: int, count: int) -> np.ndarray:
@@ -75,30 +103,29 @@ def _inside(frame: np.ndarray, start: np.ndarray, pages: np.ndarray) -> np.ndarr
     return np.where(held, at, -1)
 
 
-def _gauges(o: Outcome, frame: np.ndarray, begin: np.ndarray, end: np.ndarray, span: int
-            ) -> pl.DataFrame:
-    at = instants(span, INSTANTS)
+def _gauges(o: Outcome, seen: _Seen, at: np.ndarray) -> pl.DataFrame:
     added, start, pages = _sections(o)
-    inside = _inside(frame, start, pages) >= 0
+    section = _inside(seen.frame, start, pages)
+    inside = section >= 0
     by_time = np.argsort(added, kind="stable")
     total = np.concatenate([[0], np.cumsum(pages[by_time])])
     section_pages = total[np.searchsorted(added[by_time], at, "right")]
     return pl.DataFrame({
-        "time_ns": at, "live_pages": _alive(begin, end, at), "section_pages": section_pages,
-        "live_in_sections": _alive(begin[inside], end[inside], at),
+        "time_ns": at, "live_pages": _alive(seen.came, seen.went, len(at)),
+        "section_pages": section_pages,
+        "live_in_sections": _alive(seen.came[inside], seen.went[inside], len(at)),
         "unusable_free_index": pl.Series(
-            _unusable(o, frame[inside], begin[inside], end[inside], at), dtype=pl.Float64),
+            _unusable(o, seen, section, at), dtype=pl.Float64),
     })
 
 
-def _alive(begin: np.ndarray, end: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """How many [begin, end) hold each instant."""
-    return np.asarray(np.searchsorted(np.sort(begin), at, "right")
-                      - np.searchsorted(np.sort(end), at, "right"))
+def _alive(came: np.ndarray, went: np.ndarray, nr_at: int) -> np.ndarray:
+    """(nr_at,): how many are there at each instant."""
+    return _cumulated(came, went, np.zeros_like(came), nr_at, 1)[:, 0]
 
 
-def _unusable(o: Outcome, frame: np.ndarray, begin: np.ndarray, end: np.ndarray,
-              at: np.ndarray) -> list[float | None]:
+def _unusable(o: Outcome, seen: _Seen, section: np.ndarray, at: np.ndarray
+              ) -> list[float | None]:
     """1 - pages in wholly free 2 MiB blocks / free pages, of the sections there at each instant."""
     added, start, pages = _sections(o)
     block = max(1, SUPERPAGE_BYTES // o.machine.page_bytes)
@@ -108,11 +135,10 @@ def _unusable(o: Outcome, frame: np.ndarray, begin: np.ndarray, end: np.ndarray,
     if not len(start) or int(nr.sum()) > MAX_BLOCKS or int(nr.sum()) == 0:
         return [None] * len(at)
     first = np.cumsum(nr) - nr
-    section = _inside(frame, start, pages)
-    which = first[section] + (frame - start[section]) // block
-    whole = which < (first + nr)[section]  # a section of an odd size has a tail of its own
-    came, went = (np.searchsorted(at, when[whole], "left") for when in (begin, end))
-    live = _cumulated(came, went, which[whole], len(at), int(nr.sum()))
+    which = first[section] + (seen.frame - start[section]) // block
+    # A section of an odd size has a tail of its own.
+    whole = (section >= 0) & (which < (first + nr)[section])
+    live = _cumulated(seen.came[whole], seen.went[whole], which[whole], len(at), int(nr.sum()))
     there = np.repeat(added, nr)[None, :] <= at[:, None]
     free = (there * block).sum(axis=1) - live.sum(axis=1)
     usable = ((live == 0) & there).sum(axis=1) * block
@@ -128,7 +154,7 @@ def _cumulated(came: np.ndarray, went: np.ndarray, cell: np.ndarray, nr_at: int,
     return np.cumsum(moved.reshape(nr_at + 1, nr_cells), axis=0)[:nr_at]
 
 
-def _cells(o: Outcome, frame: np.ndarray) -> pl.DataFrame:
+def _cells(o: Outcome) -> pl.DataFrame:
     """Cells over all sections and all frames ever handed out, the gaps between them left out.
 
     A cell is 2 MiB or a power of two of that, so that there are at most MAX_CELLS; a row of cells
@@ -136,7 +162,10 @@ def _cells(o: Outcome, frame: np.ndarray) -> pl.DataFrame:
     """
     block = max(1, SUPERPAGE_BYTES // o.machine.page_bytes)
     added, start, pages = _sections(o)
-    touched = np.unique(frame // block)
+    slots, _ = handed_out(o)
+    # Frames are handed out in runs: few of them begin another block than the one before.
+    blocks = o.frames[slots] // block
+    touched = np.unique(blocks[np.diff(blocks, prepend=-1) != 0])
     for a, n in zip(start.tolist(), pages.tolist(), strict=True):
         most = min(n // block + 1, 1 << 20)
         touched = np.union1d(touched, np.arange(a // block, a // block + most)[:n // block or 1])
@@ -173,17 +202,16 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     return [str(kind) for kind in found]
 
 
-def _map(cells: pl.DataFrame, frame: np.ndarray, begin: np.ndarray, end: np.ndarray, span: int
-         ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    at = instants(span, MAP_INSTANTS)
+def _map(cells: pl.DataFrame, seen: _Seen, at: np.ndarray) -> tuple[pl.DataFrame, pl.DataFrame]:
     start = cells["start_pfn"].to_numpy()
     nr = len(start)
     size = int(cells["nr_pages"][0]) if nr else 1  # a strategy that served nothing has no cells
-    cell = np.searchsorted(start, frame, "right") - 1
-    came, went = (np.searchsorted(at, when, "left") for when in (begin, end))
-    assert not len(frame) or (cell.min() >= 0 and bool((frame < start[cell] + size).all()))
+    cell = np.searchsorted(start, seen.frame, "right") - 1
+    assert not len(cell) or (cell.min() >= 0 and bool((seen.frame < start[cell] + size).all()))
+    # The map's instants are every fifth of the gauges', from the third on.
+    came, went = ((k + MAP_EVERY // 2) // MAP_EVERY for k in (seen.came, seen.went))
     live = _cumulated(came, went, cell, MAP_INSTANTS, nr)
-    born = _cumulated(came, went, cell, MAP_INSTANTS, nr, begin / NS_PER_S)
+    born = _cumulated(came, went, cell, MAP_INSTANTS, nr, seen.begin / NS_PER_S)
     rows = nr // CELLS_PER_ROW
     live_by, born_by = (x.reshape(MAP_INSTANTS, rows, CELLS_PER_ROW).sum(axis=2)
                         for x in (live, born))
