@@ -37,7 +37,8 @@ test: ready kernel-source browser ## Set up, then run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
 
 bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
-	$(BIN)/python -m pytest -q benchmarks -p no:xdist --benchmark-only $(BENCH)
+	$(BIN)/python -m pytest -q benchmarks -p no:xdist --benchmark-only \
+	  $(JSON:%=--benchmark-json=%) $(BENCH)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check replay tests benchmarks

@@ -1,4 +1,4 @@
-"""Benchmarks: `make bench` measures, REPLAY_BENCH_SMOKE=1 only shows that they run."""
+"""Benchmarks: `make bench JSON=FILE` measures, REPLAY_BENCH_SMOKE=1 only shows that they run."""
 
 from __future__ import annotations
 

@@ -84,6 +84,7 @@ def timed_replay(benchmark, name: str, workload: Workload, machine, smoke: bool)
         return (made.state, workload.requests, out, costs.vector(made.page_work)), {}
 
     benchmark.pedantic(strategy.run, setup=setup, rounds=1 if smoke else 7)
+    benchmark.extra_info |= {"strategy": name, "physmap": machine.name, "profile": costs.name}
     benchmark.extra_info["digest"] = outcome.frames_digest()[:16] + hashlib.sha256(
         outcome.rows.tobytes()).hexdigest()[:16]
     return benchmark.stats.stats
@@ -106,6 +107,7 @@ def test_the_mix_of_a_recording(benchmark, trace: str, name: str, smoke: bool) -
     stats = timed_replay(benchmark, name, workload, without_scratch(recorded.meta.physmap), smoke)
     q = workload.requests
     pages = int(q.pages[q.kind != 2].sum())
+    benchmark.extra_info["trace"] = trace
     benchmark.extra_info["million_pages_per_s"] = round(pages / stats.median / 1e6, 1)
     benchmark.extra_info["million_pages_per_s_best"] = round(pages / stats.min / 1e6, 1)
     benchmark.extra_info["pages_per_request"] = round(pages / len(workload), 1)
@@ -182,6 +184,7 @@ def test_a_warm_run_with_four_strategies(benchmark, trace: str, smoke: bool,
     recorded = load(TRACES / f"{trace}.arrow")
     summary = (tmp_path / "out" / "summary.json").read_bytes()
     benchmark.extra_info.update({
+        "trace": trace, "physmap": recorded.meta.physmap.name,
         "digest": hashlib.sha256(summary).hexdigest()[:32], "peak_memory_mib": max(peaks[1:]) // 1024,
         "events": len(recorded.table), "records": recorded.meta.accounting["records"],
         "requests": len(to_workload(recorded))})

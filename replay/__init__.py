@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from replay.api import (
-        accept_gate, calibrate_costs, check_gate, check_strategy, compare_runs, describe_trace,
-        diff_runs, import_trace, load_trace, predict_latency, read_run, run_trace, strategies,
+        accept_gate, add_results, calibrate_costs, check_gate, check_strategy, compare_runs,
+        describe_trace,
+        diff_runs, find_drift, import_trace, load_trace, predict_latency, read_run, run_trace,
+        strategies,
         sweep_costs, synthesize, try_claims, verify_trace,
         write_report,
     )  # fmt: skip
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "InputError", "ReplayError", "accept_gate", "calibrate_costs", "check_gate",
-    "check_strategy", "compare_runs", "describe_trace", "diff_runs", "import_trace",
-    "load_trace", "predict_latency", "read_run", "run_trace", "strategies", "sweep_costs",
-    "synthesize", "try_claims", "verify_trace",
+    "InputError", "ReplayError", "accept_gate", "add_results", "calibrate_costs", "check_gate",
+    "check_strategy", "compare_runs", "describe_trace", "diff_runs", "find_drift",
+    "import_trace", "load_trace", "predict_latency", "read_run", "run_trace", "strategies",
+    "sweep_costs", "synthesize", "try_claims", "verify_trace",
     "write_report",
 ]
 

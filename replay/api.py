@@ -320,6 +320,26 @@ def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
     return changes
 
 
+def add_results(*results: Source, history: Source = "reports/history", machine: str = "",
+                commit: str = "") -> list[Path]:
+    """Add results of pytest-benchmark to the history of measured speed; gives the new files.
+
+    machine, commit: instead of those that the results name. All are read before one is written.
+    """
+    from replay.gate.bench import read_results
+    from replay.gate.history import append
+
+    read = [read_results(Path(path), machine, commit) for path in results]
+    return [made for rows in read for made in append(Path(history), rows)]
+
+
+def find_drift(history: Source = "reports/history", *, recent: int = 14) -> dict[str, Any]:
+    """Where measured speed changed its level, by series; see gate.drift."""
+    from replay.gate.drift import drift
+
+    return drift(Path(history), recent)
+
+
 def _gate(config: Source, baseline: Source | None, only: Sequence[str]
           ) -> tuple[Config, list[Check]]:
     from dataclasses import replace

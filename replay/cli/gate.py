@@ -13,7 +13,8 @@ from replay.errors import unknown_name
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
-    help="Hold model results against accepted ones; a nightly job's exact lane.")
+    help="A nightly job: model results against accepted ones (check), measured speed over time "
+         "(drift).")
 
 ConfigFile = Annotated[Path, typer.Option(
     "--config", metavar="FILE", help="What is checked, and how far it may move.")]
@@ -75,6 +76,48 @@ def accept(
     moved = sum(bool(change) for change in changes.values())
     emit(f"{moved} of {len(changes)} baselines "
          f"{'would change' if dry_run else 'changed'}")
+
+
+HistoryDir = Annotated[Path, typer.Option(
+    "--history", metavar="DIR", help="Folder of the history.")]
+
+
+@app.command()
+def add(
+    results: Annotated[list[Path], typer.Argument(
+        metavar="FILE...", help="What `make bench JSON=FILE` wrote.")],
+    history: HistoryDir = Path("reports/history"),
+    machine: Annotated[str, typer.Option(
+        metavar="NAME", help="Name of the machine. Default: the one in the file.")] = "",
+    commit: Annotated[str, typer.Option(
+        metavar="ID", help="Commit that was measured. Default: the one in the file.")] = "",
+) -> None:
+    """Add measured speed to the history; the same results twice count once."""
+    from replay.api import add_results
+
+    made = add_results(*results, history=history, machine=machine, commit=commit)
+    emit("\n".join(f"Added: {path}" for path in made) or "Nothing new: the history has them")
+
+
+@app.command()
+def drift(
+    history: HistoryDir = Path("reports/history"),
+    recent: Annotated[int, typer.Option(
+        min=1, metavar="NIGHTS", help="Warn of changes this many nights old at most.")] = 14,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit 1 on a warning.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Where the history's measured speed changed for good; warns of what became slower."""
+    from replay.api import find_drift
+    from replay.report import drifted
+
+    data = find_drift(history, recent=recent)
+    if as_json:
+        emit_json(data)
+    else:
+        emit(drifted.text(data, color=color()))
+    if fail and data["warned"]:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,0 +1,74 @@
+"""The history of measured speed: append-only Parquet, a folder per day.
+
+A file's name is the digest of its rows, so that adding the same results twice changes nothing and
+two jobs at once do not meet; each is written aside and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from replay.aside import written
+from replay.errors import InputError
+
+COLUMNS: dict[str, Any] = {
+    "time": pl.Datetime("us", "UTC"), "benchmark": pl.String, "trace": pl.String,
+    "strategy": pl.String, "physmap": pl.String, "profile": pl.String, "commit": pl.String,
+    "machine": pl.String, "digest": pl.String, "seconds": pl.Float64}
+"""Of a row: one benchmark of one night. seconds: measured wall clock, the median of its rounds.
+digest: of what it computed. Strings are empty where a benchmark has no such thing."""
+
+SERIES = ("benchmark", "trace", "strategy", "physmap", "profile", "machine")
+"""What rows of one series share."""
+
+MOST_BYTES = 64 << 20
+
+
+def append(folder: Path, rows: pl.DataFrame) -> list[Path]:
+    """Add rows of COLUMNS, a file per day of theirs; gives the files that are new."""
+    made = []
+    for (day,), part in rows.group_by(pl.col("time").dt.date(), maintain_order=True):
+        part = part.sort("time", *SERIES)
+        digest = hashlib.sha256(part.write_csv().encode()).hexdigest()[:16]
+        path = folder / f"day={day}" / f"part-{digest}.parquet"
+        if path.exists():
+            continue
+        body = io.BytesIO()
+        part.write_parquet(body)
+        with written(path) as aside:
+            aside.write_bytes(body.getvalue())
+        made.append(path)
+    return made
+
+
+def read_history(folder: Path) -> pl.DataFrame:
+    """All rows, oldest first; InputError with the file's name for one that is damaged."""
+    if not folder.is_dir():
+        raise InputError(folder, "is no history", hint="`replay gate add` begins one")
+    parts = [_read(path) for path in sorted(folder.glob("day=*/part-*.parquet"))]
+    if not parts:
+        raise InputError(folder, "holds no results", hint="`replay gate add` adds them")
+    return pl.concat(parts).unique().sort("time", *SERIES, "seconds")
+
+
+def _read(path: Path) -> pl.DataFrame:
+    hint = "move it out of the history, or take it from a backup; the other files are whole"
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        frame = pl.read_parquet(path.read_bytes())
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        said = str(error).splitlines()[0][:120]
+        raise InputError(path, f"not a Parquet file of results ({said})", hint=hint) from None
+    if dict(frame.schema) != COLUMNS or frame.null_count().sum_horizontal().item():
+        raise InputError(path, f"expected the columns {', '.join(COLUMNS)}, all filled", hint=hint)
+    if not frame.filter(~((pl.col("seconds") > 0) & pl.col("seconds").is_finite())).is_empty():
+        raise InputError(path, "a time that is no positive number", where="seconds", hint=hint)
+    if {f"day={day}" for day in frame["time"].dt.date()} != {path.parent.name}:
+        raise InputError(path, "holds results of another day than its folder's name", hint=hint)
+    return frame

@@ -1,0 +1,138 @@
+"""The history of measured speed, and what the drift lane says of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from driving import cli, refused
+from nights import quiet
+from replay import api
+from replay.errors import InputError
+from replay.gate.history import COLUMNS, append, read_history
+
+FIRST = datetime(2025, 1, 1, 3, tzinfo=UTC)
+
+
+def results(path: Path, night: int, ns: float, **changed: Any) -> Path:
+    """A file as pytest-benchmark writes it, of one benchmark."""
+    data = {"datetime": (FIRST + timedelta(days=night)).isoformat(),
+            "machine_info": {"node": "box"}, "commit_info": {"id": f"{night:040x}"},
+            "benchmarks": [{"name": "test_x[pool]", "fullname": "b.py::test_x[pool]",
+                            "stats": {"median": ns / 1e9},
+                            "extra_info": {"strategy": "pool", "digest": "d", "rate": 1.5}}]}
+    path.write_text(json.dumps({**data, **changed}), encoding="utf-8")
+    return path
+
+
+def year(folder: Path, ns: np.ndarray) -> Path:
+    """A history with a night per value."""
+    for k, value in enumerate(ns):
+        row = dict.fromkeys(COLUMNS, "") | {
+            "time": FIRST + timedelta(days=k), "benchmark": "b.py::test_x[pool]",
+            "strategy": "pool", "commit": f"c{k}", "machine": "box", "seconds": value / 1e9}
+        append(folder, pl.DataFrame([row], schema=COLUMNS))
+    return folder
+
+
+def test_results_become_rows_a_file_per_day_and_twice_is_once(tmp_path: Path) -> None:
+    history = tmp_path / "history"
+    files = [results(tmp_path / f"{k}.json", k, 1000 + k) for k in range(3)]
+    made = api.add_results(*files, history=history)
+    assert [p.parent.name for p in made] == [f"day=2025-01-0{k}" for k in (1, 2, 3)]
+    assert api.add_results(*files, history=history) == []
+    rows = read_history(history)
+    assert rows["seconds"].to_list() == pytest.approx([1e-6, 1.001e-6, 1.002e-6])
+    assert rows["commit"].to_list() == ["0" * 12] * 3
+    assert rows.row(0, named=True) | {"time": 0, "seconds": 0} == {
+        **dict.fromkeys(COLUMNS, ""), "time": 0, "seconds": 0, "benchmark": "b.py::test_x[pool]",
+        "strategy": "pool", "commit": "0" * 12, "machine": "box", "digest": "d"}
+
+
+def test_a_step_is_named_with_its_night_and_its_commits(tmp_path: Path) -> None:
+    ns = quiet("normal", 3, 105)
+    ns[100:] += 300
+    history = year(tmp_path / "history", ns)
+    data = api.find_drift(history)
+    (change,) = data["series"][0]["changes"]
+    assert (change["day"], change["commit_before"], change["commit"]) == (
+        "2025-04-11", "c99", "c100")
+    assert change["recent"] and data["warned"] and change["nights_since"] == 5
+    assert change["share"] == pytest.approx(0.3, abs=0.1)
+    told = cli("gate", "drift", "--history", str(history))
+    assert told.code == 0, told.out
+    assert "WARNING: 1 of 1 series slower" in told.out and "c99..c100" in told.out
+    assert cli("gate", "drift", "--history", str(history), "--fail").code == 1
+    assert cli("gate", "drift", "--history", str(history), "--fail", "--recent",
+                  "4").code == 0
+
+
+def test_faster_is_shown_but_no_warning(tmp_path: Path) -> None:
+    ns = quiet("normal", 3, 60)
+    ns[50:] -= 400
+    data = api.find_drift(year(tmp_path / "history", ns))
+    assert len(data["series"][0]["changes"]) == 1 and not data["warned"]
+
+
+def test_a_short_series_is_said_to_be_short(tmp_path: Path) -> None:
+    history = year(tmp_path / "history", quiet("normal", 1, 12))
+    told = cli("gate", "drift", "--history", str(history))
+    assert "fewer than 30 nights" in " ".join(told.out.split())
+
+
+def test_two_results_of_a_day_are_one_night(tmp_path: Path) -> None:
+    history = year(tmp_path / "history", np.array([1000.0]))
+    year(history, np.array([3000.0]))
+    (one,) = api.find_drift(history)["series"]
+    assert one["nights"] == 1 and one["seconds"] == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize("body", [b"", b"PAR1", b"PAR1" + bytes(64) + b"PAR1"])
+def test_a_damaged_file_is_named_and_nothing_is_changed(tmp_path: Path, body: bytes) -> None:
+    history = year(tmp_path / "history", quiet("normal", 1, 3))
+    bad = history / "day=2025-01-02" / "part-0000.parquet"
+    bad.write_bytes(body)
+    said = refused("gate", "drift", "--history", str(history))
+    assert "part-0000.parquet" in said and "the other files are whole" in said
+    assert bad.read_bytes() == body
+
+
+@pytest.mark.parametrize("column", [pl.lit(-1.0).alias("seconds"), pl.lit("x").alias("more"),
+                                    pl.lit(float("nan")).alias("seconds"),
+                                    pl.lit(None, pl.String).alias("commit"),
+                                    pl.col("time").dt.offset_by("1d")])
+def test_a_file_of_other_rows_is_refused(tmp_path: Path, column: pl.Expr) -> None:
+    history = year(tmp_path / "history", np.array([1000.0]))
+    (path,) = history.glob("*/*.parquet")
+    pl.read_parquet(path).with_columns(column).write_parquet(path)
+    with pytest.raises(InputError, match=path.name):
+        read_history(history)
+
+
+@pytest.mark.parametrize("body", [
+    "", "[]", "{}", "[" * 100_000, '{"datetime": 1}',
+    json.dumps({"datetime": "2025-01-01", "machine_info": {"node": "b"}, "commit_info": {},
+                "benchmarks": []})])
+def test_what_is_no_result_is_refused(tmp_path: Path, body: str) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(body, encoding="utf-8")
+    good = results(tmp_path / "good.json", 1, 5)
+    history = tmp_path / "history"
+    assert "bad.json" in refused("gate", "add", str(good), str(path), "--history", str(history))
+    assert not history.exists()
+
+
+@pytest.mark.parametrize("median", [0, -1, float("nan"), float("inf"), "x", None])
+def test_a_time_that_is_none_is_refused(tmp_path: Path, median: Any) -> None:
+    path = results(tmp_path / "bad.json", 1, 5, benchmarks=[
+        {"name": "x", "fullname": "x", "stats": {"median": median}}])
+    assert "bad.json" in refused("gate", "add", str(path), "--history", str(tmp_path / "h"))
+
+
+def test_no_history_is_said(tmp_path: Path) -> None:
+    assert "is no history" in refused("gate", "drift", "--history", str(tmp_path / "none"))
