@@ -127,7 +127,15 @@ def test_what_is_no_result_is_refused(tmp_path: Path, body: str) -> None:
     assert not history.exists()
 
 
-@pytest.mark.parametrize("median", [0, -1, float("nan"), float("inf"), "x", None])
+@pytest.mark.parametrize("changed", [{"datetime": "0001-01-01T00:00:00+23:00"},
+                                     {"machine_info": {"node": "\ud800"}},
+                                     {"commit_info": {"id": 5}}, {"benchmarks": [1]}])
+def test_a_file_that_says_impossible_things_is_refused(tmp_path: Path, changed: Any) -> None:
+    path = results(tmp_path / "bad.json", 1, 5, **changed)
+    assert "bad.json" in refused("gate", "add", str(path), "--history", str(tmp_path / "h"))
+
+
+@pytest.mark.parametrize("median", [0, -1, 10**400, float("nan"), float("inf"), "x", None])
 def test_a_time_that_is_none_is_refused(tmp_path: Path, median: Any) -> None:
     path = results(tmp_path / "bad.json", 1, 5, benchmarks=[
         {"name": "x", "fullname": "x", "stats": {"median": median}}])

@@ -34,10 +34,10 @@ def read_results(path: Path, machine: str = "", commit: str = "") -> pl.DataFram
         raise InputError(path, f"not JSON ({str(error)[:120]})", hint=hint) from None
     try:
         shared = {"time": _time(data["datetime"]),
-                  "machine": machine or _text(data["machine_info"]["node"]),
-                  "commit": commit or _text(data["commit_info"].get("id", ""))[:12]}
+                  "machine": _text(machine or data["machine_info"]["node"]),
+                  "commit": _text(commit or data["commit_info"].get("id", "")[:12])}
         rows = [_row(shared, one) for one in data["benchmarks"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(path, f"no results of pytest-benchmark ({str(error)[:120]})",
                          hint=hint) from None
     if not rows:
@@ -59,6 +59,7 @@ def _text(value: Any) -> str:
         raise ValueError(f"{str(value)[:40]!r} where a text was expected")
     if len(value) > 1000:
         raise ValueError("a text of more than 1,000 characters")
+    value.encode("utf-8")  # JSON can hold half of a surrogate pair, which no file can
     return value
 
 

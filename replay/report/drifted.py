@@ -6,16 +6,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from replay.report.tables import fitted, notes, plain, render, table
+from replay.report.tables import duration, fitted, notes, plain, render, table
 from replay.units import NS_PER_S
-
-
-def _time(seconds: float) -> str:
-    ns = seconds * NS_PER_S
-    for unit, size in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
-        if ns >= size:
-            return f"{ns / size:.4g} {unit}"
-    return f"{ns:.3g} ns"
 
 
 def _name(one: dict[str, Any]) -> str:
@@ -26,7 +18,8 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
     """A line per change, oldest first within a series, then the verdict."""
     rows = [[_name(one), fitted(one["machine"], 16), change["day"],
              fitted(f"{change['commit_before'] or '?'}..{change['commit'] or '?'}", 27),
-             _time(change["before"]), _time(change["after"]), f"{100 * change['share']:+.1f} %",
+             duration(NS_PER_S * change["before"]), duration(NS_PER_S * change["after"]),
+             f"{100 * change['share']:+.1f} %",
              str(change["nights_since"])]
             for one in data["series"] for change in one["changes"]]
     short = sum(one["nights"] < data["least_nights"] for one in data["series"])
