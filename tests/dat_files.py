@@ -218,10 +218,10 @@ class _Version7:
     def section(self, number: int, body: bytes, option: bool = True) -> int:
         """Append a section; a compressed file compresses all but its options and buffers."""
         at, f = len(self.data), self.f
-        squeeze = f.kind != "none" and number not in (0, 3)
-        if squeeze:
+        chunked, squeeze = number in (3, 22), f.kind != "none" and number != 0
+        if squeeze and not chunked:
             body = pack(f.kind, body, f.shape)
-        flags = 1 if squeeze or (number == 3 and f.kind != "none") else 0
+        flags = 1 if squeeze else 0
         self.data += f.shape.pack("HHIQ", number, flags, 0, len(body)) + body
         if option:
             self.options.append((number, f.shape.pack("Q", at)))
@@ -270,6 +270,33 @@ def version7(f: File) -> bytes:
 
 
 VERSIONS = {6: version6, 7: version7}
+
+
+def latency6(text: bytes) -> bytes:
+    """What trace-cmd writes of a latency tracer in version 6: the kernel's text to the end."""
+    f = File({0: []})
+    made = version6(f)
+    made = made[:made.rindex(b"options  \0") + 10] + f.shape.pack("HI", 5, len(f.uname)) + f.uname
+    return made + f.shape.pack("H", 0) + b"latency  \0" + text
+
+
+def latency7(text: bytes, kind: str = "none", names: tuple[str, ...] = ("",)) -> bytes:
+    """The same in version 7: a section of its own per buffer, and no ring buffer."""
+    made = _Version7(File({}, kind=kind))
+    f = made.f
+    made.section(16, b"header_page\0" + f.shape.pack("Q", len(f.header_page)) + f.header_page
+                 + b"header_event\0" + f.shape.pack("Q", 7) + b"# none\n")
+    made.section(17, f.ftrace_formats)
+    made.section(18, f.event_formats)
+    made.section(19, f.symbols)
+    made.section(21, f.names)
+    made.options += [(5, f.uname), (8, f.shape.pack("I", 1))]
+    chunks = (text if kind == "none" else f.shape.pack("I", 2) + pack(kind, text[:100], f.shape)
+              + pack(kind, text[100:], f.shape))
+    for name in names:
+        at = made.section(22, chunks, option=False)
+        made.options.append((22, f.shape.pack("Q", at) + name.encode() + b"\0mono\0"))
+    return made.finish()
 
 
 def make(cpus: dict[int, list[bytes]], kind: str = "none", clock: str = "mono",

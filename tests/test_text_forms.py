@@ -60,6 +60,12 @@ def test_latency_format(tmp_path: Path, mark: str) -> None:
     assert not decoded.anomalies.counts
 
 
+def test_latency_format_says_what_was_overwritten(tmp_path: Path) -> None:
+    text = LATENCY.replace("#4/4,", "#1/5,") + f"      xl-239       1d..2.    0us : {ENTRY}\n"
+    decoded = decode(tmp_path, text)
+    assert (decoded.records, decoded.records_lost) == (1, 4)
+
+
 @pytest.mark.parametrize(("line", "expected"), [
     ("xl   239 [001] 12.345678: probe:", ("xl", 239, 1, 12_345_678_000)),
     ("xl   239 [001] 12.345678901: xr:", ("xl", 239, 1, 12_345_678_901)),

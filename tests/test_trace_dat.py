@@ -19,6 +19,8 @@ from dat_files import (
     VERSIONS,
     File,
     Shape,
+    latency6,
+    latency7,
     make,
     version7,
 )
@@ -238,3 +240,40 @@ def test_trace_cmd_reads_these_files_the_same_way(tmp_path: Path, version: int, 
         # it takes version 6 of a 32-bit big-endian machine for a clock of ticks
         assert (f" 0.{time:09d}: " in line or f" {time}: " in line) and text in line
         assert f"-{ours[name].pid[0]} " in line and f"[{ours[name].cpu[0]:03d}]" in line
+
+
+LATENCY_TEXT = (
+    b"# tracer: wakeup\n#\n# wakeup latency trace v1.1.5 on 6.1.0-test\n"
+    b"# latency: 81 us, #2/5, CPU#1 | (M:desktop VP:0, KP:0, SP:0 HP:0 #P:2)\n"
+    b"      xl-239       1d..2.    7us : ua: (xen_alloc_unpopulated_pages+0x0/0x40) nr=2 pages=0x1\n"
+    b"      xl-239       1d..2.   81us+: ua: (xen_alloc_unpopulated_pages+0x0/0x40) nr=3 pages=0x2\n")
+TEXTS = {"6": latency6(LATENCY_TEXT), "7": latency7(LATENCY_TEXT),
+         **{f"7 {kind}": latency7(LATENCY_TEXT, kind) for kind in ("zlib", "zstd")}}
+
+
+@pytest.mark.parametrize("data", TEXTS.values(), ids=TEXTS)
+def test_the_text_of_a_latency_tracer_is_read(tmp_path: Path, data: bytes) -> None:
+    decoded = decode(tmp_path, data)
+    (stream,) = decoded.streams
+    assert (stream.function, stream.numbers["nr"].tolist()) == (
+        "xen_alloc_unpopulated_pages", [2, 3])
+    assert (stream.time.tolist(), decoded.unit) == ([7_000, 81_000], "ns")
+    assert (decoded.kernel, decoded.arch, decoded.format) == ("6.1.0-test", "x86_64", "trace.dat")
+    assert (decoded.records, decoded.records_lost) == (2, 3)
+
+
+def test_a_damaged_latency_text_is_refused_by_name_and_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"t\.dat, line 7: binary data"):
+        decode(tmp_path, latency6(LATENCY_TEXT + b"\0\n"))
+    with pytest.raises(InputError, match="with instances besides.*trace-cmd report"):
+        decode(tmp_path, latency7(LATENCY_TEXT, names=("", "other")))
+
+
+@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="no trace-cmd")
+@pytest.mark.parametrize("data", [d for kind, d in TEXTS.items() if "zlib" not in kind],
+                         ids=[kind for kind in TEXTS if "zlib" not in kind])
+def test_trace_cmd_finds_the_same_text(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.dat").write_bytes(data)
+    printed = subprocess.run(["trace-cmd", "report", str(tmp_path / "t.dat")], check=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    assert LATENCY_TEXT in printed

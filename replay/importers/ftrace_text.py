@@ -49,7 +49,9 @@ _PERF: Final = re.compile(
 """perf script: the names of system and event, and no dash."""
 _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
 _LOST: Final = re.compile(r"CPU:(\d{1,5}) \[(?:LOST (\d{1,18}) EVENTS|(\d{1,18}) EVENTS DROPPED)\]")
-_ENTRIES: Final = re.compile(r"# entries-in-buffer/entries-written: (\d{1,18})/(\d{1,18})")
+_ENTRIES: Final = re.compile(
+    r"# (?:entries-in-buffer/entries-written: |latency: \d+ us, #)(\d{1,18})/(\d{1,18})")
+"""print_event_info(), and print_trace_header() of the latency format."""
 _NOTICE: Final = re.compile(
     r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
     r"|version = \d|cpus=\d+$|CPU \d+ is empty$")
@@ -67,7 +69,12 @@ def read_ftrace_text(path: Path, wanted: Wanted = everything) -> Decoded:
     Events of probes that are not `wanted`, and of no probe at all, are counted by name.
     """
     with plain_bytes(Path(path)) as data:
-        return _Reader(Path(path), data, wanted).read()
+        return decode_text(Path(path), data, wanted)
+
+
+def decode_text(path: Path, data: Buffer, wanted: Wanted = everything) -> Decoded:
+    """The same of text that lies in another file, which errors name."""
+    return _Reader(path, data, wanted).read()
 
 
 class _Places:

@@ -19,6 +19,7 @@ import numpy as np
 from replay.ahead import ahead
 from replay.errors import InputError
 from replay.importers.event_format import EventFormat, parse_format
+from replay.importers.ftrace_text import decode_text
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes
 from replay.importers.probes import Decoded, Ints, Loss, Wanted, everything
@@ -85,8 +86,7 @@ def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) ->
     held = held or container.buffers
     main = next((b for b in held if not b.name), held[0])
     if any(buffer.text.strip() for buffer in container.buffers):
-        raise InputError(path, "the recording of a latency tracer: text, and no events", hint=(
-            "`trace-cmd report` prints the text, which can be imported"))
+        return _of_latency_tracer(path, container, wanted)
     _check_places(path, container, len(reader.data))
     clock = main.clock or _selected_clock(container.traceclock)
     decoded = Decoded(str(path), "trace.dat", "ticks" if clock in TICK_CLOCKS else "ns", clock)
@@ -98,6 +98,17 @@ def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) ->
         else:
             scan.read(number, buffer)
     scan.finish()
+    return decoded
+
+
+def _of_latency_tracer(path: Path, container: Container, wanted: Wanted) -> Decoded:
+    """What a latency tracer left: the text of the kernel's own `trace` file, and no events."""
+    if len(container.buffers) > 1:
+        raise InputError(path, "the recording of a latency tracer with instances besides", hint=(
+            "`trace-cmd report` prints each as text, which can be imported"))
+    decoded = decode_text(path, container.buffers[0].text, wanted)
+    decoded.format = "trace.dat"
+    _name_kernel(decoded, container)
     return decoded
 
 
@@ -121,10 +132,14 @@ def _selected_clock(choices: str) -> str:
     return match[1] if match else ""
 
 
-def _describe(decoded: Decoded, container: Container) -> None:
+def _name_kernel(decoded: Decoded, container: Container) -> None:
     words = container.uname.split()
     if len(words) >= 4:
         decoded.kernel, decoded.arch = words[2], words[-1]
+
+
+def _describe(decoded: Decoded, container: Container) -> None:
+    _name_kernel(decoded, container)
     if container.tsc2nsec:
         mult, shift, offset = container.tsc2nsec
         decoded.metadata["tsc2nsec"] = {"mult": mult, "shift": shift, "offset": offset}

@@ -73,7 +73,7 @@ class Version7:
         elif number == OPTION_BUFFER_TEXT:
             at, name = cursor.number(8, "offset of a text"), cursor.text("buffer name")
             container.buffers.append(Buffer(at, name, cursor.text("buffer clock"), 0, (),
-                                            self._section(at, number)))
+                                            self._text(at)))
         elif number in SECTIONS:
             at = cursor.number(8, "offset of a section")
             inner = self.cursor.inside(self._section(at, number), f"section {number} at {at}, byte")
@@ -81,8 +81,9 @@ class Version7:
         else:
             read_plain_option(container, number, body)
 
-    def _section(self, at: int, expected: int) -> bytes:
-        """The plain content of the section at an offset."""
+    def _enter(self, at: int, expected: int) -> tuple[Cursor, bool, int]:
+        """The section at an offset: a cursor behind its header, whether it is compressed, its size.
+        """
         cursor = self.cursor.elsewhere(at)
         found = cursor.number(2, "section id")
         flags = cursor.number(2, "section flags")
@@ -92,14 +93,26 @@ class Version7:
             cursor.at = at
             raise cursor.fail(f"section {found} where section {expected} was declared")
         start = cursor.at
-        body = cursor.take(size, f"section {found}")
-        if not flags & COMPRESSED:
-            return body
+        cursor.take(size, f"section {found}")
         cursor.at = start
+        return cursor, bool(flags & COMPRESSED), size
+
+    def _section(self, at: int, expected: int) -> bytes:
+        """The plain content of the section at an offset."""
+        cursor, compressed, size = self._enter(at, expected)
+        if not compressed:
+            return cursor.take(size, f"section {expected}")
         packed_size = cursor.number(4, "compressed size")
         plain_size = cursor.number(4, "uncompressed size")
         at = cursor.at
         return self.unpacker.unpack(cursor.take(packed_size, "compressed section"), plain_size, at)
+
+    def _text(self, at: int) -> bytes:
+        """What a latency tracer left; packed as a CPU's data are, and not as other sections."""
+        cursor, compressed, size = self._enter(at, OPTION_BUFFER_TEXT)
+        if not compressed:
+            return cursor.take(size, "text of a latency tracer")
+        return b"".join(self._chunks(cursor))
 
     def _buffer(self, cursor: Cursor) -> Buffer:
         section = cursor.number(8, "offset of a buffer")
@@ -123,6 +136,13 @@ class Version7:
         if not compressed:
             yield from cursor.pieces(size, most, "data of a CPU")
             return
+        yield from self._chunks(cursor)
+        if abs(cursor.at - at - size) > COUNT_BYTES:
+            raise cursor.fail(f"the chunks take {cursor.at - at} bytes of the {size} that the "
+                              "data of their CPU has")
+
+    def _chunks(self, cursor: Cursor) -> Iterator[bytes]:
+        """Blocks, each with its two sizes, behind their count."""
         chunks = cursor.number(4, "count of chunks")
         if chunks * 8 > len(self.data) - cursor.at:
             raise cursor.fail(f"{chunks} chunks are more than the file can hold")
@@ -131,9 +151,6 @@ class Version7:
             whole = cursor.number(4, "chunk's uncompressed size")
             start = cursor.at
             yield self.unpacker.unpack(cursor.take(packed, "chunk"), whole, start)
-        if abs(cursor.at - at - size) > COUNT_BYTES:
-            raise cursor.fail(f"{chunks} chunks take {cursor.at - at} bytes of the {size} that the "
-                              "data of their CPU has")
 
 
 def _headers(container: Container, cursor: Cursor) -> None:

@@ -90,7 +90,7 @@ def _provenance(trace: Trace) -> list[RenderableType]:
         emulator = plain(meta.provenance["emulated"])
         rows.append(("times", (f"recorded under emulation ({emulator}): order, counts and frames "
                                "are real, times are not those of hardware")))
-    clock = ", ".join(f"{plain(k)} {plain(v)}" for k, v in sorted(meta.clock.items()))
+    clock = ", ".join(f"{plain(k)} {plain(v)}" for k, v in sorted(meta.clock.items()) if v != "")
     rows.append(("clock", clock or "not stated"))
     if meta.importer:
         rows.append(("made by", plain(meta.importer)))
