@@ -277,3 +277,23 @@ def test_trace_cmd_finds_the_same_text(tmp_path: Path, data: bytes) -> None:
     printed = subprocess.run(["trace-cmd", "report", str(tmp_path / "t.dat")], check=True,
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
     assert LATENCY_TEXT in printed
+
+
+@pytest.mark.parametrize("data", TEXTS.values(), ids=TEXTS)
+def test_a_latency_tracers_file_cut_or_with_other_bytes_is_read_or_refused(
+        tmp_path: Path, data: bytes) -> None:
+    rng, read = random.Random(4), 0
+    begin = len(data) - 400
+    for number in range(400):
+        cut = rng.randrange(begin + 1, len(data)) if number % 2 else len(data)
+        damaged = bytearray(data[:cut])
+        for _ in range(number % 3):
+            damaged[rng.randrange(begin, cut)] = rng.randrange(256)
+        try:
+            decoded = decode(tmp_path, bytes(damaged))
+        except InputError as error:
+            assert str(tmp_path / "t.dat") in str(error)
+            continue
+        read += 1
+        assert decoded.records == decoded.events().total() + decoded.undecoded.total()
+    assert 20 <= read < 400
