@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from driving import ROOT, cli, small
+from driving import ROOT, cli, refused, small
 from replay import allocators
 from replay.allocators.state import WORK
 from replay.trace.store import load
@@ -126,6 +126,15 @@ def test_a_second_run_replaces_its_own_files_and_leaves_others(trace: Path, tmp_
     assert {p.name for p in tmp_path.iterdir()} == {
         "mine.txt", "summary.json", "report.txt", "outcome-pool.arrow", "outcome-nop.arrow",
         "timeline-pool.json", "timeline-nop.json"}
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from importlib.metadata import version
+    assert cli("--version").out == f"replay {version('replay')}\n"
+
+
+def test_a_trace_where_a_run_is_expected_is_told_apart(trace: Path) -> None:
+    assert f"is a trace, expected a run; `replay run {trace}`" in refused("report", trace)
 
 
 def test_the_default_folder(trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from replay import __version__
 from replay.api import check_output
 from replay.cli import gate, record
 from replay.cli.calibrate import calibrate, predict
@@ -28,6 +29,20 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
     rich_markup_mode=None, suggest_commands=False,
     help="Replay recorded dom0 traces through the memory allocators behind Xen foreign mappings.")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        emit(f"replay {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def main_options(version: Annotated[bool, typer.Option(
+        "--version", help="Print the version and exit.", callback=_version, is_eager=True)] = False,
+) -> None:
+    """What stands before a verb."""
+
 
 @app.command("import")
 def import_(

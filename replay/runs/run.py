@@ -153,6 +153,9 @@ def read_run(folder: Path) -> Run:
     """
     path = folder / SUMMARY if folder.is_dir() else folder
     hint = "expected the folder that `replay run` wrote, such as reports/pvh-dom0"
+    if path.suffix == ".arrow":
+        raise InputError(path, "is a trace, expected a run", hint=(
+            f"`replay run {path}` makes one, in reports/{path.stem}"))
     try:
         if path.stat().st_size > MOST_BYTES:
             raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
