@@ -139,6 +139,11 @@ def test_every_function_is_documented_typed_and_exported() -> None:
         _ = replay.no_such_name
 
 
+def test_type_checkers_are_told_that_the_package_is_typed() -> None:
+    assert (ROOT / "replay/py.typed").is_file()  # PEP 561
+    assert '"py.typed"' in (ROOT / "pyproject.toml").read_text()
+
+
 def test_importing_is_cheap() -> None:
     """The command line starts through the same package: nothing heavy comes with it."""
     code = ("import replay, sys; print(sorted({'numpy', 'polars', 'numba', 'pyarrow', 'scipy'}"
