@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+import dat_files
 import fake_tracefs
 from driving import ROOT, cli, refused
 from fake_tracefs import TARGET, FakeTracefs, build, program, recorder, snapshot
@@ -27,6 +28,8 @@ from replay.importers.parts import PARTS
 from replay.importers.normalise import VMEMMAP
 from replay.importers.probes import load_table
 from replay.importers.session import import_recording
+from replay.importers.trace_dat import read_trace_dat
+from replay.record import dat, tracefs
 from replay.record.archive import members, pack
 from replay.record.plan import plan
 from replay.record.probes import Definition, Target, definitions, target
@@ -317,22 +320,73 @@ def test_a_pvh_archive_leaves_the_xen_trace_out_by_name(dom0: Path) -> None:
     assert physmap is not None and physmap.name == "elsewhere"
 
 
-def test_trace_cmd_is_used_where_it_is_and_its_failure_is_said(dom0: Path) -> None:
-    for exit_code, expected in ((0, True), (1, False)):
-        program(dom0, "trace-cmd", f"#!/bin/sh\necho \"$@\" > \"$5\"\nexit {exit_code}\n")
-        notes: list[str] = []
-        for act in ("start", "stop"):
-            one = recorder(dom0, fake(dom0), f"rec{exit_code}")
-            one.noted = notes.append
-            if act == "start":
-                one.start(TARGET, buffer_kb=64, with_xentrace=False)
-            else:
-                one.stop()
-        written = dom0 / f"rec{exit_code}" / "trace.dat"
-        assert written.exists() == expected
-        if expected:
-            assert written.read_text() == f"extract -B replay -o {written}\n"
-        assert any("trace-cmd failed" in note for note in notes) != expected
+def tracefs_of(base: Path, made: dat_files.File) -> Path:
+    """The files of a tracefs from which a trace.dat is written; the instance's folder."""
+    files = {"events/header_page": made.header_page, "events/header_event": b"# none\n",
+             "events/ftrace/print/format": dat_files.PRINT_FORMAT.encode(),
+             "saved_cmdlines": made.cmdlines.encode(), "proc/kallsyms": made.kallsyms.encode(),
+             "instances/replay/trace_clock": f"local [{made.clock}]\n".encode()}
+    files |= {f"events/replay/{name}/format": text.encode() for name, text in made.formats.items()}
+    for cpu, pages in made.cpus.items():
+        place = f"instances/replay/per_cpu/cpu{cpu}"
+        files[f"{place}/trace_pipe_raw"] = b"".join(pages)
+        files[f"{place}/stats"] = f"entries: 3\noverrun: {cpu}\n".encode()
+    for file, data in files.items():
+        (base / file).parent.mkdir(parents=True, exist_ok=True)
+        (base / file).write_bytes(data)
+    return base / "instances/replay"
+
+
+def test_a_written_trace_dat_is_read_as_one_of_trace_cmd(tmp_path: Path) -> None:
+    shape = dat_files.Shape(page_bytes=4096)
+    made = dat_files.File(shape.small(), shape, clock="x86-tsc")
+    dat.write(tmp_path / "ours.dat", tmp_path, tracefs_of(tmp_path, made), proc=tmp_path / "proc")
+    (tmp_path / "theirs.dat").write_bytes(dat_files.version6(made))
+    ours, theirs = (read_trace_dat(tmp_path / f"{n}.dat") for n in ("ours", "theirs"))
+    assert [s.event for s in ours.streams] == [s.event for s in theirs.streams]
+    for one, other in zip(ours.streams, theirs.streams, strict=True):
+        assert one.time.tolist() == other.time.tolist()
+        assert (one.function, one.task, one.texts) == (other.function, other.task, other.texts)
+        assert {k: v.tolist() for k, v in one.numbers.items()} == {
+            k: v.tolist() for k, v in other.numbers.items()}
+    assert (ours.clock, ours.unit, ours.records_lost) == ("x86-tsc", "ticks", 1)
+    assert ours.kernel == os.uname().release
+
+
+def test_no_trace_cmd_is_run_for_it_resets_what_others_trace(dom0: Path) -> None:
+    program(dom0, "trace-cmd", f"#!/bin/sh\necho \"$@\" > {dom0}/ran\n")
+    recorder(dom0, fake(dom0)).start(TARGET, buffer_kb=64, with_xentrace=False)
+    tracefs_of(dom0 / "tracing", dat_files.File({0: []}, formats={}))
+    (dom0 / "root/proc/kallsyms").write_text(dat_files.KALLSYMS)
+    notes: list[str] = []
+    one = recorder(dom0, fake(dom0))
+    one.noted = notes.append
+    one.stop()
+    assert notes == []
+    assert not (dom0 / "ran").exists()
+    assert (dom0 / "rec/trace.dat").is_file()
+
+
+def test_a_trace_dat_that_cannot_be_written_is_said(dom0: Path) -> None:
+    notes: list[str] = []
+    recorder(dom0, fake(dom0)).start(TARGET, buffer_kb=64, with_xentrace=False)
+    one = recorder(dom0, fake(dom0))
+    one.noted = notes.append
+    assert one.stop()  # the fake tracefs has no header_page
+    assert any("trace.dat cannot be written (No such file" in note for note in notes)
+    assert not (dom0 / "rec/trace.dat").exists()
+    assert (dom0 / "rec/trace.txt.gz").is_file()
+
+
+def test_a_tracefs_that_one_may_not_look_into_is_a_sentence(monkeypatch: pytest.MonkeyPatch,
+                                                            tmp_path: Path) -> None:
+    def refuse(path: object, **_: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(tracefs, "PLACES", (tmp_path / "tracing",))
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(ReplayError, match="run as root"):
+        tracefs.find()
 
 
 def test_a_refused_probe_is_named_and_the_rest_goes_on(dom0: Path) -> None:

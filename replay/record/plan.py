@@ -119,7 +119,8 @@ def _run(to: Target, buffer_kb: int) -> list[str]:
               "cp kprobe_profile $D/kprobe_profile",
               f"echo 0 > {INSTANCE}/events/{GROUP}/enable; rmdir {INSTANCE}"]
     lines += [f"echo '-:{GROUP}/{one.event}' >> {one.file}" for one in definitions(to)]
-    lines += _comment("With trace-cmd instead, in the top-level buffer:")
+    lines += _comment("With trace-cmd instead, in the top-level buffer; extract "
+                      "and reset end what anybody else traces:")
     lines += _comment(f"trace-cmd start -C {clock(to)} -b {buffer_kb} -e {GROUP}")
     lines += _comment("trace-cmd stop; trace-cmd extract -o $D/trace.dat; trace-cmd reset")
     lines += _comment(_clocks(to))

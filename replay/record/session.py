@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import Any, Final
 
 from replay.errors import InputError, ReplayError
 from replay.importers.archive import FTRACE, MANIFEST
-from replay.record import journal, machine, xentrace
+from replay.record import dat, journal, machine, xentrace
 from replay.record.archive import members, pack
 from replay.record.journal import Journal
 from replay.record.probes import GROUP, Definition, Target, clock, definitions
@@ -171,25 +170,21 @@ class Recorder:
             (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         log.facts["saved"] = True
         log.save()
-        self._extract(log)
+        self._extract(str(log.facts.get("clock")))
 
-    def _extract(self, log: Journal) -> None:
-        """trace.dat by trace-cmd, which also removes the instance (seen with 3.1.6)."""
-        output = self.folder.resolve() / "trace.dat"
-        command = ["trace-cmd", "extract", "-B", GROUP, "-o", str(output)]
-        self.told(" ".join(command))
+    def _extract(self, clocked: str) -> None:
+        """trace.dat, which takes the records out of the buffer; the text is saved already."""
+        output = self.folder / "trace.dat"
+        self.told(f"write {output} from {self.tracefs.instance}/per_cpu/cpu*/trace_pipe_raw")
         if self.dry:
             return
-        problem = "trace-cmd is not here" if shutil.which(command[0]) is None else ""
-        if not problem:
-            ended = subprocess.run(command, capture_output=True, check=False,
-                                   stdin=subprocess.DEVNULL, cwd=self.folder)
-            problem = "trace-cmd failed" if ended.returncode or not output.is_file() else ""
-        if problem:
+        try:
+            dat.write(output, self.tracefs.root, self.tracefs.instance, proc=self.root / "proc")
+        except OSError as error:
             output.unlink(missing_ok=True)
-            exact = log.facts["clock"] == "x86-tsc"
-            self.noted(f"{problem}: the recording is trace.txt.gz alone" + (
-                "" if exact else ", whose times are rounded to microseconds"))
+            self.noted(f"trace.dat cannot be written ({error.strerror or error}): the recording is "
+                       "trace.txt.gz alone" + ("" if clocked == "x86-tsc" else
+                                               ", whose times are rounded to microseconds"))
 
     def _undo(self, entry: list[Any]) -> None:
         """Undo one change of the journal, if it was made."""
