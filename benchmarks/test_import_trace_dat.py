@@ -28,7 +28,7 @@ from replay.trace.store import load, save
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")
 TRACE_CMD = shutil.which("trace-cmd")
-NAMES = ("x86-pv-balloon-target", "x86-pv-blkback")
+NAMES = ("x86-pv-balloon-target", "x86-pv-blkback", "x86-pv-churn", "arm64-regions")
 OURS = "import and write"
 
 
@@ -45,7 +45,7 @@ def scaled_up(source: Path, times: int) -> bytes:
     at = min(at for _, at, _ in buffer.cpus)
     head, bodies = bytearray(data[:at]), []
     for cpu, _, size in buffer.cpus:
-        copies = np.tile(pages[cpu], (times, 1))
+        copies = np.concatenate([pages[cpu]] * times)  # tile gives a CPU without events read-only
         stamp = copies[:, :8].copy().view("<u8")[:, 0]
         stamp += np.repeat(np.arange(times, dtype=np.uint64) * np.uint64(span), len(pages[cpu]))
         copies[:, :8] = stamp[:, None].view(np.uint8)
