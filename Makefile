@@ -10,7 +10,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness \
-  kernel-source browser docs clean
+  dom0 kernel-source browser docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,11 @@ twin: ready ## The tests of compiled = interpreted = bounds-checked
 
 fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/test_lockstep.py
+
+SUITE ?= bookworm
+MODE ?= pv
+dom0: ready ## Record a real dom0, started by QEMU in software (root, Debian; SUITE=trixie, MODE=pvh)
+	tests/dom0/run.sh $(SUITE) $(MODE)
 
 INPUTS ?= 1000000
 JOBS ?= $(shell nproc)

@@ -28,7 +28,8 @@ def write(output: Path, root: Path, instance: Path, *, proc: Path = Path("/proc"
         for name in ("header_page", "header_event"):
             file.write(name.encode() + b"\0" + _sized("Q", (root / "events" / name).read_bytes()))
         file.write(_formats(root / "events/ftrace"))
-        file.write(struct.pack("=I", 1) + GROUP.encode() + b"\0" + _formats(root / "events" / GROUP))
+        file.write(struct.pack("=I", 1) + GROUP.encode() + b"\0")
+        file.write(_formats(root / "events" / GROUP))
         file.write(_sized("I", (proc / "kallsyms").read_bytes()) + _sized("I", b""))
         file.write(_sized("Q", (root / "saved_cmdlines").read_bytes()))
         file.write(struct.pack("=I", len(cpus)) + b"options  \0")
