@@ -5,7 +5,8 @@
 #
 # Needs root, Debian, some 5 GB below build/dom0, and the packages qemu-system-x86, mmdebstrap and
 # e2fsprogs. Debian's packages come from this machine's own apt sources, Python's by pip as set up
-# here. Exit code 1 if a check in the dom0, an import or a verification fails.
+# here. CHECKS=quick makes the recordings alone. Exit code 1 if a check in the dom0, an import or a
+# verification fails.
 set -u -o pipefail
 suite=${1:-bookworm} mode=${2:-pv}
 here=$(cd "$(dirname "$0")" && pwd) top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -62,7 +63,7 @@ boot() { # until the dom0 powers itself off; what it wrote is in $run/out
     -cpu max,-smap,-rdtscp,-xsave,-avx,-avx2,-f16c,-fma -display none -vga none -nodefaults -no-reboot \
     -kernel "$run/xen" \
     -append "${xen_line}dom0_mem=1280M,max:1280M dom0_max_vcpus=2 com1=115200,8n1 console=com1" \
-    -initrd "${linux[0]} console=hvc0 root=/dev/vda rw init=/dom0/init panic=5 nokaslr,${initrd[0]}" \
+    -initrd "${linux[0]} console=hvc0 root=/dev/vda rw init=/dom0/init panic=5 nokaslr dom0test=${CHECKS:-all},${initrd[0]}" \
     -drive "file=$run/disk.img,if=none,id=r,format=raw,snapshot=on,cache=unsafe" \
     -device virtio-blk-pci,drive=r,disable-legacy=on$virtio \
     -drive "file=$run/out.img,if=none,id=o,format=raw,cache=unsafe" \
