@@ -135,6 +135,7 @@ def test_text_against_an_expression_per_line(benchmark, name: str, smoke: bool, 
     best = {key: min(wall) for key, wall in walls.items()}
     benchmark.extra_info.update({
         "digest": digest(decoded), "text": f"{source}, SCALED UP to {lines} lines",
+        "size": f"{source}, {lines:,} lines",
         "bytes_per_line": round(path.stat().st_size / lines),
         "million_lines_per_s": {key: round(lines / wall / 1e6, 2) for key, wall in median.items()},
         "million_lines_per_s_best": {k: round(lines / wall / 1e6, 2) for k, wall in best.items()},

@@ -302,42 +302,58 @@ def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
                 only: Sequence[str] = (), why: str = "", dry_run: bool = False) -> dict[str, str]:
     """Replay, and write what came out as the accepted figures; gives each file's change as a diff.
 
-    All checks are replayed before the first file is written.
+    All checks are replayed before the first file is written, and all files before one is renamed.
     """
-    from replay.gate.baseline import commit_of, difference, load, save
+    from replay.gate.baseline import commit_of, difference, load, save_all
     from replay.gate.exact import replayed
 
     its, chosen = _gate(config, baseline, only)
     commit = commit_of(its.path.parent)
     made = {check.name: replayed(check, commit, why) for check in chosen}
-    changes = {}
-    for name, new in made.items():
-        old = load(its.baseline, name)
-        same = new.says_the_same(old)
-        changes[name] = "" if same else difference(name, old, new)
-        if not (same or dry_run):
-            save(its.baseline, name, new)
-    return changes
+    old = {name: load(its.baseline, name) for name in made}
+    moved = {name: new for name, new in made.items() if not new.says_the_same(old[name])}
+    if not dry_run:
+        save_all(its.baseline, moved)
+    return {name: difference(name, old[name], moved[name]) if name in moved else ""
+            for name in made}
 
 
 def add_results(*results: Source, history: Source = "reports/history", machine: str = "",
-                commit: str = "") -> list[Path]:
-    """Add results of pytest-benchmark to the history of measured speed; gives the new files.
+                commit: str = "", time: str = "", load: str = "", allow_loss: bool = False
+                ) -> list[Path]:
+    """Add results of pytest-benchmark (.json), and latencies that traces (.arrow) recorded, to the
+    history; gives the new files.
 
-    machine, commit: instead of those that the results name. All are read before one is written.
+    machine, commit: instead of those that the files name. Of traces only: time: when it was
+    recorded, where it does not say; load: name of what was recorded, instead of the trace's;
+    allow_loss: take recordings that lost records. All are read before one is written.
     """
     from replay.gate.bench import read_results
-    from replay.gate.history import append
+    from replay.gate.history import append_all
+    from replay.gate.recorded import read_latencies
 
-    read = [read_results(Path(path), machine, commit) for path in results]
-    return [made for rows in read for made in append(Path(history), rows)]
+    read = [read_latencies(Path(path), load_name=load, machine=machine, commit=commit, time=time,
+                           allow_loss=allow_loss) if Path(path).suffix == ".arrow"
+            else read_results(Path(path), machine, commit) for path in results]
+    return append_all(Path(history), read)
 
 
-def find_drift(history: Source = "reports/history", *, recent: int = 14) -> dict[str, Any]:
-    """Where measured speed changed its level, by series; see gate.drift."""
-    from replay.gate.drift import drift
+def find_drift(history: Source = "reports/history", *, recent: int = 14,
+               out: Source | None = None) -> dict[str, Any]:
+    """Where measured speed and recorded latencies changed their level, by series; see gate.drift.
 
-    return drift(Path(history), recent)
+    out: also write drift.json, drift.xml (JUnit), drift.md, drift.txt and drift.html there.
+    """
+    from replay.gate.drift import drift, series_of
+
+    data = drift(Path(history), recent)
+    if out is not None:
+        from replay.report.drifted import files
+        from replay.runs.files import text_writer, write_files
+
+        bodies = files(data, series_of(Path(history)))
+        write_files(Path(out), {name: text_writer(body) for name, body in bodies.items()})
+    return data
 
 
 def _gate(config: Source, baseline: Source | None, only: Sequence[str]

@@ -6,6 +6,8 @@ half-open `[start, end)` unless a name says `last`.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SUPERPAGE_BYTES = 2 * MIB
 """The stage-2 superpage that x86 and arm64 share with a 4 KiB granule."""
@@ -47,3 +49,9 @@ def human_ns(count: float) -> str:
             return f"{value:.0f} {unit}" if unit == "ns" else f"{value:.3g} {unit}"
         value /= 1000
     raise AssertionError("unreachable")
+
+
+def moment(text: str) -> datetime:
+    """An ISO 8601 time as UTC, which it is taken for where it does not say; else ValueError."""
+    found = datetime.fromisoformat(text)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -23,5 +23,6 @@ def test_each_benchmark_runs_and_states_what_it_computed(tmp_path: Path) -> None
     found = json.loads((tmp_path / "bench.json").read_text())["benchmarks"]
     replays = [b for b in found if "[" in b["name"]]
     assert len(replays) >= 15
+    assert all(b["extra_info"]["size"] for b in found)
     for benchmark in replays:
         assert len(benchmark["extra_info"]["digest"]) == 32, benchmark["name"]

@@ -207,7 +207,8 @@ def test_reports_for_machines_and_people(folder: Path) -> None:
     out = folder / "out"
     assert gate(folder, "--out", out).code == 1
     first = {p.name: p.read_bytes() for p in out.iterdir()}
-    assert sorted(first) == ["gate.json", "gate.md", "gate.txt", "gate.xml"]
+    assert sorted(first) == [
+        "gate.html", "gate.json", "gate.md", "gate.txt", "gate.xml"]
     xml = ElementTree.fromstring(first["gate.xml"])
     [case] = xml.iter("testcase")
     assert case.attrib["name"] == "pool"
@@ -216,6 +217,9 @@ def test_reports_for_machines_and_people(folder: Path) -> None:
     [better] = case.iter("system-out")
     assert "p50" in (better.text or "")
     assert "| pool | mean |" in first["gate.md"].decode()
+    page = first["gate.html"].decode()
+    assert "<td>pool</td><td>mean</td>" in page and "script-src 'none'" in page
+    assert "<script" not in page
     assert gate(folder, "--out", out).code == 1
     assert {p.name: p.read_bytes() for p in out.iterdir()} == first
 

@@ -1,4 +1,4 @@
-"""The history of measured speed, and what the drift lane says of it."""
+"""The history of measured speed and recorded latencies, and what the drift lane says of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from driving import cli, refused
 from nights import quiet
 from replay import api
 from replay.errors import InputError
-from replay.gate.history import COLUMNS, append, read_history
+from replay.gate.history import COLUMNS, append_all, read_history
 
 FIRST = datetime(2025, 1, 1, 3, tzinfo=UTC)
 
@@ -32,11 +32,13 @@ def results(path: Path, night: int, ns: float, **changed: Any) -> Path:
 
 def year(folder: Path, ns: np.ndarray) -> Path:
     """A history with a night per value."""
+    rows = []
     for k, value in enumerate(ns):
         row = dict.fromkeys(COLUMNS, "") | {
-            "time": FIRST + timedelta(days=k), "benchmark": "b.py::test_x[pool]",
+            "kind": "measured", "time": FIRST + timedelta(days=k), "figure": "b.py::test_x[pool]",
             "strategy": "pool", "commit": f"c{k}", "machine": "box", "seconds": value / 1e9}
-        append(folder, pl.DataFrame([row], schema=COLUMNS))
+        rows.append(pl.DataFrame([row], schema=COLUMNS))
+    append_all(folder, rows)
     return folder
 
 
@@ -50,8 +52,8 @@ def test_results_become_rows_a_file_per_day_and_twice_is_once(tmp_path: Path) ->
     assert rows["seconds"].to_list() == pytest.approx([1e-6, 1.001e-6, 1.002e-6])
     assert rows["commit"].to_list() == ["0" * 12] * 3
     assert rows.row(0, named=True) | {"time": 0, "seconds": 0} == {
-        **dict.fromkeys(COLUMNS, ""), "time": 0, "seconds": 0, "benchmark": "b.py::test_x[pool]",
-        "strategy": "pool", "commit": "0" * 12, "machine": "box", "digest": "d"}
+        **dict.fromkeys(COLUMNS, ""), "time": 0, "seconds": 0, "kind": "measured",
+        "figure": "b.py::test_x[pool]", "strategy": "pool", "commit": "0" * 12, "machine": "box", "digest": "d"}
 
 
 def test_a_step_is_named_with_its_night_and_its_commits(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,15 +18,10 @@ from replay.metrics.timeline import INSTANTS, SCHEMAS, instants, timeline
 from replay.report.page.latency import curve
 from replay.runs.run import read_run
 
+from browsing import NEEDS, a_browser, hovered, opened  # noqa: F401  isort: skip
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome  # isort: skip
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-NEEDS = pytest.mark.skipif(not (BROWSER and DRIVER),
-                           reason="no chromium with its driver; `make browser` installs them")
-QUIET = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync")
 EVIL = "<img src=x onerror=window.hacked=1>"
 ENDS = "</script><script>window.hacked=2</script>\u2028\u202e"
 
@@ -68,40 +62,11 @@ def hostile(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium.webdriver import Chrome
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    options = Options()
-    options.binary_location = BROWSER or ""
-    for argument in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def opened(browser: Any, path: Path, width: int = 1100) -> None:
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
-    browser.get_log("browser"), browser.get_log("performance")
-    browser.get(path.as_uri())
-    until = time.monotonic() + 30
-    while browser.execute_script(
-            "return document.querySelectorAll('.chart:not([data-drawn])').length"):
-        assert time.monotonic() < until, "a figure was not drawn"
-        time.sleep(0.1)
-
-
 @NEEDS
 def test_the_page_draws_everything_without_errors_or_network(browser: Any, page: Path) -> None:
     opened(browser, page)
     assert browser.execute_script("return document.querySelectorAll('.chart svg').length") >= 10
-    errors = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
-    assert errors == []
+    assert browser.get_log("browser") == []
     asked = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
     urls = {m["params"]["request"]["url"] for m in asked
             if m["method"] == "Network.requestWillBeSent"}
@@ -136,17 +101,8 @@ def test_the_slider_moves_the_map_and_the_choice_changes_it(browser: Any, page: 
 
 @NEEDS
 def test_hovering_shows_a_tooltip(browser: Any, page: Path) -> None:
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.by import By
-
     opened(browser, page)
-    point = browser.find_element(By.CSS_SELECTOR, "#f0-by-size .mark-symbol path")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
-    ActionChains(browser).move_to_element(point).perform()
-    time.sleep(0.5)
-    tip = browser.find_element(By.ID, "vg-tooltip-element")
-    assert "visible" in tip.get_attribute("class")
-    assert "ns, modelled" in tip.text
+    assert "ns, modelled" in hovered(browser, "#f0-by-size .mark-symbol path")
 
 
 @NEEDS
@@ -195,19 +151,14 @@ def test_a_keyboard_gets_everywhere(browser: Any, page: Path) -> None:
 
 @NEEDS
 def test_strings_of_a_hostile_run_stay_text(browser: Any, hostile: Path) -> None:
-    from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
 
     opened(browser, hostile)
     assert EVIL in browser.find_element(By.TAG_NAME, "body").text
-    point = browser.find_element(By.CSS_SELECTOR, "#f0-by-caller .mark-symbol path")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
-    ActionChains(browser).move_to_element(point).perform()
-    time.sleep(0.5)
-    assert "<img" in browser.find_element(By.ID, "vg-tooltip-element").text
+    assert "<img" in hovered(browser, "#f0-by-caller .mark-symbol path")
     assert browser.execute_script("return window.hacked === undefined")
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
-    assert browser.execute_script("return document.scripts.length") == 3
+    assert browser.execute_script("return document.scripts.length") == 4
 
 
 def test_a_hostile_page_holds_no_live_markup(hostile: Path) -> None:
@@ -215,7 +166,7 @@ def test_a_hostile_page_holds_no_live_markup(hostile: Path) -> None:
     assert "<img src=x" not in text
     assert "</script><script>window" not in text
     assert "\u202e" not in text
-    assert text.count("<script") == 3
+    assert text.count("<script") == 4
 
 
 def test_the_page_is_small_and_the_same_each_time(run: Path, page: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from replay.errors import unknown_name
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
-    help="A nightly job: model results against accepted ones (check), measured speed over time "
-         "(drift).")
+    help="A nightly job: model results against accepted ones (check), measured speed and recorded "
+         "latencies over time (drift).")
 
 ConfigFile = Annotated[Path, typer.Option(
     "--config", metavar="FILE", help="What is checked, and how far it may move.")]
@@ -31,7 +31,8 @@ def check(
     strict: Annotated[bool, typer.Option(
         "--strict", help="Fail on improvements too: they must be accepted.")] = False,
     out: Annotated[Path | None, typer.Option(
-        metavar="DIR", help="Also write gate.json, gate.xml (JUnit), gate.md and gate.txt there.",
+        metavar="DIR", help="Also write gate.json, gate.xml (JUnit), gate.md, gate.txt and "
+        "gate.html there.",
     )] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,7 +47,8 @@ def check(
         write_files(out, {name: text_writer(body) for name, body in {
             "gate.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
             "gate.xml": gated.junit(data), "gate.md": gated.markdown(data),
-            "gate.txt": gated.text(data)}.items()})
+            "gate.txt": gated.text(data), "gate.html": gated.html(data),
+        }.items()})
     if as_json:
         emit_json(data)
     else:
@@ -85,17 +87,29 @@ HistoryDir = Annotated[Path, typer.Option(
 @app.command()
 def add(
     results: Annotated[list[Path], typer.Argument(
-        metavar="FILE...", help="What `make bench JSON=FILE` wrote.")],
+        metavar="FILE...", help="What `make bench JSON=FILE` wrote (.json), or a recording whose "
+        "latencies are kept (a trace, .arrow).")],
     history: HistoryDir = Path("reports/history"),
     machine: Annotated[str, typer.Option(
         metavar="NAME", help="Name of the machine. Default: the one in the file.")] = "",
     commit: Annotated[str, typer.Option(
-        metavar="ID", help="Commit that was measured. Default: the one in the file.")] = "",
+        metavar="ID", help="Commit that was measured. Default: the one in the file, of a "
+        "trace its kernel.")] = "",
+    time: Annotated[str, typer.Option(
+        metavar="TIME", help="Traces: when it was recorded, such as 2026-11-27T02:17. Default: "
+        "what the import was given with --set recorded_at.")] = "",
+    load: Annotated[str, typer.Option(
+        metavar="NAME", help="Traces: what was recorded, the same every night. Default: the "
+        "trace's name.")] = "",
+    allow_loss: Annotated[bool, typer.Option(
+        "--allow-loss", help="Traces: also take recordings that lost records.")] = False,
 ) -> None:
-    """Add measured speed to the history; the same results twice count once."""
+    """Add measured speed, and latencies that traces recorded, to the history; the same results
+    twice count once."""
     from replay.api import add_results
 
-    made = add_results(*results, history=history, machine=machine, commit=commit)
+    made = add_results(*results, history=history, machine=machine, commit=commit, time=time,
+                       load=load, allow_loss=allow_loss)
     emit("\n".join(f"Added: {path}" for path in made) or "Nothing new: the history has them")
 
 
@@ -105,13 +119,16 @@ def drift(
     recent: Annotated[int, typer.Option(
         min=1, metavar="NIGHTS", help="Warn of changes this many nights old at most.")] = 14,
     fail: Annotated[bool, typer.Option("--fail", help="Exit 1 on a warning.")] = False,
+    out: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Also write drift.json, drift.xml (JUnit), drift.md, drift.txt and "
+        "drift.html (trends) there.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Where the history's measured speed changed for good; warns of what became slower."""
+    """Where measured speed and recorded latencies changed for good; warns of what is slower."""
     from replay.api import find_drift
     from replay.report import drifted
 
-    data = find_drift(history, recent=recent)
+    data = find_drift(history, recent=recent, out=out)
     if as_json:
         emit_json(data)
     else:

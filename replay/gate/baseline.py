@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replay.aside import written
+from replay.aside import all_written
 from replay.compare.effects import PROVENANCE
 from replay.errors import InputError
 from replay.metrics.catalogue import catalogue
@@ -101,10 +101,12 @@ def load(folder: Path, check: str) -> Baseline | None:
                     {name: one["frames_digest"] for name, one in data["allocators"].items()})
 
 
-def save(folder: Path, check: str, baseline: Baseline) -> None:
-    """Write aside, then rename."""
-    with written(file_of(folder, check)) as aside:
-        aside.write_text(baseline.text(), encoding="utf-8")
+def save_all(folder: Path, baselines: Mapping[str, Baseline]) -> None:
+    """Write all aside, then rename each: a full disk changes none."""
+    texts = {file_of(folder, check): one.text() for check, one in baselines.items()}
+    with all_written(texts) as aside:
+        for path, text in texts.items():
+            aside[path].write_text(text, encoding="utf-8")
 
 
 def difference(check: str, old: Baseline | None, new: Baseline) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from replay.errors import InputError
-from replay.gate.history import COLUMNS
+from replay.gate.history import COLUMNS, MEASURED
+from replay.units import moment
 
 MOST_BYTES = 256 << 20
-KEYS = ("trace", "strategy", "physmap", "profile", "digest")
+KEYS = ("size", "trace", "strategy", "physmap", "profile", "digest")
 """What a benchmark says of itself in its `extra_info`."""
 
 
@@ -50,7 +51,8 @@ def _row(shared: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
     if not (0 < seconds < math.inf):
         raise ValueError(f"{one['name']}: a median of {seconds} s")
     said = one.get("extra_info", {})
-    return {**shared, "benchmark": _text(one["fullname"]), "seconds": seconds,
+    return {**shared, "kind": MEASURED, "emulated": "", "figure": _text(one["fullname"]),
+            "seconds": seconds,
             **{key: _text(said.get(key, "")) for key in KEYS}}
 
 
@@ -65,5 +67,4 @@ def _text(value: Any) -> str:
 
 def _time(value: Any) -> datetime:
     """pytest-benchmark writes UTC, some versions without saying so."""
-    found = datetime.fromisoformat(_text(value))
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return moment(_text(value))

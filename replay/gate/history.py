@@ -1,4 +1,4 @@
-"""The history of measured speed: append-only Parquet, a folder per day.
+"""The history of measured speed and recorded latencies: append-only Parquet, a folder per day.
 
 A file's name is the digest of its rows, so that adding the same results twice changes nothing and
 two jobs at once do not meet; each is written aside and renamed.
@@ -8,42 +8,53 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from replay.aside import written
+from replay.aside import all_written
 from replay.errors import InputError
 
-COLUMNS: dict[str, Any] = {
-    "time": pl.Datetime("us", "UTC"), "benchmark": pl.String, "trace": pl.String,
-    "strategy": pl.String, "physmap": pl.String, "profile": pl.String, "commit": pl.String,
-    "machine": pl.String, "digest": pl.String, "seconds": pl.Float64}
-"""Of a row: one benchmark of one night. seconds: measured wall clock, the median of its rounds.
-digest: of what it computed. Strings are empty where a benchmark has no such thing."""
+MEASURED, RECORDED = "measured", "recorded"
+"""Kinds of rows: wall clock of a benchmark; latency that a trace recorded. Never in one series."""
 
-SERIES = ("benchmark", "trace", "strategy", "physmap", "profile", "machine")
+COLUMNS: dict[str, Any] = {
+    "kind": pl.String, "time": pl.Datetime("us", "UTC"), "figure": pl.String, "size": pl.String,
+    "trace": pl.String, "strategy": pl.String, "physmap": pl.String, "profile": pl.String,
+    "commit": pl.String, "machine": pl.String, "emulated": pl.String, "digest": pl.String,
+    "seconds": pl.Float64}
+"""Of a row: one figure of one night. figure: the benchmark, or which latency. size: how large the
+benchmark was. emulated: by what, where the time is not one of hardware. digest: of what a benchmark
+computed, or of the recording. seconds: of a benchmark the median of its rounds. Strings are empty
+where there is no such thing."""
+
+SERIES = ("kind", "figure", "size", "trace", "strategy", "physmap", "profile", "machine",
+          "emulated")
 """What rows of one series share."""
 
 MOST_BYTES = 64 << 20
 
 
-def append(folder: Path, rows: pl.DataFrame) -> list[Path]:
-    """Add rows of COLUMNS, a file per day of theirs; gives the files that are new."""
-    made = []
-    for (day,), part in rows.group_by(pl.col("time").dt.date(), maintain_order=True):
-        part = part.sort("time", *SERIES)
-        digest = hashlib.sha256(part.write_csv().encode()).hexdigest()[:16]
-        path = folder / f"day={day}" / f"part-{digest}.parquet"
-        if path.exists():
-            continue
-        body = io.BytesIO()
-        part.write_parquet(body)
-        with written(path) as aside:
-            aside.write_bytes(body.getvalue())
-        made.append(path)
-    return made
+def append_all(folder: Path, read: Sequence[pl.DataFrame]) -> list[Path]:
+    """Add rows of COLUMNS, a file per day and frame; gives the files that are new.
+
+    All are written aside first, then renamed: on a full disk none is added.
+    """
+    bodies: dict[Path, bytes] = {}
+    for rows in read:
+        for (day,), part in rows.group_by(pl.col("time").dt.date(), maintain_order=True):
+            part = part.sort("time", *SERIES)
+            digest = hashlib.sha256(part.write_csv().encode()).hexdigest()[:16]
+            body = io.BytesIO()
+            part.write_parquet(body)
+            bodies[folder / f"day={day}" / f"part-{digest}.parquet"] = body.getvalue()
+    new = {path: body for path, body in bodies.items() if not path.exists()}
+    with all_written(new) as aside:
+        for path, whole in new.items():
+            aside[path].write_bytes(whole)
+    return list(new)
 
 
 def read_history(folder: Path) -> pl.DataFrame:
@@ -67,6 +78,8 @@ def _read(path: Path) -> pl.DataFrame:
         raise InputError(path, f"not a Parquet file of results ({said})", hint=hint) from None
     if dict(frame.schema) != COLUMNS or frame.null_count().sum_horizontal().item():
         raise InputError(path, f"expected the columns {', '.join(COLUMNS)}, all filled", hint=hint)
+    if not set(frame["kind"]) <= {MEASURED, RECORDED}:
+        raise InputError(path, f"expected {MEASURED} or {RECORDED}", where="kind", hint=hint)
     if not frame.filter(~((pl.col("seconds") > 0) & pl.col("seconds").is_finite())).is_empty():
         raise InputError(path, "a time that is no positive number", where="seconds", hint=hint)
     if {f"day={day}" for day in frame["time"].dt.date()} != {path.parent.name}:

@@ -30,6 +30,7 @@ from replay.trace.columns import NONE, ints, is_kind, ragged, strings
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
 from replay.trace.store import Meta, Trace, check, imbalance
+from replay.units import moment
 
 SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",
@@ -38,6 +39,7 @@ SETTINGS = {
     "trace_clock": "ftrace's clock, which its text form does not name, such as x86-tsc",
     "clock_offset_ns": "added to a time of the Xen trace it gives ftrace's time of that moment",
     "description": "a sentence on how the recording was made",
+    "recorded_at": "when it was recorded, such as 2026-11-27T02:17+01:00 (UTC unless it says)",
     "emulated": "the emulator, where the recorded times are not those of hardware",
 }
 """Names that `--set` takes at import, beside those of the machine's readers."""
@@ -54,6 +56,14 @@ def _whole(settings: dict[str, str], name: str, default: int | None) -> int | No
         return int(text, 0)
     except ValueError:
         raise ReplayError(f"--set {name}={text}: expected a whole number") from None
+
+
+def _moment(text: str) -> None:
+    try:
+        moment(text)
+    except (ValueError, OverflowError):
+        raise ReplayError(f"--set recorded_at={text}: expected a time such as 2026-11-27T02:17") \
+            from None
 
 
 def _vmemmap(machine: Machine | None) -> int | None:
@@ -260,6 +270,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     strategy = _recorded_strategy(merged, physmap)
     rows = _paired(merged, strategy, anomalies)
     _check_frames(rows, physmap, anomalies)
+    if "recorded_at" in settings:
+        _moment(settings["recorded_at"])
     provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
                              if not isinstance(v, dict | list)}}
     if "emulated" in settings:

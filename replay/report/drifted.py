@@ -1,37 +1,68 @@
-"""What the drift lane says in the terminal."""
+"""What the drift lane says: in the terminal, as JSON, JUnit XML, Markdown and a page of trends."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
 from rich.console import RenderableType
 
+from replay.report.gated import cell, xml_text
 from replay.report.tables import duration, fitted, notes, plain, render, table
 from replay.units import NS_PER_S
 
+KINDS = {"measured": "measured speed (wall clock of benchmarks)",
+         "recorded": "RECORDED latency (of calls in traces)"}
+HEAD = ["figure", "of", "since", "commits", "before", "after", "change", "nights"]
 
-def _name(one: dict[str, Any]) -> str:
-    return fitted(one["benchmark"].rpartition("::")[2], 50)
+
+def name(one: dict[str, Any]) -> str:
+    """A series in a few words: a benchmark without its file, or which latency of which trace."""
+    figure: str = plain(one["figure"]).rpartition("::")[2]
+    return figure if one["kind"] == "measured" else f"{plain(one['trace'])}: {figure}"
+
+
+def whose(one: dict[str, Any]) -> str:
+    """The machine, and what emulated it."""
+    emulated = f", emulated by {one['emulated']}" if one["emulated"] else ""
+    return plain(f"{one['machine']}{emulated}")
+
+
+def commits(change: dict[str, Any], width: int) -> str:
+    """The last commit of the old level and the first of the new."""
+    before, after = change["commit_before"] or "?", change["commit"] or "?"
+    return fitted(before if before == after else f"{before}..{after}", width)
+
+
+def _cells(one: dict[str, Any], change: dict[str, Any], wide: bool) -> list[str]:
+    return [fitted(name(one), 200 if wide else 36), fitted(whose(one), 100 if wide else 16),
+            change["day"], commits(change, 100 if wide else 27),
+            duration(NS_PER_S * change["before"]), duration(NS_PER_S * change["after"]),
+            f"{100 * change['share']:+.1f} %", str(change["nights_since"])]
+
+
+def _rows(data: dict[str, Any], kind: str, *, wide: bool) -> list[list[str]]:
+    return [_cells(one, change, wide) for one in data["series"] if one["kind"] == kind
+            for change in one["changes"]]
+
+
+def short(data: dict[str, Any]) -> str:
+    """How many series are too short; empty where none is."""
+    few = sum(one["nights"] < data["least_nights"] for one in data["series"])
+    return "" if not few else (f"{few} of {len(data['series'])} series have fewer than "
+                               f"{data['least_nights']} nights: nothing is said of them yet")
 
 
 def text(data: dict[str, Any], *, color: bool = False) -> str:
     """A line per change, oldest first within a series, then the verdict."""
-    rows = [[_name(one), fitted(one["machine"], 16), change["day"],
-             fitted(f"{change['commit_before'] or '?'}..{change['commit'] or '?'}", 27),
-             duration(NS_PER_S * change["before"]), duration(NS_PER_S * change["after"]),
-             f"{100 * change['share']:+.1f} %",
-             str(change["nights_since"])]
-            for one in data["series"] for change in one["changes"]]
-    short = sum(one["nights"] < data["least_nights"] for one in data["series"])
     parts: list[RenderableType] = []
-    if rows:
-        parts.append(table(
-            "Changes of measured speed (wall clock, median of a day)",
-            ["benchmark", "machine", "since", "commits", "before", "after", "change", "nights"],
-            rows, left=4))
-    if short:
-        said = (f"{short} of {len(data['series'])} series have fewer than "
-                f"{data['least_nights']} nights: nothing is said of them yet")
+    for kind, said in KINDS.items():
+        if rows := _rows(data, kind, wide=False):
+            parts.append(table(f"Changes of {said}, median of a day", HEAD, rows,
+                               align="wwlwrrrr"))
+    if said := short(data):
         parts.append(notes([said]))
     parts.append(verdict(data) + "\n")
     return render(parts, color=color)
@@ -39,11 +70,59 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
 
 def verdict(data: dict[str, Any]) -> str:
     """The last line."""
-    slower = [plain(_name(one)) for one in data["series"]
-              if any(c["recent"] and c["after"] > c["before"] for c in one["changes"])]
+    slower = [name(one) for one in data["series"] if one["warned"]]
     if slower:
         return (f"WARNING: {len(slower)} of {len(data['series'])} series slower since one of "
                 f"the last {data['recent_nights']} nights: {', '.join(slower[:5])}"
                 + (" ..." if len(slower) > 5 else ""))
     return (f"no series of {len(data['series'])} is slower since one of the last "
             f"{data['recent_nights']} nights")
+
+
+def markdown(data: dict[str, Any]) -> str:
+    """For the comment of a pull request."""
+    lines = [f"**Drift: {cell(verdict(data))}**"]
+    for kind, said in KINDS.items():
+        if rows := _rows(data, kind, wide=True):
+            lines += ["", f"Changes of {said}, median of a day.", "", f"| {' | '.join(HEAD)} |",
+                      "|---|---|---|---|--:|--:|--:|--:|"]
+            lines += [f"| {' | '.join(cell(value) for value in row)} |" for row in rows]
+    if said := short(data):
+        lines += ["", f"{said[:1].upper()}{said[1:]}."]
+    return "\n".join(lines) + "\n"
+
+
+def junit(data: dict[str, Any]) -> str:
+    """A suite per kind, a case per series. A warning is text of a case that passes, since the lane
+    only warns; a series too short to judge is skipped."""
+    from junitparser import JUnitXml, Skipped, TestCase, TestSuite
+
+    xml = JUnitXml("replay drift")
+    for kind in KINDS:
+        suite = TestSuite(kind)
+        for one in data["series"]:
+            if one["kind"] != kind:
+                continue
+            case = TestCase(xml_text(name(one)), xml_text(f"{kind}.{whose(one)}"))
+            said = ["  ".join(_cells(one, change, True)) for change in one["changes"]]
+            if one["nights"] < data["least_nights"]:
+                case.result = [Skipped(f"{one['nights']} nights")]
+            elif one["warned"]:
+                case.system_err = xml_text("\n".join(["WARNING: slower", *said]))
+            elif said:
+                case.system_out = xml_text("\n".join(said))
+            suite.add_testcase(case)
+        if len(suite):
+            xml.add_testsuite(suite)
+    made: bytes = xml.tostring()  # type: ignore[no-untyped-call]
+    return made.decode("utf-8") + "\n"
+
+
+def files(data: dict[str, Any], series: Sequence[tuple[tuple[Any, ...], pl.DataFrame]]
+          ) -> dict[str, str]:
+    """All forms by file name. series: the nights of each, as gate.drift.series_of() gives them."""
+    from replay.report.page.trends import page
+
+    return {"drift.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
+            "drift.xml": junit(data), "drift.md": markdown(data), "drift.txt": text(data),
+            "drift.html": page(data, series)}

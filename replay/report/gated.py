@@ -136,6 +136,21 @@ def cell(value: object) -> str:
     return plain(value).translate(ESCAPES)
 
 
+def html(data: dict[str, Any]) -> str:
+    """The same as a page in one file, without scripts."""
+    from replay.report.page.document import document
+
+    checks = [{
+        "at": k, "name": plain(c["name"]), "said": said(c), "since": since(c),
+        "passed": c["passed"], "problem": plain(c["problem"]),
+        "told": bool(c["problem"] or c["findings"] or c["provenance"]),
+        "provenance": [[plain(v) for v in row] for row in c["provenance"]],
+        "rows": [_cells(f) for f in c["findings"]], "command": _command(c)}
+        for k, c in enumerate(data["checks"])]
+    return document("gate.html.j2", [], None, checks=checks, verdict=verdict(data),
+                    passed=data["passed"], columns=[*COLUMNS[:-1], "result"])
+
+
 def junit(data: dict[str, Any]) -> str:
     """A suite per check, a case per strategy; what does not pass is a failure, what cannot be
     compared an error."""

@@ -7,15 +7,14 @@ import io
 from collections.abc import Sequence
 
 from replay.report.gated import cell
-from replay.report.page.page import figures, hazards, provenance, spec
+from replay.report.page.page import alone, figures, hazards, provenance
 from replay.report.page.summary_table import MARK, rows_of
 from replay.report.tables import plain
 from replay.report.text import report
 from replay.runs.run import Run
 
-WIDTH = 760
 SCALE = 2.0
-"""Of figures as files: pixels, and how many of them a PNG gives to each."""
+"""Pixels of a PNG to each of a figure's."""
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -72,7 +71,7 @@ def pictures(runs: Sequence[Run], form: str) -> dict[str, bytes]:
     for k, run in enumerate(runs, 1):
         prefix = f"{k}-" if len(runs) > 1 else ""
         for figure in figures(run)[0]:
-            made = spec(figure, WIDTH, "#1b1b1b")
+            made = alone(figure)
             found[f"{prefix}{figure.name}.{form}"] = (
                 vl_convert.vegalite_to_svg(made).encode() if form == "svg"
                 else vl_convert.vegalite_to_png(made, scale=SCALE))

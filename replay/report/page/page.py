@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from replay.errors import InputError
 from replay.metrics.hazards import CONSEQUENCES
+from replay.report.page.document import document, rows_of, vega_lite
 from replay.report.page.figure import Figure
 from replay.report.page.latency import latency_figures
 from replay.report.page.space import space_figures
@@ -20,9 +15,6 @@ from replay.report.page.summary_table import summary_table
 from replay.report.page.versus import versus_figures
 from replay.report.tables import missing, plain
 from replay.runs.run import Run
-
-FOLDER = Path(__file__).parent
-
 
 def figures(run: Run) -> tuple[list[Figure], list[str]]:
     """All figures of a run, and why some are missing."""
@@ -72,52 +64,10 @@ def hazards(run: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def spec(figure: Figure, width: str | int = "container", ink: str = "currentColor"
-         ) -> dict[str, Any]:
-    """The chart as Vega-Lite: as wide as its place and in the page's own colour, or as given."""
-    import altair as alt
-
-    with alt.data_transformers.enable("default", max_rows=None, consolidate_datasets=True):
-        made: dict[str, Any] = figure.chart.properties(width=width).to_dict()
-    made.pop("usermeta", None)
-    made["config"] = {
-        "background": None, "font": "sans-serif", "view": {"stroke": None},
-        "axis": {"labelColor": ink, "titleColor": ink, "domainColor": "#888", "tickColor": "#888",
-                 "gridColor": "#8884", "labelFontSize": 12, "titleFontSize": 12,
-                 "titleFontWeight": "normal"},
-        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "orient": "top",
-                   "labelLimit": 220, "columns": 3},
-        "text": {"fill": ink}, "title": {"color": ink}}
-    if width == "container":
-        made["autosize"] = {"type": "fit-x", "contains": "padding"}
-    else:
-        made |= {"background": "white", "title": {"text": figure.title, "anchor": "start"}}
-    return made
-
-
-def script_json(data: Any) -> str:
-    """JSON that can stand in a script element, whatever strings it holds."""
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-    for sign in "<>&\u2028\u2029":
-        text = text.replace(sign, f"\\u{ord(sign):04x}")
-    return text
-
-
-def rows_of(frame: pl.DataFrame) -> list[list[str]]:
-    """A table's cells as text."""
-    return [[_cell(value) for value in row] for row in frame.rows()]
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:,.6g}" if isinstance(value, float) else plain(value)
-
-
-def _hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def alone(figure: Figure) -> dict[str, Any]:
+    """A figure as Vega-Lite that stands alone: black on white, with its title."""
+    return vega_lite(figure.chart, ink="#1b1b1b") | {
+        "background": "white", "title": {"text": figure.title, "anchor": "start"}}
 
 
 def titles(runs: Sequence[Run]) -> list[str]:
@@ -129,15 +79,13 @@ def titles(runs: Sequence[Run]) -> list[str]:
 
 def page(runs: Sequence[Run]) -> str:
     """One HTML document: a part per run."""
-    import vl_convert
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
     parts, specs, names = [], {}, titles(runs)
     for k, run in enumerate(runs):
         drawn, said = figures(run)
         for figure in drawn:
-            specs[f"f{k}-{figure.name}"] = spec(figure)
+            specs[f"f{k}-{figure.name}"] = vega_lite(figure.chart)
         parts.append({
             "id": f"r{k}", "name": names[k], "synthetic": run.header["synthetic"],
             "summary": Markup(summary_table(run).replace('id="summary"', f'id="summary{k}"')
@@ -147,12 +95,4 @@ def page(runs: Sequence[Run]) -> str:
             "said": [plain(s) for s in said], "provenance": provenance(run),
             "hazards": hazards(run),
             "lost": missing(int(run.header["records_lost"]), int(run.header["sources_cut"]))})
-    library = vl_convert.javascript_bundle(None)  # type: ignore[arg-type]  # its default
-    own = (FOLDER / "page.js").read_text(encoding="utf-8")
-    env = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
-                      trim_blocks=True, lstrip_blocks=True)
-    return env.get_template("page.html.j2").render(
-        parts=parts, library=Markup(library), own=Markup(own), hashes=[_hash(library), _hash(own)],
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
-        specs=Markup(script_json(specs))) + "\n"
-
+    return document("page.html.j2", ["draw.js", "page.js"], specs, parts=parts)
