@@ -10,7 +10,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness \
-  dom0 kernel-source browser docs clean
+  dom0 kernel-source browser otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,7 +33,7 @@ ready: $(STAMP)
 run: ready ## Set up, then replay a real PVH dom0 through the four strategies
 	$(BIN)/replay run traces/pvh-dom0.arrow
 
-test: ready kernel-source browser ## Set up, then run the tests
+test: ready kernel-source browser otava ## Set up, then run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
 
 bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
@@ -83,6 +83,13 @@ browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the t
 	  { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }; } > /dev/null 2>&1; } || \
 	  echo "no Chromium can be had here: the tests of pages in a browser are skipped"
 
+OTAVA := .otava
+otava: ## Install Apache Otava into an environment of its own, for the test side by side with it
+	@test -f $(OTAVA)/.installed -a ! tests/otava.txt -nt $(OTAVA)/.installed || \
+	  { $(PYTHON) -m venv $(OTAVA) && $(OTAVA)/bin/pip install --quiet \
+	  --disable-pip-version-check --no-deps -r tests/otava.txt && touch $(OTAVA)/.installed; } || \
+	  { rm -rf $(OTAVA); echo "no Apache Otava can be had here: its tests are skipped"; }
+
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)
 
@@ -124,5 +131,5 @@ traces: ready ## Rebuild the shipped traces from the recordings below RECORDINGS
 	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1 --seconds 20
 
 clean: ## Remove the environment and the results of runs
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(OTAVA) build *.egg-info
 	find reports -mindepth 1 -maxdepth 1 -type d ! -name baseline -exec rm -rf {} +

@@ -356,6 +356,21 @@ def find_drift(history: Source = "reports/history", *, recent: int = 14,
     return data
 
 
+def export_history(history: Source = "reports/history", *, out: Source, form: str = "otava"
+                   ) -> list[Path]:
+    """Write the history for another program: otava: a CSV file per series, their otava.yaml, and
+    series.csv, which says what each is. Gives the files."""
+    from replay.gate.drift import series_of
+    from replay.gate.otava import export
+    from replay.runs.files import text_writer, write_files
+
+    if form != "otava":
+        raise unknown_name("format", form, ["otava"])
+    made = export(series_of(Path(history)))
+    write_files(Path(out), {name: text_writer(body) for name, body in made.items()})
+    return [Path(out) / name for name in made]
+
+
 def _gate(config: Source, baseline: Source | None, only: Sequence[str]
           ) -> tuple[Config, list[Check]]:
     from dataclasses import replace

@@ -138,6 +138,22 @@ def drift(
 
 
 @app.command()
+def export(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Write the files there.")],
+    history: HistoryDir = Path("reports/history"),
+    form: Annotated[str, typer.Option(
+        "--format", metavar="otava", help="otava: a CSV file per series, and otava.yaml."),
+    ] = "otava",
+) -> None:
+    """Write the history for another program; in its folder `otava analyze --config-file
+    otava.yaml --since DATE TEST` reads it."""
+    from replay.api import export_history
+
+    files = export_history(history, out=out, form=form)
+    emit(f"Written: {len(files)} files in {out}")
+
+
+@app.command()
 def metrics(as_json: AsJson = False) -> None:
     """List the figures that gate.toml can name: unit, which way is better, what each is."""
     from replay.gate.config import FRAMES
@@ -154,7 +170,8 @@ def metrics(as_json: AsJson = False) -> None:
 
 
 JOBS = {"github": ("github.yml",), "gitlab": ("gitlab.yml",),
-        "systemd": ("replay-gate.service", "replay-gate.timer")}
+        "systemd": ("replay-gate.service", "replay-gate.timer", "replay-drift.service",
+                    "replay-drift.timer")}
 
 
 @app.command()
