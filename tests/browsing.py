@@ -46,6 +46,33 @@ def opened(browser: Any, path: Path, width: int = 1100) -> None:
         time.sleep(0.1)
 
 
+def readable(browser: Any) -> None:
+    """What a screen reader and a keyboard need: landmarks, headings in order, names, headers."""
+    from selenium.webdriver.common.by import By
+
+    def ask(script: str) -> Any:
+        return browser.execute_script(f"return {script}")
+
+    assert ask("document.documentElement.lang") == "en" and browser.title
+    for landmark in ("header", "main", "nav"):
+        assert ask(f"document.querySelectorAll('{landmark}').length") == 1, landmark
+    levels = ask("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)), levels
+    ask("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    nameless = [e.get_attribute("outerHTML")[:200] for e in browser.find_elements(
+        By.CSS_SELECTOR, "a[href], input, select, [role=region], svg[role=img]")
+        if not e.accessible_name]
+    assert nameless == []
+    assert ask("[...document.querySelectorAll('th')].every(th => th.textContent.trim())")
+    ids = ask("[...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    assert ask("[...document.querySelectorAll('a[href^=\"#\"]')].every("
+               "a => document.getElementById(a.getAttribute('href').slice(1)))")
+    assert ask("[...document.querySelectorAll('.scroll')].every(e => e.tabIndex === 0)")
+    assert ask("[...document.querySelectorAll('[tabindex]')].every(e => e.tabIndex <= 0)")
+
+
 def hovered(browser: Any, selector: str) -> str:
     """What the tooltip says when the pointer is over an element."""
     from selenium.webdriver.common.action_chains import ActionChains

@@ -18,7 +18,7 @@ from replay.metrics.timeline import INSTANTS, SCHEMAS, instants, timeline
 from replay.report.page.latency import curve
 from replay.runs.run import read_run
 
-from browsing import NEEDS, a_browser, hovered, opened  # noqa: F401  isort: skip
+from browsing import NEEDS, a_browser, hovered, opened, readable  # noqa: F401  isort: skip
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome  # isort: skip
 
@@ -147,6 +147,12 @@ def test_a_keyboard_gets_everywhere(browser: Any, page: Path) -> None:
         "return [...document.querySelectorAll('.chart svg')].map(s => s.getAttribute('role') + "
         "(s.getAttribute('aria-label') || ''))")
     assert all(label.startswith("img") and len(label) > 20 for label in figures)
+
+
+@NEEDS
+def test_a_screen_reader_finds_its_way(browser: Any, page: Path) -> None:
+    opened(browser, page)
+    readable(browser)
 
 
 @NEEDS

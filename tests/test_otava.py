@@ -29,7 +29,7 @@ def test_the_export_holds_every_night_and_both_doors_are_one(tmp_path: Path) -> 
     assert done.code == 0 and "4 files" in done.out
     for path in (tmp_path / "otava").iterdir():
         assert (tmp_path / "cli" / path.name).read_bytes() == path.read_bytes()
-    rows = [list(csv.reader((tmp_path / f"otava/{name}.csv").open())) for name in names]
+    rows = [list(csv.reader((tmp_path / f"otava/{name}.csv").read_text().splitlines())) for name in names]
     assert [len(r) for r in rows] == [41, 51]
     kept = read_history(history).filter(figure="0000")["seconds"].to_list()
     assert [float(ns) for _, _, ns in rows[0][1:]] == pytest.approx([1e9 * s for s in kept])
@@ -46,9 +46,9 @@ def test_hostile_texts_become_neither_files_nor_formulas(tmp_path: Path) -> None
     made(tmp_path / "h", {evil: quiet("normal", 1, 9)}, commit="=HYPERLINK(1)", machine=evil)
     files = api.export_history(tmp_path / "h", out=tmp_path / "out")
     assert sorted(p.name for p in files) == ["measured-0000.csv", "otava.yaml", "series.csv"]
-    index = list(csv.reader((tmp_path / "out/series.csv").open()))
+    index = list(csv.reader((tmp_path / "out/series.csv").read_text().splitlines()))
     assert len(index) == 2 and index[1][2] == evil.replace("\n", "\\n")
-    rows = list(csv.reader((tmp_path / "out/measured-0000.csv").open()))
+    rows = list(csv.reader((tmp_path / "out/measured-0000.csv").read_text().splitlines()))
     assert {row[1] for row in rows[1:]} == {"'=HYPERLINK(1)"}
 
 

@@ -15,7 +15,7 @@ import pytest
 from replay import api
 from replay.gate.history import COLUMNS, append_all
 
-from browsing import NEEDS, a_browser, hovered, opened  # noqa: F401  isort: skip
+from browsing import NEEDS, a_browser, hovered, opened, readable  # noqa: F401  isort: skip
 from driving import cli  # isort: skip
 from nights import quiet  # isort: skip
 
@@ -109,6 +109,35 @@ def test_the_page_draws_all_series_in_silence(browser: Any, out: Path) -> None:
             if m["method"] == "Network.requestWillBeSent"}
     assert [url for url in urls if not url.startswith("data:")] == [
         (out / "drift.html").as_uri()]
+
+
+@NEEDS
+def test_a_screen_reader_finds_its_way(browser: Any, out: Path) -> None:
+    opened(browser, out / "drift.html")
+    readable(browser)
+
+
+@NEEDS
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_points_and_text_stand_out_on_either_ground(browser: Any, out: Path, scheme: str) -> None:
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
+        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    opened(browser, out / "drift.html")
+    back, *shown = browser.execute_script(
+        "return [getComputedStyle(document.body).backgroundColor, ...['.warn', '.slower', "
+        "'.faster', 'figcaption'].map(s => getComputedStyle(document.querySelector(s)).color), "
+        "getComputedStyle(document.querySelector('.mark-symbol path')).fill]")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+    def luminance(colour: str) -> float:
+        """After WCAG 2.2, relative luminance."""
+        parts = [int(part) / 255 for part in colour[4:-1].split(",")[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for colour, least in zip(shown, (4.5, 4.5, 4.5, 4.5, 3), strict=True):
+        dark, light = sorted((luminance(colour), luminance(back)))
+        assert (light + 0.05) / (dark + 0.05) >= least, colour
 
 
 @NEEDS

@@ -47,7 +47,7 @@ def summary_table(run: Run) -> str:
     labels: Any = {column: str(escape(plain(name)))
                    for column, name in zip(names, run.allocators, strict=True)}
     table: Any = GT(frame, rowname_col="metric", groupname_col="family", id="summary").cols_label(
-        **labels).cols_align("right", columns=names)
+        **labels).tab_stubhead("metric").cols_align("right", columns=names)
     for k, column in enumerate(names):
         best = [i for i, r in enumerate(rows) if r[3][k]]
         if best:

@@ -19,6 +19,9 @@ from replay.units import NS_PER_S
 DIGITS = 4
 """Of a night's value in the page."""
 
+POINT = "#2f87c9"
+"""Of nights: seen on white and on black."""
+
 TIMES = {"measured": "measured, wall clock", "recorded": "RECORDED by the trace"}
 KEYS = ("figure", "size", "trace", "strategy", "physmap", "profile", "machine")
 
@@ -35,11 +38,11 @@ def _chart(kind: str, changed: bool) -> dict[str, Any]:
     day = alt.X("day:T", title=None, axis=alt.Axis(tickCount=6, labelOverlap=True,
                                                    format="%Y-%m-%d"))
     nights = alt.Chart(rows("nights")).mark_circle(
-        size=22, color=PALETTE[0], opacity=0.75).encode(
+        size=22, color=POINT, opacity=0.9).encode(
         x=day, y=value, tooltip=[
             alt.Tooltip("when:N", title="night"), alt.Tooltip("said:N", title=kind),
             alt.Tooltip("commit:N", title="commit")])
-    levels = alt.Chart(rows("levels")).mark_line(color=PALETTE[0], strokeWidth=2).encode(
+    levels = alt.Chart(rows("levels")).mark_line(color=POINT, strokeWidth=2).encode(
         x=day, y=value, detail="level:N")
     if not changed:
         return vega_lite(alt.layer(levels, nights).properties(height=170))
