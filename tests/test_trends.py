@@ -118,16 +118,17 @@ def test_a_screen_reader_finds_its_way(browser: Any, out: Path) -> None:
 
 
 @NEEDS
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_points_and_text_stand_out_on_either_ground(browser: Any, out: Path, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "media"), [("light", ""), ("dark", ""), ("dark", "print")])
+def test_points_and_text_stand_out_on_any_ground(browser: Any, out: Path, scheme: str,
+                                                 media: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "features": [{"name": "prefers-color-scheme", "value": scheme}]})
+        "media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]})
     opened(browser, out / "drift.html")
     back, *shown = browser.execute_script(
         "return [getComputedStyle(document.body).backgroundColor, ...['.warn', '.slower', "
         "'.faster', 'figcaption'].map(s => getComputedStyle(document.querySelector(s)).color), "
         "getComputedStyle(document.querySelector('.mark-symbol path')).fill]")
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
 
     def luminance(colour: str) -> float:
         """After WCAG 2.2, relative luminance."""
