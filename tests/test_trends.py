@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,12 @@ def test_every_form_says_the_same(out: Path) -> None:
     assert cases == {"d slow": ["system-err"], "b fast": ["system-out"], "a quiet": [],
                      "c short": ["skipped"], "boot: alloc p99": []}
     assert {s.attrib["name"] for s in xml.iter("testsuite")} == {"measured", "recorded"}
+
+
+def test_of_a_short_series_the_page_claims_nothing(out: Path) -> None:
+    page = (out / "drift.html").read_text()
+    assert "of 30 that it takes" in page
+    assert all(int(n) >= 30 for n in re.findall(r"No change of level in (\d+) nights", page))
 
 
 def test_both_doors_write_the_same_bytes(out: Path, tmp_path: Path) -> None:

@@ -58,9 +58,11 @@ def _chart(kind: str, changed: bool) -> dict[str, Any]:
     return vega_lite(alt.layer(levels, nights, rules, marks).properties(height=170))
 
 
-def _said(one: dict[str, Any]) -> str:
-    """What became of the series, in words."""
+def _said(one: dict[str, Any], least: int) -> str:
+    """What became of the series, in words; least: nights before a change can be told."""
     now = f"Last: {duration(NS_PER_S * one['seconds'])}"
+    if one["nights"] < least:
+        return f"Nights so far: {one['nights']}, of {least} that it takes. {now}."
     if not one["changes"]:
         return f"No change of level in {one['nights']} nights. {now}."
     last = one["changes"][-1]
@@ -70,11 +72,11 @@ def _said(one: dict[str, Any]) -> str:
             f" ({last['nights_since']} nights{more}). {now}.")
 
 
-def _part(k: int, one: dict[str, Any]) -> dict[str, Any]:
+def _part(k: int, one: dict[str, Any], least: int) -> dict[str, Any]:
     about = [(key, plain(one[key])) for key in KEYS if one[key]]
     return {
         "id": f"s{k}", "title": name(one), "warned": one["warned"], "kind": one["kind"],
-        "said": _said(one), "about": about + ([("emulated by", plain(one["emulated"]) + "; not a "
+        "said": _said(one, least), "about": about + ([("emulated by", plain(one["emulated"]) + "; not a "
                                                 "time of hardware")] if one["emulated"] else []),
         "nights": one["nights"], "whose": whose(one), "times": TIMES[one["kind"]],
         "changes": [[c["day"], commits(c, 80), duration(NS_PER_S * c["before"]),
@@ -110,5 +112,6 @@ def page(data: dict[str, Any], series: Sequence[tuple[tuple[Any, ...], pl.DataFr
         {"charts": {kind: [_chart(said, False), _chart(said, True)]
                     for kind, said in TIMES.items()}, "commits": list(known),
          "series": numbers},
-        parts=[_part(k, one) for k, one in enumerate(data["series"])], verdict=verdict(data),
+        parts=[_part(k, one, data["least_nights"]) for k, one in enumerate(data["series"])],
+        verdict=verdict(data),
         warned=data["warned"], short=short(data), recent=data["recent_nights"])
