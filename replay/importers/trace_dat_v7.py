@@ -136,9 +136,11 @@ class Version7:
         if not compressed:
             yield from cursor.pieces(size, most, "data of a CPU")
             return
-        yield from self._chunks(cursor)
+        chunks = 0
+        for chunks, chunk in enumerate(self._chunks(cursor), 1):
+            yield chunk
         if abs(cursor.at - at - size) > COUNT_BYTES:
-            raise cursor.fail(f"the chunks take {cursor.at - at} bytes of the {size} that the "
+            raise cursor.fail(f"{chunks} chunks take {cursor.at - at} bytes of the {size} that the "
                               "data of their CPU has")
 
     def _chunks(self, cursor: Cursor) -> Iterator[bytes]:
