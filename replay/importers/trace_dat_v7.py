@@ -137,7 +137,8 @@ class Version7:
             yield from cursor.pieces(size, most, "data of a CPU")
             return
         chunks = 0
-        for chunks, chunk in enumerate(self._chunks(cursor), 1):
+        for chunk in self._chunks(cursor):
+            chunks += 1
             yield chunk
         if abs(cursor.at - at - size) > COUNT_BYTES:
             raise cursor.fail(f"{chunks} chunks take {cursor.at - at} bytes of the {size} that the "

@@ -76,8 +76,9 @@ def _part(k: int, one: dict[str, Any], least: int) -> dict[str, Any]:
     about = [(key, plain(one[key])) for key in KEYS if one[key]]
     return {
         "id": f"s{k}", "title": name(one), "warned": one["warned"], "kind": one["kind"],
-        "said": _said(one, least), "about": about + ([("emulated by", plain(one["emulated"]) + "; not a "
-                                                "time of hardware")] if one["emulated"] else []),
+        "said": _said(one, least),
+        "about": about + ([("emulated by", plain(one["emulated"]) + "; not a time of hardware")]
+                          if one["emulated"] else []),
         "nights": one["nights"], "whose": whose(one), "times": TIMES[one["kind"]],
         "changes": [[c["day"], commits(c, 80), duration(NS_PER_S * c["before"]),
                      duration(NS_PER_S * c["after"]), f"{100 * c['share']:+.1f} %",
