@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,23 @@ def a_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     driver.quit()
 
 
+def soon(answer: Callable[[], Any], what: str) -> Any:
+    """The first true answer: what a page does behind an event comes later than the event."""
+    until = time.monotonic() + 30
+    while not (got := answer()):
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+    return got
+
+
 def opened(browser: Any, path: Path, width: int = 1100) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
         "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})
     browser.get_log("browser"), browser.get_log("performance")
     browser.get(path.as_uri())
-    until = time.monotonic() + 30
-    while browser.execute_script(
-            "return document.querySelectorAll('.chart:not([data-drawn])').length"):
-        assert time.monotonic() < until, "a figure was not drawn"
-        time.sleep(0.1)
+    soon(lambda: browser.execute_script(
+        "return document.querySelectorAll('.chart:not([data-drawn])').length === 0"),
+        "a figure was not drawn")
 
 
 def readable(browser: Any) -> None:
@@ -73,15 +80,18 @@ def readable(browser: Any) -> None:
     assert ask("[...document.querySelectorAll('[tabindex]')].every(e => e.tabIndex <= 0)")
 
 
-def hovered(browser: Any, selector: str) -> str:
-    """What the tooltip says when the pointer is over an element."""
+def hovered(browser: Any, selector: str, *words: str) -> None:
+    """Wait until the tooltip of an element says these words."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
 
     point = browser.find_element(By.CSS_SELECTOR, selector)
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", point)
     ActionChains(browser).move_to_element(point).perform()
-    time.sleep(0.5)
-    tip = browser.find_element(By.ID, "vg-tooltip-element")
-    assert "visible" in tip.get_attribute("class")
-    return str(tip.text)
+
+    def said() -> bool:
+        text = browser.execute_script(
+            "return document.querySelector('#vg-tooltip-element.visible')?.innerText || ''")
+        return all(word in text for word in words)
+
+    soon(said, f"no tooltip with {words}")

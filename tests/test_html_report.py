@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,7 +17,7 @@ from replay.metrics.timeline import INSTANTS, SCHEMAS, instants, timeline
 from replay.report.page.latency import curve
 from replay.runs.run import read_run
 
-from browsing import NEEDS, a_browser, hovered, opened, readable  # noqa: F401  isort: skip
+from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome  # isort: skip
 
@@ -84,25 +83,24 @@ def test_the_slider_moves_the_map_and_the_choice_changes_it(browser: Any, page: 
     figure = browser.find_element(By.ID, "f0-physmap")
 
     def text() -> str:
-        return str(figure.find_element(By.TAG_NAME, "svg").text)
+        return str(browser.execute_script(
+            "return document.querySelector('#f0-physmap svg').textContent"))
 
     slider = figure.find_element(By.CSS_SELECTOR, "input[type=range]")
     before = text()
     assert "s of modelled time: pool" in before
     slider.send_keys(Keys.ARROW_LEFT * 5)
-    time.sleep(0.5)
+    soon(lambda: text() != before, "the slider moved nothing")
     assert "s of modelled time: pool" in text()
-    assert text() != before
     Select(figure.find_element(By.TAG_NAME, "select")).select_by_visible_text("hypervisor")
-    time.sleep(0.5)
-    assert "modelled time: hypervisor" in text()
+    soon(lambda: "modelled time: hypervisor" in text(), "the choice changed nothing")
     assert slider.accessible_name.startswith("Time")
 
 
 @NEEDS
 def test_hovering_shows_a_tooltip(browser: Any, page: Path) -> None:
     opened(browser, page)
-    assert "ns, modelled" in hovered(browser, "#f0-by-size .mark-symbol path")
+    hovered(browser, "#f0-by-size .mark-symbol path", "ns, modelled")
 
 
 @NEEDS
@@ -161,7 +159,7 @@ def test_strings_of_a_hostile_run_stay_text(browser: Any, hostile: Path) -> None
 
     opened(browser, hostile)
     assert EVIL in browser.find_element(By.TAG_NAME, "body").text
-    assert "<img" in hovered(browser, "#f0-by-caller .mark-symbol path")
+    hovered(browser, "#f0-by-caller .mark-symbol path", "<img")
     assert browser.execute_script("return window.hacked === undefined")
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
     assert browser.execute_script("return document.scripts.length") == 4

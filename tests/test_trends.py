@@ -16,7 +16,7 @@ import pytest
 from replay import api
 from replay.gate.history import COLUMNS, append_all
 
-from browsing import NEEDS, a_browser, hovered, opened, readable  # noqa: F401  isort: skip
+from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from driving import cli  # isort: skip
 from nights import quiet  # isort: skip
 
@@ -151,10 +151,8 @@ def test_points_and_text_stand_out_on_any_ground(browser: Any, out: Path, scheme
 @NEEDS
 def test_tooltips_name_night_commit_and_value(browser: Any, out: Path) -> None:
     opened(browser, out / "drift.html")
-    said = hovered(browser, "#c0 .mark-symbol path")
-    assert "2025-01-01" in said and "000000000000" in said and "us" in said
-    said = hovered(browser, "#c0 .layer_3_marks path")
-    assert "2025-04-23" in said and "00000000006f..000000000070" in said and "%" in said
+    hovered(browser, "#c0 .mark-symbol path", "2025-01-01", "000000000000", "us")
+    hovered(browser, "#c0 .layer_3_marks path", "2025-04-23", "00000000006f..000000000070", "%")
 
 
 @NEEDS
@@ -164,7 +162,7 @@ def test_the_table_of_nights_is_made_when_asked_for(browser: Any, out: Path) -> 
     opened(browser, out / "drift.html")
     details = browser.find_element(By.CSS_SELECTOR, "details.nights")
     details.find_element(By.TAG_NAME, "summary").send_keys("\n")
-    rows = details.find_elements(By.CSS_SELECTOR, "tbody tr")
+    rows = soon(lambda: details.find_elements(By.CSS_SELECTOR, "tbody tr"), "no table came")
     assert len(rows) == 120
     assert rows[0].text.startswith("2025-01-01") and rows[0].text.endswith("000000000000")
 
@@ -179,7 +177,9 @@ def test_a_phone_does_not_scroll_sideways(browser: Any, out: Path, width: int) -
 @NEEDS
 def test_a_hostile_history_stays_text(browser: Any, hostile: Path) -> None:
     opened(browser, hostile / "drift.html")
-    assert "<img" in hovered(browser, "#c0 .mark-symbol path")
+    hovered(browser, "#c0 .mark-symbol path", "<img")
     browser.execute_script("document.querySelector('details.nights').open = true")
+    soon(lambda: browser.execute_script(
+        "return document.querySelectorAll('details.nights tbody tr').length"), "no table came")
     assert browser.execute_script("return window.hacked === undefined")
     assert browser.execute_script("return document.querySelectorAll('img').length") == 0
