@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -273,3 +274,17 @@ def test_import_accounts_for_every_line(tmp_path: Path) -> None:
     assert counts["records"] == counts["imported"] + sum(counts["skipped"].values())
     assert made.meta.description == "by hand"
     assert "lines unmatched" in result.out.replace("_", " ")
+
+
+@pytest.mark.parametrize("loading", ["replay.cli", "typer", "replay.api", "polars"])
+def test_an_interrupt_while_loading_is_no_traceback(loading: str) -> None:
+    code = ("import importlib.abc, os, runpy, signal, sys\n"
+            "class Interrupt(importlib.abc.MetaPathFinder):\n"
+            "    def find_spec(self, name, path, target=None):\n"
+            f"        if name == {loading!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+            "sys.argv = ['replay', 'run', 'traces/pvh-dom0.arrow']\n"
+            "runpy.run_module('replay', run_name='__main__')\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert done.returncode in (-signal.SIGINT, 130)

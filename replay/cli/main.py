@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -232,16 +233,19 @@ app.add_typer(record.app, name="record")
 app.add_typer(gate.app, name="gate")
 
 
-def main(args: list[str] | None = None) -> None:
+def main(args: list[str] | None = None, interrupted: Any = None) -> None:
     """Entry point: errors become one sentence and an exit code, never a traceback.
 
-    args: as after the program's name; None for those of the process. REPLAY_TRACEBACK=1 lets an
-    unexpected error through, for whoever is to mend it.
+    args: as after the program's name; None for those of the process. interrupted: what SIGINT does
+    from here on, None for what it does now. REPLAY_TRACEBACK=1 lets an unexpected error through,
+    for whoever is to mend it.
     """
     if args is None:
         # One short-lived process with few cycles: collecting costs a tenth of the start-up.
         gc.disable()
     try:
+        if interrupted is not None:
+            signal.signal(signal.SIGINT, interrupted)
         app(args=args, standalone_mode=True)
     except ReplayError as error:
         _fail(str(error))

@@ -48,7 +48,7 @@ image() { # this program as it stands, in a disk image
   rm -rf "$root/opt/replay/replay"; cp -a "$top/replay" "$root/opt/replay/replay" || return
   find "$root/opt/replay/replay" -name __pycache__ -prune -exec rm -rf {} +
   printf '%s\n' '#!/usr/bin/python3' 'import sys' 'sys.path.insert(0, "/opt/replay")' \
-    'from replay.cli import main' 'sys.exit(main())' > "$root/usr/local/bin/replay"
+    'from replay.__main__ import start' 'start()' > "$root/usr/local/bin/replay"
   chmod 755 "$root/usr/local/bin/replay"
   mkdir -p "$root/dom0"; cp "$here"/{init,inside.sh,load.py} "$root/dom0/"; chmod 755 "$root/dom0/init"
   rm -f "$run/disk.img"; truncate -s 4G "$run/disk.img"
