@@ -34,6 +34,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "time_inversions": ("info", "records earlier than their predecessor on another CPU"),
     "records_lost": ("data_loss", "records the tracer itself reports as lost"),
     "file_truncated": ("data_loss", "the file ends inside a record"),
+    "xentrace_cut": ("data_loss", "xentrace did not write all there was, as its recorder noted"),
     "symbols_unresolved": ("error", "probe addresses without a symbol; the event name was used"),
     "frames_outside_physmap": ("error", "recorded frames beyond the machine's address space"),
     "probe_unknown": ("info", "events of probed functions that the probe table does not name"),

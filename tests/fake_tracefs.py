@@ -25,7 +25,8 @@ FILES = {"kprobe_events": "p:mine/other vfs_read\n", "dynamic_events": "p:mine/o
 TARGET = Target((6, 9), "x86_64", symbols=frozenset({"list_count", "page_list", "vmemmap_base"}))
 XENTRACE = """#!{python}
 import signal, sys
-open(sys.argv[-1], "wb").write(b"\\x03\\xf0\\x01\\x20" + bytes(4))
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+open(sys.argv[-1], "wb").write(b"\\x03\\xf0\\x01\\x20" + bytes(8))
 signal.pause()
 """
 

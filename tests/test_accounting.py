@@ -215,7 +215,7 @@ def test_a_loss_is_printed_stored_and_put_in_the_header_of_a_run(tmp_path: Path)
     (tmp_path / "trace.txt").write_text(TEXT)
     (tmp_path / "x.bin").write_bytes(LOSSY + window(0, record(0x28004, 1, tsc=1))[:-2])
     trace, printed = made(tmp_path, tmp_path / "trace.txt", tmp_path / "x.bin")
-    sentence = ("DATA LOSS{} 1,256 records lost while recording; 1 source ends inside a record, "
+    sentence = ("DATA LOSS{} 1,256 records lost while recording; 1 source ends too early, "
                 "and what came after is missing")
     account = metadata(trace)["accounting"]
     assert account["lost"] == 1234 + 22

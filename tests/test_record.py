@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from replay.record import dat, tracefs
 from replay.record.archive import members, pack
 from replay.record.plan import plan
 from replay.record.probes import Definition, Target, definitions, target
+from replay.record.xentrace import _running
 from replay.trace.store import load
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS",
@@ -472,8 +474,6 @@ def test_a_killed_start_is_restored_by_itself_or_by_stop(dom0: Path, at: int,
 
 
 def test_xentrace_ends_with_the_recording_however_that_ends(dom0: Path) -> None:
-    from replay.record.xentrace import _running
-
     output = (dom0 / "rec").resolve() / "xentrace.bin"
     for discard in (False, True):
         recorder(dom0, fake(dom0)).start(TARGET, buffer_kb=64)
@@ -492,6 +492,56 @@ def test_an_xentrace_that_cannot_run_is_said(dom0: Path) -> None:
     one.start(TARGET, buffer_kb=64)
     assert any("xentrace ended at once (no hypervisor)" in n for n in notes)
     recorder(dom0, fake(dom0)).stop()
+
+
+FAILS = """#!/bin/sh
+for out; do :; done
+printf '\\003\\360\\001\\040\\0\\0\\0\\0' > "$out"
+trap 'echo "ERROR: Failed to write trace data (28 = No space left on device)"; exit 1' INT
+sleep {} & wait
+"""
+
+
+@pytest.mark.parametrize(("seconds", "says"), [
+    (1, "it was not running any more"), (60, "Failed to write trace data (28 = No space")])
+def test_an_xentrace_that_could_not_write_is_data_loss(dom0: Path, seconds: int,
+                                                       says: str) -> None:
+    program(dom0, "xentrace", FAILS.format(seconds))
+    (dom0 / "bin/sleep").symlink_to(shutil.which("sleep", path="/usr/bin:/bin") or "")
+    tracefs = fake(dom0, recorded=text_recording())
+    notes: list[str] = []
+    one = recorder(dom0, tracefs)
+    one.noted = notes.append
+    one.start(TARGET, buffer_kb=64)
+    deadline = time.monotonic() + 30
+    while seconds == 1 and _running((dom0 / "rec").resolve() / "xentrace.bin"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    one.stop()
+    assert any("xentrace did not write all there was" in n and says in n for n in notes)
+    one.collect(dom0 / "x.tar.zst")
+    result = cli("import", dom0 / "x.tar.zst", "-o", dom0 / "x.arrow")
+    assert "DATA LOSS: 1 source ends too early" in result.out, result.err
+    assert says in load(dom0 / "x.arrow").meta.provenance["xentrace_cut"]
+
+
+def test_the_second_stop_knows_that_the_first_one_ended_xentrace(
+        dom0: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tracefs = fake(dom0, recorded=text_recording())
+    one = recorder(dom0, tracefs)
+    one.start(TARGET, buffer_kb=64)
+    appears(dom0 / "rec/xentrace.bin")
+    with monkeypatch.context() as full:
+        def save_text(self: FakeTracefs, to: Path) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(to))
+        full.setattr(FakeTracefs, "save_text", save_text)
+        with pytest.raises(OSError, match="No space"):
+            one.stop()
+    notes: list[str] = []
+    one.noted = notes.append
+    assert one.stop() and not any("xentrace" in note for note in notes)
+    one.collect(dom0 / "x.tar.zst")
+    assert "DATA LOSS" not in cli("import", dom0 / "x.tar.zst", "-o", dom0 / "x.arrow").out
 
 
 def test_a_dry_run_tells_each_write_and_makes_none(dom0: Path) -> None:

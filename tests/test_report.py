@@ -74,7 +74,7 @@ def test_report_says_that_a_source_was_cut():
     data = summary([made()], trace(EVENTS, anomalies={"file_truncated": 1}))
     assert (data["run"]["records_lost"], data["run"]["sources_cut"]) == (0, 1)
     text = " ".join(harmless(report(data)).split())
-    assert "DATA LOSS 1 source ends inside a record" in text
+    assert "DATA LOSS 1 source ends too early" in text
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 6, 7, 11])

@@ -29,6 +29,8 @@ FTRACE: Final = ("trace.dat", "trace.dat.zst", "trace.dat.gz", "trace.txt.gz", "
                  "trace.txt")
 """Names of the ftrace recording, the first present one counts: text rounds some clocks to us."""
 XENTRACE: Final = ("xentrace.bin", "xentrace.bin.gz", "xentrace.bin.zst")
+XENTRACE_CUT: Final = "xentrace_cut"
+"""In the manifest: what kept xentrace from writing all there was."""
 _CHUNK: Final = 1 << 20
 _NAME: Final = re.compile(r"[\w.+@,=:-]{1,100}(/[\w.+@,=:-]{1,100}){0,7}", re.ASCII)
 _SUFFIX: Final = re.compile(r"(\.tar)?(\.(zst|gz))?$|\.(tgz|tzst)$")
@@ -36,12 +38,16 @@ _SUFFIX: Final = re.compile(r"(\.tar)?(\.(zst|gz))?$|\.(tgz|tzst)$")
 
 @dataclass(frozen=True)
 class Unpacked:
-    """A recording's folder; its ftrace file; Xen traces that follow if the clocks allow it."""
+    """A recording's folder; its ftrace file; Xen traces that follow if the clocks allow it.
+
+    xentrace_cut: why the end of a Xen trace is missing, "" if it is not.
+    """
 
     folder: Path
     ftrace: Path
     xentrace: list[Path]
     settings: dict[str, str] = field(default_factory=dict)
+    xentrace_cut: str = ""
 
 
 class _Member(tarfile.TarInfo):
@@ -142,11 +148,12 @@ def _contents(path: Path, folder: Path) -> Unpacked:
         raise InputError(path, "holds no ftrace recording",
                          hint="looked for " + ", ".join(FTRACE))
     settings = {}
-    clock = _manifest(path, folder).get("clock")
+    manifest = _manifest(path, folder)
+    clock, cut = manifest.get("clock"), manifest.get(XENTRACE_CUT)
     if isinstance(clock, str) and re.fullmatch(r"[\w-]{1,20}", clock, re.ASCII):
         settings["trace_clock"] = clock
     return Unpacked(folder, ftrace, [folder / n for n in XENTRACE if (folder / n).is_file()][:1],
-                    settings)
+                    settings, re.sub("[^ -~]", "?", cut[:200]) if isinstance(cut, str) else "")
 
 
 def _manifest(path: Path, folder: Path) -> dict[str, Any]:

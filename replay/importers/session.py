@@ -233,10 +233,13 @@ def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: d
         except ReplayError as error:  # the temporary folder tells nobody anything
             said = str(error).replace(f"{found.folder}/", f"{path}: ")
             raise ReplayError(said.replace(str(found.folder), str(path))) from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    about = {"archive": path.name, "archive_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    anomalies = trace.meta.anomalies
+    if found.xentrace_cut and any(one["format"] == XENTRACE for one in trace.meta.sources):
+        anomalies, about["xentrace_cut"] = {**anomalies, "xentrace_cut": 1}, found.xentrace_cut
     return replace(trace, meta=replace(
-        trace.meta, options=dict(sorted(settings.items())),
-        provenance={**trace.meta.provenance, "archive": path.name, "archive_sha256": digest}))
+        trace.meta, options=dict(sorted(settings.items())), anomalies=anomalies,
+        provenance={**trace.meta.provenance, **about}))
 
 
 def _can_merge(first: Imported, settings: dict[str, str], machine: Machine | None) -> bool:

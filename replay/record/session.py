@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Final
 
 from replay.errors import InputError, ReplayError
-from replay.importers.archive import FTRACE, MANIFEST
+from replay.importers.archive import FTRACE, MANIFEST, XENTRACE_CUT
 from replay.record import dat, journal, machine, xentrace
 from replay.record.archive import members, pack
 from replay.record.journal import Journal
@@ -159,13 +159,17 @@ class Recorder:
 
     def _save(self, log: Journal) -> None:
         self.tracefs.write(f"{INSTANCE}/tracing_on", "0")
-        xentrace.end(self.folder.resolve() / "xentrace.bin", told=self.told, dry=self.dry)
+        cut = xentrace.end(self.folder.resolve() / "xentrace.bin", told=self.told, dry=self.dry)
+        if cut:
+            self.noted(f"xentrace did not write all there was ({cut}): the end of the hypervisor's "
+                       "side is missing")
+            log.facts[XENTRACE_CUT] = cut
         machine.save_state(self.folder / "after", told=self.told, dry=self.dry, root=self.root)
         self.tracefs.save_text(self.folder / "trace.txt.gz")
         if not self.dry:
             (self.folder / "ftrace-stats").write_text(self.tracefs.stats())
             (self.folder / "kprobe_profile").write_text(self.tracefs.profile())
-            kept = ("clock", "arch", "kernel", "btf", "frames", "rejected")
+            kept = ("clock", "arch", "kernel", "btf", "frames", "rejected", XENTRACE_CUT)
             manifest = {"version": 1, **{k: log.facts[k] for k in kept if k in log.facts}}
             (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         log.facts["saved"] = True

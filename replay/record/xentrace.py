@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ PAGES: Final = "512"
 """Of each CPU's buffer in Xen."""
 GRACE_S: Final = 10.0
 _AT_ONCE_S: Final = 0.5
+_FAILURE: Final = re.compile("fail|limit reached|error|cannot|could", re.IGNORECASE)
+"""In what it prints (tools/xentrace/xentrace.c of Xen 4.17); a full disk is a write that failed."""
 
 
 def command(output: Path) -> list[str]:
@@ -55,9 +58,14 @@ def _running(output: Path) -> list[psutil.Process]:
     return found
 
 
-def end(output: Path, *, told: Callable[[str], None], dry: bool = False) -> None:
-    """End it by SIGINT, on which it writes out its buffers; by force if it does not."""
-    for process in _running(output):
+def end(output: Path, *, told: Callable[[str], None], dry: bool = False) -> str:
+    """End it by SIGINT, on which it writes out its buffers; by force if it does not.
+
+    Returns what kept it from writing all there was; "" if nothing did.
+    """
+    running = _running(output)
+    killed = False
+    for process in running:
         told(f"kill -INT {process.pid}")
         if dry:
             continue
@@ -66,5 +74,22 @@ def end(output: Path, *, told: Callable[[str], None], dry: bool = False) -> None
             process.wait(GRACE_S)
         except psutil.TimeoutExpired:
             process.kill()
+            killed = True
         except psutil.NoSuchProcess:
             pass
+    return "" if dry else _shortcoming(output, bool(running), killed)
+
+
+def _shortcoming(output: Path, found: bool, killed: bool) -> str:
+    """Whether the output is whole. One that is becomes read-only, which takes no room on a disk:
+    after a stop that found the disk full the next one still knows."""
+    if not output.is_file() or not output.stat().st_mode & 0o200:
+        return ""
+    log = output.with_suffix(".log")
+    failures = [line for line in (log.read_text("utf-8", "replace") if log.is_file() else ""
+                                  ).splitlines() if _FAILURE.search(line)]
+    if failures or killed or not found:
+        return " ".join(" ".join(failures).split()[:30]) or (
+            f"it did not end within {GRACE_S:.0f} s" if killed else "it was not running any more")
+    output.chmod(output.stat().st_mode & 0o444)
+    return ""

@@ -85,11 +85,11 @@ def size(value: float | None) -> str:
 
 
 def missing(lost: int, cut: int) -> str:
-    """What a recording lacks: records its tracer lost, sources that end inside a record."""
+    """What a recording lacks: records its tracer lost, sources that end too early."""
     said = [f"{lost:,} records lost while recording"] if lost else []
     if cut:
-        said.append(f"{cut:,} source{'s end' if cut > 1 else ' ends'} inside a record, and what "
-                    "came after is missing")
+        said.append(f"{cut:,} source{'s end' if cut > 1 else ' ends'} too early, and what came "
+                    "after is missing")
     return "; ".join(said)
 
 

@@ -75,8 +75,8 @@ class Meta:
 
     @property
     def cut(self) -> int:
-        """Sources that end inside a record: how much is missing behind it nobody knows."""
-        return int(self.anomalies.get("file_truncated", 0))
+        """Sources that end too early: how much is missing behind nobody knows."""
+        return int(self.anomalies.get("file_truncated", 0) or self.anomalies.get("xentrace_cut", 0))
 
 
 @dataclass(frozen=True)
