@@ -596,8 +596,15 @@ def test_what_start_refuses(dom0: Path) -> None:
     (dom0 / "tracing/events/replay").rmdir()
     (dom0 / "root/proc/iomem").write_text("00000000-00000000 : System RAM\n" * 3)
     start("shows no addresses.*run as root")
-    build_again = dom0 / "tracing/kprobe_events"
     (dom0 / "root/proc/iomem").write_text("00100000-3fffffff : System RAM\n")
+    memory = dom0 / "root/sys/devices/system/xen_memory"
+    memory.rename(dom0 / "elsewhere")
+    start("does not run on Xen")
+    (dom0 / "root/sys/hypervisor").mkdir()
+    (dom0 / "root/sys/hypervisor/type").write_text("kvm\n")
+    start("does not run on Xen")
+    (dom0 / "root/sys/hypervisor/type").write_text("xen\n")
+    build_again = dom0 / "tracing/kprobe_events"
     build_again.rename(dom0 / "gone")
     start("kprobe_events: is not there; the kernel needs CONFIG_KPROBE_EVENTS")
 

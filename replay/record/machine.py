@@ -82,6 +82,18 @@ def check_iomem(root: Path = Path("/")) -> None:
         raise ReplayError(f"{path}: shows no addresses; it does to root alone: run as root")
 
 
+def check_xen(root: Path = Path("/")) -> None:
+    """Refuse a machine that does not run on Xen: a distribution's kernel has the functions there
+    too, and nothing ever calls them.
+    """
+    kind = root / "sys/hypervisor/type"
+    if kind.is_file() and kind.read_text().strip() == "xen":
+        return
+    if not any((root / name).is_dir() for name in ("sys/bus/xen", "sys/devices/system/xen_memory")):
+        raise ReplayError("this kernel does not run on Xen (/sys/hypervisor/type does not say so): "
+                          "there is nothing to record; start it as a dom0")
+
+
 def save(folder: Path, files: tuple[Saved, ...], *, told: Callable[[str], None], dry: bool = False,
          root: Path = Path("/")) -> list[str]:
     """Save files below `folder`; the names of what could not be had."""

@@ -53,6 +53,7 @@ class Recorder:
         defined = definitions(to)
         if not self.dry:
             machine.check_iomem(self.root)
+            machine.check_xen(self.root)
             self.tracefs.check({d.file for d in defined})
             self._claim()
         log = Journal(self.folder / journal.NAME, dry=self.dry, facts={

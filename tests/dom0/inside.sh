@@ -75,7 +75,7 @@ echo 'p:mine/other vfs_read' >> $T/kprobe_events
 mkdir $T/instances/mine; echo 0 > $T/instances/mine/tracing_on; echo 1 > $T/events/mine/enable
 if [ ! -e /proc/xen/xsd_port ]; then
   tracefs > $OUT/tracefs.before
-  says "no Xen" "is this kernel a Xen dom0" replay record start --dir /root/none
+  says "no Xen" "does not run on Xen" replay record start --dir /root/none
   same "no Xen"
   [ ! -e /root/none ]; check "no Xen: nothing is left behind" $?
   check "end" 0; exit

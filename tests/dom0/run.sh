@@ -70,7 +70,7 @@ boot() { # until the dom0 powers itself off; what it wrote is in $run/out
       "${xen_line}dom0_mem=1280M,max:1280M dom0_max_vcpus=2 com1=115200,8n1 console=com1")
   fi
   rm -rf "$run/out" "$run/out.img"; truncate -s 1G "$run/out.img"
-  nice -n 10 timeout $limit qemu-system-x86_64 -accel $accel -machine q35 -smp 2 -m 3072 \
+  nice -n 10 timeout $limit ${QEMU:-qemu-system-x86_64} -accel $accel -machine q35 -smp 2 -m 3072 \
     -cpu max,-smap,-rdtscp,-xsave,-avx,-avx2,-f16c,-fma -display none -vga none -nodefaults -no-reboot \
     "${start[@]}" \
     -drive "file=$run/disk.img,if=none,id=r,format=raw,snapshot=on,cache=unsafe" \
