@@ -53,6 +53,16 @@ record() { # NAME LOAD OPTION...: a recording of a load, packed as /out/NAME.tar
 load() { python3 /dom0/load.py 1 600; }
 two_loads() { python3 /dom0/load.py 2 300 & python3 /dom0/load.py 3 300; wait $!; }
 first_load() { modprobe xen-gntdev && modprobe xen-gntalloc limit=4096 && load; }
+target_load() { # dom0's memory target goes down and up again while pages are mapped
+  python3 /dom0/load.py 4 300 & local beside=$!
+  for mib in 1100 1000 1200; do xl mem-set 0 $mib || return; sleep 2; done
+  wait $beside && grep . /sys/devices/system/xen_memory/xen_memory0/info/current_kb
+}
+guest_load() { # the tools map a new domain's pages
+  printf '%s\n' 'name="guest"' 'type="pv"' 'memory=128' 'vcpus=1' "kernel=\"$(ls /boot/vmlinuz-*)\"" \
+    > /root/guest.cfg
+  for one in 1 2 3; do xl create -p /root/guest.cfg && xl destroy guest || return; done
+}
 
 # -- the machine
 modprobe -a xen-evtchn xen-privcmd xenfs
@@ -92,6 +102,8 @@ same "refusals"
 # -- recordings
 record first first_load
 record concurrent two_loads
+record target target_load
+record guest guest_load
 [ "$(uname -r | cut -d. -f1,2)" = 6.1 ] || record btf load --btf
 [ "$(cat /sys/hypervisor/guest_type)" = PV ] && record frames load --frames 16
 

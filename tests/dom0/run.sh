@@ -20,7 +20,8 @@ case $suite in
 esac
 case $mode in
   pv) xen_line="" iommu=() virtio="" limit=1200 accel=tcg ;;
-  # with two threads QEMU 7.2's nested SVM corrupted the dom0's memory
+  # Debian's QEMU 7.2 and 10.0 corrupt a PVH dom0's memory sooner or later (nested SVM in software):
+  # QEMU=PROGRAM names a better one
   pvh) xen_line="dom0=pvh " iommu=(-device amd-iommu,intremap=on) virtio=,iommu_platform=on limit=3600
     accel=tcg,thread=single,tb-size=512 ;;
   native) iommu=() virtio="" limit=600 accel=tcg ;;
