@@ -257,10 +257,10 @@ def fake(base: Path, **more: object) -> FakeTracefs:
     return FakeTracefs(base / "tracing", **more)  # type: ignore[arg-type]
 
 
-def appears(path: Path) -> None:
+def appears(path: Path, empty: bool = False) -> None:
     """Wait for a file."""
     deadline = time.monotonic() + 30
-    while not path.exists() or not path.stat().st_size:
+    while not path.exists() or not (empty or path.stat().st_size):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -320,6 +320,24 @@ def test_a_pvh_archive_leaves_the_xen_trace_out_by_name(dom0: Path) -> None:
     assert "Left out" not in result.out
     physmap = load(dom0 / "x.arrow").meta.physmap
     assert physmap is not None and physmap.name == "elsewhere"
+
+
+def test_an_xentrace_that_had_nothing_to_write_is_left_out_by_name(dom0: Path) -> None:
+    program(dom0, "xentrace", "#!/bin/sh\nfor out; do :; done\n: > \"$out\"\n"
+            "trap 'exit 0' INT\nsleep 60 & wait\n")
+    (dom0 / "bin/sleep").symlink_to(shutil.which("sleep", path="/usr/bin:/bin") or "")
+    tracefs = fake(dom0, recorded=text_recording())
+    recorder(dom0, tracefs).start(TARGET, buffer_kb=64)
+    appears(dom0 / "rec/xentrace.bin", empty=True)
+    notes: list[str] = []
+    one = recorder(dom0, tracefs)
+    one.noted = notes.append
+    one.stop()
+    one.collect(dom0 / "x.tar.zst")
+    assert not any("xentrace" in note for note in notes)
+    assert (dom0 / "rec/xentrace.bin").read_bytes() == b""
+    result = cli("import", dom0 / "x.tar.zst", "-o", dom0 / "x.arrow")
+    assert "Left out: xentrace.bin: is empty" in result.out, result.err
 
 
 def tracefs_of(base: Path, made: dat_files.File) -> Path:

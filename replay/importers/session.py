@@ -247,9 +247,19 @@ def _can_merge(first: Imported, settings: dict[str, str], machine: Machine | Non
     return "clock_offset_ns" in settings or same_counter(first.clock, mode)
 
 
+def _left_out(path: Path, first: Imported, settings: dict[str, str],
+              machine: Machine | None) -> str:
+    """Why an archive's Xen trace does not become a part of the recording, "" if it does."""
+    if not path.stat().st_size:
+        return "is empty: xentrace wrote no record"
+    if not _can_merge(first, settings, machine):
+        return "its clock is not ftrace's, and no --set clock_offset_ns=N relates them"
+    return ""
+
+
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
             settings: dict[str, str], probes: Path | None, streamed: bool = False) -> Trace:
-    """spare: Xen traces that are left out, by name, where nothing relates their clock."""
+    """spare: Xen traces that are left out, by name, where they can add nothing."""
     table = load_table(probes)
     parts: list[Imported] = []
     metas: list[dict[str, Any]] = []
@@ -258,9 +268,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     with ThreadPoolExecutor(1) as beside:  # hashing takes a third of the time decoding does
         digests = [beside.submit(_digest, path) for path in every]
         for index, path in enumerate(every):
-            if path in spare and not _can_merge(parts[0], settings, machine):
-                seen["left_out"] = (f"{path.name}: its clock is not ftrace's, and no --set "
-                                    "clock_offset_ns=N relates them")
+            if path in spare and (why := _left_out(path, parts[0], settings, machine)):
+                seen["left_out"] = f"{path.name}: {why}"
                 continue
             part, kind, facts = _read(path, index, settings, machine, table,
                                       streamed and len(every) == 1)

@@ -50,16 +50,19 @@ record() { # NAME LOAD OPTION...: a recording of a load, packed as /out/NAME.tar
 }
 
 # -- loads
-load() { python3 /dom0/load.py 1 600; }
-two_loads() { python3 /dom0/load.py 2 300 & python3 /dom0/load.py 3 300; wait $!; }
-first_load() { modprobe xen-gntdev && modprobe xen-gntalloc limit=4096 && load; }
-target_load() { # dom0's memory target goes down and up again while pages are mapped
-  python3 /dom0/load.py 4 300 & local beside=$!
+load() { python3 /dom0/load.py ${1:-1} ${2:-600} $3; }
+together() { load 2 300 & load 3 300; wait $!; }
+small() { load 5 800 1,1,2,3,5; }
+large() { load 6 400 16,48,96,200; }
+pauses() { for seed in 11 12 13 14 15; do load $seed 120; sleep 0.5; done; }
+first() { modprobe xen-gntdev && modprobe xen-gntalloc limit=4096 && load; }
+target() { # dom0's memory target goes down and up again while pages are mapped
+  load 4 300 & local beside=$!
   for mib in 1100 1000 1200; do xl mem-set 0 $mib || return; sleep 2; done
   wait $beside && grep . /sys/devices/system/xen_memory/xen_memory0/info/current_kb
 }
-guest_load() { # the tools map a new domain's pages
-  printf '%s\n' 'name="guest"' 'type="pv"' 'memory=128' 'vcpus=1' "kernel=\"$(ls /boot/vmlinuz-*)\"" \
+guest() { # the tools map a new domain's pages
+  printf '%s\n' 'name="guest"' 'type="pv"' 'memory=128' "kernel=\"$(ls /boot/vmlinuz-*)\"" \
     > /root/guest.cfg
   for one in 1 2 3; do xl create -p /root/guest.cfg && xl destroy guest || return; done
 }
@@ -71,6 +74,7 @@ if [ -e /proc/xen/xsd_port ]; then
   mkdir -p /run/xen /var/lib/xenstored /var/log/xen
   $(ls /usr/lib/xen-*/bin/oxenstored | head -1) --pid-file /run/xenstored.pid
   $(ls /usr/lib/xen-*/bin/xen-init-dom0)
+  $(ls /usr/lib/xen-*/bin/xenconsoled) --pid-file /run/xenconsoled.pid
 fi
 xl info > $OUT/xl-info; xl list
 cat /sys/hypervisor/guest_type
@@ -100,10 +104,9 @@ says "stop without a start" "no recording is under way" replay record stop --dir
 same "refusals"
 
 # -- recordings
-record first first_load
-record concurrent two_loads
-record target target_load
-record guest guest_load
+record first first
+record again load
+for one in together small large pauses target guest; do record $one $one; done
 [ "$(uname -r | cut -d. -f1,2)" = 6.1 ] || record btf load --btf
 [ "$(cat /sys/hypervisor/guest_type)" = PV ] && record frames load --frames 16
 

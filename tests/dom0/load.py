@@ -1,6 +1,6 @@
 """A seeded allocator load for a dom0: grants pages to itself and maps them, in changing batches.
 
-    python3 load.py SEED STEPS
+    python3 load.py SEED STEPS [SIZE,SIZE...]
 
 Each mapping makes the kernel call gnttab_alloc_pages(), and each unmapping gnttab_free_pages().
 """
@@ -42,7 +42,7 @@ def _map(device: int, references: list[int]) -> tuple[int, mmap.mmap]:
     return index, mmap.mmap(device, count * mmap.PAGESIZE, offset=index)
 
 
-def main(seed: int, steps: int) -> None:
+def main(seed: int, steps: int, sizes: tuple[int, ...] = SIZES) -> None:
     """Map and unmap `steps` times, then give all back."""
     choose = random.Random(seed)
     alloc = os.open("/dev/xen/gntalloc", os.O_RDWR)
@@ -56,7 +56,7 @@ def main(seed: int, steps: int) -> None:
         fcntl.ioctl(alloc, _ioctl(6, 16), struct.pack("=QII", granted, count, 0))
 
     for _ in range(steps):
-        count = choose.choice(SIZES)
+        count = choose.choice(sizes)
         while live and sum(one[2] for one in live) + count > MAX_LIVE:
             drop(choose.randrange(len(live)))
         granted, references = _grant(alloc, count)
@@ -71,4 +71,5 @@ def main(seed: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]),
+         tuple(int(size) for size in sys.argv[3].split(",")) if sys.argv[3:] else SIZES)
