@@ -61,6 +61,8 @@ FLIPS = {
     2: {"measured": ("supported", lambda r: r),
         "the pool's callers wait": ("refuted", lambda r: change(r, "wait, max", 9e9, "pool",
                                                                trace=MOVING)),
+        "the pool's caller waits in the recording": (
+            "refuted", lambda r: change(r, "wait, max", 1, "pool", trace="counted/target")),
         "the pool gives RAM": ("refuted", lambda r: change(r, "RAM given, peak", 1, "pool",
                                                           trace=STILL)),
         "hotplug is not entangled": ("depends", lambda r: moved_as_still(r, "hotplug")),
@@ -188,6 +190,6 @@ def test_a_strategy_of_claim_10_is_only_named() -> None:
 def test_synthetic_streams_are_labelled_and_differ_in_the_target_alone() -> None:
     assert isinstance(STILL, Synthetic)
     rows: dict[str, Row] = {r.run.trace_name: r for r in rows_of(CLAIMS[2]).of("pool")}
-    assert set(rows) == {STILL.name, MOVING.name}
-    assert all(name.startswith("synthetic") for name in rows)
+    assert set(rows) == {STILL.name, MOVING.name, "counted/target"}
+    assert {name for name in rows if name.startswith("synthetic")} == {STILL.name, MOVING.name}
     assert set(MOVING.models) - set(STILL.models) == {"target"}
