@@ -13,7 +13,7 @@ EMULATED := --set emulated="QEMU TCG"
   dom0 kernel-source browser otava docs clean
 
 help: ## List the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,8 +52,9 @@ fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 
 SUITE ?= bookworm
 MODE ?= pv
-dom0: ready ## Record a real dom0, started by QEMU in software (root, Debian; SUITE=trixie, MODE=pvh)
-	tests/dom0/run.sh $(SUITE) $(MODE)
+CLOCK ?= host
+dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=trixie, MODE=, CLOCK=instructions)
+	CLOCK=$(CLOCK) tests/dom0/run.sh $(SUITE) $(MODE)
 
 INPUTS ?= 1000000
 JOBS ?= $(shell nproc)
