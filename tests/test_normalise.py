@@ -229,8 +229,24 @@ def test_allocation_that_undoes_itself_is_no_free(tmp_path: Path) -> None:
 
 def test_free_behind_a_lost_return_is_a_free(tmp_path: Path) -> None:
     result = run(tmp_path, line(1, "ba", BAL_ALLOC, "n=3"),
-                 line(2, "bf", BAL_FREE, "n=1 caller=gntdev_free_map+0x25/0x90"))
-    assert rows(result, "kind", "flags") == [("alloc", Flag.UNPAIRED), ("free", 0)]
+                 line(2, "bf", BAL_FREE, "n=1 caller=gntdev_free_map+0x25/0x90"),
+                 line(4, "bf_r", f"gntdev_free_map<-{BAL_FREE}"))
+    assert rows(result, "kind", "flags", "latency_ns") == [
+        ("alloc", Flag.UNPAIRED, None), ("free", 0, 2)]
+
+
+def test_a_return_probe_tells_how_long_a_free_took(tmp_path: Path) -> None:
+    result = run(
+        tmp_path, line(1, "f_r", f"g<-{FREE}"), line(2, "uf", FREE, "n=1"),
+        line(3, "uf", FREE, "n=2", pid=8), line(5, "f_r", f"g<-{FREE}"),
+        line(6, "bf", BAL_FREE, f"n=2 caller={FREE}+0x98", pid=8),
+        line(7, "bf_r", f"{FREE}<-{BAL_FREE}", pid=8), line(9, "f_r", f"g<-{FREE}", pid=8),
+        line(10, "ba", BAL_ALLOC, "n=3"), line(11, "bf", BAL_FREE, "n=1"),
+        line(12, "bf_r", f"{BAL_ALLOC}<-{BAL_FREE}"), line(13, "ba_ret", f"f<-{BAL_ALLOC}",
+                                                           "ret=-12"))
+    assert rows(result, "kind", "nr_pages", "latency_ns", "label") == [
+        ("free", 1, 3, FREE), ("free", 2, 6, BAL_FREE), ("alloc", 3, 3, BAL_ALLOC)]
+    assert result.anomalies.counts == {"returns_unmatched": 1, "nested_calls": 3}
 
 
 def test_what_callers_do_with_pages(tmp_path: Path) -> None:

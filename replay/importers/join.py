@@ -19,45 +19,12 @@ from replay.importers.join_frames import (
     keep_as_mfns,
     keep_frames,
     keep_mfns,
-    keep_more_frames,
     push_frame,
     put_ends,
 )
+from replay.importers.join_frees import free, free_inside, free_return
+from replay.importers.join_rows import fill_before, hold, new_row, put
 from replay.kernel import inline, kernel
-
-
-@inline
-def _new_row(w, kind, time, event):  # type: ignore[no-untyped-def]
-    r = w.counts[j.N_ROWS]
-    w.counts[j.N_ROWS] += 1
-    for c in range(j.C_SIZE):
-        w.rows[c, r] = j.MISSING
-    w.rows[j.C_KIND, r], w.rows[j.C_TIME, r], w.rows[j.C_EVENT, r] = kind, time, event
-    w.rows[j.C_FLAGS, r] = 0
-    return r
-
-
-@inline
-def _put(w, column, r, value):  # type: ignore[no-untyped-def]
-    """Store a number that was recorded."""
-    if value != j.MISSING:
-        w.rows[column, r] = value
-
-
-@inline
-def _hold(w, r, time):  # type: ignore[no-untyped-def]
-    """The first time at which the call is known to have held the lock."""
-    if w.rows[j.C_LOCK, r] == j.MISSING:
-        w.rows[j.C_LOCK, r] = time
-
-
-@inline
-def _fill_before(p, w, a, r):  # type: ignore[no-untyped-def]
-    """The allocator's own numbers before the call."""
-    _put(w, j.C_LIST, r, p.args[a + j.A_LIST])
-    _put(w, j.C_CURRENT, r, p.args[a + j.A_CURRENT])
-    _put(w, j.C_TARGET, r, p.args[a + j.A_TARGET])
-    _put(w, j.C_UNPOPULATED, r, p.args[a + j.A_UNPOPULATED])
 
 
 @inline
@@ -125,11 +92,11 @@ def _alloc(p, w, s, event, t, time, a):  # type: ignore[no-untyped-def]
         # what is open never returned
         finish(w, t, 0, True)
         w.tasks[j.T_DEPTH, t] = 0
-    r = _new_row(w, j.ALLOC, time, event)
+    r = new_row(w, j.ALLOC, time, event)
     w.rows[j.C_NR, r], w.rows[j.C_CALLER, r] = p.args[a + j.A_NR], p.args[a + j.A_CALLER]
     w.rows[j.C_LABEL, r] = p.functions[j.F_LABEL, function]
     w.rows[j.C_VALUE, r], w.rows[j.C_HEAD, r] = p.args[a + j.A_POINTER], p.args[a + j.A_HEAD]
-    _fill_before(p, w, a, r)
+    fill_before(p, w, a, r)
     _open(w, t, r, function, p.streams[j.S_EVENT, s])
 
 
@@ -142,11 +109,11 @@ def _alloc_return(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
         w.counts[j.N_UNMATCHED] += 1
         return
     r = w.tasks[j.T_ROW + level, t]
-    _put(w, j.C_ERRNO, r, p.args[a + j.A_ERRNO])
+    put(w, j.C_ERRNO, r, p.args[a + j.A_ERRNO])
     if level == 0 and w.rows[j.C_CALLER, r] == j.MISSING:
         w.rows[j.C_CALLER, r] = p.args[a + j.A_RETURN_TO]
-    _put(w, j.C_LIST_AFTER, r, p.args[a + j.A_AFTER])
-    _put(w, j.C_HEAD_AFTER, r, p.args[a + j.A_HEAD_AFTER])
+    put(w, j.C_LIST_AFTER, r, p.args[a + j.A_AFTER])
+    put(w, j.C_HEAD_AFTER, r, p.args[a + j.A_HEAD_AFTER])
     keep_frames(p, w, s, index, r)
     failed = p.args[a + j.A_ERRNO] != j.MISSING and p.args[a + j.A_ERRNO] != 0
     if w.rows[j.C_FRAMES_COUNT, r] <= 0 and not w.tasks[j.T_COUNT + level, t] and not failed:
@@ -163,9 +130,9 @@ def _alloc_done(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
         w.skips[j.X_INSIDE, s] += 1
         return
     r, errno = w.tasks[j.T_ROW + level, t], p.args[a + j.A_ERRNO]
-    _hold(w, r, time)
-    _put(w, j.C_ERRNO, r, errno)
-    _put(w, j.C_LIST_AFTER, r, p.args[a + j.A_AFTER])
+    hold(w, r, time)
+    put(w, j.C_ERRNO, r, errno)
+    put(w, j.C_LIST_AFTER, r, p.args[a + j.A_AFTER])
     if w.rows[j.C_ERRNO, r] == j.MISSING or w.rows[j.C_ERRNO, r] == 0:
         keep_frames(p, w, s, index, r)
         if p.streams[j.S_FRAMES, s] < 0:
@@ -186,68 +153,13 @@ def _alloc_inside(p, w, s, op, t, time, a):  # type: ignore[no-untyped-def]
     r = w.tasks[j.T_ROW + level, t]
     if op == j.OP_PAGE:
         push_frame(w, t, level, p.args[a + j.A_PFN])
-        _hold(w, r, time)
+        hold(w, r, time)
         return
-    _hold(w, r, time)
+    hold(w, r, time)
     # the state in the lock is better than that at the racy entry
-    _fill_before(p, w, a, r)
+    fill_before(p, w, a, r)
     if w.rows[j.C_NR, r] == j.MISSING:
         w.rows[j.C_NR, r] = p.args[a + j.A_NR]
-
-
-@inline
-def _undoes(p, w, function, caller, t):  # type: ignore[no-untyped-def]
-    """Whether xen_alloc_ballooned_pages, failing half-way, gives back what it had."""
-    depth = w.tasks[j.T_DEPTH, t]
-    if not p.functions[j.F_UNDONE, function] or not depth:
-        return False
-    inside = p.functions[j.F_UNDOING, w.tasks[j.T_FUNCTION + depth - 1, t]]
-    return inside and (caller == j.MISSING or caller == p.names[2])
-
-
-@inline
-def _free(p, w, s, index, event, t, time, a):  # type: ignore[no-untyped-def]
-    """Entry of a free: a new row, unless another probe or an outer call reported it."""
-    function, caller = p.streams[j.S_FUNCTION, s], p.args[a + j.A_CALLER]
-    if _undoes(p, w, function, caller, t):
-        w.counts[j.N_NESTED] += 1
-        return
-    nr, pointer, name = p.args[a + j.A_NR], p.args[a + j.A_POINTER], p.streams[j.S_EVENT, s]
-    r = w.tasks[j.T_FREE, t]
-    if r >= 0 and w.rows[j.C_NR, r] == nr:
-        before = w.tasks[j.T_FREE_FUNCTION, t]
-        if before == p.functions[j.F_OUTER, function]:
-            w.counts[j.N_NESTED] += 1
-            w.rows[j.C_LABEL, r] = p.functions[j.F_LABEL, function]
-            w.tasks[j.T_FREE_FUNCTION, t], w.tasks[j.T_FREE_EVENTS, t] = function, 1 << name
-            return
-        if before == function and w.rows[j.C_VALUE, r] == pointer and not (
-                w.tasks[j.T_FREE_EVENTS, t] >> name & 1):
-            w.tasks[j.T_FREE_EVENTS, t] |= 1 << name
-            w.counts[j.N_REPEATED] += 1
-            keep_more_frames(p, w, s, index, r)
-            return
-    r = _new_row(w, j.FREE, time, event)
-    w.rows[j.C_NR, r], w.rows[j.C_CALLER, r], w.rows[j.C_VALUE, r] = nr, caller, pointer
-    w.rows[j.C_LABEL, r] = p.functions[j.F_LABEL, function]
-    w.rows[j.C_LIST, r] = p.args[a + j.A_LIST]
-    keep_frames(p, w, s, index, r)
-    w.tasks[j.T_FREE, t], w.tasks[j.T_FREE_FUNCTION, t] = r, function
-    w.tasks[j.T_FREE_EVENTS, t] = 1 << name
-
-
-@inline
-def _free_inside(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
-    """A probe within a free: the locked state and the pages, or the last page."""
-    r = w.tasks[j.T_FREE, t]
-    if r < 0 or w.tasks[j.T_FREE_FUNCTION, t] != p.streams[j.S_FUNCTION, s]:
-        w.skips[j.X_INSIDE, s] += 1
-        return
-    _hold(w, r, time)
-    _put(w, j.C_LIST, r, p.args[a + j.A_AFTER])
-    keep_frames(p, w, s, index, r)
-    if p.args[a + j.A_LAST] != j.MISSING:
-        put_ends(w, r, j.MISSING, p.args[a + j.A_LAST])
 
 
 @inline
@@ -261,7 +173,7 @@ def _frame(w, s, t, time, pfn):  # type: ignore[no-untyped-def]
     else:
         push_frame(w, t, depth - 1, pfn)
         if w.tasks[j.T_COUNT + depth - 1, t] == w.tasks[j.T_MARK + depth - 1, t] + 1:
-            _hold(w, w.tasks[j.T_ROW + depth - 1, t], time)
+            hold(w, w.tasks[j.T_ROW + depth - 1, t], time)
 
 
 @inline
@@ -284,7 +196,7 @@ def _section(p, w, s, event, t, time, a):  # type: ignore[no-untyped-def]
         w.groups[group] |= told
         return
     w.groups[group] = told
-    r = _new_row(w, j.SECTION, time, event)
+    r = new_row(w, j.SECTION, time, event)
     inside = level >= 0 and p.functions[j.F_POOL, w.tasks[j.T_FUNCTION + level, t]]
     label = p.args[a + j.A_LABEL]
     w.rows[j.C_LABEL, r] = label if label != j.MISSING else p.names[0] if inside else p.names[1]
@@ -298,7 +210,7 @@ def _hypercall(p, w, s, index, event, t, time, nr):  # type: ignore[no-untyped-d
     xen_page_to_gfn() is the machine frame on PV; an increase names pseudo-physical frames.
     """
     kind = p.streams[j.S_KIND, s]
-    r = _new_row(w, kind, time, event)
+    r = new_row(w, kind, time, event)
     w.rows[j.C_NR, r] = nr
     if p.streams[j.S_FRAMES, s] >= 0:
         if kind == j.DECREASE and p.pv:
@@ -328,7 +240,7 @@ def _hypercall_return(w, kind, t, time, done):  # type: ignore[no-untyped-def]
 def _row(p, w, s, index, event, time, a):  # type: ignore[no-untyped-def]
     """An event that is a row by itself: a mapping, a new target, a look for more memory."""
     kind = p.streams[j.S_KIND, s]
-    r = _new_row(w, kind, time, event)
+    r = new_row(w, kind, time, event)
     if kind == j.TARGET:
         w.rows[j.C_TARGET, r] = p.args[a + j.A_NEW_TARGET]
     elif kind >= j.MAPPING:
@@ -376,9 +288,11 @@ def join(p, w):  # type: ignore[no-untyped-def]
         elif op == j.OP_DONE:
             _alloc_done(p, w, s, index, t, time, a)
         elif op == j.OP_FREE:
-            _free(p, w, s, index, event, t, time, a)
+            free(p, w, s, index, event, t, time, a)
         elif op == j.OP_FREE_INSIDE:
-            _free_inside(p, w, s, index, t, time, a)
+            free_inside(p, w, s, index, t, time, a)
+        elif op == j.OP_FREE_RETURN:
+            free_return(p, w, s, t, time)
         elif op == j.OP_REFILL:
             depth = w.tasks[j.T_DEPTH, t]
             if depth and p.args[a + j.A_BY_REFILL]:

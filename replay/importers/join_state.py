@@ -26,8 +26,8 @@ KINDS: Final = ("alloc", "free", "decrease", "increase", "target", "hotplug_chec
                 *MAPPINGS)
 
 # operations: what an event of a stream does
-(OP_ALLOC, OP_PAGE, OP_LOCKED, OP_DONE, OP_RETURN, OP_FREE, OP_FREE_INSIDE, OP_FRAME, OP_REFILL,
- OP_SECTION, OP_HYPERCALL, OP_HYPERCALL_RETURN, OP_BATCH, OP_ROW) = range(14)
+(OP_ALLOC, OP_PAGE, OP_LOCKED, OP_DONE, OP_RETURN, OP_FREE, OP_FREE_INSIDE, OP_FREE_RETURN,
+ OP_FRAME, OP_REFILL, OP_SECTION, OP_HYPERCALL, OP_HYPERCALL_RETURN, OP_BATCH, OP_ROW) = range(15)
 
 # arguments of an event, by operation
 A_NR, A_POINTER, A_CALLER, A_LIST, A_CURRENT, A_TARGET, A_UNPOPULATED, A_HEAD = range(8)

@@ -74,6 +74,10 @@ def _free_inside(view: View, names: Names) -> Part:
                 view.elements("frames"), single_pages=2)
 
 
+def _free_return(view: View, names: Names) -> Part:
+    return Part(j.OP_FREE_RETURN, j.FREE, [])
+
+
 def _frame(view: View, names: Names) -> Part:
     return Part(j.OP_FRAME, j.ALLOC, [view.number("pfn")], single_pages=1)
 
@@ -147,6 +151,7 @@ PARTS: Final[dict[tuple[str, str], Callable[[View, Names], Part]]] = {
     ("alloc", "return"): _alloc_return,
     ("free", "entry"): _free,
     ("free", "inside"): _free_inside,
+    ("free", "return"): _free_return,
     ("frame", "entry"): _frame,
     ("refill", "entry"): _refill,
     ("section", "entry"): _section,

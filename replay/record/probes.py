@@ -66,6 +66,8 @@ class Function:
     symbols: tuple[Symbol, ...] = ()
     caller: bool = False
     returns: bool = False
+    void: bool = False
+    """Whether it returns nothing: the return event then tells its time alone."""
     returned: tuple[Arg, ...] = ()
     """Arguments whose target is read at return, where the kernel can."""
     since: dict[Arch, Version] | None = None
@@ -100,14 +102,15 @@ def _balloon(alloc: str, free: str, since: Version | None, until: Version | None
     return (
         Function(alloc, (_nr(), _PAGES), (_VMEMMAP,), caller=True, returns=True,
                  returned=(_FIRST,), since=first, until=until),
-        Function(free, (_nr(), _PAGES, _FIRST), (), caller=True, since=first, until=until))
+        Function(free, (_nr(), _PAGES, _FIRST), (), caller=True, returns=True, void=True,
+                 since=first, until=until))
 
 
 FUNCTIONS: Final = (
     Function("xen_alloc_unpopulated_pages", (_nr(), _PAGES), (*_LIST, _VMEMMAP), caller=True,
              returns=True, returned=(_FIRST,), since=_POOL),
     Function("xen_free_unpopulated_pages", (_nr(), _PAGES, _FIRST), _LIST[:1], caller=True,
-             since=_POOL),
+             returns=True, void=True, since=_POOL),
     *_balloon("alloc_xenballooned_pages", "free_xenballooned_pages", None, _RENAMED),
     *_balloon("xen_alloc_ballooned_pages", "xen_free_ballooned_pages", _RENAMED, None),
     # one call per returned page, PV alone: pfn by value, nothing is read
@@ -210,6 +213,8 @@ def _entry(function: Function, to: Target) -> Definition:
 
 
 def _return(function: Function, to: Target) -> Definition:
+    if function.void:
+        return _definition("f" if to.btf else f"r{MAXACTIVE}", "_ret", function, [], to)
     fetched = ["ret=$retval:s32"]
     if to.kernel >= RETURN_ARGUMENTS:
         fetched += [_fetch(a, to) for a in function.returned]
