@@ -16,7 +16,7 @@ from replay.calibration.calls import _cold, _service, alone, recorded_calls
 from replay.calibration.predict import queued, thinking
 from replay.calibration.solver import grouped, intervals, separate, solve
 from replay.costs import profile as profiles
-from replay.costs.fitted import PAUSES_NS, SHARES
+from replay.costs.fitted import PAUSES_NS, SHARES, STEPS
 from replay.costs.profile import PRIMITIVES
 from replay.errors import ReplayError
 from replay.trace.columns import NONE, ints, is_kind
@@ -239,7 +239,7 @@ def test_a_profile_says_what_it_was_fitted_on_and_reports_repeat_it(
 
 def test_a_prediction_of_what_was_fitted_is_near(fitted: Path, ideal: Path) -> None:
     rows = json.loads(cli("predict", ideal, "--profile", fitted, "--json").out)["rows"]
-    service = next(r for r in rows if (r["time"], r["group"]) == ("service", "all"))
+    service = next(r for r in rows if (r["time"], r["group"]) == ("service", "alloc"))
     for name in ("p50", "p90", "p99"):
         assert abs(service["spread"][f"{name}_error"]) < 0.05, name
     assert service["spread"]["kolmogorov_smirnov"] < service["costs"]["kolmogorov_smirnov"]
@@ -368,7 +368,7 @@ def test_a_damaged_origin_of_a_profile_is_refused(change: Any, says: str) -> Non
 
     good = {"arch": "x86", "mode": "pv", "emulated": "", "base": "x86",
             "trace": [{"name": "t", "sha256": "0", "calls": 1}], "spread": {},
-            "steps": [0] * len(PAUSES_NS)}
+            "steps": [0] * len(STEPS)}
     assert read_fitted(Path("p.toml"), good).sentence() == (
         "fitted on t (1 calls), the probes' own time included; recorded on hardware")
     with pytest.raises(ReplayError, match="p.toml, \\[fitted\\]") as error:

@@ -13,9 +13,9 @@ import numpy as np
 import polars as pl
 
 from replay.calibration.calls import Calls, joined, recorded_calls
-from replay.calibration.predict import compare, service_models
+from replay.calibration.predict import compare, kinds, service_models
 from replay.calibration.solver import FLOOR_NS, MIN_CALLS, Column, Solution, intervals, solve
-from replay.costs.fitted import PAUSES_NS, SHARES, Fitted, FittedTrace, groups
+from replay.costs.fitted import SHARES, STEPS, Fitted, FittedTrace, groups
 from replay.costs.profile import PRIMITIVES, Cost, Profile
 from replay.errors import ReplayError
 from replay.trace.store import Trace, load
@@ -26,7 +26,7 @@ MIN_SPREAD = 50
 LIMITS = (1e-9, 1e9)
 """Of a factor; beyond them is no recording of a kernel."""
 
-TERMS = (*PRIMITIVES, *(f"pause_{ns // 1000}us" for ns in PAUSES_NS))
+TERMS = (*PRIMITIVES, *STEPS)
 NO_STEP = Cost(0.0, 0.0, 0.0, "no cost of its own")
 
 BLOCKS = 20
@@ -35,7 +35,7 @@ BLOCKS = 20
 
 @dataclass(frozen=True)
 class Constant:
-    """One primitive, or one step of PAUSES_NS, after the fit.
+    """One primitive, or one of STEPS, after the fit.
 
     status: determined; bounded (from above only: the interval reaches down to nothing); sum (only
     that of `others` together is known); the rest keep the base cost: held (its counts are made up
@@ -158,7 +158,7 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
 
 
 def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict[str, Any]]:
-    """Per trace of the origin, how well every other block of its calls is predicted.
+    """Per trace of the origin and kind, how well every other block of its calls is predicted.
 
     By a fit to the blocks between, so the load is the same; of another recording `predict` is off
     by what differs as well.
@@ -170,8 +170,9 @@ def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict
     unseen = [c.where(out) for c, out in zip(parts, odd, strict=True)]
     ns, steps, spread = _typical(seen, _solved(seen, base), base)
     fitted = replace(origin, steps=steps, spread=spread)
-    return [{"trace": trace.name, **compare(_target(c), service_models(c, ns, fitted))}
-            for trace, c in zip(origin.traces, unseen, strict=True) if c.frame.height]
+    return [{"trace": trace.name, "kind": kind, **compare(_target(c)[at], {
+        model: values[:, at] for model, values in service_models(c, ns, fitted).items()})}
+        for trace, c in zip(origin.traces, unseen, strict=True) for kind, at in kinds(c.frame)]
 
 
 def _target(calls: Calls) -> np.ndarray:
@@ -179,12 +180,12 @@ def _target(calls: Calls) -> np.ndarray:
 
 
 def _terms_ns(base: Profile) -> np.ndarray:
-    """Base costs of TERMS: of the pauses none."""
-    return np.concatenate((base.ns(), np.zeros(len(PAUSES_NS))))
+    """Base costs of TERMS: of the steps none."""
+    return np.concatenate((base.ns(), np.zeros(len(STEPS))))
 
 
 def _solved(calls: Calls, base: Profile) -> Solution:
-    """The fit; a pause that nearly all calls or hardly any had is not told from a call as such."""
+    """The fit; a step that nearly all calls or hardly any had is not told from a call as such."""
     counts = calls.counts()
     steps = counts[:, len(PRIMITIVES):]
     had = steps.sum(axis=0)

@@ -47,9 +47,9 @@ class Calls:
         return Calls(self.frame.filter(mask), self.work[mask.to_numpy()])
 
     def counts(self) -> np.ndarray:
-        """(calls, PRIMITIVES and PAUSES_NS): the work, and which steps of the pause apply."""
-        steps = self.frame["cold"].to_numpy()[:, None] > np.arange(len(PAUSES_NS))
-        return np.column_stack((self.work, steps))
+        """(calls, PRIMITIVES and STEPS): the work, and which steps apply."""
+        cold = self.frame["cold"].to_numpy()[:, None] > np.arange(len(PAUSES_NS))
+        return np.column_stack((self.work, cold, (self.frame["kind"] == "alloc").to_numpy()))
 
     def service(self) -> Calls:
         """Those whose service time is known and that got what they asked for."""

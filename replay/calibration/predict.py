@@ -23,7 +23,7 @@ import numpy as np
 import polars as pl
 
 from replay.calibration.calls import Calls, recorded_calls
-from replay.costs.fitted import FITTED, PAUSES_NS, SHARES, Fitted
+from replay.costs.fitted import FITTED, SHARES, STEPS, Fitted
 from replay.costs.profile import PRIMITIVES, Profile
 from replay.errors import ReplayError
 from replay.trace.store import Trace
@@ -68,7 +68,7 @@ def _factors(calls: Calls, fitted: Fitted) -> np.ndarray:
 
 def service_models(calls: Calls, ns: np.ndarray, fitted: Fitted | None) -> dict[str, np.ndarray]:
     """(draws, calls) modelled service times in ns, by model; ns: costs by primitive."""
-    steps = fitted.steps if fitted else np.zeros(len(PAUSES_NS))
+    steps = fitted.steps if fitted else np.zeros(len(STEPS))
     costs = (calls.counts() @ np.concatenate((ns, steps)))[None]
     return {"costs": costs, **({"spread": costs * _factors(calls, fitted)} if fitted else {})}
 
@@ -138,13 +138,20 @@ def compare(recorded: np.ndarray, models: dict[str, np.ndarray]) -> dict[str, An
     return row
 
 
+def kinds(frame: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Calls of each kind, by row number: of both together a median would say nothing."""
+    for kind in ("alloc", "free"):
+        if len(at := np.flatnonzero((frame["kind"] == kind).to_numpy())):
+            yield kind, at
+
+
 def _groups(frame: pl.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
-    """All calls and, where there are several, those of each kind and path, by row number."""
-    yield "all", np.arange(frame.height)
-    keys = ["kind", "path"]
-    parts = frame.select(keys).with_row_index().sort(*keys, "index").partition_by(keys)
-    for part in parts if len(parts) > 1 else []:
-        yield ", ".join(part.select(keys).row(0)), part["index"].to_numpy()
+    """Calls of each kind and, where it has several, of each path, by row number."""
+    for kind, at in kinds(frame):
+        yield kind, at
+        paths = frame["path"][at]
+        for path in sorted(paths.unique()) if paths.n_unique() > 1 else []:
+            yield f"{kind}, {path}", at[(paths == path).to_numpy()]
 
 
 def _rows(time: str, calls: Calls, models: dict[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -155,7 +162,7 @@ def _rows(time: str, calls: Calls, models: dict[str, np.ndarray]) -> list[dict[s
     shown = {model: values[:, known] for model, values in models.items()}
     return [{"time": time, "group": name, **compare(
         recorded[at], {model: values[:, at] for model, values in shown.items()})}
-        for name, at in _groups(frame) if len(at)]
+        for name, at in _groups(frame)]
 
 
 def predict(trace: Trace, profile: Profile) -> Prediction:

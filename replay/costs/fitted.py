@@ -2,7 +2,8 @@
 
 The section `[fitted]` of a profile file. Costs are those of the typical call of a CPU that has just
 made another one. After a pause its caches have gone cold (and an emulator's translations), which
-takes time of its own; no primitive stands for that, so `replay run` leaves it out. The spread is
+takes time of its own; no primitive stands for that, so `replay run` leaves it out, as it does what
+an allocation takes at its entry. The spread is
 what like calls were recorded to take, over what costs and pause make of them.
 """
 
@@ -27,6 +28,10 @@ FITTED = "fitted on "
 PAUSES_NS = (10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 """Since the last allocation on a CPU: from each on, the next one takes longer by a step."""
 
+STEPS = (*(f"pause_{ns // 1000}us" for ns in PAUSES_NS), "alloc_entry")
+"""What a call takes besides its work: after pauses, and as an allocation. That one's probes fetch
+more than a free's, and the kernel does more around its loop; told where frees were timed too."""
+
 
 def groups(kind: str, path: str, pages: int, cold: int) -> tuple[str, ...]:
     """The groups of calls that a call belongs to, the closest first; sizes by powers of two.
@@ -49,7 +54,7 @@ class FittedTrace:
 @dataclass(frozen=True)
 class Fitted:
     """Where fitted costs come from. emulated: by what, "" for hardware. base: the profile that
-    gave what the recordings do not tell. steps: ns that a call takes longer, one per PAUSES_NS;
+    gave what the recordings do not tell. steps: ns that a call takes longer, one per STEPS;
     they add up. spread: quantiles at SHARES of recorded over modelled service time, see `groups`.
     """
 
@@ -105,8 +110,8 @@ def read_fitted(path: Path, data: Any) -> Fitted:
             and isinstance(t.get("sha256"), str) and isinstance(t.get("calls"), int)
             for t in traces):
         raise fail("needs a [[fitted.trace]] with name, sha256 and calls")
-    if not _are_numbers(steps, len(PAUSES_NS)):
-        raise fail(f"needs steps, {len(PAUSES_NS)} numbers from 0")
+    if not _are_numbers(steps, len(STEPS)):
+        raise fail(f"needs steps, {len(STEPS)} numbers from 0")
     if not isinstance(spread, dict) or not all(map(_is_spread, spread.values())):
         raise fail(f"a spread is {len(SHARES)} rising numbers above 0")
     return Fitted(tuple(FittedTrace(t["name"], t["sha256"], t["calls"]) for t in traces),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from replay.aside import written
-from replay.costs.fitted import PAUSES_NS, Fitted
+from replay.costs.fitted import STEPS, Fitted
 from replay.costs.profile import Profile
 
 
@@ -22,7 +22,7 @@ def _number(value: float) -> str:
 def _fitted(fitted: Fitted) -> list[str]:
     lines = ["", "[fitted]", *(f"{name} = {_text(getattr(fitted, name))}"
                                for name in ("arch", "mode", "emulated", "base")),
-             f"# ns longer from a pause of {', '.join(f'{p // 1000}' for p in PAUSES_NS)} us on",
+             f"# ns besides the work: {', '.join(STEPS)}",
              f"steps = [{', '.join(map(_number, fitted.steps))}]"]
     for trace in fitted.traces:
         lines += ["", "[[fitted.trace]]", f"name = {_text(trace.name)}",

@@ -60,17 +60,18 @@ def calibrated(data: dict[str, Any], *, color: bool = False) -> str:
               ["", "cost", "95 % interval", "calls", "by the recording"], constants,
               align="lrrrw"),
         notes(["intervals: bootstrap of 100 blocks of neighbouring calls",
-               "pause_T: added once its CPU made no allocation for T; not in a run's costs",
+               ("pause_T: added once its CPU made no allocation for T; alloc_entry: what an "
+               "allocation takes besides the lock; neither is in a run's costs"),
                "not seen, base costs kept: " + (", ".join(unseen) or "none")]),
         table("Residuals of the service time: modelled / recorded - 1",
               ["kind, path, pages", "calls", "recorded p50", "median", "median size", "p90 size"],
               errors),
         table("Held out: blocks of calls, predicted by a fit to the rest (+ spread)",
-              ["trace", "calls", "p50", "p90", "p99", "W1", "KS"],
-              [[fitted(r["trace"], 30), count(r["calls"]),
+              ["trace", "kind", "calls", "p50", "p90", "p99", "W1", "KS"],
+              [[fitted(r["trace"], 30), r["kind"], count(r["calls"]),
                 *(_percent(r["spread"][f"{p}_error"]) for p in ("p50", "p90", "p99")),
                 *(_distance(r["spread"][key]) for key in DISTANCES.values())]
-               for r in data["held_out"]]),
+               for r in data["held_out"]], align="llrrrrrr"),
     ], color=color)
 
 
@@ -109,7 +110,8 @@ def predicted(data: dict[str, Any], *, color: bool = False) -> str:
         *(_prediction_table(time, rows) for time, rows in by_time.items() if rows),
         notes(["error: modelled / recorded - 1",
                "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance",
-               "costs: work x costs, and steps for a pause of the CPU where the profile has them",
+               ("costs: work x costs, and steps for a pause of the CPU and for an allocation where the "
+               "profile has them"),
                *(["+ spread: times a factor drawn from what the calibration saw of like calls"]
                  if "spread" in data["rows"][0] else [])]),
     ], color=color)
