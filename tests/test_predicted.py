@@ -4,12 +4,13 @@ instructions: the errors are the model's own, not the host's.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from driving import ROOT
+from driving import ROOT, cli
 from replay.api import calibrate_costs, predict_latency
 from replay.calibration.calls import recorded_calls
 from replay.trace.store import load
@@ -50,3 +51,8 @@ def test_the_same_load_takes_the_same_time_again() -> None:
     ratio = again["service_ns"] / first["service_ns"]
     assert abs(ratio.median() - 1) < 0.001
     assert ((ratio - 1).abs() < 0.01).mean() > 0.8
+
+
+def test_info_shows_how_long_frees_took() -> None:
+    shown = cli("info", COUNTED / "small.arrow").out
+    assert re.search(r"^Frees\n.*\n.*\n1 +323 +323 +0 +3.24 us", shown, re.MULTILINE), shown

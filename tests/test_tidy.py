@@ -31,6 +31,7 @@ STAGES = (
     ("report", "runs", "compare", "gate", "witness", "record"),
     ("api",),
     ("cli",),
+    ("__main__",),
 )
 """A module imports from its own stage and from those before it."""
 

@@ -55,16 +55,16 @@ def untangled(rows: Rows) -> Finding:
 
 UNTANGLED = Claim(
     number=2, says="it untangles foreign mappings from balloon and hotplug",
-    experiment="SYNTHETIC: one stream of backends, alone and while xl mem-set moves the target; and "
-               "a recorded PV dom0 whose target moves while one task maps",
+    experiment="SYNTHETIC: one stream of backends, alone and while xl mem-set moves the target; "
+               "and a recorded PV dom0 whose target moves while one task maps",
     runs=(Run(STILL, THREE, label="target stays"), Run(MOVING, THREE, label="target moves"),
           Run(RECORDED, THREE, label="target moves")),
     columns=(RAM_MEAN, RAM_PEAK, FAILED, SLOW, MEAN, P99, MAX, WAIT, PASSES, PAGES_BACK),
     judge=untangled,
     rule="refuted if the moving target changes what the pool's callers see (failures, slow calls, "
-         "latency, waits), if the pool gives up RAM while the target stays, or if its only caller in "
-         "the recording ever waits; supported if the target changes what the callers of balloon and "
-         "hotplug see; depends if not of both",
+         "latency, waits), if the pool gives up RAM while the target stays, or if its only caller "
+         "in the recording ever waits; supported if the target changes what the callers of balloon "
+         "and hotplug see; depends if not of both",
     caveats=(("the pool shares iomem_resource with the balloon thread; no collision of the two is "
              "in these streams"), "the recorded load maps by one task; its backends are not real"))
 

@@ -8,6 +8,7 @@ from replay.kernel import inline
 
 @inline
 def new_row(w, kind, time, event):  # type: ignore[no-untyped-def]
+    """The next row, of which nothing else is known yet."""
     r = w.counts[j.N_ROWS]
     w.counts[j.N_ROWS] += 1
     for c in range(j.C_SIZE):

@@ -110,8 +110,8 @@ def predicted(data: dict[str, Any], *, color: bool = False) -> str:
         *(_prediction_table(time, rows) for time, rows in by_time.items() if rows),
         notes(["error: modelled / recorded - 1",
                "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance",
-               ("costs: work x costs, and steps for a pause of the CPU and for an allocation where the "
-               "profile has them"),
+               ("costs: work x costs, and steps for a pause of the CPU and for an allocation "
+                "where the profile has them"),
                *(["+ spread: times a factor drawn from what the calibration saw of like calls"]
                  if "spread" in data["rows"][0] else [])]),
     ], color=color)

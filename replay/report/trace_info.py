@@ -157,24 +157,31 @@ def _rank(values: pl.Expr, per_thousand: int) -> pl.Expr:
     return known.get(at.clip(0), null_on_oob=True)
 
 
-def _requests(trace: Trace) -> list[RenderableType]:
+def _calls(trace: Trace, kind: str) -> pl.DataFrame:
+    """The recorded calls of a kind: caller, size class, nr of pages, failed, ns (null: unknown)."""
     t = trace.table
-    alloc = is_kind(t, "alloc")
-    if not alloc.any():
-        return ["No allocator calls in this trace.\n"]
-    nr, ns = ints(t, "nr_pages", 0)[alloc], ints(t, "latency_ns")[alloc]
-    calls = pl.DataFrame({
-        "caller": pl.Series([str(c) or "(not recorded)" for c in strings(t, "caller")[alloc]],
+    mine = is_kind(t, kind)
+    nr, ns = ints(t, "nr_pages", 0)[mine], ints(t, "latency_ns")[mine]
+    return pl.DataFrame({
+        "caller": pl.Series([str(c) or "(not recorded)" for c in strings(t, "caller")[mine]],
                             dtype=pl.String),
         "size": pl.Series([SIZE_CLASSES[k] for k in size_class(nr)], dtype=pl.Enum(SIZE_CLASSES)),
-        "nr": nr, "failed": ints(t, "errno", 0)[alloc] < 0,
+        "nr": nr, "failed": ints(t, "errno", 0)[mine] < 0,
         "ns": pl.Series([None if v == NONE else v for v in ns.tolist()], dtype=pl.Int64)})
+
+
+def _requests(trace: Trace) -> list[RenderableType]:
+    calls, frees = _calls(trace, "alloc"), _calls(trace, "free")
+    if not calls.height:
+        return ["No allocator calls in this trace.\n"]
     emulated = ", under emulation: not of hardware" if trace.meta.emulated else ""
     columns = ["calls", "pages", "failed", "p50", "p99", "max"]
     parts: list[RenderableType] = [
         table(f"Allocator calls (latency: RECORDED{emulated})", ["caller", *columns],
               _grouped(calls, "caller")),
         table("", ["pages per call", *columns], _grouped(calls, "size"))]
+    if frees["ns"].is_not_null().any():
+        parts.append(table("Frees", ["pages per call", *columns], _grouped(frees, "size")))
     sizes = calls.group_by("nr").len().sort("len", "nr", descending=[True, False]).head(8)
     listed = ", ".join(f"{count(r['nr'])} ({count(r['len'])} times)" for r in sizes.to_dicts())
     return [*parts, notes([f"most frequent requests, in pages: {listed}"])]
