@@ -6,6 +6,7 @@ with libtraceevent's kbuffer-parse.c, which adds the delta of a discarded event 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +24,10 @@ _PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31
 # columns of the `pages` table
 _PAGE_LOST, _PAGE_FIRST_EVENT, _PAGE_BAD_AT = 0, 1, 2
 # rows of the `events` table
-_TIME, _ID, _PID, _AT, _LENGTH = range(5)
+_TIME, _ID, _PID, _AT, _LENGTH, _WORD, _SIZE = range(7)
+_WORD_AT, _WORD_BYTES = 8, 8
+"""Behind the fields that all events share: where those of a 64-bit kernel's probes have their
+address. It is kept while the record is at hand; to come back for it takes as long as decoding."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,10 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
                     events[_PID, count] = pid - (1 << 32) if pid >= 1 << 31 else pid
                     events[_AT, count] = data * 4
                     events[_LENGTH, count] = size
+                    events[_WORD, count] = 0
+                    if size >= _WORD_AT + _WORD_BYTES:
+                        low, high = (data + 3, data + 2) if big else (data + 2, data + 3)
+                        events[_WORD, count] = np.int64(words[low]) | np.int64(words[high]) << 32
                 count += 1
             at = following
     return count
@@ -147,6 +155,7 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
 class Records:
     """All records of some pages; `at` and `length` delimit each payload in the data.
 
+    word: eight bytes of each payload, from its ninth on; 0 in one that is shorter.
     lost: per page, records missed before it. first: per page, its first record.
     bad_at: byte offsets of entries that cannot be; the rest of their pages was not read.
     """
@@ -156,6 +165,7 @@ class Records:
     pid: Ints
     at: Ints
     length: Ints
+    word: Ints
     lost: Ints
     first: Ints
     bad_at: Ints
@@ -168,14 +178,32 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
     pages = np.zeros((count, 3), dtype=np.int64)
     pages[:, _PAGE_BAD_AT] = -1
     # a record takes at least three words; memory that is not written is not used either
-    events = np.empty((5, len(words) // 3 + 1), dtype=np.int64)
+    events = np.empty((_SIZE, len(words) // 3 + 1), dtype=np.int64)
     found = int(_scan(words, layout.page_bytes // 4, layout.data_at // 4, layout.order == ">",
                       events, pages))
     events = events[:, :found]
     bad = pages[:, _PAGE_BAD_AT]
-    time, number, pid, at, length = events
-    return Records(time, number, pid, at, length, pages[:, _PAGE_LOST],
+    time, number, pid, at, length, word = events
+    return Records(time, number, pid, at, length, word, pages[:, _PAGE_LOST],
                    pages[:, _PAGE_FIRST_EVENT], bad[bad >= 0] * 4)
+
+
+@kernel()
+def _sort(ids, place, order):  # type: ignore[no-untyped-def]
+    """Put each number at its id's next place, in their order."""
+    for k in range(len(ids)):
+        order[place[ids[k]]] = k
+        place[ids[k]] += 1
+
+
+def by_id(ids: Ints) -> Iterator[tuple[int, Ints]]:
+    """Each event id, from 0 to 65,535, with its records, in their order."""
+    counts = np.bincount(ids)
+    ends = np.cumsum(counts)
+    order = np.empty(len(ids), dtype=np.int64)
+    _sort(ids, ends - counts, order)
+    for event in np.flatnonzero(counts).tolist():
+        yield event, order[ends[event] - counts[event]:ends[event]]
 
 
 @inline
@@ -240,6 +268,10 @@ def look(data: bytes, records: Records, rows: Ints, offset: int, size: int, orde
          needed: int) -> tuple[int, bool, int]:
     """An integer of the first of some records, whether it is that of all, and the first record that
     is shorter than needed, -1 without."""
+    if (offset, size) == (_WORD_AT, _WORD_BYTES) and len(rows):
+        mine, short = records.word[rows], np.flatnonzero(records.length[rows] < needed)
+        return (int(mine[0]), bool((mine == mine[0]).all()),
+                int(rows[short[0]]) if len(short) else -1)
     found = np.empty(3, dtype=np.int64)
     _look(np.frombuffer(data, dtype=np.uint8), records.at, records.length, rows, offset, size,
           order == ">", needed, found)

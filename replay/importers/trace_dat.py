@@ -23,7 +23,14 @@ from replay.importers.ftrace_text import decode_text
 from replay.importers.inputs import Buffer as Bytes
 from replay.importers.inputs import plain_bytes
 from replay.importers.probes import Decoded, Ints, Loss, Wanted, everything
-from replay.importers.ring_buffer import LOST_UNKNOWN, TIME_LIMIT, Layout, Records, scan_pages
+from replay.importers.ring_buffer import (
+    LOST_UNKNOWN,
+    TIME_LIMIT,
+    Layout,
+    Records,
+    by_id,
+    scan_pages,
+)
 from replay.importers.trace_dat_events import Pending, Streams
 from replay.importers.trace_dat_file import MAGIC, Buffer, Container, Cursor
 from replay.importers.trace_dat_shift import read_time_shift
@@ -32,7 +39,7 @@ from replay.importers.trace_dat_v7 import Version7
 
 TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
-PART_BYTES: Final = 1 << 23
+PART_BYTES: Final = 1 << 22
 """Sub-buffers are decoded so many bytes at a time; two such parts are held."""
 
 TOO_MANY: Final = 1 << 56
@@ -213,7 +220,7 @@ class _Scan:
                 records = self._records(buffer, cpu, data)
                 if number is not None:
                     self._count(number, cpu, self.at, records)
-                yield _Part(cpu, self.at, data, records, list(_by_id(records.id)))
+                yield _Part(cpu, self.at, data, records, list(by_id(records.id)))
                 self.at += len(data)
 
     def _parts(self, buffer: Buffer, cpu: int, at: int, size: int) -> Iterator[bytes]:
@@ -281,15 +288,6 @@ class _Scan:
             raise InputError(decoded.path, f"says that {decoded.records_lost} records were lost")
         decoded.anomalies.count("records_lost", decoded.records_lost)
         self.streams.finish()
-
-
-def _by_id(ids: Ints) -> Iterator[tuple[int, Ints]]:
-    """Each event id with its records, in their order."""
-    order = np.argsort(ids.astype(np.uint16), kind="stable")
-    counts = np.bincount(ids)
-    ends = np.cumsum(counts)
-    for event in np.flatnonzero(counts).tolist():
-        yield event, order[ends[event] - counts[event]:ends[event]]
 
 
 def _formats(container: Container) -> dict[int, EventFormat]:
