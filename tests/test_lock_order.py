@@ -58,8 +58,8 @@ def test_a_free_that_waited_for_the_lock_comes_after_the_allocation_that_did_not
 
 def test_two_frees_exchange_places_when_the_next_allocation_shows_it() -> None:
     table = events(
-        alloc(0, 1, [1]), alloc(1, 2, [2]), free(10, 1, [1]), free(11, 2, [2]),
-        alloc(50, 1, [1]), alloc(60, 2, [2]))
+        alloc(0, 1, [1]), alloc(1, 2, [2]), free(10, 1, [1], latency_ns=9),
+        free(11, 2, [2], latency_ns=9), alloc(50, 1, [1]), alloc(60, 2, [2]))
     order = ranks(recover(table, Anomalies(), balloon=False))
     assert order[3] < order[2] < order[4] < order[5]
 

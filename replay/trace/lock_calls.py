@@ -209,8 +209,9 @@ def _tie(table: pa.Table, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.
     _arrays(calls, alloc, array, np.full(different, -1, np.int64), calls.array)
     free_at = np.flatnonzero(free)
     alloc_at = np.flatnonzero(alloc)
-    codes = np.concatenate((-1 - free_at, alloc_at))
-    moments = np.concatenate((calls.entered[free_at], calls.over[alloc_at]))
+    # allocations first: what a task frees at once after a call it got by that call
+    codes = np.concatenate((alloc_at, -1 - free_at))
+    moments = np.concatenate((calls.over[alloc_at], calls.entered[free_at]))
     events = codes[np.argsort(moments, kind="stable")]
     number, count = numbered(calls.frames)
     _origins(calls, alloc, events, np.full(count, -1, np.int64), number)

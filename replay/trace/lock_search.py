@@ -24,10 +24,13 @@ from replay.trace.lock_states import MAX_STORIES, FreeList, State
 
 MAX_STATES: Final = 512
 """States that are kept from one event to the next."""
-MAX_TRIED: Final = 4096
+MAX_TRIED: Final = 2048
 """States that are tried at one event. Beyond either bound the open calls count as ambiguous."""
-MAX_SUBSETS_OF: Final = 10
-"""Open calls of which all subsets are tried; of more, those of up to two."""
+MAX_TRIED_IN_ALL: Final = 200_000
+"""States that are tried in one recording, a minute's work; then few at each event."""
+FEW: Final = 16
+MOST_BESIDE: Final = 6
+"""Open calls beside those it needs that a call is tried behind, where fewer do."""
 
 
 class Search:
@@ -39,6 +42,7 @@ class Search:
         self.open: list[int] = []
         self.states: list[State] = []
         self.contradicted = self.misread = self.tried = 0
+        self.tried_in_all = 0
         self._off: set[int] = set()
 
     def run(self, cluster: Iterable[int]) -> None:
@@ -63,9 +67,16 @@ class Search:
         self.states = _merged(replace(s, done=s.done - {call}) for s in self.states)
 
     def _bound(self) -> None:
-        if self.tried >= MAX_TRIED or len(self.states) > MAX_STATES:
+        most = MAX_STATES if self.tried_in_all < MAX_TRIED_IN_ALL else FEW
+        if self._spent() or len(self.states) > most:
             self.settled.give_up(self.open)
-            del self.states[MAX_STATES:]
+            del self.states[most:]
+        self.tried_in_all += self.tried
+
+    def _spent(self) -> bool:
+        """Whether what may be tried at this event is used up."""
+        return self.tried >= (
+            MAX_TRIED if self.tried_in_all + self.tried < MAX_TRIED_IN_ALL else FEW)
 
     def _pending(self, state: State) -> list[int]:
         """Open calls that may take effect at any time."""
@@ -85,30 +96,47 @@ class Search:
             for one in follow(state):
                 self.tried += 1
                 yield one
-                if self.tried >= MAX_TRIED:
+                if self._spent():
                     return
 
     def _up_to(self, state: State, call: int) -> Iterator[State]:
         """The states after others that may have come before a call, and that call.
 
         A free goes to the top in any case: only what pops comes before it, with the frees that
-        does need; other frees join its bag later.
+        does need; other frees join its bag later. An allocation needs the frees whose pages it
+        got. Others may have come before those, which makes a difference only where the allocation
+        left some of their pages, or where its frames are not all known.
         """
         if call in state.done:
             yield state
             return
         pending = [c for c in self._pending(state) if c != call]
-        popping = any(self.q.pops[c] for c in pending)
-        if self.q.pushes[call] and not popping:
+        if self.q.pushes[call]:
             yield from self.list.apply(state, call)
+            pending = pending if any(self.q.pops[c] for c in pending) else []
+        needed = self.list.needed(call) & set(pending)
+        found = divided = False
+        others = [c for c in pending if c not in needed]
+        for size in range(len(others) + 1):
+            if found and (size > MOST_BESIDE or not divided):
+                return
+            for some in combinations(others, size):
+                self.tried += 1
+                if self._spent():
+                    return
+                for one in self._followed(state, needed | set(some), call):
+                    found = True
+                    divided = divided or self.list.divides(one, call)
+                    yield one
+
+    def _followed(self, state: State, before: set[int], call: int) -> Iterator[State]:
+        """The states after some calls, and then this one."""
+        pushes = bool(self.q.pushes[call])
+        if pushes and not any(self.q.pops[c] for c in before):
             return
-        for some in _subsets(pending):
-            if self.q.pushes[call] and some and not any(self.q.pops[c] for c in some):
-                continue
-            for before in self._orders(state, frozenset(some)):
-                if self.q.pushes[call] and some and before.bag:
-                    continue  # ends in frees
-                yield from self.list.apply(before, call)
+        for one in self._orders(state, frozenset(before)):
+            if not (pushes and one.bag):  # frees at the end join the bag later
+                yield from self.list.apply(one, call)
 
     def _orders(self, state: State, calls: frozenset[int], last: int = -1) -> Iterator[State]:
         """The states after some calls in every order; frees in a row are one bag."""
@@ -121,7 +149,7 @@ class Search:
                 continue
             for one in self.list.apply(state, call):
                 self.tried += 1
-                if self.tried >= MAX_TRIED:
+                if self._spent():
                     return
                 yield from self._orders(one, calls - {call}, call if pushes else -1)
 
@@ -155,10 +183,26 @@ class Search:
         if state.count == NONE:
             yield replace(state, count=listed)
             return
-        for some in _subsets(self._pending(state)):
-            if state.count + sum(map(self._change, some)) == listed:
-                for one in self._orders(state, frozenset(some)):
-                    yield from self._beginning(one, head)
+        for some in self._of_length(self._pending(state), listed - state.count):
+            for one in self._orders(state, frozenset(some)):
+                yield from self._beginning(one, head)
+
+    def _of_length(self, calls: list[int], length: int) -> Iterator[tuple[int, ...]]:
+        """Subsets of calls that together change the list's length by so much, the small ones
+        first."""
+        changes = [self._change(c) for c in calls]
+        most = sum(c for c in changes if c > 0)
+        least = sum(c for c in changes if c < 0)
+        if not least <= length <= most:
+            return
+        for size in range(len(calls) + 1):
+            for some in combinations(range(len(calls)), size):
+                if sum(changes[k] for k in some) == length:
+                    yield tuple(calls[k] for k in some)
+                elif size > 3:  # the many
+                    self.tried += 1
+                if self._spent():
+                    return
 
     def _beginning(self, state: State, head: int) -> Iterator[State]:
         first = self.list.head(state)
@@ -171,7 +215,7 @@ class Search:
     def _half_done(self, state: State, listed: int) -> Iterator[State]:
         """States in which a call was under way, and the length read between before and after."""
         pending = [c for c in self.open if c not in state.done]
-        for some in _subsets(self._pending(state)):
+        for some in _few(self._pending(state)):
             count = state.count + sum(map(self._change, some))
             if not some and self._in_hand(state, listed):
                 yield state
@@ -211,9 +255,9 @@ def _events(q: Calls, cluster: Iterable[int]) -> list[tuple[int, int]]:
     return [(call, moment) for _, moment, call in sorted(found)]
 
 
-def _subsets(calls: list[int]) -> Iterator[tuple[int, ...]]:
-    most = len(calls) if len(calls) <= MAX_SUBSETS_OF else 2
-    for size in range(most + 1):
+def _few(calls: list[int]) -> Iterator[tuple[int, ...]]:
+    """Subsets of up to three calls."""
+    for size in range(min(3, len(calls)) + 1):
         yield from combinations(calls, size)
 
 

@@ -110,6 +110,7 @@ class Settled:
     def order(self) -> list[int]:
         """All calls in one order that fits; `ambiguous` and `choices` then say what is open."""
         groups = self.list.groups
+        self.ambiguous |= self.list.given_up
         decided = dict(self.picked)
         for number in range(len(groups) - 1, -1, -1):
             group = groups[number]

@@ -18,6 +18,8 @@ from replay.trace.lock_quiet import OPEN, UNKNOWN, List
 
 MAX_STORIES: Final = 64
 """Ways in which one state can have come about that are told apart."""
+MAX_TOPS: Final = 8
+"""Frees of a bag any of which may be on top: of more, the one entered last is taken."""
 MADE: Final = -1
 """A pick that says that a bag exists, and nothing yet of its order."""
 
@@ -88,6 +90,7 @@ class FreeList:
     def __init__(self, calls: Calls, settled: List) -> None:
         self.calls, self.settled = calls, settled
         self.groups: list[Group] = []
+        self.given_up: set[int] = set()
         self._bags: dict[tuple[tuple[int, bytes], ...], int] = {}
 
     # -- pages of a call
@@ -118,6 +121,22 @@ class FreeList:
                 return np.frombuffer(pages, np.int64)
         first, end = self.calls.content[call : call + 2]
         return np.asarray(self.settled.content[first:end])
+
+    def needed(self, call: int) -> set[int]:
+        """The frees whose pages an allocation got."""
+        return {int(c) for c in np.unique(self._wanted(call)[1]) if c >= 0}
+
+    def divides(self, state: State, call: int) -> bool:
+        """Whether an allocation left some pages of a free that it took others of, or may have."""
+        frames, origin = self._wanted(call)
+        if (frames < 0).any() or not len(frames):
+            return len(frames) > 0
+        last = int(origin[-1])
+        left = state.top[0] if state.top else self.settled.cells[: state.base]
+        if last < 0 or not len(left):
+            return False
+        pages = self._pages(state, last)
+        return len(pages) > 0 and int(pages[0]) != int(frames[-1])
 
     # -- calls
     def apply(self, state: State, call: int) -> Iterator[State]:
@@ -223,34 +242,38 @@ class FreeList:
         cells = state.top[0] if state.top else self.settled.cells[: state.base]
         group = OPEN - int(cells[-1])
         seen: dict[bytes, list[int]] = {}
-        arrangements = self._arrangements(group)
-        for which, arranged in arrangements:
+        for which, arranged in self._arrangements(group, frame, origin):
             seen.setdefault(arranged.tobytes(), []).append(which)
         for data, picks in seen.items():
             arranged = np.frombuffer(data, np.int64)
-            last = int(arranged[-1])
-            if not (frame < 0 or last == frame or last <= OPEN or (last == UNKNOWN and origin < 0)):
-                continue
             stories = tuple(story.with_pick(group, which) for story in state.stories
                             for which in picks)
             smaller = self._less(state, len(arranged))
             yield replace(smaller, top=(arranged, *smaller.top), bag=(),
                           stories=stories[:MAX_STORIES])
 
-    def _arrangements(self, group: int) -> list[tuple[int, np.ndarray]]:
-        """The ways in which a group's pages may lie; of a bag, with each free on top."""
+    def _arrangements(self, group: int, frame: int, origin: int) -> list[tuple[int, np.ndarray]]:
+        """The ways in which a group's pages may lie with `frame` on top; of a bag, by that call."""
+        def may_be(last: int) -> bool:
+            return (frame < 0 or last == frame or last <= OPEN
+                    or (last == UNKNOWN and origin < 0))
+
         bag = self.groups[group].bag
         if not bag:
-            return list(enumerate(self.groups[group].cells))
-        found = []
-        for call, pages in bag:
-            rest = tuple(member for member in bag if member[0] != call)
-            if len(rest) == 1:
-                below = rest[0][1]
-            else:
-                below = np.full(sum(len(p) for _, p in rest), OPEN - self._bag(rest), np.int64)
-            found.append((call, np.concatenate((below, pages))))
-        return found
+            return [(k, cells) for k, cells in enumerate(self.groups[group].cells)
+                    if may_be(int(cells[-1]))]
+        tops = [member for member in bag if may_be(int(member[1][-1]))]
+        if len(tops) > MAX_TOPS:
+            self.given_up.update(call for call, _ in tops)
+            tops = tops[-1:]
+        return [(call, np.concatenate((self._below(bag, call), pages))) for call, pages in tops]
+
+    def _below(self, bag: tuple[tuple[int, np.ndarray], ...], top: int) -> np.ndarray:
+        """The pages of a bag beneath those of one call."""
+        rest = tuple(member for member in bag if member[0] != top)
+        if len(rest) == 1:
+            return rest[0][1]
+        return np.full(sum(len(pages) for _, pages in rest), OPEN - self._bag(rest), np.int64)
 
     def head(self, state: State) -> int:
         """The first page of the list: a frame, UNKNOWN, or OPEN and below."""
