@@ -150,12 +150,12 @@ def concurrent(rng: random.Random) -> list[dict]:
         entered = min(now, max(now - rng.randint(0, 12), busy.get(pid, 0) + 1))
         pages = rng.randint(1, 4)
         if live and (rng.random() < 0.5 or len(stack) < pages):
-            frames = live.pop(rng.randrange(len(live)))
+            frames, since = live.pop(rng.randrange(len(live)))
             stack += frames
-            rows.append(free(entered, pid, frames))
+            rows.append(free(max(entered, since), pid, frames))
         else:
             frames = [stack.pop() for _ in range(pages)]
-            live.append(frames)
+            live.append((frames, now + 1))
             rows.append(alloc(entered, pid, frames, lock=now))
         busy[pid] = now = now + 1
     return sorted(rows, key=lambda row: row["time_ns"])

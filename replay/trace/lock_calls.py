@@ -211,7 +211,10 @@ def _tie(table: pa.Table, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.
     alloc_at = np.flatnonzero(alloc)
     # allocations first: what a task frees at once after a call it got by that call
     codes = np.concatenate((alloc_at, -1 - free_at))
-    moments = np.concatenate((calls.over[alloc_at], calls.entered[free_at]))
+    took = ints(table, "latency_ns")[rows]
+    got = np.where(calls.held != NONE, calls.held,
+                   np.where(took != NONE, calls.over, calls.entered))
+    moments = np.concatenate((got[alloc_at], calls.entered[free_at]))
     events = codes[np.argsort(moments, kind="stable")]
     number, count = numbered(calls.frames)
     _origins(calls, alloc, events, np.full(count, -1, np.int64), number)

@@ -58,7 +58,8 @@ class Search:
                 if moment == LEAVE:
                     self._over(call)
             self._bound()
-            self.states = self.settled.fold(self.states)
+            self.states = self.settled.fold(
+                [self.list.loosened(s, self._pending(s)) for s in self.states])
         self.states = self.settled.fold(self.states, end=True)
 
     def _over(self, call: int) -> None:
@@ -102,8 +103,8 @@ class Search:
     def _up_to(self, state: State, call: int) -> Iterator[State]:
         """The states after others that may have come before a call, and that call.
 
-        A free goes to the top in any case: only what pops comes before it, with the frees that
-        does need; other frees join its bag later. An allocation needs the frees whose pages it
+        Frees need nothing before them but what pops: others that came first are put beneath them
+        later. An allocation needs the frees whose pages it
         got. Others may have come before those, which makes a difference only where the allocation
         left some of their pages, or where its frames are not all known.
         """
@@ -135,23 +136,21 @@ class Search:
         if pushes and not any(self.q.pops[c] for c in before):
             return
         for one in self._orders(state, frozenset(before)):
-            if not (pushes and one.bag):  # frees at the end join the bag later
-                yield from self.list.apply(one, call)
+            yield from self.list.apply(one, call)
 
-    def _orders(self, state: State, calls: frozenset[int], last: int = -1) -> Iterator[State]:
-        """The states after some calls in every order; frees in a row are one bag."""
-        if not calls:
-            yield state
-            return
-        for call in sorted(calls):
-            pushes = bool(self.q.pushes[call])
-            if pushes and call < last:
-                continue
-            for one in self.list.apply(state, call):
-                self.tried += 1
-                if self._spent():
-                    return
-                yield from self._orders(one, calls - {call}, call if pushes else -1)
+    def _orders(self, state: State, calls: frozenset[int]) -> Iterable[State]:
+        """The states after some calls in every order."""
+        found = [state]
+        for _ in range(len(calls)):
+            following = []
+            for one in found:
+                for call in sorted(calls - one.done):
+                    self.tried += 1
+                    if self._spent():
+                        return []
+                    following.extend(self.list.apply(one, call))
+            found = _merged(following)
+        return found
 
     # -- what was read of the list
     def _read(self, listed: int, head: int) -> None:
@@ -161,7 +160,7 @@ class Search:
         if not found:
             found = _merged(self._all(lambda state: self._half_done(state, listed)))
         if found:
-            self.states = [replace(state, bag=()) for state in found]
+            self.states = [replace(state, loose=0) for state in found]
             return
         self.misread += 1
         self._resynchronise(listed)
