@@ -134,7 +134,8 @@ def test_failed_allocations_take_no_slots_frames_but_keep_their_place(anomalies:
 def test_a_contradiction_costs_the_order_of_nothing_else() -> None:
     rows = [*[alloc(t, 1, [t], lock=t + 1) for t in range(0, 20, 2)],
             free(30, 1, [0]), free(40, 1, [2]), alloc(50, 1, [77]),  # no one freed 77
-            free(60, 1, [4]), free(61, 2, [6]), alloc(70, 3, [4]), alloc(80, 3, [6])]
+            free(60, 1, [4], latency_ns=9), free(61, 2, [6], latency_ns=9),
+            alloc(70, 3, [4]), alloc(80, 3, [6])]
     anomalies = Anomalies()
     table = recover(events(*rows), anomalies, balloon=False)
     assert ranks(table) == [*range(13), 14, 13, 15, 16]

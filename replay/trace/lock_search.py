@@ -58,9 +58,17 @@ class Search:
                 if moment == LEAVE:
                     self._over(call)
             self._bound()
-            self.states = self.settled.fold(
-                [self.list.loosened(s, self._pending(s)) for s in self.states])
+            self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
+            self.states = self.settled.fold(self.states)
         self.states = self.settled.fold(self.states, end=True)
+
+    def _likely(self) -> list[State]:
+        """The states that explain most of what was read, and while calls are open the next best."""
+        least = min(state.unread for state in self.states)
+        worst = least + bool(self.open)
+        self.misread += least
+        return [replace(state, unread=state.unread - least) for state in self.states
+                if state.unread <= worst]
 
     def _over(self, call: int) -> None:
         self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
@@ -156,14 +164,14 @@ class Search:
     def _read(self, listed: int, head: int) -> None:
         if listed == NONE:
             return
-        found = _merged(self._all(lambda state: self._seen(state, listed, head)))
+        found = list(self._all(lambda state: self._seen(state, listed, head)))
+        found = found or list(self._all(lambda state: self._half_done(state, listed)))
         if not found:
-            found = _merged(self._all(lambda state: self._half_done(state, listed)))
-        if found:
-            self.states = [replace(state, loose=0) for state in found]
-            return
-        self.misread += 1
-        self._resynchronise(listed)
+            self._resynchronise(listed)
+        # a read may come later than its event's time stamp, by as long as its CPU stood still
+        late = [replace(state, unread=state.unread + 1) for state in self.states
+                if self._pending(state) or not found]
+        self.states = _merged((*(replace(state, loose=0) for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
         """Where records are missing lengths are off by the same from then on: believe the second."""
@@ -265,9 +273,11 @@ def _merged(states: Iterable[State]) -> list[State]:
     found: dict[tuple[object, ...], State] = {}
     for state in states:
         key = state.key()
-        if key in found:
-            stories = (*found[key].stories, *state.stories)
-            state = replace(found[key], stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
-        found[key] = state
+        other = found.get(key)
+        if other is None or state.unread < other.unread:
+            found[key] = state
+        elif state.unread == other.unread:
+            stories = (*other.stories, *state.stories)
+            found[key] = replace(other, stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
     return list(found.values())
 

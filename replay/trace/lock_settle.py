@@ -53,7 +53,7 @@ class Settled:
                 return states
             states = states[:1]
         first = states[0]
-        if any(state.loose for state in states) and not end:
+        if any(state.loose or state.unread != first.unread for state in states) and not end:
             return states
         if len(states) == 1 and len(first.stories) == 1:
             self._decide(first.stories[0])

@@ -81,7 +81,8 @@ class State:
     done: those calls. top: what was pushed since the last settled moment, the last first. base:
     cells of the settled list that are still there. count: pages listed, or NONE. holder: the call
     that must be next, or -1. loose: levels of the top that an open free may still turn out to lie
-    beneath. content: (allocation, its pages) since the settled moment.
+    beneath. content: (allocation, its pages) since the settled moment. unread: lengths read of the
+    list that this state does not explain.
     """
 
     done: frozenset[int]
@@ -92,6 +93,7 @@ class State:
     holder: int = -1
     loose: int = 0
     content: tuple[tuple[int, bytes], ...] = ()
+    unread: int = 0
 
     def key(self) -> tuple[object, ...]:
         """Equal for states that behave alike from here on."""
