@@ -193,7 +193,8 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     sections = np.array([s for c in sorted(added) for s in added[c]], np.int64).reshape(-1, 2)
     calls = Calls(
         np.where(grows, 0, size - fresh), np.where(grows, size, 0), size, entry, held, over,
-        (fresh > 0).astype(np.int64), *reads, frames.start[rows], known, frames.values,
+        (fresh > 0).astype(np.int64), reads[0], reads[1], reads[2], reads[3],
+        frames.start[rows], known, frames.values,
         np.full(len(frames.values), -1, np.int64), np.full(len(rows), -1, np.int64),
         np.concatenate(([0], np.cumsum(np.where(alloc, size, 0)))),
         np.concatenate(([0], np.cumsum(counts))), sections.T.copy())

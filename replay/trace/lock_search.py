@@ -12,7 +12,7 @@ list's own observations to cut it short.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+
 from itertools import combinations
 from typing import Final
 
@@ -67,13 +67,13 @@ class Search:
         least = min(state.unread for state in self.states)
         worst = least + bool(self.open)
         self.misread += least
-        return [replace(state, unread=state.unread - least) for state in self.states
+        return [state._replace(unread=state.unread - least) for state in self.states
                 if state.unread <= worst]
 
     def _over(self, call: int) -> None:
         self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
         self.open.remove(call)
-        self.states = _merged(replace(s, done=s.done - {call}) for s in self.states)
+        self.states = _merged(s._replace(done=s.done - {call}) for s in self.states)
 
     def _bound(self) -> None:
         most = MAX_STATES if self.tried_in_all < MAX_TRIED_IN_ALL else FEW
@@ -150,7 +150,7 @@ class Search:
         """The states after some calls in every order."""
         found = [state]
         for _ in range(len(calls)):
-            following = []
+            following: list[State] = []
             for one in found:
                 for call in sorted(calls - one.done):
                     self.tried += 1
@@ -169,15 +169,15 @@ class Search:
         if not found:
             self._resynchronise(listed)
         # a read may come later than its event's time stamp, by as long as its CPU stood still
-        late = [replace(state, unread=state.unread + 1) for state in self.states
+        late = [state._replace(unread=state.unread + 1) for state in self.states
                 if self._pending(state) or not found]
-        self.states = _merged((*(replace(state, loose=0) for state in found), *late))
+        self.states = _merged((*(state._replace(loose=0) for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
         """Where records are missing lengths are off by the same from then on: believe the second."""
-        off = {listed - state.count for state in self.states if not self._pending(state)}
+        off = {listed - state.length for state in self.states if not self._pending(state)}
         if off and off == self._off:
-            self.states = [replace(state, count=listed) for state in self.states]
+            self.states = [state._replace(length=listed) for state in self.states]
         self._off = off
 
     def _change(self, call: int) -> int:
@@ -187,10 +187,10 @@ class Search:
 
     def _seen(self, state: State, listed: int, head: int) -> Iterator[State]:
         """The states in which the list is as long as was read, and begins with that page."""
-        if state.count == NONE:
-            yield replace(state, count=listed)
+        if state.length == NONE:
+            yield state._replace(length=listed)
             return
-        for some in self._of_length(self._pending(state), listed - state.count):
+        for some in self._of_length(self._pending(state), listed - state.length):
             for one in self._orders(state, frozenset(some)):
                 yield from self._beginning(one, head)
 
@@ -223,7 +223,7 @@ class Search:
         """States in which a call was under way, and the length read between before and after."""
         pending = [c for c in self.open if c not in state.done]
         for some in _few(self._pending(state)):
-            count = state.count + sum(map(self._change, some))
+            count = state.length + sum(map(self._change, some))
             if not some and self._in_hand(state, listed):
                 yield state
             for call in pending:
@@ -233,7 +233,7 @@ class Search:
                     continue
                 for one in self._orders(state, frozenset(some)):
                     if one.holder == -1:
-                        yield replace(one, holder=call)
+                        yield one._replace(holder=call)
 
 
     def _in_hand(self, state: State, listed: int) -> bool:
@@ -241,9 +241,9 @@ class Search:
         q = self.q
         for call in self.open:
             if call in state.done and q.held[call] != NONE:
-                before = state.count - self._change(call)
+                before = state.length - self._change(call)
                 grown = before + int(q.pushes[call] + self._change(call) + q.pops[call])
-                if min(before, state.count) <= listed <= max(before, grown):
+                if min(before, state.length) <= listed <= max(before, grown):
                     return True
         return False
 
@@ -278,6 +278,6 @@ def _merged(states: Iterable[State]) -> list[State]:
             found[key] = state
         elif state.unread == other.unread:
             stories = (*other.stories, *state.stories)
-            found[key] = replace(other, stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
+            found[key] = other._replace(stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
     return list(found.values())
 

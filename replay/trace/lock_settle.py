@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+
 
 import numpy as np
 
@@ -60,7 +60,7 @@ class Settled:
             self._keep(first, first.base, tuple(level.cells for level in first.top))
         else:
             self._group(states)
-        return [replace(self.start(first.done), holder=first.holder, count=first.count)]
+        return [self.start(first.done)._replace(holder=first.holder, length=first.length)]
 
     def _decide(self, story: Story) -> None:
         self.sequence.extend(story.past)
@@ -72,7 +72,7 @@ class Settled:
         for cells in reversed(top):
             settled.cells[depth : depth + len(cells)] = cells
             depth += len(cells)
-        settled.at[DEPTH], settled.at[COUNT] = depth, state.count
+        settled.at[DEPTH], settled.at[COUNT] = depth, state.length
         for call, pages in state.content:
             first, end = self.list.calls.content[call : call + 2]
             settled.content[first:end] = np.frombuffer(pages, np.int64)
@@ -100,7 +100,7 @@ class Settled:
         if any(not np.array_equal(cells, other) for other in lists[1:]):
             cells[low:high] = OPEN - number
         content = _common(states)
-        self._keep(replace(states[0], content=content), base, (cells,) if len(cells) else ())
+        self._keep(states[0]._replace(content=content), base, (cells,) if len(cells) else ())
 
     # -- the end
     def order(self) -> list[int]:

@@ -7,7 +7,7 @@ what was pushed since. Pages whose arrangement is open are one Group, which a po
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,8 +24,7 @@ MADE: Final = -1
 """A pick that says that a bag exists, and nothing yet of its order."""
 
 
-@dataclass(frozen=True)
-class Story:
+class Story(NamedTuple):
     """How a state came about since the last settled moment.
 
     past: calls in the order in which they took effect. picks: (group, arrangement) decided since.
@@ -74,12 +73,11 @@ class Level(NamedTuple):
     whole: bool = False
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """The list after some of the open calls took effect.
 
     done: those calls. top: what was pushed since the last settled moment, the last first. base:
-    cells of the settled list that are still there. count: pages listed, or NONE. holder: the call
+    cells of the settled list that are still there. length: pages listed, or NONE. holder: the call
     that must be next, or -1. loose: levels of the top that an open free may still turn out to lie
     beneath. content: (allocation, its pages) since the settled moment. unread: lengths read of the
     list that this state does not explain.
@@ -88,7 +86,7 @@ class State:
     done: frozenset[int]
     top: tuple[Level, ...]
     base: int
-    count: int
+    length: int
     stories: tuple[Story, ...] = (Story(),)
     holder: int = -1
     loose: int = 0
@@ -99,7 +97,7 @@ class State:
         """Equal for states that behave alike from here on."""
         cells = b"".join(level.cells.tobytes() for level in reversed(self.top))
         loose = tuple((len(one.cells), one.calls, one.whole) for one in self.top[: self.loose])
-        return (self.done, cells, self.base, self.count, self.holder, loose,
+        return (self.done, cells, self.base, self.length, self.holder, loose,
                 tuple(sorted(self.content)))
 
     def cells(self, settled: np.ndarray) -> np.ndarray:
@@ -118,7 +116,7 @@ class Group:
 
     cells: list[np.ndarray] = field(default_factory=list)
     stories: list[Story] = field(default_factory=list)
-    bag: "Bag" = ()
+    bag: Bag = ()
     grown_from: set[int] = field(default_factory=set)
 
 
@@ -186,21 +184,21 @@ class FreeList:
         if state.holder not in (-1, call):
             return
         if q.pushes[call]:
-            yield from self._pushed(replace(state, done=state.done | {call}, holder=-1), call)
+            yield from self._pushed(state._replace(done=state.done | {call}, holder=-1), call)
             return
-        state = replace(state, done=state.done | {call}, holder=-1,
+        state = state._replace(done=state.done | {call}, holder=-1,
                         stories=tuple(story.then(call) for story in state.stories))
         for n in range(int(q.section[call]), int(q.section[call + 1])):
             first, pages = (int(x) for x in q.sections[:, n])
-            state = replace(state, top=(Level(np.arange(first, first + pages)), *state.top),
-                            loose=0, count=state.count + pages if state.count != NONE else NONE)
+            state = state._replace(top=(Level(np.arange(first, first + pages)), *state.top),
+                            loose=0, length=state.length + pages if state.length != NONE else NONE)
         nr = int(q.pops[call])
-        if q.whole[call] and state.count == NONE:
-            state = replace(state, count=nr)
-        if state.count != NONE:
-            if state.count < nr or (q.whole[call] and state.count != nr):
+        if q.whole[call] and state.length == NONE:
+            state = state._replace(length=nr)
+        if state.length != NONE:
+            if state.length < nr or (q.whole[call] and state.length != nr):
                 return
-            state = replace(state, count=state.count - nr)
+            state = state._replace(length=state.length - nr)
         if not q.nr[call]:
             yield state
             return
@@ -209,8 +207,8 @@ class FreeList:
     def _pushed(self, state: State, call: int) -> Iterator[State]:
         """The states in which a free's pages lie on top, or beneath what it may have preceded."""
         q, pages = self.calls, self._pages(state, call)
-        if state.count != NONE:
-            state = replace(state, count=state.count + len(pages))
+        if state.length != NONE:
+            state = state._replace(length=state.length + len(pages))
 
         def may_precede(level: Level) -> bool:
             return bool(level.calls) and all(q.over[c] > q.entered[call] for c in level.calls)
@@ -237,7 +235,7 @@ class FreeList:
         bag = self.groups[group].bag
         for call, pages in bag:
             levels = self._levels(bag, call, pages)
-            yield replace(state, top=(*state.top[:at], *levels, *state.top[at + 1 :]),
+            yield state._replace(top=(*state.top[:at], *levels, *state.top[at + 1 :]),
                           loose=state.loose + 1, stories=tuple(
                               s.on_top(group, call, levels[1].calls) for s in state.stories))
 
@@ -252,7 +250,7 @@ class FreeList:
         level = Level(pages, (call,), True)
         stories = tuple(s.before(call, state.top[at - 1].calls) if at else s.then(call)
                         for s in state.stories)
-        return replace(state, top=(*state.top[:at], level, *state.top[at:]), stories=stories,
+        return state._replace(top=(*state.top[:at], level, *state.top[at:]), stories=stories,
                        loose=state.loose + 1)
 
     def _joined(self, state: State, at: int, call: int, pages: np.ndarray) -> State:
@@ -264,7 +262,7 @@ class FreeList:
         group = self._bag(tuple(sorted((*members, (call, pages)), key=lambda m: m[0])), before)
         cells = np.full(len(below.cells) + len(pages), OPEN - group, np.int64)
         level = Level(cells, tuple(sorted((*below.calls, call))), True)
-        return replace(state, top=(*state.top[:at], level, *state.top[at + 1 :]), stories=tuple(
+        return state._replace(top=(*state.top[:at], level, *state.top[at + 1 :]), stories=tuple(
             s.together(call, below.calls, group, before) for s in state.stories))
 
     def _bag(self, members: Bag, grown_from: int = -1) -> int:
@@ -307,12 +305,12 @@ class FreeList:
     def _less(state: State, pages: int) -> State:
         """The state without its topmost pages, all of which lie in one level."""
         if not state.top:
-            return replace(state, base=state.base - pages)
+            return state._replace(base=state.base - pages)
         first, rest = state.top[0], state.top[1:]
         if pages == len(first.cells):
-            return replace(state, top=rest, loose=max(0, state.loose - 1))
+            return state._replace(top=rest, loose=max(0, state.loose - 1))
         level = Level(first.cells[: len(first.cells) - pages], first.calls)
-        return replace(state, top=(level, *rest))
+        return state._replace(top=(level, *rest))
 
     def _got(self, state: State, call: int, taken: tuple[np.ndarray, ...]) -> State:
         q, nr = self.calls, int(self.calls.nr[call])
@@ -323,7 +321,7 @@ class FreeList:
         pages[:known] = q.frames[start : start + known]
         listed = np.concatenate((*taken, np.full(nr - sum(map(len, taken)), UNKNOWN, np.int64)))
         pages = np.where(pages < 0, listed, pages)
-        return replace(state, content=(*state.content, (call, pages.tobytes())))
+        return state._replace(content=(*state.content, (call, pages.tobytes())))
 
     # -- groups
     def opened(self, state: State, frame: int, origin: int) -> Iterator[State]:
@@ -346,7 +344,7 @@ class FreeList:
                 stories = tuple(s.on_top(group, picks[0], levels[1].calls) for s in state.stories)
             else:
                 stories = tuple(s.with_pick(group, k) for s in state.stories for k in picks)
-            yield replace(smaller, top=(*levels, *smaller.top), loose=smaller.loose + loose,
+            yield smaller._replace(top=(*levels, *smaller.top), loose=smaller.loose + loose,
                           stories=stories[:MAX_STORIES])
 
     def _arrangements(self, group: int, frame: int, origin: int) -> list[tuple[int, np.ndarray]]:
@@ -385,4 +383,4 @@ class FreeList:
         while first is not None and loose < state.loose and any(
                 q.over[c] > first for c in state.top[loose].calls):
             loose += 1
-        return replace(state, loose=loose) if loose < state.loose else state
+        return state._replace(loose=loose) if loose < state.loose else state

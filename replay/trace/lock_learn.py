@@ -1,0 +1,112 @@
+"""What the order of calls tells of their frames: a list on which each page is where it was put.
+
+A probe may read one word of a page array. Once the order is known, an allocation that was recorded
+whole says which pages lay on the list, and so which pages a free before it gave back; and what a
+free is known to have given back says what a later allocation got. Compiled, one pass.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from replay.kernel import inline, kernel
+from replay.trace.lock_calls import Calls
+from replay.trace.lock_quiet import UNKNOWN
+
+Ints = npt.NDArray[np.int64]
+
+
+class Pages(NamedTuple):
+    """The pages of all calls one behind the other; those of call c begin at first[c].
+
+    frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
+    same frame, or -1. list: places of listed pages, the head at the end; -1 for one from before.
+    """
+
+    first: Ints
+    frame: Ints
+    same: Ints
+    list: Ints
+
+
+@inline
+def _settle(p, place):  # type: ignore[no-untyped-def]
+    """The frame of a page, by way of those that are the same."""
+    while p.frame[place] < 0 and p.same[place] >= 0:
+        place = p.same[place]
+    return p.frame[place]
+
+
+@inline
+def _tell(p, place, frame):  # type: ignore[no-untyped-def]
+    """A page is this frame, and so are those that it is known to be the same as."""
+    while place >= 0 and p.frame[place] < 0:
+        p.frame[place] = frame
+        place = p.same[place]
+
+
+@kernel()
+def _walk(q, p, order):  # type: ignore[no-untyped-def]
+    """Follow the calls in their order; returns how many allocations the list contradicts."""
+    depth = contradicted = 0
+    for n in range(len(order)):
+        c = order[n]
+        for s in range(q.section[c], q.section[c + 1]):
+            for k in range(q.sections[1, s]):
+                p.list[depth] = -2 - (q.sections[0, s] + k)
+                depth += 1
+        first = p.first[c]
+        for k in range(q.nr[c]):
+            if k < q.known[c]:
+                p.frame[first + k] = q.frames[q.start[c] + k]
+        for k in range(q.pushes[c]):
+            if q.array[c] >= 0:
+                p.same[first + k] = p.first[q.array[c]] + k
+                if p.frame[first + k] < 0:
+                    p.frame[first + k] = _settle(p, first + k)
+                else:
+                    _tell(p, p.same[first + k], p.frame[first + k])
+            p.list[depth] = first + k
+            depth += 1
+        for k in range(q.pops[c]):
+            if depth == 0:
+                break
+            depth -= 1
+            place, mine = p.list[depth], p.frame[first + k]
+            theirs = -2 - place if place <= -2 else _settle(p, place)
+            if mine >= 0 and theirs >= 0 and mine != theirs:
+                contradicted += 1
+                depth = 0  # from here on the list is not known
+            elif mine >= 0 and place >= 0:
+                _tell(p, place, mine)
+            elif mine < 0 and theirs >= 0:
+                p.frame[first + k] = theirs
+            elif mine < 0 and place >= 0:
+                p.same[first + k] = place
+    return contradicted
+
+
+@kernel()
+def _late(p):  # type: ignore[no-untyped-def]
+    """Frames that became known after a page that is the same was passed."""
+    for place in range(len(p.frame)):
+        if p.frame[place] < 0:
+            p.frame[place] = _settle(p, place)
+
+
+def learn(q: Calls, order: Ints) -> tuple[Ints, Ints]:
+    """(first, frames): the frames of all calls' pages, recorded or told by the order; -1 unknown.
+
+    Those of call c are frames[first[c] : first[c] + q.nr[c]].
+    """
+    first = np.concatenate(([0], np.cumsum(q.nr)))
+    size = int(first[-1])
+    room = int(q.pushes.sum() + q.sections[1].sum()) + 1
+    pages = Pages(first, np.full(size, UNKNOWN, np.int64), np.full(size, -1, np.int64),
+                  np.empty(room, np.int64))
+    _walk(q, pages, order)
+    _late(pages)
+    return first, pages.frame
