@@ -24,6 +24,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "lock_order_ambiguous": ("info", "requests whose place in the order of lock holders is open"),
     "lock_order_contradicted": ("error", "allocations whose frames no order of requests explains"),
     "lock_order_recovered": ("info", "requests moved to the place in the lock order they had"),
+    "lock_reads_unexplained": ("info", "list lengths or heads read that no order of calls explains"),
     "marker_lines": ("info", "further lines of a text written to trace_marker, joined to it"),
     "nested_calls": ("info", "calls of the fallback allocator inside the call that fell back"),
     "pages_already_live": ("error", "pages returned by an allocation while they were live"),

@@ -40,7 +40,7 @@ def ranks(table: pa.Table) -> list[int]:
 def test_one_task_keeps_the_order_of_entry() -> None:
     table = events(alloc(0, 1, [9]), free(10, 1, [9]), alloc(20, 1, [9]), free(30, 1, [9]))
     anomalies = Anomalies()
-    assert ranks(recover(table, anomalies, stack=True)) == [0, 1, 2, 3]
+    assert ranks(recover(table, anomalies, balloon=False)) == [0, 1, 2, 3]
     assert not anomalies.counts
 
 
@@ -51,7 +51,7 @@ def test_a_free_that_waited_for_the_lock_comes_after_the_allocation_that_did_not
         free(10, 1, [9]), alloc(12, 2, [7]), alloc(40, 1, [9]))
     anomalies = Anomalies()
     # 7 was never seen before: it lay beneath, so 9 cannot have been on top of it.
-    order = ranks(recover(table, anomalies, stack=True))
+    order = ranks(recover(table, anomalies, balloon=False))
     assert order[5] < order[4]
     assert anomalies.counts["lock_order_recovered"] == 1
 
@@ -60,13 +60,13 @@ def test_two_frees_exchange_places_when_the_next_allocation_shows_it() -> None:
     table = events(
         alloc(0, 1, [1]), alloc(1, 2, [2]), free(10, 1, [1]), free(11, 2, [2]),
         alloc(50, 1, [1]), alloc(60, 2, [2]))
-    order = ranks(recover(table, Anomalies(), stack=True))
+    order = ranks(recover(table, Anomalies(), balloon=False))
     assert order[3] < order[2] < order[4] < order[5]
 
 
 def test_the_balloons_list_is_not_searched() -> None:
     table = events(alloc(0, 1, [1]), free(10, 1, [1]), alloc(20, 1, [5]))
-    assert ranks(recover(table, Anomalies(), stack=False)) == [0, 1, 2]
+    assert ranks(recover(table, Anomalies(), balloon=True)) == [0, 1, 2]
 
 
 def test_many_overlapping_frees_of_a_hostile_trace_end_in_bounded_time() -> None:
@@ -74,7 +74,7 @@ def test_many_overlapping_frees_of_a_hostile_trace_end_in_bounded_time() -> None
     rows += [free(1000 + k, k, [k]) for k in range(400)]
     rows += [alloc(5000 + k, 1000 + k, [(k * 7) % 400]) for k in range(400)]
     anomalies = Anomalies()
-    table = recover(events(*rows), anomalies, stack=True)
+    table = recover(events(*rows), anomalies, balloon=False)
     assert sorted(ranks(table)) == list(range(1200))
 
 
@@ -84,7 +84,7 @@ def anomalies() -> Anomalies:
 
 
 def paired(anomalies: Anomalies, *rows: dict) -> list[list[int]]:
-    table = pair(recover(events(*rows), anomalies, stack=True), anomalies)
+    table = pair(recover(events(*rows), anomalies, balloon=False), anomalies)
     slots = ragged(table, "slots")
     return [slots.row(r).tolist() for r in range(len(table))]
 
@@ -136,7 +136,7 @@ def test_a_contradiction_costs_the_order_of_nothing_else() -> None:
             free(30, 1, [0]), free(40, 1, [2]), alloc(50, 1, [77]),  # no one freed 77
             free(60, 1, [4]), free(61, 2, [6]), alloc(70, 3, [4]), alloc(80, 3, [6])]
     anomalies = Anomalies()
-    table = recover(events(*rows), anomalies, stack=True)
+    table = recover(events(*rows), anomalies, balloon=False)
     assert ranks(table) == [*range(13), 14, 13, 15, 16]
     assert (anomalies.counts["lock_order_contradicted"],
             anomalies.counts["lock_order_recovered"]) == (1, 2)
@@ -164,7 +164,7 @@ def concurrent(rng: random.Random) -> list[dict]:
 @pytest.mark.parametrize("seed", range(60))
 def test_the_order_found_gives_every_recorded_frame(seed: int) -> None:
     anomalies = Anomalies()
-    table = recover(events(*concurrent(random.Random(seed))), anomalies, stack=True)
+    table = recover(events(*concurrent(random.Random(seed))), anomalies, balloon=False)
     stack: list[int] = []  # what lies beneath was listed before the recording: unknown
     for row in sorted(table.to_pylist(), key=lambda row: row["lock_rank"]):
         if row["kind"] == "free":

@@ -20,7 +20,7 @@ from replay.costs.profile import MAX_NS, PRIMITIVES
 from replay.errors import ReplayError
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.trace.columns import NONE, ints, is_kind, strings
-from replay.trace.lock_order import next_of_task
+from replay.trace.lock_calls import next_of_task
 from replay.trace.store import Trace
 from replay.verify.recording import recorded_work
 

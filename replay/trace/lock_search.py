@@ -1,253 +1,230 @@
-"""Looks for an order of all requests that fits the recorded frames: compiled, with backtracking."""
+"""Orders of calls that overlap: every state of the free list that fits what was recorded.
+
+Calls take effect one at a time, somewhere between entry and return. Time is followed from event to
+event; each surviving state says which of the open calls have taken effect and what the list then
+is. A call is applied when it must be: at a moment at which it held the lock, at its return, or
+where what was read of the list (its length, its head) shows that it was. States that come to the
+same are one, with several stories of how; what tells them apart later decides, and what is left
+at the end is ambiguous. This is the search of Lowe, "Testing for linearizability" (2017), with the
+list's own observations to cut it short.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import combinations
+from typing import Final
 
-import numpy as np
+from replay.trace.columns import NONE
+from replay.trace.lock_calls import Calls
+from replay.trace.lock_quiet import OPEN, UNKNOWN, List
+from replay.trace.lock_settle import Settled
+from replay.trace.lock_states import MAX_STORIES, FreeList, State
 
-from replay.kernel import inline, kernel
-from replay.trace import lock_stack
-from replay.trace.lock_options import MAX_ORDERS, Room, make_room, options
-from replay.trace.lock_stack import (
-    ALLOC,
-    AT_END,
-    COUNT,
-    DEPTH,
-    FREE,
-    LOG,
-    MAX_STEPS,
-    MISFIT,
-    ORDER,
-    STEPS,
-    TAKEN,
-    TOO_LONG,
-    Ints,
-    Requests,
-    Stack,
-    apply,
-    run,
-    undo_to,
-)
-
-MAX_TRIES = 1_000_000
-"""Bounds the search, in comparisons, for what explains one allocation."""
-NO_ROOM = TOO_LONG + 1
-
-# places in `n`
-(PENDING, CHOICE, TOP, BEGIN, BEGAN, CONTRADICTED, FAR, FAR_PENDING, FAR_ORDER, NEEDED,
- SIZE) = range(11)
-
-# what a choice holds, at its place in `choices`: the open frees and their orders follow
-_BEFORE, _OPEN, _END, _NEXT, _AT = range(5)
-_HEAD = _AT + lock_stack.SIZE
+MAX_STATES: Final = 512
+"""States that are kept from one event to the next."""
+MAX_TRIED: Final = 4096
+"""States that are tried at one event. Beyond either bound the open calls count as ambiguous."""
+MAX_SUBSETS_OF: Final = 10
+"""Open calls of which all subsets are tried; of more, those of up to two."""
 
 
-class Work(NamedTuple):
-    """The state of a search. n: see PENDING.
+class Search:
+    """Follows the events of calls; `settled` keeps what is decided."""
 
-    choices: the decided allocations one behind the other, each with what is left to try and how to
-    get back; CHOICE is the last one's place, -1 without one, TOP where it ends. far_...: how far
-    the search came: the stack's `at`, the open frees, the order since the last contradiction, which
-    ends at BEGIN. NEEDED: open frees there must be room for.
-    """
+    def __init__(self, calls: Calls, listed: List) -> None:
+        self.q, self.list = calls, FreeList(calls, listed)
+        self.settled = Settled(self.list)
+        self.open: list[int] = []
+        self.states: list[State] = []
+        self.contradicted = self.misread = self.tried = 0
+        self._off: set[int] = set()
 
-    n: Ints
-    choices: Ints
-    far_at: Ints
-    far_pending: Ints
-    far_order: Ints
+    def run(self, cluster: Iterable[int]) -> None:
+        """All events of some calls that overlap no others."""
+        self.states = [self.settled.start()]
+        for call, moment in _events(self.q, cluster):
+            self.tried = 0
+            if moment == ENTER:
+                self._read(int(self.q.listed[call]), int(self.q.head[call]))
+                self.open.append(call)
+            else:
+                self._force(call)
+                if moment == LEAVE:
+                    self._over(call)
+            self._bound()
+            self.states = self.settled.fold(self.states)
+        self.states = self.settled.fold(self.states, end=True)
 
+    def _over(self, call: int) -> None:
+        self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
+        self.open.remove(call)
+        self.states = _merged(replace(s, done=s.done - {call}) for s in self.states)
 
-@inline
-def _enter(q, s, pending, count):  # type: ignore[no-untyped-def]
-    """Frees entered before the next allocation held the lock join those that are open."""
-    stop = len(q.reach) + q.reach[s.at[ALLOC]]
-    for f in range(s.at[FREE], stop):
-        pending[count] = f
-        count += 1
-    s.at[FREE] = max(s.at[FREE], stop)
-    return count
+    def _bound(self) -> None:
+        if self.tried >= MAX_TRIED or len(self.states) > MAX_STATES:
+            self.settled.give_up(self.open)
+            del self.states[MAX_STATES:]
 
+    def _pending(self, state: State) -> list[int]:
+        """Open calls that may take effect at any time."""
+        return [c for c in self.open if c not in state.done and self.q.held[c] == NONE]
 
-@inline
-def _has_room(q, s, o, w):  # type: ignore[no-untyped-def]
-    """Whether the next allocation's choice can be listed; NEEDED then says for how many frees."""
-    more = len(q.reach) + q.reach[s.at[ALLOC]] - s.at[FREE]
-    needed = w.n[PENDING] + max(np.int64(0), more)
-    w.n[NEEDED] = needed
-    top = w.n[TOP] + _HEAD + needed + 2 * MAX_ORDERS * (needed + 1)
-    return needed <= len(o.path) and top <= len(w.choices)
+    # -- a call must have taken effect
+    def _force(self, call: int) -> None:
+        found = _merged(self._all(lambda state: self._up_to(state, call)))
+        if not found:
+            self.contradicted += 1
+            found = [self.settled.without_list(s, call, int(self.q.listed_after[call]))
+                     for s in self.states[:1]]
+        self.states = found
 
+    def _all(self, follow: Callable[[State], Iterator[State]]) -> Iterator[State]:
+        for state in self.states:
+            for one in follow(state):
+                self.tried += 1
+                yield one
+                if self.tried >= MAX_TRIED:
+                    return
 
-@inline
-def _decide(q, s, o, w):  # type: ignore[no-untyped-def]
-    """Put a choice: the orders that open frees may have had before the next allocation."""
-    pending = w.n[PENDING] = _enter(q, s, o.pending, w.n[PENDING])
-    a, here = s.at[ALLOC], w.n[TOP]
-    since = q.time[a - 1] if a else np.int64(-1)
-    for k in range(pending):
-        w.choices[here + _HEAD + k] = o.pending[k]
-    start = here + _HEAD + pending
-    end = options(q, s, o, pending, q.time[a], s.at[COUNT], since, w.choices, start)
-    w.choices[here + _BEFORE], w.choices[here + _OPEN] = w.n[CHOICE], pending
-    w.choices[here + _END], w.choices[here + _NEXT] = end, start
-    for k in range(lock_stack.SIZE):
-        w.choices[here + _AT + k] = s.at[k]
-    s.at[STEPS] += (end - start) // (pending + 1) * max(1, pending) ** 2
-    w.n[CHOICE], w.n[TOP] = here, end
+    def _up_to(self, state: State, call: int) -> Iterator[State]:
+        """The states after others that may have come before a call, and that call.
 
+        A free goes to the top in any case: only what pops comes before it, with the frees that
+        does need; other frees join its bag later.
+        """
+        if call in state.done:
+            yield state
+            return
+        pending = [c for c in self._pending(state) if c != call]
+        popping = any(self.q.pops[c] for c in pending)
+        if self.q.pushes[call] and not popping:
+            yield from self.list.apply(state, call)
+            return
+        for some in _subsets(pending):
+            if self.q.pushes[call] and some and not any(self.q.pops[c] for c in some):
+                continue
+            for before in self._orders(state, frozenset(some)):
+                if self.q.pushes[call] and some and before.bag:
+                    continue  # ends in frees
+                yield from self.list.apply(before, call)
 
-@inline
-def _drop_choice(w):  # type: ignore[no-untyped-def]
-    w.n[TOP] = w.n[CHOICE]
-    w.n[CHOICE] = w.choices[w.n[CHOICE] + _BEFORE]
+    def _orders(self, state: State, calls: frozenset[int], last: int = -1) -> Iterator[State]:
+        """The states after some calls in every order; frees in a row are one bag."""
+        if not calls:
+            yield state
+            return
+        for call in sorted(calls):
+            pushes = bool(self.q.pushes[call])
+            if pushes and call < last:
+                continue
+            for one in self.list.apply(state, call):
+                self.tried += 1
+                if self.tried >= MAX_TRIED:
+                    return
+                yield from self._orders(one, calls - {call}, call if pushes else -1)
 
+    # -- what was read of the list
+    def _read(self, listed: int, head: int) -> None:
+        if listed == NONE:
+            return
+        found = _merged(self._all(lambda state: self._seen(state, listed, head)))
+        if not found:
+            found = _merged(self._all(lambda state: self._half_done(state, listed)))
+        if found:
+            self.states = [replace(state, bag=()) for state in found]
+            return
+        self.misread += 1
+        self._resynchronise(listed)
 
-@inline
-def _keep_open(o, w, option):  # type: ignore[no-untyped-def]
-    """The frees that are not in the order chosen stay open."""
-    kept = 0
-    for k in range(w.n[PENDING]):
-        chosen = False
-        for n in range(option + 1, option + 1 + w.choices[option]):
-            chosen = chosen or w.choices[n] == o.pending[k]
-        if not chosen:
-            o.pending[kept] = o.pending[k]
-            kept += 1
-    w.n[PENDING] = kept
+    def _resynchronise(self, listed: int) -> None:
+        """Where records are missing lengths are off by the same from then on: believe the second."""
+        off = {listed - state.count for state in self.states if not self._pending(state)}
+        if off and off == self._off:
+            self.states = [replace(state, count=listed) for state in self.states]
+        self._off = off
 
+    def _change(self, call: int) -> int:
+        q = self.q
+        added = q.sections[1, q.section[call] : q.section[call + 1]].sum()
+        return int(q.pushes[call] + added - q.pops[call])
 
-@inline
-def _choose(q, s, o, w):  # type: ignore[no-untyped-def]
-    """Take the first order of the last choice that fits; without one the choice is dropped."""
-    here = w.n[CHOICE]
-    while w.choices[here + _NEXT] < w.choices[here + _END]:
-        option = w.choices[here + _NEXT]
-        w.choices[here + _NEXT] += w.choices[here + _OPEN] + 1
-        if apply(q, s, w.choices, option + 1, option + 1 + w.choices[option]):
-            _keep_open(o, w, option)
-            return True
-    _drop_choice(w)
-    return False
+    def _seen(self, state: State, listed: int, head: int) -> Iterator[State]:
+        """The states in which the list is as long as was read, and begins with that page."""
+        if state.count == NONE:
+            yield replace(state, count=listed)
+            return
+        for some in _subsets(self._pending(state)):
+            if state.count + sum(map(self._change, some)) == listed:
+                for one in self._orders(state, frozenset(some)):
+                    yield from self._beginning(one, head)
 
+    def _beginning(self, state: State, head: int) -> Iterator[State]:
+        first = self.list.head(state)
+        if first <= OPEN and head >= 0:
+            for one in self.list.opened(state, head, UNKNOWN):
+                yield from self._beginning(one, head)
+        elif head < 0 or first < 0 or first == head:
+            yield state
 
-@inline
-def _remember(s, o, w):  # type: ignore[no-untyped-def]
-    """Keep the order that led to the allocation farthest on, should nothing lead beyond it."""
-    if w.n[FAR] and s.at[ALLOC] <= w.far_at[ALLOC]:
-        return
-    length = s.at[ORDER] - w.n[BEGIN]
-    for k in range(length):
-        w.far_order[k] = s.order[w.n[BEGIN] + k]
-    for k in range(w.n[PENDING]):
-        w.far_pending[k] = o.pending[k]
-    s.at[STEPS] += length // 64
-    for k in range(lock_stack.SIZE):
-        w.far_at[k] = s.at[k]
-    w.n[FAR], w.n[FAR_ORDER], w.n[FAR_PENDING] = 1, length, w.n[PENDING]
-
-
-@inline
-def _back(s, o, w):  # type: ignore[no-untyped-def]
-    """Undo to the last choice that leaves something to try; whether there is one."""
-    steps = s.at[STEPS]
-    while w.n[CHOICE] >= 0 and steps - w.n[BEGAN] < MAX_TRIES:
-        here = w.n[CHOICE]
-        if w.choices[here + _NEXT] < w.choices[here + _END]:
-            undo_to(s, w.choices[here + _AT + LOG])
-            for k in range(lock_stack.SIZE):
-                s.at[k] = w.choices[here + _AT + k]
-            s.at[STEPS] = steps
-            w.n[PENDING] = w.choices[here + _OPEN]
-            for k in range(w.n[PENDING]):
-                o.pending[k] = w.choices[here + _HEAD + k]
-            return True
-        _drop_choice(w)
-    return False
-
-
-@inline
-def _give_up(q, s, w):  # type: ignore[no-untyped-def]
-    """Let the farthest allocation take effect though nothing explains it, and all open frees."""
-    steps = s.at[STEPS]
-    for k in range(lock_stack.SIZE):
-        s.at[k] = w.far_at[k]
-    pending = _enter(q, s, w.far_pending, w.n[FAR_PENDING])
-    a, order = s.at[ALLOC], w.n[BEGIN]
-    for k in range(w.n[FAR_ORDER]):
-        s.order[order + k] = w.far_order[k]
-    order += w.n[FAR_ORDER]
-    for k in range(pending):
-        s.order[order + k] = w.far_pending[k]
-        s.at[COUNT] += q.nr[w.far_pending[k]]
-    order += pending
-    s.order[order] = a
-    s.at[COUNT] -= q.nr[a]
-    w.n[BEGIN] = s.at[ORDER] = order + 1
-    s.at[ALLOC] = a + 1
-    s.at[DEPTH] = s.at[LOG] = s.at[TAKEN] = 0
-    s.at[STEPS] = w.n[BEGAN] = steps
-    w.n[CONTRADICTED] += 1
-    w.n[CHOICE], w.n[TOP], w.n[FAR], w.n[PENDING] = -1, 0, 0, 0
-
-
-@kernel()
-def _search(q, s, o, w):  # type: ignore[no-untyped-def]
-    """Decide allocation by allocation; how it ended. With NO_ROOM it goes on when called again."""
-    while s.at[ALLOC] < len(q.reach):
-        fits, ended = False, AT_END
-        if not w.n[PENDING]:
-            ended = run(q, s)
-            if ended == AT_END or ended == TOO_LONG:
-                return ended
-        if ended != MISFIT:
-            if not _has_room(q, s, o, w):
-                return NO_ROOM
-            _decide(q, s, o, w)
-            if s.at[STEPS] > MAX_STEPS:
-                return TOO_LONG
-            fits = _choose(q, s, o, w)
-        while not fits:
-            _remember(s, o, w)
-            if not _back(s, o, w):
-                _give_up(q, s, w)
-                break
-            if s.at[STEPS] > MAX_STEPS:
-                return TOO_LONG
-            fits = _choose(q, s, o, w)
-    return AT_END
+    def _half_done(self, state: State, listed: int) -> Iterator[State]:
+        """States in which a call was under way, and the length read between before and after."""
+        pending = [c for c in self.open if c not in state.done]
+        for some in _subsets(self._pending(state)):
+            count = state.count + sum(map(self._change, some))
+            if not some and self._in_hand(state, listed):
+                yield state
+            for call in pending:
+                q = self.q
+                pushed = int(q.pushes[call] + self._change(call) + q.pops[call])
+                if call in some or not count - int(q.pops[call]) < listed < count + pushed:
+                    continue
+                for one in self._orders(state, frozenset(some)):
+                    if one.holder == -1:
+                        yield replace(one, holder=call)
 
 
-def _grown(o: Room, w: Work) -> tuple[Room, Work]:
-    """Both with room for the choice that is needed next, and for many more."""
-    needed = int(w.n[NEEDED])
-    top = int(w.n[TOP]) + _HEAD + needed + 2 * MAX_ORDERS * (needed + 1)
-    if needed > len(o.path):
-        room = make_room(len(o.pending), 2 * needed)
-        o = room._replace(pending=o.pending)
-    choices = np.empty(2 * top, dtype=np.int64)
-    choices[:w.n[TOP]] = w.choices[:w.n[TOP]]
-    return o, w._replace(choices=choices)
+    def _in_hand(self, state: State, listed: int) -> bool:
+        """Whether a call that is known to have held the lock may still have been at work."""
+        q = self.q
+        for call in self.open:
+            if call in state.done and q.held[call] != NONE:
+                before = state.count - self._change(call)
+                grown = before + int(q.pushes[call] + self._change(call) + q.pops[call])
+                if min(before, state.count) <= listed <= max(before, grown):
+                    return True
+        return False
 
 
-def search(q: Requests, s: Stack) -> tuple[Ints | None, int]:
-    """All requests in the order found, None if the search is too long; contradictions met.
+ENTER, HOLD, LEAVE = range(3)
 
-    Where no order explains an allocation's frames, what was found until there stays, and the list
-    is taken for unknown from there on.
-    """
-    frees = len(q.time) - len(q.reach)
-    o = make_room(frees, 16)
-    w = Work(np.zeros(SIZE, dtype=np.int64), np.empty(1 << 16, dtype=np.int64),
-             np.zeros(lock_stack.SIZE, dtype=np.int64), np.empty(frees, dtype=np.int64),
-             np.empty(len(q.time), dtype=np.int64))
-    w.n[CHOICE] = -1
-    while (ended := _search(q, s, o, w)) == NO_ROOM:
-        if int(w.n[NEEDED]) ** 2 > MAX_STEPS:
-            return None, int(w.n[CONTRADICTED])
-        o, w = _grown(o, w)
-    if ended == TOO_LONG:
-        return None, int(w.n[CONTRADICTED])
-    return np.concatenate((s.order[:s.at[ORDER]], o.pending[:w.n[PENDING]],
-                           np.arange(s.at[FREE], len(q.time)))), int(w.n[CONTRADICTED])
+
+def _events(q: Calls, cluster: Iterable[int]) -> list[tuple[int, int]]:
+    """(call, what happens to it) in the order of time."""
+    found = []
+    for call in cluster:
+        found.append((int(q.entered[call]), ENTER, call))
+        if q.held[call] != NONE:
+            found.append((int(q.held[call]), HOLD, call))
+        found.append((int(q.over[call]), LEAVE, call))
+    return [(call, moment) for _, moment, call in sorted(found)]
+
+
+def _subsets(calls: list[int]) -> Iterator[tuple[int, ...]]:
+    most = len(calls) if len(calls) <= MAX_SUBSETS_OF else 2
+    for size in range(most + 1):
+        yield from combinations(calls, size)
+
+
+def _merged(states: Iterable[State]) -> list[State]:
+    """States that come to the same as one, with all their stories."""
+    found: dict[tuple[object, ...], State] = {}
+    for state in states:
+        key = state.key()
+        if key in found:
+            stories = (*found[key].stories, *state.stories)
+            state = replace(found[key], stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
+        found[key] = state
+    return list(found.values())
+

@@ -39,7 +39,7 @@ from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
 from replay.stream import ALLOC, FREE
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
-from replay.trace.lock_order import next_of_task
+from replay.trace.lock_calls import next_of_task
 from replay.trace.start import pages_of, sentences
 from replay.trace.store import Trace
 from replay.verify.balloon_steps import hypercalls_by_alloc, paused, steps
