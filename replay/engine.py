@@ -78,7 +78,8 @@ class Outcome:
 
     rows: (requests, 5) of loop.ROW. work: (requests, primitives). sections: (n, 4) of
     state.SECTION_COLUMNS. areas, peaks: by name, see loop.AREAS. duration_ns: modelled. frames: of
-    each slot; before: of each page that was live before the first request and is freed later.
+    each slot; before: of each page that was live before the first request, those of Start.live
+    first.
     """
 
     strategy: Strategy
@@ -208,7 +209,8 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     """
     values = strategy.values(given)
     out = room(workload)
-    setup = _at_start(strategy, machine, workload, values, out)
+    setup, before = _at_start(strategy, machine, workload, values)
+    out.frames[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
     m = setup.state
     # The loop writes the plan, so each replay has its own.
     q = workload.requests._replace(plan=workload.requests.plan.copy())
@@ -221,7 +223,7 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
         strategy=strategy, options=values, machine=machine, profile=profile,
         workload=_as_replayed(workload, q, out, end),
         notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames[:workload.nr_slots],
-        before=out.frames[workload.nr_slots:], sections=rows,
+        before=before, sections=rows,
         free_list=m[m[R_LIST] : m[R_LIST] + m[R_COUNT]].copy(),
         histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
         areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
@@ -233,15 +235,14 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     )
 
 
-def _at_start(strategy: Strategy, machine: Physmap, workload: Workload, values: dict[str, Any],
-              out: Out) -> Setup:
-    """The strategy before the first request; `out` gets the frames of the pages live by then."""
+def _at_start(strategy: Strategy, machine: Physmap, workload: Workload, values: dict[str, Any]
+              ) -> tuple[Setup, np.ndarray]:
+    """The strategy before the first request, and the frames of the pages live by then."""
     most = most_pages(workload, machine)
     if workload.start is None:
-        return strategy.init(machine, most, values)
+        return strategy.init(machine, most, values), _nothing()
     begun = begin(strategy, machine, most, values, workload.start)
-    out.frames[workload.nr_slots:] = begun.frames
-    return begun.setup
+    return begun.setup, begun.frames
 
 
 def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workload:

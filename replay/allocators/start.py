@@ -77,7 +77,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Begun:
-    """A strategy ready to go on. frames: of Start.live, -1 where it could not hold the page."""
+    """A strategy ready to go on. frames: of all pages that callers held, those of Start.live first;
+    -1 where it could not hold the page."""
 
     setup: Setup
     frames: np.ndarray
@@ -302,9 +303,7 @@ def begin(strategy: Strategy, machine: Physmap, peak_pages: int, values: Mapping
     if not b.is_recorded or refused:
         error = b.hand_out()
     b.settle()
-    frames = np.full(len(start.live), -1, np.int64)
-    frames[:] = b.live[: len(frames)]
-    return Begun(replace(b.setup, notes=(*b.setup.notes, *_notes(b, refused, error))), frames)
+    return Begun(replace(b.setup, notes=(*b.setup.notes, *_notes(b, refused, error))), b.live)
 
 
 def _notes(b: _Machine, refused: str, error: int) -> list[str]:
