@@ -17,8 +17,9 @@ PAUSE_NS = NS_PER_S * 9 // 10
 def steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:
     """(time, rank, what, row) in the order in which balloon_mutex was held.
 
-    Requests go by their lock time or rank; thread passes and targets by their own time. A free
-    that was entered while a pass was under way got the lock after it.
+    Requests go by their place in the order of lock holders, and among passes and targets by the
+    time that each of them was entered or had the lock. A free that was entered while a pass was
+    under way got the lock after it.
     """
     table = trace.table
     time, lock, rank = (ints(table, n) for n in ("time_ns", "lock_ns", "lock_rank"))
@@ -38,8 +39,11 @@ def steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:
     busy = sorted((t, int(time[r]) + int(latency[r])) for t, _, _, r in passes)
     starts = np.array([b[0] for b in busy], np.int64)
     requests = []
-    for r in np.flatnonzero(is_kind(table, "alloc", "free")).tolist():
-        at = int(lock[r]) if lock[r] != NONE else int(time[r])
+    calls = np.flatnonzero(is_kind(table, "alloc", "free"))
+    at = 0
+    for r in calls[np.argsort(rank[calls], kind="stable")].tolist():
+        # Whoever had the lock after another call had it after that one was entered.
+        at = max(at, int(lock[r]) if lock[r] != NONE else int(time[r]))
         k = int(np.searchsorted(starts, at, side="right")) - 1
         if lock[r] == NONE and k >= 0 and at < busy[k][1]:
             at = busy[k][1]
