@@ -78,7 +78,7 @@ def paused(table: pa.Table) -> set[int]:
     others = np.flatnonzero(is_kind(table, "target") | (moves & ~thread))
     passes = np.flatnonzero(thread & moves)
     found = set()
-    for r, later in zip(passes.tolist(), [*passes[1:].tolist(), -1], strict=True):
+    for r, later in zip(passes.tolist(), [*passes[1:].tolist(), -1], strict=False):
         between = np.searchsorted(others, r) < np.searchsorted(others, later) if later >= 0 else 0
         pause = int(time[later] - time[r] - latency[r]) if later >= 0 else NS_PER_S
         if between or pause >= PAUSE_NS:
