@@ -75,6 +75,14 @@ class Start:
         return Start(live=np.full(len(self.live), -1, np.int64), held=self.held)
 
 
+    def within(self, machine: Physmap) -> Start:
+        """The same, lists no longer than the machine has frames for."""
+        ram = sum(len(_pages(c.start, c.end, machine.page_bytes)) for c in machine.iomem
+                  if c.name in ("System RAM", "Unusable memory"))
+        most = ram + sum(nr for _, nr in self.sections) + len(self.head)
+        return replace(self, balloon=min(self.balloon, ram), pool=min(self.pool, most))
+
+
 @dataclass(frozen=True)
 class Begun:
     """A strategy ready to go on. frames: of all pages that callers held, those of Start.live first;
@@ -84,9 +92,9 @@ class Begun:
     frames: np.ndarray
 
 
-def _pages(start: int, end: int, page: int) -> np.ndarray:
-    return np.arange(align_up(start, page) // page, max(end // page, align_up(start, page) // page),
-                     dtype=np.int64)
+def _pages(start: int, end: int, page: int) -> range:
+    first = align_up(start, page) // page
+    return range(first, max(end // page, first))
 
 
 def _from_ram(machine: Physmap, count: int, without: np.ndarray) -> np.ndarray:
@@ -96,7 +104,8 @@ def _from_ram(machine: Physmap, count: int, without: np.ndarray) -> np.ndarray:
     parts: list[np.ndarray] = []
     for name in names:
         for child in reversed([c for c in machine.iomem if c.name == name]):
-            found = np.setdiff1d(_pages(child.start, child.end, machine.page_bytes), without)
+            pages = _pages(child.start, child.end, machine.page_bytes)
+            found = np.setdiff1d(np.arange(pages.start, pages.stop, dtype=np.int64), without)
             taken = found[len(found) - min(count, len(found)):]
             parts.append(taken)
             count -= len(taken)
@@ -109,7 +118,7 @@ def _hot_added(machine: Physmap, given: int) -> list[tuple[int, int]]:
     for child in hot_added(machine):
         pages = _pages(child.start, child.end, machine.page_bytes)
         if 0 < len(pages) <= given:
-            found.append((int(pages[0]), len(pages)))
+            found.append((pages.start, len(pages)))
             given -= len(pages)
     return found
 
@@ -293,6 +302,7 @@ def begin(strategy: Strategy, machine: Physmap, peak_pages: int, values: Mapping
 
     machine: without the pool's sections in its tree. The notes say what was assumed.
     """
+    start = start.within(machine)
     b = _Machine(strategy, machine, peak_pages, values, start)
     b.give_up()
     refused, error = "", 0
