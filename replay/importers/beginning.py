@@ -35,7 +35,8 @@ class _Calls:
         self.added = _added(table, self.rows, self.alloc)
         # pages that the calls before each one put on the list, less those they took off it
         change = np.where(self.alloc, np.where(self.failed, 0, -self.nr), self.nr) + self.added
-        self.change = np.cumsum(change) - change
+        self.after = np.cumsum(change)
+        self.change = self.after - change
 
     def column(self, table: pa.Table, name: str) -> np.ndarray:
         """A column of the table for these calls."""
@@ -48,12 +49,11 @@ def _added(table: pa.Table, rows: np.ndarray, alloc: np.ndarray) -> np.ndarray:
     ours = np.array([label == "Xen scratch" for label in labels], bool)[codes]
     pid, nr = ints(table, "pid"), ints(table, "nr_pages", 0)
     found = np.zeros(len(rows), np.int64)
-    place = {int(r): k for k, r in enumerate(rows.tolist())}
     allocs = rows[alloc]
     for r in np.flatnonzero(is_kind(table, "section") & ours).tolist():
         mine = allocs[(allocs < r) & (pid[allocs] == pid[r])]
         if len(mine):
-            found[place[int(mine.max())]] += int(nr[r])
+            found[rows == mine.max()] += int(nr[r])
     return found
 
 
@@ -75,24 +75,20 @@ def _learned(calls: _Calls, listed: int) -> np.ndarray:
     """Frames of the list from its head on: an allocation that reaches below what was freed and
     added since shows them. -1 where its frames are not recorded."""
     parts: list[np.ndarray] = []
-    above = taken = 0
-    for k, r in enumerate(calls.rows.tolist()):
-        nr = int(calls.nr[k])
-        if not calls.alloc[k]:
-            above += nr
-            continue
-        above += int(calls.added[k])
-        if calls.failed[k]:
-            continue
-        deep = nr - min(nr, above)
-        above -= nr - deep
-        deep = min(deep, listed - taken)
-        if deep > 0:
-            part = np.full(deep, -1, np.int64)
-            row = calls.frames.row(r)[nr - deep : nr]
-            part[: len(row)] = row
-            parts.append(part)
-            taken += deep
+    taken = 0
+    # How far below its first length the list ever was: each new depth is the next of its frames.
+    lowest = np.minimum.accumulate(np.minimum(calls.after, 0))
+    reached = -np.diff(lowest, prepend=0)
+    for k in np.flatnonzero(reached).tolist():
+        nr, deep = int(calls.nr[k]), min(int(reached[k]), listed - taken)
+        if deep <= 0:
+            break
+        part = np.full(deep, -1, np.int64)
+        above = nr - int(reached[k])
+        row = calls.frames.row(int(calls.rows[k]))[above : above + deep]
+        part[: len(row)] = row
+        parts.append(part)
+        taken += deep
     frames = np.concatenate([*parts, np.zeros(0, np.int64)])
     known = np.flatnonzero(frames >= 0)
     return frames[: known[-1] + 1] if len(known) else frames[:0]
