@@ -270,6 +270,26 @@ def test_a_pass_that_alloc_page_ended_is_followed_if_the_thread_paused(next_at: 
     assert any("alloc_page() failed in 1 passes" in note for note in result.notes) == equal
 
 
+def test_a_short_pass_at_the_very_end_is_no_failure() -> None:
+    """A remainder that differs must not pass for one: nothing shows that the thread paused."""
+    assert not driver(passes((10, "decrease", 512), (20, "decrease", 100),
+                             target=CURRENT - 1000)).equal
+
+
+@pytest.mark.parametrize(("last", "equal"), [(447, True), (512, False)])
+def test_what_xen_did_not_populate_stays_on_the_list(last: int, equal: bool) -> None:
+    """As recorded on arm64 with hot-added pages at the head of the list."""
+    rows = passes((10, "increase", 512), (20, "increase", 512), (30, "increase", 512),
+                  target=CURRENT + 2000)
+    rows[2]["errno"], rows[3]["errno"] = 500, 0
+    rows += [{"time_ns": 40, "kind": "target", "target_pages": CURRENT + 1012 - 447},
+             {"time_ns": 50, "kind": "decrease", "pid": 9, "task": "xen-balloon", "nr_pages": last,
+              "errno": last}]
+    result = driver(rows, balloon={"listed": fact(5000)})
+    assert result.equal == equal
+    assert any("in 2 passes Xen populated fewer" in note for note in result.notes)
+
+
 def failing_call(*decreased: int, errno: int = -12, after: int = 0) -> list[dict]:
     """A call for 1,200 pages, what it had given to Xen, and one that finds that on the list."""
     call = {"time_ns": 0, "lock_ns": 1, "kind": "alloc", "pid": 1, "errno": errno,

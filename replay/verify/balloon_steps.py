@@ -80,7 +80,7 @@ def paused(table: pa.Table) -> set[int]:
     found = set()
     for r, later in zip(passes.tolist(), [*passes[1:].tolist(), -1], strict=False):
         between = np.searchsorted(others, r) < np.searchsorted(others, later) if later >= 0 else 0
-        pause = int(time[later] - time[r] - latency[r]) if later >= 0 else NS_PER_S
+        pause = int(time[later] - time[r] - latency[r])  # behind the last one: to the last row
         if between or pause >= PAUSE_NS:
             found.add(r)
     return found
