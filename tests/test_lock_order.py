@@ -58,8 +58,8 @@ def test_a_free_that_waited_for_the_lock_comes_after_the_allocation_that_did_not
 
 def test_two_frees_exchange_places_when_the_next_allocation_shows_it() -> None:
     table = events(
-        alloc(0, 1, [1]), alloc(1, 2, [2]), free(10, 1, [1]), free(11, 2, [2]),
-        alloc(50, 1, [1]), alloc(60, 2, [2]))
+        alloc(0, 1, [1]), alloc(1, 2, [2]), free(10, 1, [1], latency_ns=9),
+        free(11, 2, [2], latency_ns=9), alloc(50, 1, [1]), alloc(60, 2, [2]))
     order = ranks(recover(table, Anomalies(), balloon=False))
     assert order[3] < order[2] < order[4] < order[5]
 
@@ -134,7 +134,8 @@ def test_failed_allocations_take_no_slots_frames_but_keep_their_place(anomalies:
 def test_a_contradiction_costs_the_order_of_nothing_else() -> None:
     rows = [*[alloc(t, 1, [t], lock=t + 1) for t in range(0, 20, 2)],
             free(30, 1, [0]), free(40, 1, [2]), alloc(50, 1, [77]),  # no one freed 77
-            free(60, 1, [4]), free(61, 2, [6]), alloc(70, 3, [4]), alloc(80, 3, [6])]
+            free(60, 1, [4], latency_ns=9), free(61, 2, [6], latency_ns=9),
+            alloc(70, 3, [4]), alloc(80, 3, [6])]
     anomalies = Anomalies()
     table = recover(events(*rows), anomalies, balloon=False)
     assert ranks(table) == [*range(13), 14, 13, 15, 16]
@@ -150,12 +151,12 @@ def concurrent(rng: random.Random) -> list[dict]:
         entered = min(now, max(now - rng.randint(0, 12), busy.get(pid, 0) + 1))
         pages = rng.randint(1, 4)
         if live and (rng.random() < 0.5 or len(stack) < pages):
-            frames = live.pop(rng.randrange(len(live)))
+            frames, since = live.pop(rng.randrange(len(live)))
             stack += frames
-            rows.append(free(entered, pid, frames))
+            rows.append(free(max(entered, since), pid, frames))
         else:
             frames = [stack.pop() for _ in range(pages)]
-            live.append(frames)
+            live.append((frames, now + 1))
             rows.append(alloc(entered, pid, frames, lock=now))
         busy[pid] = now = now + 1
     return sorted(rows, key=lambda row: row["time_ns"])

@@ -26,8 +26,8 @@ class Calls(NamedTuple):
     NONE if unknown; over: by when it had let the lock go. whole: pages popped are all that was
     listed. listed, head, listed_after, head_after: what was read of the list, NONE if nothing.
     start, known: its frames within `frames`, in the order of its page array, -1 if unknown; of
-    nr pages the others are unknown. origin: like frames; for a page that an allocation
-    got, the call that freed it last, -1 if none was seen. array: for a free, the allocation into
+    nr pages the others are unknown. origin: like frames; for a page that an allocation got, the
+    call that freed it last; -1 if none was seen, or not all allocations are recorded whole. array: for a free, the allocation into
     the same page array, or -1. content: first place of an allocation's pages among all allocated
     ones. section: its first one in `sections` (first frame, pages); one more at the end.
     """
@@ -209,9 +209,15 @@ def _tie(table: pa.Table, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.
     _arrays(calls, alloc, array, np.full(different, -1, np.int64), calls.array)
     free_at = np.flatnonzero(free)
     alloc_at = np.flatnonzero(alloc)
-    codes = np.concatenate((-1 - free_at, alloc_at))
-    moments = np.concatenate((calls.entered[free_at], calls.over[alloc_at]))
+    # allocations first: what a task frees at once after a call it got by that call
+    codes = np.concatenate((alloc_at, -1 - free_at))
+    took = ints(table, "latency_ns")[rows]
+    got = np.where(calls.held != NONE, calls.held,
+                   np.where(took != NONE, calls.over, calls.entered))
+    moments = np.concatenate((got[alloc_at], calls.entered[free_at]))
     events = codes[np.argsort(moments, kind="stable")]
+    if (calls.known[alloc] < calls.nr[alloc]).any():
+        return  # a page may have been allocated and freed again unseen
     number, count = numbered(calls.frames)
     _origins(calls, alloc, events, np.full(count, -1, np.int64), number)
 

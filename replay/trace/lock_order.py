@@ -90,7 +90,7 @@ def _ranked(table: pa.Table, found: Table, order: Ints, entered: Ints, ambiguous
     rank[found.rows[order]] = np.arange(len(order))
     place = np.empty(len(order), np.int64)
     place[entered] = np.arange(len(entered))
-    moved = found.rows[order[place[order] != np.arange(len(order))]]
+    moved = found.rows[order[(place[order] != np.arange(len(order))) & ~found.alloc[order]]]
     flags[moved] |= int(Flag.LOCK_INFERRED)
     flags[found.rows[ambiguous]] |= int(Flag.LOCK_AMBIGUOUS)
     anomalies.count("lock_order_recovered", len(moved))

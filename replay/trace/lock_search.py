@@ -24,10 +24,13 @@ from replay.trace.lock_states import MAX_STORIES, FreeList, State
 
 MAX_STATES: Final = 512
 """States that are kept from one event to the next."""
-MAX_TRIED: Final = 4096
+MAX_TRIED: Final = 2048
 """States that are tried at one event. Beyond either bound the open calls count as ambiguous."""
-MAX_SUBSETS_OF: Final = 10
-"""Open calls of which all subsets are tried; of more, those of up to two."""
+MAX_TRIED_IN_ALL: Final = 200_000
+"""States that are tried in one recording, a minute's work; then few at each event."""
+FEW: Final = 16
+MOST_BESIDE: Final = 6
+"""Open calls beside those it needs that a call is tried behind, where fewer do."""
 
 
 class Search:
@@ -39,6 +42,7 @@ class Search:
         self.open: list[int] = []
         self.states: list[State] = []
         self.contradicted = self.misread = self.tried = 0
+        self.tried_in_all = 0
         self._off: set[int] = set()
 
     def run(self, cluster: Iterable[int]) -> None:
@@ -54,8 +58,17 @@ class Search:
                 if moment == LEAVE:
                     self._over(call)
             self._bound()
+            self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
             self.states = self.settled.fold(self.states)
         self.states = self.settled.fold(self.states, end=True)
+
+    def _likely(self) -> list[State]:
+        """The states that explain most of what was read, and while calls are open the next best."""
+        least = min(state.unread for state in self.states)
+        worst = least + bool(self.open)
+        self.misread += least
+        return [replace(state, unread=state.unread - least) for state in self.states
+                if state.unread <= worst]
 
     def _over(self, call: int) -> None:
         self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
@@ -63,9 +76,16 @@ class Search:
         self.states = _merged(replace(s, done=s.done - {call}) for s in self.states)
 
     def _bound(self) -> None:
-        if self.tried >= MAX_TRIED or len(self.states) > MAX_STATES:
+        most = MAX_STATES if self.tried_in_all < MAX_TRIED_IN_ALL else FEW
+        if self._spent() or len(self.states) > most:
             self.settled.give_up(self.open)
-            del self.states[MAX_STATES:]
+            del self.states[most:]
+        self.tried_in_all += self.tried
+
+    def _spent(self) -> bool:
+        """Whether what may be tried at this event is used up."""
+        return self.tried >= (
+            MAX_TRIED if self.tried_in_all + self.tried < MAX_TRIED_IN_ALL else FEW)
 
     def _pending(self, state: State) -> list[int]:
         """Open calls that may take effect at any time."""
@@ -85,58 +105,73 @@ class Search:
             for one in follow(state):
                 self.tried += 1
                 yield one
-                if self.tried >= MAX_TRIED:
+                if self._spent():
                     return
 
     def _up_to(self, state: State, call: int) -> Iterator[State]:
         """The states after others that may have come before a call, and that call.
 
-        A free goes to the top in any case: only what pops comes before it, with the frees that
-        does need; other frees join its bag later.
+        Frees need nothing before them but what pops: others that came first are put beneath them
+        later. An allocation needs the frees whose pages it
+        got. Others may have come before those, which makes a difference only where the allocation
+        left some of their pages, or where its frames are not all known.
         """
         if call in state.done:
             yield state
             return
         pending = [c for c in self._pending(state) if c != call]
-        popping = any(self.q.pops[c] for c in pending)
-        if self.q.pushes[call] and not popping:
+        if self.q.pushes[call]:
             yield from self.list.apply(state, call)
-            return
-        for some in _subsets(pending):
-            if self.q.pushes[call] and some and not any(self.q.pops[c] for c in some):
-                continue
-            for before in self._orders(state, frozenset(some)):
-                if self.q.pushes[call] and some and before.bag:
-                    continue  # ends in frees
-                yield from self.list.apply(before, call)
-
-    def _orders(self, state: State, calls: frozenset[int], last: int = -1) -> Iterator[State]:
-        """The states after some calls in every order; frees in a row are one bag."""
-        if not calls:
-            yield state
-            return
-        for call in sorted(calls):
-            pushes = bool(self.q.pushes[call])
-            if pushes and call < last:
-                continue
-            for one in self.list.apply(state, call):
+            pending = pending if any(self.q.pops[c] for c in pending) else []
+        needed = self.list.needed(call) & set(pending)
+        found = divided = False
+        others = [c for c in pending if c not in needed]
+        for size in range(len(others) + 1):
+            if found and (size > MOST_BESIDE or not divided):
+                return
+            for some in combinations(others, size):
                 self.tried += 1
-                if self.tried >= MAX_TRIED:
+                if self._spent():
                     return
-                yield from self._orders(one, calls - {call}, call if pushes else -1)
+                for one in self._followed(state, needed | set(some), call):
+                    found = True
+                    divided = divided or self.list.divides(one, call)
+                    yield one
+
+    def _followed(self, state: State, before: set[int], call: int) -> Iterator[State]:
+        """The states after some calls, and then this one."""
+        pushes = bool(self.q.pushes[call])
+        if pushes and not any(self.q.pops[c] for c in before):
+            return
+        for one in self._orders(state, frozenset(before)):
+            yield from self.list.apply(one, call)
+
+    def _orders(self, state: State, calls: frozenset[int]) -> Iterable[State]:
+        """The states after some calls in every order."""
+        found = [state]
+        for _ in range(len(calls)):
+            following = []
+            for one in found:
+                for call in sorted(calls - one.done):
+                    self.tried += 1
+                    if self._spent():
+                        return []
+                    following.extend(self.list.apply(one, call))
+            found = _merged(following)
+        return found
 
     # -- what was read of the list
     def _read(self, listed: int, head: int) -> None:
         if listed == NONE:
             return
-        found = _merged(self._all(lambda state: self._seen(state, listed, head)))
+        found = list(self._all(lambda state: self._seen(state, listed, head)))
+        found = found or list(self._all(lambda state: self._half_done(state, listed)))
         if not found:
-            found = _merged(self._all(lambda state: self._half_done(state, listed)))
-        if found:
-            self.states = [replace(state, bag=()) for state in found]
-            return
-        self.misread += 1
-        self._resynchronise(listed)
+            self._resynchronise(listed)
+        # a read may come later than its event's time stamp, by as long as its CPU stood still
+        late = [replace(state, unread=state.unread + 1) for state in self.states
+                if self._pending(state) or not found]
+        self.states = _merged((*(replace(state, loose=0) for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
         """Where records are missing lengths are off by the same from then on: believe the second."""
@@ -155,10 +190,26 @@ class Search:
         if state.count == NONE:
             yield replace(state, count=listed)
             return
-        for some in _subsets(self._pending(state)):
-            if state.count + sum(map(self._change, some)) == listed:
-                for one in self._orders(state, frozenset(some)):
-                    yield from self._beginning(one, head)
+        for some in self._of_length(self._pending(state), listed - state.count):
+            for one in self._orders(state, frozenset(some)):
+                yield from self._beginning(one, head)
+
+    def _of_length(self, calls: list[int], length: int) -> Iterator[tuple[int, ...]]:
+        """Subsets of calls that together change the list's length by so much, the small ones
+        first."""
+        changes = [self._change(c) for c in calls]
+        most = sum(c for c in changes if c > 0)
+        least = sum(c for c in changes if c < 0)
+        if not least <= length <= most:
+            return
+        for size in range(len(calls) + 1):
+            for some in combinations(range(len(calls)), size):
+                if sum(changes[k] for k in some) == length:
+                    yield tuple(calls[k] for k in some)
+                elif size > 3:  # the many
+                    self.tried += 1
+                if self._spent():
+                    return
 
     def _beginning(self, state: State, head: int) -> Iterator[State]:
         first = self.list.head(state)
@@ -171,7 +222,7 @@ class Search:
     def _half_done(self, state: State, listed: int) -> Iterator[State]:
         """States in which a call was under way, and the length read between before and after."""
         pending = [c for c in self.open if c not in state.done]
-        for some in _subsets(self._pending(state)):
+        for some in _few(self._pending(state)):
             count = state.count + sum(map(self._change, some))
             if not some and self._in_hand(state, listed):
                 yield state
@@ -211,9 +262,9 @@ def _events(q: Calls, cluster: Iterable[int]) -> list[tuple[int, int]]:
     return [(call, moment) for _, moment, call in sorted(found)]
 
 
-def _subsets(calls: list[int]) -> Iterator[tuple[int, ...]]:
-    most = len(calls) if len(calls) <= MAX_SUBSETS_OF else 2
-    for size in range(most + 1):
+def _few(calls: list[int]) -> Iterator[tuple[int, ...]]:
+    """Subsets of up to three calls."""
+    for size in range(min(3, len(calls)) + 1):
         yield from combinations(calls, size)
 
 
@@ -222,9 +273,11 @@ def _merged(states: Iterable[State]) -> list[State]:
     found: dict[tuple[object, ...], State] = {}
     for state in states:
         key = state.key()
-        if key in found:
-            stories = (*found[key].stories, *state.stories)
-            state = replace(found[key], stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
-        found[key] = state
+        other = found.get(key)
+        if other is None or state.unread < other.unread:
+            found[key] = state
+        elif state.unread == other.unread:
+            stories = (*other.stories, *state.stories)
+            found[key] = replace(other, stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
     return list(found.values())
 

@@ -53,19 +53,14 @@ class Settled:
                 return states
             states = states[:1]
         first = states[0]
+        if any(state.loose or state.unread != first.unread for state in states) and not end:
+            return states
         if len(states) == 1 and len(first.stories) == 1:
             self._decide(first.stories[0])
-            self._keep(first, first.base, first.top)
+            self._keep(first, first.base, tuple(level.cells for level in first.top))
         else:
             self._group(states)
-        kept = self.start(first.done)
-        bag = first.bag if len(states) == 1 and first.top else ()
-        if bag:  # the frees on top stay apart, so that others can join them
-            kept = replace(kept, base=kept.base - len(first.top[0]), top=first.top[:1], bag=bag)
-            self.list.settled.at[DEPTH] = kept.base
-            if end:
-                self._keep(kept, kept.base, kept.top)
-        return [replace(kept, holder=first.holder, count=first.count)]
+        return [replace(self.start(first.done), holder=first.holder, count=first.count)]
 
     def _decide(self, story: Story) -> None:
         self.sequence.extend(story.past)
@@ -86,7 +81,8 @@ class Settled:
         """Several states, or stories: what differs becomes a group."""
         base = min(s.base for s in states)
         settled = self.list.settled.cells
-        lists = [np.concatenate((settled[base : s.base], *reversed(s.top))) for s in states]
+        lists = [np.concatenate((settled[base : s.base], *(one.cells for one in reversed(s.top))))
+                 for s in states]
         same = [k for k, cells in enumerate(lists) if len(cells) == len(lists[0])]
         if len(same) < len(states):  # pages from beneath are on one list and not on the other
             self.give_up(c for s in states for story in s.stories for c in story.past)
@@ -110,6 +106,7 @@ class Settled:
     def order(self) -> list[int]:
         """All calls in one order that fits; `ambiguous` and `choices` then say what is open."""
         groups = self.list.groups
+        self.ambiguous |= self.list.given_up
         decided = dict(self.picked)
         for number in range(len(groups) - 1, -1, -1):
             group = groups[number]
@@ -142,7 +139,7 @@ class Settled:
         """Put frees that came together into the order that was seen, or that of their entry."""
         groups, place = self.list.groups, {call: k for k, call in enumerate(order)}
         made = [g for g in decided if groups[g].bag]
-        inner = {groups[g].grown_from for g in made}
+        inner = set().union(*(groups[g].grown_from for g in made))
         for g in made:
             top = decided[g]
             if top != MADE:
@@ -160,7 +157,7 @@ class Settled:
             if all(call in place for call in members):
                 places = sorted(place[call] for call in members)
                 for at, call in zip(places, arranged, strict=True):
-                    order[at] = call
+                    order[at], place[call] = call, at
 
     def _arranged(self, group: int, decided: dict[int, int]) -> tuple[list[int], list[int]]:
         """A bag's frees, the first one first; and those of them whose order stays open."""
