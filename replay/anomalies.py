@@ -19,6 +19,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "frees_repeated": ("info", "several probes reported one and the same free; one was kept"),
     "joined_lines": ("error", "the kernel cut an over-long line and the next event follows on it"),
     "joined_lines_recovered": ("info", "events recovered from behind a cut line"),
+    "lengths_of_other_list": ("info", "calls of the balloon driver with the pool's length"),
     "lines_unmatched": ("error", "text lines that are no event, comment or known notice"),
     "lock_order_ambiguous": ("info", "requests whose place in the order of lock holders is open"),
     "lock_order_contradicted": ("error", "allocations whose frames no order of requests explains"),

@@ -105,7 +105,7 @@ def _waits(workload: Workload, how: Arrivals) -> tuple[np.ndarray, np.ndarray]:
     q, n = workload.requests, len(workload)
     allocs, frees = np.flatnonzero(q.kind == ALLOC), np.flatnonzero(q.kind == FREE)
     by = np.repeat(frees, q.pages[frees])
-    known = q.slots >= 0
+    known = (q.slots >= 0) & (q.slots < workload.nr_slots)
     of = np.repeat(allocs, q.pages[allocs])[q.slots[known]]
     pairs = of * max(n, 1) + by[known]
     if how.loop == ASAP:

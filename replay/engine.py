@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from replay.allocators.contract import Strategy
+from replay.allocators.contract import Setup, Strategy
+from replay.allocators.start import Start, begin
 from replay.allocators.state import (
     E_WAIT,
     R_COUNT,
@@ -49,7 +50,8 @@ class Workload:
     requests: see stream.Requests. nr_slots: pages allocated over the whole stream; page k of the
     stream is slot k. peak_pages: most pages live at once. event: trace row of each request. task:
     id of its task, -1 if unknown; took_ns: recorded latency, -1 if unknown (arrivals.py). mode: how
-    requests come and who gets the lock, in words.
+    requests come and who gets the lock, in words. start: what the recording began with, if in
+    mid-life; page k of start.live is slot nr_slots + k, so that frees can name it.
     """
 
     requests: Requests
@@ -59,6 +61,12 @@ class Workload:
     task: np.ndarray = field(default_factory=_nothing)
     took_ns: np.ndarray = field(default_factory=_nothing)
     mode: str = "open-loop, one mutex, first come first served"
+    start: Start | None = None
+
+    @property
+    def slots(self) -> int:
+        """Pages that frees can name: those of the stream, then those live before it."""
+        return self.nr_slots + (len(self.start.live) if self.start else 0)
 
     def __len__(self) -> int:
         return len(self.requests.time)
@@ -69,7 +77,9 @@ class Outcome:
     """All that one replay gives; the metrics are computed from it.
 
     rows: (requests, 5) of loop.ROW. work: (requests, primitives). sections: (n, 4) of
-    state.SECTION_COLUMNS. areas, peaks: by name, see loop.AREAS. duration_ns: modelled.
+    state.SECTION_COLUMNS. areas, peaks: by name, see loop.AREAS. duration_ns: modelled. frames: of
+    each slot; before: of each page that was live before the first request, those of Start.live
+    first.
     """
 
     strategy: Strategy
@@ -92,6 +102,12 @@ class Outcome:
     page_work: tuple[tuple[str, ...], tuple[str, ...]]
     duration_ns: int
     broken: tuple[str, ...] = ()
+    before: np.ndarray = field(default_factory=_nothing)
+
+    @property
+    def every_frame(self) -> np.ndarray:
+        """By slot, the frames of the stream's pages, then of those live before it."""
+        return np.concatenate((self.frames, self.before)) if len(self.before) else self.frames
 
     def frames_digest(self) -> str:
         """SHA-256 over all returned frames in order, little-endian int64; -1 where none was."""
@@ -138,14 +154,15 @@ def _check_slots(workload: Workload, first_bad: Any) -> None:
     if allocated != workload.nr_slots:
         raise ReplayError(f"{workload.nr_slots} slots announced, {allocated} allocated")
     free = np.flatnonzero(q.kind == FREE)
-    if ((q.slots < -1) | (q.slots >= workload.nr_slots)).any():
+    if ((q.slots < -1) | (q.slots >= workload.slots)).any():
         raise ReplayError("a free names a slot beyond the stream's pages")
     counts = q.pages[free]
     if int(counts.sum()) != len(q.slots):
         raise ReplayError("frees do not cover the slot list")
     by = np.repeat(free, counts)
     known = q.slots >= 0
-    allocated_by = np.repeat(np.flatnonzero(alloc), q.pages[alloc])
+    before = np.full(workload.slots - workload.nr_slots, -1, np.int64)
+    allocated_by = np.concatenate((np.repeat(np.flatnonzero(alloc), q.pages[alloc]), before))
     bad = np.zeros(len(q.time), bool)
     bad[by[known][allocated_by[q.slots[known]] >= by[known]]] = True
     first_bad(bad, "frees a page before it is allocated")
@@ -169,7 +186,7 @@ def room(workload: Workload) -> Out:
     q = workload.requests
     most = int(q.pages[q.kind != TARGET].max(initial=1))
     return Out(
-        frames=np.full(workload.nr_slots, -1, np.int64),
+        frames=np.full(workload.slots, -1, np.int64),
         rows=np.zeros((n, len(ROW)), np.int64),
         work=np.zeros((n, NR_WORK), np.int64),
         histograms=np.zeros((len(HISTOGRAMS), HIST_BUCKETS), np.int64),
@@ -191,8 +208,9 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     strategy's invariants at the end.
     """
     values = strategy.values(given)
-    setup = strategy.init(machine, most_pages(workload, machine), values)
     out = room(workload)
+    setup, before = _at_start(strategy, machine, workload, values)
+    out.frames[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
     m = setup.state
     # The loop writes the plan, so each replay has its own.
     q = workload.requests._replace(plan=workload.requests.plan.copy())
@@ -204,7 +222,8 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     return Outcome(
         strategy=strategy, options=values, machine=machine, profile=profile,
         workload=_as_replayed(workload, q, out, end),
-        notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames, sections=rows,
+        notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames[:workload.nr_slots],
+        before=before, sections=rows,
         free_list=m[m[R_LIST] : m[R_LIST] + m[R_COUNT]].copy(),
         histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
         areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
@@ -214,6 +233,16 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
         tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=int(end),
         broken=tuple(strategy.check(m)) if check else (),
     )
+
+
+def _at_start(strategy: Strategy, machine: Physmap, workload: Workload, values: dict[str, Any]
+              ) -> tuple[Setup, np.ndarray]:
+    """The strategy before the first request, and the frames of the pages live by then."""
+    most = most_pages(workload, machine)
+    if workload.start is None:
+        return strategy.init(machine, most, values), _nothing()
+    begun = begin(strategy, machine, most, values, workload.start)
+    return begun.setup, begun.frames
 
 
 def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workload:

@@ -11,6 +11,7 @@ import pytest
 from driving import ROOT, cli
 
 from replay import engine
+from replay.allocators.start import Start
 from replay.costs import profile
 from replay.errors import InputError
 from replay.foreign import library
@@ -82,6 +83,22 @@ def stream() -> engine.Workload:
 def supervised(path: Path, limit: float = 60.0, **given: str) -> engine.Outcome:
     return replay_supervised(path, path.stem, given, MACHINE, stream(), profile.load("x86"),
                              check=True, time_limit=limit)
+
+
+def test_c_code_begins_in_mid_life_too(example: Path) -> None:
+    """The worker gets what the recording began with; the pages held come from the object itself."""
+    import numpy as np
+
+    begun = Start("pool", 40, 9, np.array([5, 6], np.int64), ((7, 8),), np.array([1, -1]), 3)
+    columns = ([1000, 2000], [ALLOC, FREE], [10, 3], [0, 0], [0, 11, 10])
+    q = Requests(*(np.array(c, np.int64) for c in columns))
+    w = engine.checked(engine.Workload(q, 10, 15, np.arange(2), start=begun))
+    o = replay_supervised(example, "mine", {}, MACHINE, w, profile.load("x86"), check=True)
+    assert o.broken == ()
+    assert o.tallies["frees_skipped"] == 0
+    assert o.ends["live_pages"] == 10 + 5 - 3
+    assert len(set(o.before.tolist())) == 5 and (o.before >= 0).all()
+    assert not set(o.before.tolist()) & set(o.frames.tolist())
 
 
 def test_the_example_passes_the_kit(example: Path) -> None:

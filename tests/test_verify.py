@@ -31,7 +31,7 @@ def trace_of(rows: list[dict], machine: str, strategy: str) -> Trace:
         [{name: row.get(name, 0 if name in ("flags", "source") else None) for name in SCHEMA.names}
          for row in rows], SCHEMA)
     anomalies = Anomalies()
-    table = pair(recover(table, anomalies, stack=strategy != "balloon"), anomalies)
+    table = pair(recover(table, anomalies, balloon=strategy == "balloon"), anomalies)
     return Trace(table, Meta(
         name="inline", synthetic=False, description="", sources=[], clock={}, provenance={},
         recorded_strategy=strategy, accounting={"lost": 0}, anomalies=dict(anomalies.counts),

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from replay.allocators.start import Start
 from replay.costs.profile import Cost, Profile
 from replay.engine import Outcome, Workload
 from replay.foreign.library import strategy
@@ -23,7 +24,7 @@ from replay.physmap.model import Physmap, from_json
 
 JOB, WORKLOAD, STATE, RESULT, ARRAYS, ERROR = (
     "job.json", "workload.npz", "state", "result.json", "result.npz", "error.json")
-KEPT = ("rows", "work", "frames", "sections", "free_list")
+KEPT = ("rows", "work", "frames", "before", "sections", "free_list")
 PLAIN = ("areas", "peaks", "ends", "background", "tallies", "page_work", "duration_ns", "notes",
          "broken")
 
@@ -44,19 +45,29 @@ def read_json(folder: Path, name: str) -> Any:
 def write_job(folder: Path, path: Path, name: str, given: Mapping[str, Any], machine: Physmap,
               profile: Profile, workload: Workload, check: bool) -> None:
     """Everything a worker needs for one replay."""
-    np.savez(folder / WORKLOAD, **workload.requests._asdict(), event=workload.event)
+    start = workload.start or Start()
+    np.savez(folder / WORKLOAD, **workload.requests._asdict(), event=workload.event,
+             live=start.live, head=start.head)
     write_json(folder, JOB, {
         "object": str(path.resolve()), "name": name, "options": dict(given), "check": check,
         "machine": machine.to_json(), "profile": asdict(profile),
-        "nr_slots": workload.nr_slots, "peak_pages": workload.peak_pages})
+        "nr_slots": workload.nr_slots, "peak_pages": workload.peak_pages,
+        "start": workload.start and {
+            "recorded": start.recorded, "balloon": start.balloon, "pool": start.pool,
+            "sections": start.sections, "held": start.held}})
 
 
 def read_workload(folder: Path) -> Workload:
     """The request stream of a job."""
     job = read_json(folder, JOB)
     with np.load(folder / WORKLOAD) as columns:
+        start = None
+        if job["start"] is not None:
+            sections = tuple((first, nr) for first, nr in job["start"].pop("sections"))
+            start = Start(**job["start"], sections=sections, live=columns["live"],
+                          head=columns["head"])
         return Workload(Requests(*(columns[n] for n in Requests._fields)), job["nr_slots"],
-                        job["peak_pages"], columns["event"])
+                        job["peak_pages"], columns["event"], start=start)
 
 
 def read_machine(job: Mapping[str, Any]) -> tuple[Physmap, Profile]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,6 +17,7 @@ import replay
 from replay.anomalies import Anomalies
 from replay.errors import InputError, ReplayError
 from replay.importers.archive import unpacked
+from replay.importers.beginning import beginning
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.imported import Imported
 from replay.importers.merge import merge, same_counter
@@ -24,9 +26,10 @@ from replay.importers.probes import ProbeTable, load_table
 from replay.importers.sniff import ARCHIVE, TRACE_DAT, XENTRACE, sniff
 from replay.importers.trace_dat import TICK_CLOCKS, read_trace_dat
 from replay.importers.xentrace import NO_TOP, open_xentrace, read_xentrace
+from replay.physmap.host import hot_added
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
-from replay.trace.columns import NONE, ints, is_kind, ragged, strings
+from replay.trace.columns import NONE, ints, is_kind, ragged, replace as exchange, strings
 from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
 from replay.trace.store import Meta, Trace, check, imbalance
@@ -43,6 +46,10 @@ SETTINGS = {
     "emulated": "the emulator, where the recorded times are not those of hardware",
 }
 """Names that `--set` takes at import, beside those of the machine's readers."""
+
+POOL_CALL, DRIVER_CALLS = "xen_alloc_unpopulated_pages", (
+    "xen_alloc_ballooned_pages", "alloc_xenballooned_pages")
+"""Functions that serve an allocation, as the label of its row (the latter since Linux 3.1)."""
 
 ARM64_VMEMMAP_START = 0xFFFFFDFFC0000000
 """VMEMMAP_START of Linux 6.12 on arm64, 48-bit addresses, 4 KiB pages (asm/memory.h)."""
@@ -70,7 +77,9 @@ def _vmemmap(machine: Machine | None) -> int | None:
     """The default for a kernel without address randomisation, from the machine's RAM start."""
     if machine is None or machine.physmap.arch != "arm64":
         return None
-    ram = min((c.start for c in machine.physmap.iomem if c.name == "System RAM"), default=0)
+    added = hot_added(machine.physmap)  # memstart_addr is of boot
+    ram = min((c.start for c in machine.physmap.iomem if c.name == "System RAM"
+               and c not in added), default=0)
     memstart = ram >> 30 << 30  # ARM64_MEMSTART_ALIGN is 1 GiB
     return ARM64_VMEMMAP_START - memstart // machine.physmap.page_bytes * 64
 
@@ -118,20 +127,36 @@ def _holds(rows: pa.Table, *kinds: str) -> bool:
 def _recorded_strategy(rows: pa.Table, machine: Physmap | None) -> str:
     """Which of the strategies the recorded kernel used, by what its calls show.
 
-    Calls of the pool carry the length of its list; where they fall through to the balloon driver
-    they carry balloon_stats as well, or nothing but that driver's calls is there. Without any
-    length, which function served a call tells.
+    The function that served most calls tells, where it is recorded: one of the pool's that fell
+    through to the balloon driver is the driver's, although it carries the length of the pool's list
+    (0). Otherwise calls of the pool carry that length, and the driver's balloon_stats as well.
     """
     if not _holds(rows, "alloc"):
         return ""
     alloc = is_kind(rows, "alloc")
     listed = ints(rows, "list_count")[alloc] != NONE
     stats = ints(rows, "current_pages")[alloc] != NONE
-    pool = (listed & ~stats).any() if listed.any() else (
-        strings(rows, "label")[alloc] == "xen_alloc_unpopulated_pages").any()
+    label = strings(rows, "label")[alloc]
+    pool = bool((listed & ~stats).any())
+    if label.astype(bool).any():
+        pool = (label == POOL_CALL).sum() > np.isin(label, DRIVER_CALLS).sum()
     if not pool:
         return "balloon"
     return "hypervisor" if machine and machine.arch == "arm64" and machine.regions else "pool"
+
+
+def _own_list(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
+    """Rows without the length of the pool's list where the balloon driver served the call: without
+    balloon_stats beside it, it is not that of the driver's list."""
+    alloc = is_kind(rows, "alloc", "free")
+    other = alloc & (ints(rows, "list_count") != NONE) & (ints(rows, "current_pages") == NONE)
+    if strategy != "balloon" or not other.any():
+        return rows
+    anomalies.count("lengths_of_other_list", int(other.sum()))
+    for name in ("list_count", "list_count_after", "list_head", "list_head_after"):
+        values = ints(rows, name)
+        rows = exchange(rows, name, pa.array(values, pa.int64(), mask=other | (values == NONE)))
+    return rows
 
 
 def _digest(path: Path) -> str:
@@ -280,12 +305,13 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     merged = _merged(parts, metas, settings, machine)
     physmap = machine.physmap if machine else None
     strategy = _recorded_strategy(merged, physmap)
-    rows = _paired(merged, strategy, anomalies)
+    rows = _paired(_own_list(merged, strategy, anomalies), strategy, anomalies)
     _check_frames(rows, physmap, anomalies)
     if "recorded_at" in settings:
         _moment(settings["recorded_at"])
     provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
                              if not isinstance(v, dict | list)}}
+    origin = machine.provenance["files"] if machine else {}
     if "emulated" in settings:
         provenance["emulated"] = settings["emulated"]
     trace = Trace(rows, Meta(
@@ -294,5 +320,5 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
         provenance=provenance, recorded_strategy=strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
-        physmap=physmap), parts[0].stream)
+        physmap=physmap, start=beginning(rows, strategy, physmap, origin)), parts[0].stream)
     return check(sources[0], trace)

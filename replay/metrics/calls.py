@@ -53,9 +53,10 @@ def pages_moved(o: Outcome) -> np.ndarray:
     frees, allocs = np.flatnonzero(q.kind == FREE), np.flatnonzero(is_alloc(o))
     by = np.repeat(frees, q.pages[frees])
     known = np.flatnonzero(q.slots >= 0)
-    of = np.repeat(allocs, q.pages[allocs])[q.slots[known]]
-    had = (o.frames[q.slots[known]] >= 0) & (
-        q.time[of] + latency_ns(o)[of] <= start_ns(o)[by[known]])
+    had = o.every_frame[q.slots[known]] >= 0
+    mine = q.slots[known] < o.workload.nr_slots  # the others were live before the first request
+    of = np.repeat(allocs, q.pages[allocs])[q.slots[known][mine]]
+    had[mine] &= q.time[of] + latency_ns(o)[of] <= start_ns(o)[by[known][mine]]
     moved[frees] = np.bincount(by[known][had], minlength=len(moved))[frees]
     return np.asarray(moved)
 
@@ -145,12 +146,25 @@ def lifetimes(o: Outcome, wanted: np.ndarray | bool = True
     slots, request = handed_out(o, wanted)
     if not len(slots):
         return slots, slots, slots, request
+    begin, end = start_ns(o)[request], ends_ns(o)
+    return o.frames[slots], begin, np.maximum(end[slots], begin), request
+
+
+def ends_ns(o: Outcome) -> np.ndarray:
+    """By slot, the modelled time at which its page's free had the lock, or the end; the slots of
+    pages that were live before the first request come last."""
     q = o.workload.requests
-    start = start_ns(o)
-    end = np.full(o.workload.nr_slots, max(o.duration_ns, 0), np.int64)
+    end = np.full(o.workload.slots, max(o.duration_ns, 0), np.int64)
     frees = np.flatnonzero(q.kind == FREE)
     by = np.repeat(frees, q.pages[frees])
     known = q.slots >= 0
-    end[q.slots[known]] = start[by[known]]
-    begin = start[request]
-    return o.frames[slots], begin, np.maximum(end[slots], begin), request
+    end[q.slots[known]] = start_ns(o)[by[known]]
+    return end
+
+
+def held_before(o: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """(frame, to_ns) of each page that was live before the first request and could be held."""
+    end = np.full(len(o.before), max(o.duration_ns, 0), np.int64)
+    freed = ends_ns(o)[o.workload.nr_slots:]
+    end[: len(freed)] = freed
+    return o.before[o.before >= 0], end[o.before >= 0]

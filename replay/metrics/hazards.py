@@ -231,10 +231,10 @@ def while_free(o: Outcome) -> np.ndarray:
         return refused
     size, page = section_pages(o), o.machine.page_bytes
     change = np.where(is_served(o), q.pages, 0)
-    known = (q.slots >= 0) & (o.frames[np.maximum(q.slots, 0)] >= 0)
+    known = (q.slots >= 0) & (o.every_frame[np.maximum(q.slots, 0)] >= 0)
     freeing = np.repeat(np.flatnonzero(q.kind == FREE), q.pages[q.kind == FREE])
     change -= np.bincount(freeing[known], minlength=len(change)).astype(np.int64)
-    live = np.cumsum(change)
+    live = np.cumsum(change) + (o.workload.start.live_pages if o.workload.start else 0)
     taken = [(c.start, c.end) for c in o.machine.iomem] + list(o.machine.clip)
     by_then = np.searchsorted(o.sections[:, 0], start_ns(o)[refused], side="right")
     room: dict[int, tuple[int, int]] = {}

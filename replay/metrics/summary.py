@@ -22,6 +22,7 @@ from replay.metrics.calls import allocations, is_served
 from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
 from replay.metrics.hazards import examine, failed
 from replay.metrics.latency import RELATIVE_ERROR, latency, latency_by
+from replay.trace.start import sentences
 from replay.trace.store import Trace
 
 MAX_SECTIONS = 100
@@ -140,6 +141,7 @@ def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
         "recorded_times": "none" if meta.synthetic else
         f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
         else "as recorded",
+        **({"start": sentences(meta.start)} if first.workload.start else {}),
         "records_lost": meta.lost, "sources_cut": meta.cut,
         "mode": first.workload.mode,
         "times": "modelled: work counts x cost profile + waiting",

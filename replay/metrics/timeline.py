@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from replay.engine import Outcome
-from replay.metrics.calls import handed_out, lifetimes, start_ns
+from replay.metrics.calls import handed_out, held_before, lifetimes, start_ns
 from replay.metrics.hazards import Ranges, ram_of_others, windows
 from replay.physmap.model import HostRange, Physmap
 from replay.stream import ALLOC, FREE
@@ -76,9 +76,13 @@ def _seen(o: Outcome, at: np.ndarray) -> _Seen:
     allocs, frees = (np.flatnonzero(q.kind == kind) for kind in (ALLOC, FREE))
     since = np.repeat(when[allocs], q.pages[allocs])
     until = np.full(o.workload.nr_slots, len(at), np.int16)
-    known = q.slots >= 0
+    known = (q.slots >= 0) & (q.slots < o.workload.nr_slots)
     until[q.slots[known]] = np.repeat(when[frees], q.pages[frees])[known]
     frame, begin, end, _ = lifetimes(o, since < until)
+    before, until_ns = held_before(o)
+    if len(before):
+        frame, end = np.concatenate((before, frame)), np.concatenate((until_ns, end))
+        begin = np.concatenate((np.zeros(len(before), np.int64), begin))
     came, went = (np.searchsorted(at, x, "left") for x in (begin, end))
     return _Seen(frame, begin, came, went)
 
@@ -164,7 +168,7 @@ def _cells(o: Outcome) -> pl.DataFrame:
     added, start, pages = _sections(o)
     slots, _ = handed_out(o)
     # Frames are handed out in runs: few of them begin another block than the one before.
-    blocks = o.frames[slots] // block
+    blocks = np.concatenate((o.before[o.before >= 0], o.frames[slots])) // block
     touched = np.unique(blocks[np.diff(blocks, prepend=-1) != 0])
     for a, n in zip(start.tolist(), pages.tolist(), strict=True):
         most = min(n // block + 1, 1 << 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from replay.physmap.model import HostRange
+from replay.physmap.model import HostRange, Physmap, Resource
 
 
 def paint(claims: Sequence[HostRange]) -> list[HostRange]:
@@ -26,3 +26,16 @@ def paint(claims: Sequence[HostRange]) -> list[HostRange]:
         else:
             out.append(HostRange(low, high, best.type, best.name))
     return out
+
+
+def hot_added(machine: Physmap) -> list[Resource]:
+    """System RAM that is not dom0's own: what the balloon driver had hot-added when it was read.
+
+    Only of a direct-mapped dom0 can it be told: Xen's log names its banks, and no other page of
+    the host is ever populated for it. Empty where the log names none.
+    """
+    own = [h for h in machine.host if h.type == "ram_dom0"]
+    if not machine.direct_mapped or not own:
+        return []
+    return [c for c in machine.iomem if c.name == "System RAM"
+            and not any(h.start < c.end and c.start < h.end for h in own)]

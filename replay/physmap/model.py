@@ -43,7 +43,8 @@ class Memory:
     """dom0's memory at the start, in pages; what the balloon's decisions depend on.
 
     available: si_mem_available(). total_reserve: totalreserve_pages. current, target, total,
-    unpopulated, low: the fields of balloon_stats. Source: /proc/meminfo, /proc/zoneinfo, sysfs.
+    unpopulated: the fields of balloon_stats; low: pages on the balloon's list (balloon_low and
+    balloon_high), so none that callers hold. Source: /proc/meminfo, /proc/zoneinfo, sysfs.
     """
 
     available: int

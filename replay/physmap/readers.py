@@ -33,7 +33,7 @@ OVERRIDES = {
     "memory.total": "balloon_stats.total_pages",
     "memory.total_reserve": "totalreserve_pages",
     "memory.unpopulated": "balloon_stats.target_unpopulated",
-    "memory.low": "balloon_stats.balloon_low",
+    "memory.low": "pages on the balloon's list (balloon_low + balloon_high)",
 }
 """What `--set` can state about a machine."""
 
@@ -237,13 +237,13 @@ def _memory(files: _Folder, top: list[iomem.Entry], page: int) -> Memory:
         read["available"] = proc.meminfo_pages(
             files.paths["meminfo"], files.text("meminfo"), "MemAvailable", page)
     if files.text("balloon"):
-        kb = proc.balloon_kb(files.paths["balloon"], files.text("balloon"))
-        per = page // 1024
-        read |= {n: kb[f"{n}_kb"] // per for n in ("current", "target", "low") if f"{n}_kb" in kb}
+        kb, per = proc.balloon_kb(files.paths["balloon"], files.text("balloon")), page // 1024
+        read |= {n: kb[f"{n}_kb"] // per for n in ("current", "target") if f"{n}_kb" in kb}
+        out = (kb.get("low_kb", 0) + kb.get("high_kb", 0)) // per  # both are on the one list
+        read["low"] = out if "low_kb" in kb else None
         if "current_kb" in kb:
-            # balloon_stats.total_pages is not shown. It is what dom0 began with plus what the
-            # balloon hot-added: a hot-added block is in low_kb only once it is online.
-            out = (kb.get("low_kb", 0) + kb.get("high_kb", 0)) // per
+            # total_pages is not shown: it is what dom0 began with plus what the balloon hot-added;
+            # a hot-added block is in low_kb only once it is online.
             read["total"] = read["current"] + max(out, _hot_added(files, ram, page))
     current = files.settle("memory.current", (read["current"], "balloon"), ram,
                            "the System RAM of /proc/iomem")
@@ -325,8 +325,11 @@ def _arm64(files: _Folder, top: list[iomem.Entry], facts: dict[str, Any], page: 
 
 
 def _dram_start(top: list[iomem.Entry], host: list[HostRange]) -> int:
-    starts = [e.start for e in top if e.name == "System RAM"]
-    starts = starts or [h.start for h in host if h.type == "ram_dom0"]
+    """Where dom0's RAM began at boot: System RAM outside its banks was hot-added since."""
+    banks = [h for h in host if h.type == "ram_dom0"]
+    ram = [e for e in top if e.name == "System RAM"]
+    own = [e for e in ram if any(b.start < e.end and e.start < b.end for b in banks)]
+    starts = [e.start for e in (own or ram or banks)]
     if not starts:
         raise ReplayError("no System RAM in /proc/iomem and no dom0 bank in the Xen log")
     return min(starts)

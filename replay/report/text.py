@@ -166,6 +166,13 @@ def _costs(run: dict[str, Any]) -> str:
                               f"({plain(fitted['arch'])}, {plain(fitted['dom0_mode'])})")
 
 
+def _beginning(run: dict[str, Any]) -> str:
+    text = "; ".join(plain(sentence) for sentence in run["start"]) or "pages held by callers"
+    here = "" if run["physmap_of_trace"] else (
+        ". On this other machine only the pages that callers held are taken over")
+    return f"{text}{here}. How each allocator takes it over stands in the notes"
+
+
 def _header(run: dict[str, Any]) -> list[RenderableType]:
     rows: list[tuple[str, str | Text]] = [
         ("Trace", plain(run["trace"]) + (
@@ -181,6 +188,8 @@ def _header(run: dict[str, Any]) -> list[RenderableType]:
                                   f"{plain(run['xen_version']) or 'unknown'}, allocator "
                                   f"{plain(run['recorded_strategy']) or 'none'}; recorded times: "
                                   f"{plain(run['recorded_times'])}")))
+    if "start" in run:
+        rows.append(("Began with", _beginning(run)))
     if run["records_lost"] or run["sources_cut"]:
         rows.append(("DATA LOSS", Text(
             f"{missing(run['records_lost'], run['sources_cut'])}; all figures below suffer from it",

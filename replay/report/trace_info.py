@@ -18,6 +18,7 @@ from replay.report.tables import (
 )  # fmt: skip
 from replay.schema import Flag
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
+from replay.trace.start import BEFORE, pages_of, sentences
 from replay.trace.store import Trace, imbalance
 
 MAX_CALLERS = 12
@@ -26,18 +27,20 @@ MAX_CALLERS = 12
 def live_pages(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
     """(time_ns, pages live after it) at each request, as the recording shows them.
 
-    A free counts the pages whose allocation the recording holds; rows before pairing count all.
+    A free counts the pages whose allocation the recording holds, or that were live before it; rows
+    before pairing count all.
     """
     t = trace.table
     nr, slots = ints(t, "nr_pages", 0), ragged(t, "slots")
     good = is_kind(t, "alloc") & (ints(t, "errno", 0) >= 0)
     free = is_kind(t, "free")
     owner = np.repeat(np.arange(len(nr)), slots.length)
-    known = np.bincount(owner[slots.values >= 0], minlength=len(nr))
+    known = np.bincount(owner[(slots.values >= 0) | (slots.values == BEFORE)], minlength=len(nr))
     given = np.where(slots.length > 0, known, nr)
     rows = np.flatnonzero(good | free)
     change = np.where(good, nr, -given)[rows]
-    return ints(t, "time_ns")[rows], np.maximum(np.cumsum(change), 0)
+    at_start = max(pages_of(trace.meta.start, "live"), int((slots.values == BEFORE).sum()))
+    return ints(t, "time_ns")[rows], np.maximum(np.cumsum(change) + at_start, 0)
 
 
 def sections(trace: Trace) -> list[tuple[int, int, str]]:
@@ -75,6 +78,7 @@ def info(trace: Trace) -> dict[str, Any]:
         "importer": meta.importer, "options": meta.options, "events": kinds(trace),
         "live_pages_peak": int(live.max(initial=0)), "emulated": meta.emulated,
         "physmap": meta.physmap.name if meta.physmap else None,
+        **({"start": meta.start} if meta.start else {}),
     }
 
 
@@ -95,6 +99,8 @@ def _provenance(trace: Trace) -> list[RenderableType]:
     if meta.importer:
         rows.append(("made by", plain(meta.importer)))
     rows += [(plain(k), plain(v)) for k, v in sorted(meta.provenance.items()) if k != "emulated"]
+    rows += [("began with" if k == 0 else "", plain(sentence))
+             for k, sentence in enumerate(sentences(meta.start))]
     rows += [(f"set {plain(k)}", plain(v)) for k, v in sorted(meta.options.items())]
     for source in meta.sources:
         rows.append(("source", plain(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from replay import allocators
@@ -64,7 +64,10 @@ def prepared(trace: Trace, plan: Plan) -> Prepared:
     options = _options(plan.settings, chosen, _stems(objects, plan.code))
     machine = machine_for(trace, plan.machine)
     costs = profiles.load(plan.profile or machine.arch)
-    workload = arrange(to_workload(trace), plan.arrivals)
+    workload = to_workload(trace)
+    if plan.machine.physmap and workload.start:  # lists and sections are of the recorded machine
+        workload = replace(workload, start=workload.start.elsewhere())
+    workload = arrange(workload, plan.arrivals)
     if not len(workload):
         raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
     return Prepared(trace, machine, costs, workload, chosen, options, objects)

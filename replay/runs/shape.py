@@ -71,8 +71,10 @@ def _validator() -> Any:
                                   "user": TEXT, "other": TEXT, "what": TEXT}),
         **{f"latency_by_{key}": _rows({key: TEXT, **GROUPED})
            for key in ("caller", "size", "path")}})
+    header = _object(HEADER)
+    header["properties"] = {**header["properties"], "start": {"type": "array", "items": TEXT}}
     return Draft202012Validator(_object({
-        "run": _object(HEADER),
+        "run": header,
         "order": {"type": "array", "items": {"type": "string", "pattern": r"^[^/\\\x00-\x1f]+$",
                                              "maxLength": 200},
                   "uniqueItems": True, "minItems": 1, "maxItems": MOST_ALLOCATORS},

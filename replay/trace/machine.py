@@ -30,7 +30,7 @@ def machine_for(trace: Trace, choice: MachineChoice) -> Physmap:
         raise ReplayError(f"trace {trace.meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
                           "or import the recording with --machine DIR")
     else:
-        # A replay starts with an empty pool, so what the recorded one held before is free again.
+        # Of the boot: what the recorded pool had added by then, allocators/start.py puts back.
         machine = without_scratch(trace.meta.physmap)
     if choice.iommu:
         machine = with_iommu(machine, choice.iommu)

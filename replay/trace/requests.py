@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 
 from replay.engine import Workload, checked
 from replay.errors import ReplayError
 from replay.stream import ALLOC, FREE, Requests, TARGET
-from replay.trace.columns import NONE, ints, is_kind, ragged
+from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged
+from replay.trace.start import BEFORE, start_of
 from replay.trace.store import Trace
 
 MAX_SLOTS = 1 << 32
@@ -32,7 +34,8 @@ def _release_failed(pid: np.ndarray, time: np.ndarray, errno: np.ndarray, alloc:
 def to_workload(trace: Trace) -> Workload:
     """The requests in the order of arrival, checked for the compiled loop.
 
-    Pages that were live before the recording began appear only in frees, as slot -1, and are
+    A page that was live before the recording began appears only in its free, as slot BEFORE; it
+    gets a slot of its own behind those of the stream. One of which nothing is known, slot -1, is
     skipped by every strategy alike.
     """
     table = trace.table
@@ -55,9 +58,23 @@ def to_workload(trace: Trace) -> Workload:
     added = np.arange(len(events)) >= len(rows)
     order = np.argsort(times, kind="stable")
     times, events, added = times[order], events[order], added[order]
-    workload = _assemble(times, events, added, (alloc, free, nr, goal, base), slots)
+    start = start_of(trace.meta.start, trace.meta.recorded_strategy, _live_before(table, slots))
+    workload = _assemble(times, events, added, (alloc, free, nr, goal, base), slots, start)
     return replace(workload, task=np.maximum(pid[events], -1),
                    took_ns=np.where(added, -1, np.maximum(took[events], -1)))
+
+
+def _live_before(table: pa.Table, slots: Ragged) -> dict[int, np.ndarray]:
+    """By row, the recorded frames of the pages that were live before the recording, in order of
+    the freed slots; -1 where the row does not hold the frame."""
+    frames, found = ragged(table, "frames"), {}
+    owner = np.repeat(np.arange(len(slots.length)), slots.length)
+    for r in np.unique(owner[slots.values == BEFORE]).tolist():
+        known = np.full(int(slots.length[r]), -1, np.int64)
+        row = frames.row(r)[: len(known)]
+        known[: len(row)] = row
+        found[r] = known[slots.row(r) == BEFORE]
+    return found
 
 
 def _freed_slots(rows, added, pages, base, slots) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -69,7 +86,8 @@ def _freed_slots(rows, added, pages, base, slots) -> np.ndarray:  # type: ignore
     return np.asarray(flat, np.int64)
 
 
-def _assemble(times, events, added, columns, slots) -> Workload:  # type: ignore[no-untyped-def]
+def _assemble(  # type: ignore[no-untyped-def]
+        times, events, added, columns, slots, start) -> Workload:
     alloc, free, nr, goal, base = columns
     is_alloc = alloc[events] & ~added
     is_free = free[events] | added
@@ -79,10 +97,12 @@ def _assemble(times, events, added, columns, slots) -> Workload:  # type: ignore
     offsets = np.cumsum(freed) - freed
     first = np.where(is_alloc, base[events], np.where(is_free, offsets, 0)).astype(np.int64)
     flat = _freed_slots(events[is_free], added[is_free], freed[is_free], base, slots)
+    nr_slots = int(pages[is_alloc].sum())
+    flat[flat == BEFORE] = nr_slots + np.arange(int((flat == BEFORE).sum()))
     below = np.concatenate(([0], np.cumsum(flat >= 0)))
     known = below[offsets + freed] - below[offsets]
-    live = np.cumsum(np.where(is_alloc, pages, 0) - known)
-    nr_slots = int(pages[is_alloc].sum())
+    live = np.cumsum(np.where(is_alloc, pages, 0) - known) + (start.live_pages if start else 0)
     requests = Requests(*(np.ascontiguousarray(c, np.int64)
                           for c in (times, kind, pages, first, flat)))
-    return checked(Workload(requests, nr_slots, int(live.max(initial=0)), events))
+    peak = int(live.max(initial=start.live_pages if start else 0))
+    return checked(Workload(requests, nr_slots, peak, events, start=start))

@@ -33,6 +33,7 @@ from replay.errors import InputError, ReplayError, unknown_name
 from replay.physmap.model import Physmap, from_dict
 from replay.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
 from replay.trace.columns import ragged
+from replay.trace.start import problem as problem_of_start
 
 KEY = b"replay"
 MAX_TIME_NS = 1 << 53
@@ -47,7 +48,8 @@ class Meta:
     """What a trace says of itself; all of it plain JSON in the file.
 
     accounting: see above. anomalies: counters by name of anomalies.KNOWN. recorded_strategy: which
-    allocator the recorded kernel used, "" if none.
+    allocator the recorded kernel used, "" if none. start: what the recording began with, see
+    trace/start.py.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Meta:
     options: dict[str, str] = field(default_factory=dict)
     importer: str = ""
     physmap: Physmap | None = None
+    start: dict[str, Any] = field(default_factory=dict)
 
     @property
     def emulated(self) -> bool:
@@ -119,7 +122,7 @@ def imbalance(accounting: dict[str, Any]) -> str:
 
 
 def _to_json(meta: Meta) -> str:
-    data = {k: v for k, v in vars(meta).items() if k != "physmap"}
+    data = {k: v for k, v in vars(meta).items() if k != "physmap" and (k != "start" or v)}
     data["schema_version"] = SCHEMA_VERSION
     data["physmap"] = json.loads(meta.physmap.to_json()) if meta.physmap else None
     return json.dumps(data, separators=(",", ":"), sort_keys=True)
@@ -247,7 +250,7 @@ def _check_meta(path: Path, meta: Meta) -> None:
     for name, count in counts.items():
         if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 1 << 62:
             raise InputError(path, f"metadata: the count {name} is not a whole number below 2^62")
-    if problem := imbalance(meta.accounting):
+    if problem := imbalance(meta.accounting) or problem_of_start(meta.start):
         raise InputError(path, f"metadata: {problem}", hint="import the recording again")
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-
 from replay.allocators import balloon
 from replay.allocators.state import (
     NEVER,
@@ -28,6 +27,7 @@ from replay.allocators.state import (
     R_SECTION_COUNT,
     R_SECTIONS,
     R_TARGET,
+    R_TOTAL,
     R_UNPOPULATED,
     R_WAKE_AT,
     W_EXTENT_DECREASE,
@@ -40,10 +40,11 @@ from replay.physmap.model import Physmap
 from replay.stream import ALLOC, FREE
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
 from replay.trace.lock_calls import next_of_task
+from replay.trace.start import pages_of, sentences
 from replay.trace.store import Trace
+from replay.verify.balloon_steps import hypercalls_by_alloc, paused, steps
 from replay.verify.result import ANONYMOUS, PLACEHOLDER, Frames, Verification
 
-THREAD = "xen-balloon"
 PLENTY = 1 << 40
 """si_mem_available() of the moment is not recorded: never short, unless the call failed."""
 
@@ -55,6 +56,7 @@ class _Columns:
     time: np.ndarray
     nr: np.ndarray
     errno: np.ndarray
+    moved: np.ndarray
     pid: np.ndarray
     value: np.ndarray
     start: np.ndarray
@@ -76,43 +78,10 @@ def _columns(table: Any) -> _Columns:
     pages = np.where(alloc, nr, 0)
     names = (*STATS, "list_count_after")
     return _Columns(
-        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "pid"),
+        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "errno"), ints(table, "pid"),
         ints(table, "value"), ints(table, "start_pfn"), ints(table, "target_pages"),
         {name: ints(table, name) for name in names}, ragged(table, "frames"),
         ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages)
-
-
-def _steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:
-    """(time, rank, what, row) in the order in which balloon_mutex was held.
-
-    Requests go by their lock time or rank; thread passes and targets by their own time. A free
-    that was entered while a pass was under way got the lock after it.
-    """
-    table = trace.table
-    time, lock, rank = (ints(table, n) for n in ("time_ns", "lock_ns", "lock_rank"))
-    latency = ints(table, "latency_ns", 0)
-    kind, task, label = (strings(table, n) for n in ("kind", "task", "label"))
-    thread = task == THREAD
-    passes = [(int(lock[r] if lock[r] != NONE else time[r]), -1, kind[r], r)
-              for r in np.flatnonzero(thread & is_kind(table, "increase", "decrease")).tolist()]
-    checks = np.flatnonzero(thread & is_kind(table, "hotplug_check"))
-    added = np.flatnonzero(is_kind(table, "section") & (label == "System RAM"))
-    passes += [(int(time[r]), -1, "hotplug", r)
-               for r in (checks if len(checks) else added).tolist()]
-    targets = [(int(time[r]), -1, "target", r)
-               for r in np.flatnonzero(is_kind(table, "target")).tolist()]
-    if pool:
-        return sorted([*passes, *targets])
-    busy = sorted((t, int(time[r]) + int(latency[r])) for t, _, _, r in passes)
-    starts = np.array([b[0] for b in busy], np.int64)
-    requests = []
-    for r in np.flatnonzero(is_kind(table, "alloc", "free")).tolist():
-        at = int(lock[r]) if lock[r] != NONE else int(time[r])
-        k = int(np.searchsorted(starts, at, side="right")) - 1
-        if lock[r] == NONE and k >= 0 and at < busy[k][1]:
-            at = busy[k][1]
-        requests.append((at, int(rank[r]), kind[r], r))
-    return sorted([*passes, *targets, *requests])
 
 
 class _Stepper:
@@ -126,9 +95,11 @@ class _Stepper:
         supply = int(self.c.nr[moved].sum()) + 4096
         defaults = {name: option.default for name, option in balloon.OPTIONS.items()}
         total = int(self.c.nr[self.c.kind == "alloc"].sum())
-        self.m = balloon.balloon_state(machine, total + supply, defaults)
+        listed = pages_of(trace.meta.start, "balloon", "listed")
+        self.m = balloon.balloon_state(machine, total + supply + listed, defaults)
         self.out = np.full(max(1, total), -1, np.int64)
         m = self.m
+        self._begin(trace, listed, PLACEHOLDER + supply)
         # alloc_page() hands out a new placeholder each time; freed RAM does not come back by name.
         m[m[R_RAM] : m[R_RAM] + supply] = PLACEHOLDER + np.arange(supply)
         m[R_RAM_COUNT], m[R_RAM_CAPACITY] = supply, 0
@@ -136,8 +107,35 @@ class _Stepper:
         self.frames = Frames(result)
         self.frames.is_listed = self.is_listed
         self.scratch = np.zeros(int(self.c.nr.max(initial=1)) + 1, np.int64)
+        self.paused = paused(trace.table)
+        self.stops = self.refusals = 0
         self.done: dict[int, np.ndarray] = {}
         """By row, the primitives of each call beyond those of its pages."""
+
+    def _begin(self, trace: Trace, listed: int, first: int) -> None:
+        """The state as the recording found it; frames of the list are learned at first sight."""
+        m, start = self.m, trace.meta.start
+        m[m[R_LIST] : m[R_LIST] + listed] = first + np.arange(listed)
+        m[R_COUNT] = listed
+        for name, register in (("current", R_CURRENT), ("target", R_TARGET)):
+            if name in start.get("balloon", {}):
+                m[register] = pages_of(start, "balloon", name)
+        if trace.meta.recorded_strategy == "balloon" and start:
+            m[R_UNPOPULATED] = pages_of(start, "live")
+            m[R_TOTAL] = max(int(m[R_TOTAL]), int(m[R_CURRENT] + m[R_UNPOPULATED]) + listed)
+
+    def run_short(self, pages: int) -> int:
+        """Leave alloc_page() so many pages to give; returns what to pass to run_on()."""
+        m = self.m
+        left = int(m[R_RAM_COUNT]) - pages
+        m[R_RAM] += left
+        m[R_RAM_COUNT] = pages
+        return left
+
+    def run_on(self, left: int) -> None:
+        """Undo run_short()."""
+        self.m[R_RAM] -= left
+        self.m[R_RAM_COUNT] += left
 
     def work(self) -> np.ndarray:
         """The primitives since the last look."""
@@ -171,14 +169,21 @@ class _Stepper:
                 self.result.compare("stats", self.c.time[r], r, {name: recorded},
                                     {name: int(self.m[register])})
 
-    def alloc(self, at: int, r: int) -> None:
-        """xen_alloc_ballooned_pages()."""
+    def alloc(self, at: int, r: int, nested: list[int]) -> None:
+        """xen_alloc_ballooned_pages(). nested: rows of the decrease hypercalls within it.
+
+        It fails where si_mem_available() is too low, before or between its batches, or where
+        alloc_page() fails within one: then what was got is given to Xen, and the call undone.
+        """
         m, c = self.m, self.c
         self.compare_stats(r)
         nr, base = int(c.nr[r]), int(c.base[r])
         m[R_NOW] = at
-        m[R_AVAILABLE] = PLENTY if c.errno[r] >= 0 else 0
+        failed = c.errno[r] < 0
+        m[R_AVAILABLE] = PLENTY if nested or not failed else 0
+        left = self.run_short(int(c.nr[nested].sum())) if failed and nested else 0
         error = int(balloon.alloc(m, at, nr, self.out, base))
+        self.run_on(left)
         m[R_AVAILABLE] = PLENTY
         self.result.compare("errnos", c.time[r], r, int(c.errno[r]), error)
         after = int(c.stats["list_count_after"][r])
@@ -205,13 +210,47 @@ class _Stepper:
         self.scratch[: len(pages)] = pages
         balloon.free(m, at, len(pages), self.scratch, 0)
 
+    def stopped(self, r: int, what: str) -> bool:
+        """Whether alloc_page() failed in a pass: it moved fewer pages than a batch, and the thread
+        then paused (BP_EAGAIN: for a second at least, unless the credit changes)."""
+        m, c = self.m, self.c
+        asked = min(int(m[R_CURRENT] - m[R_TARGET]), int(m[R_PAGE_BYTES]) // 8)
+        return what == "decrease" and int(c.nr[r]) < asked and r in self.paused
+
+    def refused(self, at: int, r: int, offered: np.ndarray) -> None:
+        """A pass for which Xen populated fewer pages than it was asked for: which ones it refuses
+        is Xen's affair (hot-added ones, of a direct-mapped dom0), so their number is fed."""
+        m, c, got = self.m, self.c, int(self.c.moved[r])
+        self.refusals += 1
+        asked = min(max(0, int(m[R_TARGET] - m[R_CURRENT])), int(m[R_PAGE_BYTES]) // 8,
+                    int(m[R_COUNT]))
+        if not self.result.compare("thread_passes", c.time[r], r, {"increase": int(c.nr[r])},
+                                   {"increase": asked}):
+            return
+        self.frames.check(int(c.time[r]), r, c.frames.row(r), offered)
+        target = int(m[R_TARGET])
+        m[R_TARGET] = m[R_CURRENT] + got
+        if got:
+            balloon.wake(m, at)
+        m[R_TARGET], m[R_WAKE_AT] = target, NEVER
+        self.work()
+        for frame in offered[:got].tolist():
+            self.frames.forget(frame)
+
     def thread(self, at: int, r: int, what: str) -> None:
         """One pass of the balloon thread, at the time the recording shows it at work."""
         m, c = self.m, self.c
         offered = self.head(512)
         m[R_NOW] = at
         before = int(m[R_COUNT])
+        if what == "increase" and 0 <= c.moved[r] < c.nr[r]:
+            self.refused(at, r, offered)
+            return
+        short = self.stopped(r, what)
+        self.stops += short
+        left = self.run_short(int(c.nr[r])) if short else 0
         balloon.wake(m, at)
+        self.run_on(left)
         m[R_WAKE_AT] = NEVER
         done = self.work()
         moved = {"increase": int(done[W_EXTENT_POPULATE - W]),
@@ -236,27 +275,11 @@ def _nested_hypercalls(stepper: _Stepper, alloc_row: int, rows: list[int]) -> No
     c = stepper.c
     done = stepper.done[alloc_row]
     recorded = {"hypercalls": len(rows), "pages": int(sum(c.nr[r] for r in rows))}
-    model = {"hypercalls": int(done[WORK.index("hypercall")]),
-             "pages": int(done[W_EXTENT_DECREASE - W])}
+    calls = int(done[WORK.index("hypercall")])
+    if c.errno[alloc_row] < 0 and rows and calls == len(rows) + 1:
+        calls -= 1  # refused by si_mem_available() between batches, where the model finds no page
+    model = {"hypercalls": calls, "pages": int(done[W_EXTENT_DECREASE - W])}
     stepper.result.compare("hypercalls", c.time[alloc_row], alloc_row, recorded, model)
-
-
-def _hypercalls_by_alloc(trace: Trace) -> dict[int, list[int]]:
-    """Decrease rows that belong to an allocation: same task, within the call."""
-    table = trace.table
-    time, pid = ints(table, "time_ns"), ints(table, "pid")
-    task = strings(table, "task")
-    events = np.flatnonzero(is_kind(table, "alloc", "decrease"))
-    kind = strings(table, "kind")
-    current: dict[int, int] = {}
-    found: dict[int, list[int]] = {}
-    for r in events[np.argsort(time[events], kind="stable")].tolist():
-        if kind[r] == "alloc":
-            current[int(pid[r])] = r
-            found[r] = []
-        elif task[r] != THREAD and int(pid[r]) in current:
-            found[current[int(pid[r])]].append(r)
-    return found
 
 
 def _comes_later(stepper: _Stepper, free: int, step: tuple[int, int, str, int],
@@ -305,14 +328,14 @@ def _reordered(stepper: _Stepper, steps: list[tuple[int, int, str, int]],
 def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool) -> _Stepper:
     """The model after all steps; what differs on the way is counted in the result."""
     stepper = _Stepper(trace, machine, result)
-    nested = {} if pool else _hypercalls_by_alloc(trace)
+    nested = {} if pool else hypercalls_by_alloc(trace)
     table = trace.table
     latest = next_of_task(ints(table, "time_ns"), ints(table, "pid"))
-    steps = _reordered(stepper, _steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
-    for at, _, what, r in steps:
+    ordered = _reordered(stepper, steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
+    for at, _, what, r in ordered:
         stepper.work()
         if what == "alloc":
-            stepper.alloc(at, r)
+            stepper.alloc(at, r, nested.get(r, []))
             stepper.done[r] = stepper.work()
             _nested_hypercalls(stepper, r, nested.get(r, []))
         elif what == "free":
@@ -343,6 +366,15 @@ def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verificatio
     result = Verification("balloon driver" if pool else "balloon")
     stepper = _stepped(trace, machine, result, pool=pool)
     _compare_sections(trace, stepper, result)
+    if stepper.stops:
+        result.notes.append(f"alloc_page() failed in {stepper.stops} passes, as the pause behind "
+                            "a short one shows; the pages it gave are taken from the recording")
+    if stepper.refusals:
+        result.notes.append(f"in {stepper.refusals} passes Xen populated fewer pages than it was "
+                            "asked for; how many is taken from the recording")
+    if trace.meta.start:
+        result.notes.append("began with " + "; ".join(
+            s for s in sentences(trace.meta.start) if not s.startswith("the pool")))
     result.notes.append("frames from alloc_page() are fed from the recording; the balloon thread "
                         "is stepped when the recording shows it at work")
     return result

@@ -17,6 +17,7 @@ from replay.output import C_ERRNO, Out
 from replay.stream import ALLOC, FREE, Requests
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
+from replay.trace.start import pages_of
 from replay.trace.store import Trace
 from replay.verify.result import PLACEHOLDER, Frames, Verification
 
@@ -70,7 +71,9 @@ def _stream(trace: Trace) -> _Stream:
     lead = [np.array([v]) for v in ((0, ALLOC, live, 0) if live else ())]
     columns = [np.concatenate([*lead[k : k + 1], column]) for k, column in enumerate((
         np.arange(len(rows)), np.where(alloc[rows], ALLOC, FREE), nr[rows], first))]
-    listed = _initial_list(table, rows, alloc, nr, 0)
+    facts = trace.meta.start.get("pool", {})
+    listed = (pages_of(trace.meta.start, "pool", "listed") if facts
+              else _initial_list(table, rows, alloc, nr, 0))
     total = live + int(counts.sum())
     requests = Requests(*(np.ascontiguousarray(c, np.int64) for c in (*columns, named)))
     events = np.concatenate([np.full(1 if live else 0, -1), rows])
@@ -110,8 +113,9 @@ def verify_pool(trace: Trace, strategy: Strategy, machine: Physmap) -> Verificat
     stream, setup, out = _replayed(trace, strategy, machine)
     _compare_requests(trace, stream, out, result)
     _compare_sections(trace, setup.state, result)
-    result.notes.append(f"free list at the start: {stream.listed} pages, not recorded, learned; "
-                        f"{stream.live} pages were live already")
+    found = trace.meta.start.get("pool", {}).get("listed", {}).get("from", "not recorded")
+    result.notes.append(f"free list at the start: {stream.listed} pages ({found}), its frames "
+                        f"learned; {stream.live} pages were live already")
     return result
 
 

@@ -36,6 +36,8 @@ def provenance(run: Run) -> list[tuple[str, str]]:
         ("Recorded", "nothing" if h["synthetic"] else
          f"Linux {h['kernel'] or '?'}, Xen {h['xen_version'] or '?'}, allocator "
          f"{h['recorded_strategy'] or 'not known'}; RECORDED times: {h['recorded_times']}"),
+        *([("Began with", "; ".join(h["start"]) or "pages held by callers")]
+          if "start" in h else []),
         ("Data loss", lost or "none"),
         ("Times", "all MODELLED: work counts x cost profile + waiting; none is measured"),
         ("Costs", (f"{h['profile']}: {h['profile_summary']}; {h['profile_assumed']} of "
