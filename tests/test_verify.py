@@ -31,7 +31,8 @@ def trace_of(rows: list[dict], machine: str, strategy: str) -> Trace:
         [{name: row.get(name, 0 if name in ("flags", "source") else None) for name in SCHEMA.names}
          for row in rows], SCHEMA)
     anomalies = Anomalies()
-    table = pair(recover(table, anomalies, balloon=strategy == "balloon"), anomalies)
+    balloon = strategy == "balloon"
+    table = pair(recover(table, anomalies, balloon=balloon), anomalies, balloon=balloon)
     return Trace(table, Meta(
         name="inline", synthetic=False, description="", sources=[], clock={}, provenance={},
         recorded_strategy=strategy, accounting={"lost": 0}, anomalies=dict(anomalies.counts),

@@ -215,7 +215,8 @@ def _paired(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
     """Rows with their lock order and the pages of each free; the Xen trace alone has neither."""
     if not _holds(rows, "alloc", "free"):
         return rows
-    return pair(recover(rows, anomalies, balloon=strategy == "balloon"), anomalies)
+    balloon = strategy == "balloon"
+    return pair(recover(rows, anomalies, balloon=balloon), anomalies, balloon=balloon)
 
 
 def _merged(parts: list[Imported], metas: list[dict[str, Any]], settings: dict[str, str],

@@ -55,10 +55,13 @@ class Calls(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The calls with what does not go into compiled loops: the trace's row of each."""
+    """The calls with what does not go into compiled loops: the trace's row of each, whether it is
+    an allocation or a free (the balloon thread's passes are neither), and which.
+    """
 
     calls: Calls
     rows: Ints
+    request: np.ndarray
     alloc: np.ndarray
 
 
@@ -165,7 +168,7 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     time, lock, nr = ints(table, "time_ns"), ints(table, "lock_ns"), ints(table, "nr_pages", 0)
     took, pid, errno = ints(table, "latency_ns"), ints(table, "pid"), ints(table, "errno", 0)
     kinds = ("alloc", "free", *(("increase", "decrease") if balloon else ()))
-    rows = np.flatnonzero(is_kind(table, *kinds))
+    rows = np.flatnonzero(is_kind(table, *kinds) & (nr > 0))
     request = is_kind(table, "alloc", "free")[rows]
     if balloon:
         codes, names = encoded(table, "task")
@@ -199,7 +202,7 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
         np.concatenate(([0], np.cumsum(np.where(alloc, size, 0)))),
         np.concatenate(([0], np.cumsum(counts))), sections.T.copy())
     _tie(table, calls, rows, alloc, request & ~alloc)
-    return Table(calls, rows, alloc)
+    return Table(calls, rows, request, alloc)
 
 
 def _tie(table: pa.Table, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from replay.anomalies import Anomalies
 from replay.schema import Flag
-from replay.trace.columns import NONE, ints, replace
+from replay.trace.columns import NONE, ints, is_kind, replace
 from replay.trace.lock_calls import Calls, Ints, Table, collect
 from replay.trace.lock_quiet import empty, quiet
 from replay.trace.lock_search import Search
@@ -68,6 +68,8 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
     change too; they get a rank as well. Otherwise it is the pool.
     """
     found = collect(table, balloon=balloon)
+    without = is_kind(table, "alloc", "free") & (ints(table, "nr_pages", 0) < 1)
+    anomalies.count("requests_without_size", int(without.sum()))
     q = found.calls
     moment = np.where(q.held == NONE, q.entered, q.held)
     entered = np.argsort(moment, kind="stable")

@@ -2,9 +2,10 @@
 
 Each allocated page gets a slot number (its place in the stream of allocated pages, in the order of
 the rows); a free names slots. Real callers free other batches than they allocated, so the tie is
-the recorded frame. Where a recording holds fewer frames than pages, the rest is inferred and says
-so: from the caller's page array (its address is recorded on x86), or from an allocation of the same
-size with the same recorded frames.
+the frame: recorded, or told by the order of calls (lock_learn.py). Where neither is known it is the
+caller's page array, or the one live request of the same size with the same recorded frames, and the
+row says so. What cannot be tied is unknown or was live before the recording; nothing is tied that a
+replay could not do: no page is freed twice, none before it was allocated.
 """
 
 from __future__ import annotations
@@ -19,48 +20,57 @@ from replay.anomalies import Anomalies
 from replay.errors import ReplayError
 from replay.kernel import inline, kernel
 from replay.schema import Flag
-from replay.trace.columns import NONE, Ragged, ints, is_kind, numbered, ragged, replace
+from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, replace
+from replay.trace.lock_calls import Table, collect
+from replay.trace.lock_learn import learn
+from replay.trace.start import BEFORE
 
 Ints = npt.NDArray[np.int64]
 UNKNOWN = -1
-"""The slot of a page that the recording never saw allocated."""
+"""The slot of a page of which nothing is known."""
 MAX_PAGES = 1 << 28
 """Pages allocated, or freed, in one recording: 1 TiB of 4 KiB pages, one by one."""
 MAX_DENSE = 1 << 26
 """Frame numbers up to here index a table, others are numbered first."""
+SHRUNK = 10
+"""Pages of several allocations that one free gives back at most: gnttab_page_cache_shrink()
+(drivers/xen/grant-table.c) frees batches of so many."""
 _SIGNATURE_FRAMES = 64
 _LOST_TRACK, _INFERRED = int(Flag.UNPAIRED), int(Flag.PAIRING_INFERRED)
-_ALREADY_LIVE, _FRAMES_INFERRED, _UNKNOWN_FREED, _COUNTS = range(4)
+_ALREADY_LIVE, _FRAMES_INFERRED, _UNKNOWN_FREED, _BEFORE, _IMPOSSIBLE, _COUNTS = range(6)
 
 
 class Requests(NamedTuple):
-    """Allocs and frees in the order of lock holders. base: alloc's first slot, free's first place
-    among the freed slots. frames: numbered, `start` and `length` delimit those recorded.
-    array: the caller's page array, -1 if unknown; alike: equal for requests of one signature.
+    """Allocs and frees in the order of lock holders. base: an alloc's first slot, a free's first
+    place among the freed slots. frames: numbered from 1, 0 for unknown, of request r's pages from
+    start[r] on. time: of entry. recorded: frames that the row itself holds. array: for a free, the
+    request into the same page array, or -1. alike: equal for requests of one signature, -1 without
+    one.
     """
 
     alloc: Ints
     nr: Ints
-    failed: Ints
     base: Ints
     start: Ints
-    length: Ints
     frames: Ints
+    time: Ints
+    recorded: Ints
     array: Ints
     alike: Ints
 
 
 class Live(NamedTuple):
-    """The live pages. slot, request: of a frame, -1 if it is not live. held: whether a recorded
-    frame is still that of its slot. pages: live pages of a request. of_array, last, before:
-    requests by array and by signature, the latter as a chain.
+    """slot: of a numbered frame, -1 if it is not live. seen: whether it was ever allocated.
+    owner: request of a slot. frame: of a slot, 0 if unknown. freed: whether a slot was freed.
+    pages: live pages of a request. last, before: requests by signature, a chain.
     """
 
     slot: Ints
-    request: Ints
-    held: Ints
+    seen: Ints
+    owner: Ints
+    frame: Ints
+    freed: Ints
     pages: Ints
-    of_array: Ints
     last: Ints
     before: Ints
 
@@ -68,30 +78,28 @@ class Live(NamedTuple):
 @inline
 def _take(q, live, r, counts):  # type: ignore[no-untyped-def]
     """A successful allocation: its pages live from here."""
-    for k in range(min(q.length[r], q.nr[r])):
-        frame, slot = q.frames[q.start[r] + k], q.base[r] + k
-        if live.slot[frame] >= 0:
-            counts[_ALREADY_LIVE] += 1
-            other = live.request[frame]
-            live.held[q.start[other] + live.slot[frame] - q.base[other]] = 0
-        live.slot[frame], live.request[frame] = slot, r
-        live.held[q.start[r] + k] = 1
+    whole = True
+    for k in range(q.nr[r]):
+        slot, frame = q.base[r] + k, q.frames[q.start[r] + k]
+        live.owner[slot], live.frame[slot], live.freed[slot] = r, frame, 0
+        whole = whole and frame > 0
+        if frame > 0:
+            other = live.slot[frame]
+            if other >= 0:
+                counts[_ALREADY_LIVE] += 1
+                live.frame[other] = 0
+            live.slot[frame], live.seen[frame] = slot, 1
     live.pages[r] = q.nr[r]
-    if q.array[r] >= 0:
-        live.of_array[q.array[r]] = r
-    if q.length[r] < q.nr[r]:
+    if not whole and q.alike[r] >= 0:
         live.before[r], live.last[q.alike[r]] = live.last[q.alike[r]], r
 
 
 @inline
 def _whole_request(q, live, r):  # type: ignore[no-untyped-def]
-    """The live allocation that this free returns whole, where frames are missing; or -1."""
-    if q.array[r] >= 0:
-        other = live.of_array[q.array[r]]
-        if other >= 0 and q.nr[other] == q.nr[r] and live.pages[other] != 0 and (
-                q.length[other] == 0 or q.length[r] == 0
-                or q.frames[q.start[other]] == q.frames[q.start[r]]):
-            return other
+    """The live allocation that this free returns whole, or -1: of one array, or one signature."""
+    other = q.array[r]
+    if other >= 0 and live.pages[other] == q.nr[r]:
+        return other
     other = live.last[q.alike[r]] if q.alike[r] >= 0 else -1
     while other >= 0:
         live.last[q.alike[r]] = live.before[other]
@@ -102,63 +110,81 @@ def _whole_request(q, live, r):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _end_life(q, live, request, slot):  # type: ignore[no-untyped-def]
-    """One page of a request is free."""
-    k = slot - q.base[request]
-    live.pages[request] -= 1
-    if k < min(q.length[request], q.nr[request]) and live.held[q.start[request] + k]:
-        live.held[q.start[request] + k] = 0
-        live.slot[q.frames[q.start[request] + k]] = UNKNOWN
+def _end_life(live, slot):  # type: ignore[no-untyped-def]
+    live.freed[slot] = 1
+    live.pages[live.owner[slot]] -= 1
+    frame = live.frame[slot]
+    if frame > 0 and live.slot[frame] == slot:
+        live.slot[frame] = UNKNOWN
 
 
 @inline
-def _give(q, live, r, slots, owners, flags, counts):  # type: ignore[no-untyped-def]
+def _from_before(q, live, r, at):  # type: ignore[no-untyped-def]
+    """Whether pages of a free that nothing is tied to were live before the recording.
+
+    A frame that was never seen allocated was, if nothing is known of an allocation into the array.
+    So were the others of its array, which are freed as they were allocated, unless it can be a
+    batch of single pages of all kinds.
+    """
+    first = q.frames[q.start[r]]
+    if first <= 0 or live.seen[first] or q.array[r] >= 0:
+        return False
+    return q.frames[at] > 0 and not live.seen[q.frames[at]] or q.nr[r] > SHRUNK
+
+
+@inline
+def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
     """A free: find the slots of its pages, then end their lives."""
-    nr, at, known = q.nr[r], q.base[r], min(q.length[r], q.nr[r])
-    seen = True
-    for k in range(known):
-        seen = seen and live.slot[q.frames[q.start[r] + k]] >= 0
-    # either side may hold fewer frames: before Linux 6.9 a return probe reads no array
-    whole = _whole_request(q, live, r) if known < nr or not seen else -1
-    if whole >= 0:
-        counts[_FRAMES_INFERRED] += nr - known
+    nr, at, start = q.nr[r], q.base[r], q.start[r]
+    tied = True
     for k in range(nr):
-        slots[at + k] = owners[at + k] = UNKNOWN
-        if whole >= 0:
-            slots[at + k], owners[at + k] = q.base[whole] + k, whole
-        elif k < known:
-            frame = q.frames[q.start[r] + k]
-            slots[at + k], owners[at + k] = live.slot[frame], live.request[frame]
-    if whole >= 0 or known < nr:
+        frame = q.frames[start + k]
+        slots[at + k] = live.slot[frame] if frame > 0 else UNKNOWN
+        tied = tied and slots[at + k] >= 0
+    whole = _whole_request(q, live, r) if not tied else -1
+    if whole >= 0:
+        for k in range(nr):
+            slots[at + k] = q.base[whole] + k
+    if whole >= 0 or q.recorded[r] < nr:
         flags[r] |= _INFERRED
+        counts[_FRAMES_INFERRED] += nr - q.recorded[r]
     missing = 0
     for k in range(nr):
-        if slots[at + k] < 0:
+        slot = slots[at + k]
+        if slot >= 0 and (live.freed[slot] or q.time[live.owner[slot]] > q.time[r]):
+            counts[_IMPOSSIBLE] += 1
+            slot = slots[at + k] = UNKNOWN
             missing += 1
-        else:
-            _end_life(q, live, owners[at + k], slots[at + k])
+        elif slot < 0 and _from_before(q, live, r, start + k):
+            slots[at + k] = BEFORE
+            counts[_BEFORE] += 1
+        elif slot < 0:
+            counts[_UNKNOWN_FREED] += 1
+            missing += 1
+        if slot >= 0:
+            _end_life(live, slot)
     if missing:
-        counts[_UNKNOWN_FREED] += missing
         flags[r] |= _LOST_TRACK
 
 
 @kernel()
-def _walk(q, live, slots, owners, flags, counts):  # type: ignore[no-untyped-def]
+def _walk(q, live, slots, flags, counts):  # type: ignore[no-untyped-def]
     for r in range(len(q.nr)):
-        if not q.alloc[r]:
-            _give(q, live, r, slots, owners, flags, counts)
-        elif not q.failed[r]:
+        if q.alloc[r]:
             _take(q, live, r, counts)
+        else:
+            _give(q, live, r, slots, flags, counts)
 
 
 def _numbered(frames: Ints) -> tuple[Ints, int]:
-    """Frames as numbers from 0 on, and how many there may be."""
+    """Frames as numbers from 1 on, 0 for unknown ones, and how many numbers there may be."""
     if not len(frames):
-        return frames, 0
-    if frames.min() >= -1 and frames.max() < MAX_DENSE:
-        return frames + 1, int(frames.max()) + 2
-    different, numbers = np.unique(frames, return_inverse=True)
-    return numbers.astype(np.int64), len(different)
+        return frames, 1
+    if frames.max() < MAX_DENSE:
+        return np.maximum(frames, -1) + 1, int(frames.max()) + 2
+    different, numbers = np.unique(np.maximum(frames, -1), return_inverse=True)
+    first = int(different[0] >= 0)
+    return numbers.astype(np.int64) + first, len(different) + first
 
 
 def _alike(rows: Ints, nr: Ints, last: Ints, frames: Ragged) -> Ints:
@@ -169,59 +195,69 @@ def _alike(rows: Ints, nr: Ints, last: Ints, frames: Ragged) -> Ints:
     known: dict[tuple[Any, ...], int] = {}
     numbers = np.full(len(rows), -1, dtype=np.int64)
     length = frames.length[rows]
-    short = np.flatnonzero((length < nr[rows]) | (length >= _SIGNATURE_FRAMES))
+    short = np.flatnonzero((length < nr) & (length > 0))
     for k in short.tolist():
-        row = rows[k]
-        first = frames.row(row)[:_SIGNATURE_FRAMES]
-        key = (int(nr[row]), int(last[row]), first.tobytes())
+        first = frames.row(rows[k])[:_SIGNATURE_FRAMES]
+        key = (int(nr[k]), int(last[rows[k]]), first.tobytes())
         numbers[k] = known.setdefault(key, len(known))
     return numbers
 
 
-def _requests(table: pa.Table, rows: Ints) -> tuple[Requests, int]:
-    """The rows' requests, and how many different frames they may name."""
-    nr, value = ints(table, "nr_pages", 0), ints(table, "value")
-    flags, frames = ints(table, "flags", 0), ragged(table, "frames")
-    alloc = is_kind(table, "alloc")
-    if max(int(nr[alloc].sum()), int(nr[rows].sum() - nr[alloc].sum())) > MAX_PAGES:
-        raise ReplayError(f"more than {MAX_PAGES} pages are allocated or freed in one recording")
-    pages = np.where(alloc, nr, 0)
-    base = (np.cumsum(pages) - pages)[rows]
-    freed = np.where(alloc[rows], 0, nr[rows])
-    base = np.where(alloc[rows], base, np.cumsum(freed) - freed)
-    numbers, count = _numbered(frames.values)
-    arrays = numbered(value[rows])[0]
+def _requests(table: pa.Table, found: Table, order: Ints) -> tuple[Requests, Ints, int]:
+    """The calls' requests in lock order, their rows, and how many frame numbers there may be."""
+    q = found.calls
+    first, frames = learn(q, order)
+    kept = order[found.request[order]]
+    rows, nr, alloc = found.rows[kept], q.nr[kept], found.alloc[kept]
+    place = np.full(len(found.rows), -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    tied = q.array[kept]
+    array = np.where(tied >= 0, place[np.maximum(tied, 0)], -1)
+    # a failed allocation takes slots of its own too: another strategy may serve it
+    pages = np.where(alloc, ints(table, "nr_pages", 0)[rows], 0)
+    by_row = np.argsort(rows)
+    base = np.empty(len(rows), np.int64)
+    base[by_row] = np.cumsum(pages[by_row]) - pages[by_row]
+    freed = np.where(alloc, 0, nr)
+    base = np.where(alloc, base, np.cumsum(freed) - freed)
+    numbers, count = _numbered(frames)
+    value, flags = ints(table, "value"), ints(table, "flags", 0)
     last = np.where(flags & int(Flag.ARRAY_TRUNCATED), value, NONE)
+    recorded = ragged(table, "frames")
     return Requests(
-        alloc[rows].astype(np.int64), nr[rows],
-        (ints(table, "errno", 0)[rows] < 0).astype(np.int64), base,
-        frames.start[rows], frames.length[rows], numbers,
-        np.where(value[rows] == NONE, -1, arrays), _alike(rows, nr, last, frames)), count
+        alloc.astype(np.int64), nr, base, first[kept], numbers, ints(table, "time_ns")[rows],
+        np.minimum(recorded.length[rows], nr), array,
+        _alike(rows, nr, last, recorded)), rows, count
 
 
-def pair(table: pa.Table, anomalies: Anomalies) -> pa.Table:
+def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
     """The table with `slots` filled for every free, in the order of `lock_rank`.
 
     ReplayError for more pages than can be followed one by one.
     """
-    rows = np.flatnonzero(is_kind(table, "alloc", "free"))
-    rows = rows[np.argsort(ints(table, "lock_rank")[rows], kind="stable")]
-    q, count = _requests(table, rows)
-    empty = np.full(len(rows), -1, dtype=np.int64)
-    live = Live(np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64),
-                np.zeros(len(q.frames), dtype=np.int64), np.zeros(len(rows), dtype=np.int64),
-                empty.copy(), empty.copy(), empty)
-    flags, counts = ints(table, "flags", 0)[rows], np.zeros(_COUNTS, dtype=np.int64)
-    slots = np.empty(int(q.nr[q.alloc == 0].sum()), dtype=np.int64)
-    _walk(q, live, slots, np.empty_like(slots), flags, counts)
-    for name, place in (("pages_already_live", _ALREADY_LIVE),
-                        ("frames_inferred", _FRAMES_INFERRED),
-                        ("pages_unknown_freed", _UNKNOWN_FREED)):
-        anomalies.count(name, int(counts[place]))
+    found = collect(table, balloon=balloon)
+    q = found.calls
+    most = max(int(q.content[-1]), int(q.pushes.sum()))
+    if most > MAX_PAGES:
+        raise ReplayError(f"more than {MAX_PAGES} pages are allocated or freed in one recording")
+    order = np.argsort(ints(table, "lock_rank")[found.rows], kind="stable")
+    requests, rows, count = _requests(table, found, order)
+    slots_made = int(ints(table, "nr_pages", 0)[is_kind(table, "alloc")].sum())
+    live = Live(np.full(count, -1, np.int64), np.zeros(count, np.int64),
+                np.zeros(slots_made, np.int64), np.zeros(slots_made, np.int64),
+                np.ones(slots_made, np.int64), np.zeros(len(rows), np.int64),
+                np.full(len(rows), -1, np.int64), np.full(len(rows), -1, np.int64))
+    flags, counts = ints(table, "flags", 0)[rows], np.zeros(_COUNTS, np.int64)
+    slots = np.empty(int(requests.nr[requests.alloc == 0].sum()), np.int64)
+    _walk(requests, live, slots, flags, counts)
+    for name, at in (("pages_already_live", _ALREADY_LIVE), ("frames_inferred", _FRAMES_INFERRED),
+                     ("pages_unknown_freed", _UNKNOWN_FREED), ("pages_live_before", _BEFORE),
+                     ("pages_freed_impossibly", _IMPOSSIBLE)):
+        anomalies.count(name, int(counts[at]))
     anomalies.count("pages_live_at_end", int(np.maximum(live.pages, 0).sum()))
     every = ints(table, "flags", 0)
     every[rows] = flags
-    table = replace(table, "slots", _lists(len(table), rows, q, slots))
+    table = replace(table, "slots", _lists(len(table), rows, requests, slots))
     return replace(table, "flags", pa.array(every, pa.int64()))
 
 

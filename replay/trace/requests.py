@@ -39,14 +39,13 @@ def to_workload(trace: Trace) -> Workload:
     skipped by every strategy alike.
     """
     table = trace.table
-    alloc, free = is_kind(table, "alloc"), is_kind(table, "free")
-    target = is_kind(table, "target")
     time, nr = ints(table, "time_ns"), ints(table, "nr_pages", 0)
+    alloc, free = (is_kind(table, kind) & (nr > 0) for kind in ("alloc", "free"))
+    target = is_kind(table, "target")
     goal, errno, pid = ints(table, "target_pages"), ints(table, "errno", 0), ints(table, "pid")
     slots, took = ragged(table, "slots"), ints(table, "latency_ns")
-    if (nr[alloc | free] < 1).any() or int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
-        raise ReplayError(f"trace {trace.meta.name!r}: a request of no pages, or more than 2^32 "
-                          "pages allocated in all")
+    if int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
+        raise ReplayError(f"trace {trace.meta.name!r}: more than 2^32 pages allocated in all")
     if (slots.length[free] != nr[free]).any():
         raise ReplayError(f"trace {trace.meta.name!r}: a free without the slots of its pages; "
                           "import the recording again")
