@@ -166,6 +166,23 @@ def test_one_refused_place_brings_the_reads_at_entry_and_return_back(tmp_path: P
     recorder(tmp_path, tracefs).stop(discard=True)
 
 
+def test_the_top_level_buffer_gets_its_usual_size_and_that_is_said(tmp_path: Path) -> None:
+    build(tmp_path)
+    top, told, notes = tmp_path / "tracing/buffer_size_kb", [], []
+    top.write_text("7 (expanded: 1408)\n")
+    tracefs = FakeTracefs(tmp_path / "tracing", told=told.append)
+    recorder(tmp_path, tracefs).start(TARGET, buffer_kb=64, with_xentrace=False)
+    enabled, sized = ([k for k, line in enumerate(told) if line.endswith(name)]
+                      for name in ("replay/enable", "replay/buffer_size_kb"))
+    assert len(enabled) == len(sized) == 1
+    assert enabled < sized
+    top.write_text("1408\n")  # as Linux 6.1 does when the events are switched on
+    one = recorder(tmp_path, tracefs)
+    one.noted = notes.append
+    one.stop(discard=True)
+    assert any("from 7 (expanded: 1408) to 1408 KiB" in note for note in notes)
+
+
 # -- what import makes of them
 def page(pfn: int) -> int:
     return 0xFFFFEA0000000000 + 64 * pfn
