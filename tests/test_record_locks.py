@@ -308,6 +308,16 @@ def test_passes_of_the_balloon_thread_have_their_place(tmp_path: Path) -> None:
     assert row["lock_ns"] < row["time_ns"]  # type: ignore[operator]
 
 
+def test_a_release_that_is_told_twice_is_one(tmp_path: Path) -> None:
+    tape = Tape()
+    tape.add(2, FREE, FREE, 4, nr=300, pages=0xBB00, p=page(500))
+    tape.locked(2, FREE, [1])
+    for _ in range(50):
+        tape.unlock(2, FREE, [*range(799, 499, -1), 1])
+    row, = tape.rows(tmp_path)
+    assert row["frames"] == [500, *[-1] * 289, *range(790, 800)]
+
+
 @pytest.mark.parametrize("cut", range(5))
 def test_a_recording_that_begins_inside_a_call_loses_that_alone(cut: int, tmp_path: Path) -> None:
     tape = Tape()
