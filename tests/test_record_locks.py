@@ -155,6 +155,16 @@ def test_what_they_fetch_is_safe_and_understood(kernel: str, arch: str, btf: boo
         assert "list_count" not in texts[ALLOC] + texts[f"{ALLOC}_ret"] + texts[FREE]
 
 
+def test_in_a_pv_dom0_allocations_do_not_follow_the_chain() -> None:
+    to = places(probes.Target((6, 12), "x86_64"))
+    for pv in (False, True):
+        texts = {d.event: d.text for d in probes.definitions(probes.within(to, to.places, pv=pv))}
+        assert ("h9=" in texts[f"{ALLOC}_locked"]) == (not pv)
+        assert "page_list=@page_list:x64" in texts[f"{ALLOC}_locked"]
+        assert "h9=" in texts[f"{FREE}_unlock"]
+        assert "r9=" in texts[f"{GIVEN_BACK}_unlock"]
+
+
 def test_one_refused_place_brings_the_reads_at_entry_and_return_back(tmp_path: Path) -> None:
     build(tmp_path)
     tracefs = FakeTracefs(tmp_path / "tracing", rejected=(f"{ALLOC}_unlock",))
