@@ -105,14 +105,14 @@ def evidence(linux: pa.Table, xen: pa.Table, xen_ns: Ints, mode: str) -> Evidenc
 def _ends(linux: pa.Table) -> Ints:
     """By when each row's call was over; the recording's last time where nothing follows."""
     time, latency = ints(linux, "time_ns"), ints(linux, "latency_ns")
-    returns = np.where(latency == NONE, FAR, time + latency)
-    known = returns < FAR
-    moments = np.concatenate((time, returns[known]))
-    rows = np.arange(len(time))
-    end = np.minimum(returns, _next(moments, np.concatenate((pid := ints(linux, "pid"), pid[known])),
-                                    rows))
-    end = np.minimum(end, _next(time, ints(linux, "cpu"), rows))
-    return np.minimum(end, moments.max()) if len(moments) else end
+    pid, rows = ints(linux, "pid"), np.arange(len(time))
+    known = latency != NONE
+    returns = (time + latency)[known]
+    moments = np.concatenate((time, returns))
+    end = np.minimum(_next(moments, np.concatenate((pid, pid[known])), rows),
+                     _next(time, ints(linux, "cpu"), rows))
+    end[known] = np.minimum(end[known], returns)
+    return np.minimum(end, moments.max(initial=0))
 
 
 def _next(moments: Ints, owner: Ints, rows: Ints) -> Ints:

@@ -62,20 +62,14 @@ def zero_ns(reference: Timed) -> int:
     return start + reference.offset_ns
 
 
-def merge(reference: Timed, other: Imported, *, clock_offset_ns: int | None,
+def moved(reference: Timed, other: Imported, clock_offset_ns: int | None,
           drift: Drift | None = None) -> pa.Table:
-    """Rows of both, by (time_ns, source, source_offset); time 0 is the earlier stream's first.
+    """Rows of `other` with times on `reference`'s axis; they may be negative.
 
     clock_offset_ns: how far `other`'s clock, in nanoseconds from its own zero, must be moved to
     show `reference`'s; None: both read one counter with one zero (see same_counter), so that raw
     values compare as they are.
     """
-    return united([reference.table, moved(reference, other, clock_offset_ns, drift)])
-
-
-def moved(reference: Timed, other: Imported, clock_offset_ns: int | None,
-          drift: Drift | None = None) -> pa.Table:
-    """Rows of `other` with times on `reference`'s axis; they may be negative."""
     times = other.table.column("time_ns").to_numpy()
     if reference.table.num_rows and other.table.num_rows:
         if other.ticks is None or len(other.ticks) != other.table.num_rows:
@@ -89,7 +83,7 @@ def moved(reference: Timed, other: Imported, clock_offset_ns: int | None,
 
 
 def united(tables: list[pa.Table]) -> pa.Table:
-    """All rows in order, the first at time 0 or later."""
+    """All rows by (time_ns, source, source_offset), the first at time 0 or later."""
     joined = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     time = joined.column("time_ns").to_numpy()
     if len(time) and time.min() < 0:
