@@ -130,8 +130,23 @@ def test_calls_that_failed_and_records_of_others_contradict() -> None:
     assert found.contradictions > 5
 
 
-def test_calls_at_once_on_every_cpu_are_taken_together() -> None:
-    calls, offset = load_of(10, 4_000, tasks=16, gap_ns=1_500_000), 77_000_000
+@pytest.mark.parametrize("same_rate", [True, False])
+@pytest.mark.parametrize(("ftrace", "xentrace"), [((0, 10), (4, 6)), ((4, 6), (0, 10)),
+                                                  ((0, 7), (4, 10))])
+def test_one_stream_may_hold_a_part_of_the_other(
+        ftrace: tuple[int, int], xentrace: tuple[int, int], same_rate: bool) -> None:
+    """Tenths of the load that each recorded."""
+    calls, offset = load_of(17, 2_000), -SECOND
+    tenth = len(calls) // 10
+    linux_part, xen_part = (calls[a * tenth:b * tenth] for a, b in (ftrace, xentrace))
+    found = certain(related(linux_part, xen(xen_part, offset=offset), same_rate=same_rate))
+    assert abs(found.offset_ns - offset) <= found.error_ns
+    assert found.contradictions + found.unseen < 5
+
+
+@pytest.mark.parametrize(("tasks", "gap_ns"), [(16, 1_500_000), (24, 100_000), (64, 400_000)])
+def test_calls_at_once_on_every_cpu_are_taken_together(tasks: int, gap_ns: int) -> None:
+    calls, offset = load_of(10, 4_000, tasks=tasks, gap_ns=gap_ns), 77_000_000
     groups = evidence(linux(calls), xen(calls), xen(calls)["time_ns"].to_numpy(), "pvh").groups
     assert groups < len(calls) * 0.9
     found = certain(related(calls, xen(calls, offset=offset)))

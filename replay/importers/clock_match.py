@@ -8,7 +8,7 @@ import numpy as np
 
 from replay.importers.clock_calls import FAR, Evidence, Groups, Ints
 
-MOST: Final = 1 << 22
+MOST: Final = 1 << 20
 """Places of records that are tried at once, 100 bytes each."""
 
 
@@ -93,6 +93,14 @@ def _exact(kind: Groups, per_page: int, low: int, high: int) -> tuple[Ints, Ints
     return lows[lows <= highs], highs[lows <= highs]
 
 
+def covered(found: Evidence, offset: int, within: int) -> Evidence:
+    """The groups that lie in the time of Xen's records, if the offset is so far off at most."""
+    first = min(int(k.records[0]) for k in found.kinds) + offset - within
+    last = max(int(k.records[-1]) for k in found.kinds) + offset + within
+    return found._replace(kinds=tuple(
+        k.part((k.start >= first) & (k.end <= last)) for k in found.kinds))
+
+
 def bounds(found: Evidence, offset: int) -> Bounds:
     """What causality demands of groups that hold their records under an offset.
 
@@ -101,10 +109,7 @@ def bounds(found: Evidence, offset: int) -> Bounds:
     """
     times, lows, highs = [], [], []
     contradicting = unseen = 0
-    covered = [k.records for k in found.kinds if len(k.records)]
-    from_, to = min(r[0] for r in covered) + offset, max(r[-1] for r in covered) + offset
-    for kind in found.kinds:
-        kind = kind.part((kind.start >= from_) & (kind.end <= to))
+    for kind in covered(found, offset, 0).kinds:
         first = np.searchsorted(kind.records, kind.start - offset, "left")
         count = np.searchsorted(kind.records, kind.end - offset, "right") - first
         fits = (count >= kind.pages) & (count <= kind.pages * max(found.per_page))

@@ -16,10 +16,12 @@ import numpy as np
 from replay.importers.clock_calls import Evidence, Ints
 from replay.importers.clock_coarse import LEAST_NS, Guess, guesses
 from replay.importers.clock_line import lines
-from replay.importers.clock_match import Bounds, best, bounds, tilted
+from replay.importers.clock_match import Bounds, best, bounds, covered, tilted
 
 LEAST_PAIRS: Final = 16
 """Fewer groups with their records can be chance."""
+LEAST_SHARE: Final = 0.2
+"""Of the groups in the time that Xen recorded; as many may match by chance."""
 CLEAR: Final = 2.0
 """How many times as many groups as any other offset the right one must satisfy."""
 STRAY: Final = 1000
@@ -30,8 +32,9 @@ MAX_PPB: Final = 500_000
 DENSEST: Final = 48
 """Groups among which the search for a rate begins: those in the shortest time."""
 STEPS: Final = 4
-MOST_STEPS: Final = 400
-FURTHER: Final = 64
+MOST_STEPS: Final = 100
+"""Rates tried, up and down."""
+FURTHER: Final = 8
 """Times that a rate is followed beyond the steps tried, as long as the last of them fits best."""
 SAMPLE: Final = 4096
 """Groups that are looked at, evenly spread, to find an offset; to bound it, all."""
@@ -75,14 +78,15 @@ def relate(found: Evidence, *, same_rate: bool) -> Relation | Unknown:
     level = tilted(found, ppb, middle)
     at = best(level, guess.offset - guess.within, guess.offset + guess.within)
     seen = bounds(level, (at.low + at.high) // 2)
-    if len(seen.time) < LEAST_PAIRS:
-        return Unknown(f"the best offset brings {len(seen.time):,} of {found.groups:,} groups of "
-                       f"calls together with their records; {LEAST_PAIRS} are needed")
+    pairs, tried = len(seen.time), len(seen.time) + seen.contradicting + seen.unseen
+    if pairs < max(LEAST_PAIRS, LEAST_SHARE * tried):
+        return Unknown(f"the best offset brings {pairs:,} of {tried:,} groups of calls together "
+                       f"with their records; {LEAST_PAIRS} and {LEAST_SHARE:.0%} are needed")
     if share < CLEAR * second:
         return Unknown(f"several offsets fit alike: the best one brings {share:.0%} of the groups "
                        f"of calls together with their records, another one {second:.0%}")
-    if len(seen.time) <= seen.contradicting:
-        return Unknown(f"of the groups of calls {len(seen.time):,} fit their records under the "
+    if pairs <= seen.contradicting:
+        return Unknown(f"of the groups of calls {pairs:,} fit their records under the "
                        f"best offset and {seen.contradicting:,} contradict it")
     return _bounded(seen, ppb, middle, same_rate)
 
@@ -90,27 +94,43 @@ def relate(found: Evidence, *, same_rate: bool) -> Relation | Unknown:
 def _offset(found: Evidence, same_rate: bool) -> tuple[int, float, Guess, float, float]:
     """Middle, rate, offset, the share of groups it satisfies, and that of the next best offset."""
     starts = np.sort(np.concatenate([k.start for k in found.kinds]))
-    middle, ppb, chosen = int(starts[0] + starts[-1]) // 2, 0.0, None
-    share = second = 0.0
-    few = _sample(found)
-    for wider in WIDER:
-        scored = [(best(few, g.offset - g.within, g.offset + g.within).share, g)
-                  for g in guesses(found, wider)]
-        share, chosen = max(scored, key=lambda one: one[0])
-        second = max((s for s, g in scored if abs(g.offset - chosen.offset) > 2 * g.within),
-                     default=0.0)
-        if share > 0.5:
-            break
-    assert chosen is not None
+    middle, ppb = int(starts[0] + starts[-1]) // 2, 0.0
+    share, second, chosen, part = _guessed(found)
     if same_rate:
         return middle, 0.0, chosen, share, second
-    if share < FITS:
+    if whole := part.groups >= LEAST_PAIRS and _share(part, chosen) >= FITS:
+        second *= found.groups / part.groups
+    else:
+        part = found
         middle, chosen, ppb = _begun(found, starts)
-    ppb, chosen, share = _followed(found, middle, chosen, ppb, whole=share >= FITS)
-    level = best(few, chosen.offset - chosen.within, chosen.offset + chosen.within).share
+    ppb, chosen, share = _followed(part, middle, chosen, ppb, whole)
+    level = _share(part, chosen)
     if level * (1 + 1 / STRAY) >= share:  # nearly as many fit without a rate
         return middle, 0.0, chosen, level, second
     return middle, ppb, chosen, share, second
+
+
+def _guessed(found: Evidence) -> tuple[float, float, Guess, Evidence]:
+    """The offset that suits most groups, were there no rate: their share, that of the next best
+    offset, the offset, and the groups in the time of Xen's records.
+    """
+    top = (-1.0, 0.0, Guess(0, 0), found)
+    for wider in WIDER:
+        scored = [(_share(found, guess), guess) for guess in guesses(found, wider)]
+        share, guess = max(scored, key=lambda one: one[0])
+        if share <= top[0]:
+            continue
+        second = max((s for s, g in scored if abs(g.offset - guess.offset) > 2 * g.within),
+                     default=0.0)
+        part = covered(found, guess.offset, guess.within)
+        top = (share, second, guess, part)
+        if part.groups >= LEAST_PAIRS and _share(part, guess) >= FITS:
+            break
+    return top
+
+
+def _share(found: Evidence, at: Guess) -> float:
+    return best(_sample(found), at.offset - at.within, at.offset + at.within).share
 
 
 def _sample(found: Evidence) -> Evidence:
@@ -155,7 +175,7 @@ def _followed(found: Evidence, middle: int, guess: Guess, ppb: float, whole: boo
             ppb, guess, share = _fitted(part, middle, guess, ppb, STEPS * step, span)
             if abs(ppb - before) < (STEPS - 0.5) * step:
                 break
-        if span >= most:
+        if span >= most or share < LEAST_SHARE:
             return ppb, guess, share
         span = min(2 * span, most)
 

@@ -39,7 +39,7 @@ SETTINGS = {
     "vmemmap_base": "address of the struct page of frame 0",
     "xen_version": "Xen that wrote the xentrace records, such as 4.17.7",
     "trace_clock": "ftrace's clock, which its text form does not name, such as x86-tsc",
-    "clock_offset_ns": "added to a time of the Xen trace it gives ftrace's time of that moment",
+    "clock_offset_ns": "ns to add to a time of the Xen trace for ftrace's; default: measured",
     "description": "a sentence on how the recording was made",
     "recorded_at": "when it was recorded, such as 2026-11-27T02:17+01:00 (UTC unless it says)",
     "emulated": "the emulator, where the recorded times are not those of hardware",
