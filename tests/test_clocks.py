@@ -19,6 +19,7 @@ from replay.importers.clock_line import lines
 from replay.importers.clock_relation import Relation, Unknown, relate
 from replay.importers.imported import Imported
 from replay.importers.related import Placed, place
+from replay.report.clocks import relation
 from replay.schema import SCHEMA, Flag
 from replay.trace.store import load
 
@@ -254,6 +255,21 @@ def test_one_counter_is_verified_assumed_or_contradicted() -> None:
         else:
             assert at.offset_ns is not None
             assert abs(at.offset_ns - offset) <= at.facts["error_ns"]
+
+
+def test_a_relation_is_said_in_a_sentence_whatever_the_file_holds() -> None:
+    facts = {"source": "measured", "offset_ns": -5_000, "error_ns": 70, "pairs": 1_234,
+             "contradictions": 5, "unseen": 6, "drift_ppb": -1_500.0, "drift_at_ns": 9}
+    assert relation({"relation": facts}) == (
+        "measured: -5,000 ns +- 70 ns added to Xen's time gives ftrace's at 9 ns, from where "
+        "ftrace's gains -1.500 ppm on Xen's; 1,234 groups of calls match their records, "
+        "5 contradict, 6 have none")
+    stated = {"source": "stated", "offset_ns": 0, "measured_offset_ns": 90, "measured_error_ns": 80}
+    assert "WHAT WAS STATED DISAGREES" in relation({"relation": stated})
+    assert "DISAGREES" not in relation({"relation": stated | {"measured_error_ns": 90}})
+    for value in (None, "x", [], {}, 10**400, -1.5, True, float("nan")):
+        assert relation({"relation": value}) == "" or isinstance(value, dict)
+        assert "added to Xen's time" in relation({"relation": dict.fromkeys(facts, value)})
 
 
 TEXT = """# tracer: nop

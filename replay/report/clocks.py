@@ -24,7 +24,9 @@ def relation(source: dict[str, Any]) -> str:
 
 def _drift(facts: dict[str, Any]) -> str:
     ppb = facts.get("drift_ppb")
-    if not isinstance(ppb, int | float) or not str(facts.get("source")).startswith("measured"):
+    if not isinstance(ppb, int | float) or not -1e9 < ppb < 1e9:  # a file may say anything
+        return ""
+    if not str(facts.get("source", "")).startswith("measured"):
         return ""
     return (f" at {_whole(facts, 'drift_at_ns'):,} ns, from where ftrace's gains "
             f"{ppb / 1000:+.3f} ppm on Xen's")
@@ -49,4 +51,4 @@ def _evidence(facts: dict[str, Any]) -> str:
 
 def _whole(facts: dict[str, Any], name: str) -> int:
     value = facts.get(name, 0)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and abs(value) < 1 << 62 else 0
