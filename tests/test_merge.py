@@ -12,7 +12,7 @@ from test_xentrace import GRANT_MAP, record, window
 
 from replay.errors import ReplayError
 from replay.importers.imported import Imported
-from replay.importers.merge import merge, same_counter
+from replay.importers.merge import Drift, Timed, moved, same_counter, united
 from replay.importers.xentrace import read_xentrace
 from replay.schema import SCHEMA
 
@@ -44,6 +44,12 @@ def xen(tmp_path: Path, *ticks: int, hz: int = HZ) -> Imported:
     return read_xentrace(path, hz=hz, xen_version=None, source=1)
 
 
+def merge(reference: Timed, other: Imported, clock_offset_ns: int | None = None,
+          drift: Drift | None = None) -> pa.Table:
+    """Both on the first one's clock; without an offset they read one counter."""
+    return united([reference.table, moved(reference, other, clock_offset_ns, drift)])
+
+
 def seen(table: pa.Table) -> list[tuple[int, int, int]]:
     """(time, source, offset) of each row."""
     return [(r["time_ns"], r["source"], r["source_offset"]) for r in table.to_pylist()]
@@ -51,34 +57,31 @@ def seen(table: pa.Table) -> list[tuple[int, int, int]]:
 
 def test_one_counter_needs_no_offset_and_is_exact(tmp_path: Path) -> None:
     start = 10**12
-    table = merge(ftrace([0, 500, 1000], start, HZ), xen(tmp_path, start + HZ, start + 1298),
-                  same_clock=True)
+    table = merge(ftrace([0, 500, 1000], start, HZ), xen(tmp_path, start + HZ, start + 1298))
     assert table.schema == SCHEMA
     assert seen(table) == [(0, 0, 0), (499, 1, 28), (500, 0, 1), (1000, 0, 2), (10**9, 1, 12)]
 
 
 def test_equal_times_are_ordered_by_source_then_offset(tmp_path: Path) -> None:
-    table = merge(ftrace([0, 0], 7, HZ), xen(tmp_path, 7, 7), same_clock=True)
+    table = merge(ftrace([0, 0], 7, HZ), xen(tmp_path, 7, 7))
     assert seen(table) == [(0, 0, 0), (0, 0, 1), (0, 1, 12), (0, 1, 28)]
 
 
 def test_a_stream_that_began_earlier_moves_time_zero(tmp_path: Path) -> None:
-    table = merge(ftrace([0, 10], 2 * HZ, HZ), xen(tmp_path, HZ), same_clock=True)
+    table = merge(ftrace([0, 10], 2 * HZ, HZ), xen(tmp_path, HZ))
     assert seen(table) == [(0, 1, 12), (10**9, 0, 0), (10**9 + 10, 0, 1)]
     assert table.column("lock_ns").to_pylist() == [None, 10**9 + 1, 10**9 + 11]
 
 
 def test_two_frequencies_for_one_counter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ReplayError, match="two frequencies"):
-        merge(ftrace([0], 1, HZ), xen(tmp_path, 1, hz=HZ + 4000), same_clock=True)
+        merge(ftrace([0], 1, HZ), xen(tmp_path, 1, hz=HZ + 4000))
 
 
-def test_two_clocks_are_refused_until_their_offset_is_stated(tmp_path: Path) -> None:
+def test_the_offset_of_two_clocks_moves_the_second(tmp_path: Path) -> None:
     mono = ftrace([0, 100], 5 * 10**9, None)
     counter = xen(tmp_path, 62_500_000, 62_500_001, hz=62_500_000)
-    with pytest.raises(ReplayError, match="--set clock_offset_ns=N"):
-        merge(mono, counter, same_clock=False)
-    table = merge(mono, counter, same_clock=False, clock_offset_ns=4 * 10**9 + 90)
+    table = merge(mono, counter, clock_offset_ns=4 * 10**9 + 90)
     assert seen(table) == [(0, 0, 0), (90, 1, 12), (100, 0, 1), (106, 1, 28)]
 
 
@@ -86,7 +89,7 @@ def test_a_pvh_dom0_reads_a_tsc_with_an_offset(tmp_path: Path) -> None:
     assert same_counter("x86-tsc", "pv")
     assert not same_counter("x86-tsc", "pvh")
     assert not same_counter("mono", "arm")
-    table = merge(ftrace([0], 2 * HZ, HZ), xen(tmp_path, 5 * HZ), same_clock=False,
+    table = merge(ftrace([0], 2 * HZ, HZ), xen(tmp_path, 5 * HZ),
                   clock_offset_ns=-3 * 10**9 + 7)
     assert seen(table) == [(0, 0, 0), (7, 1, 12)]
 
@@ -94,12 +97,21 @@ def test_a_pvh_dom0_reads_a_tsc_with_an_offset(tmp_path: Path) -> None:
 def test_an_offset_belongs_to_the_time_that_is_stated(tmp_path: Path) -> None:
     mono = replace(ftrace([0, 100], 5 * 10**9, None), offset_ns=-1_000)
     counter = xen(tmp_path, 62_500_000, hz=62_500_000)
-    table = merge(mono, counter, same_clock=False, clock_offset_ns=4 * 10**9 - 1_000 + 90)
+    table = merge(mono, counter, clock_offset_ns=4 * 10**9 - 1_000 + 90)
     assert seen(table) == [(0, 0, 0), (90, 1, 12), (100, 0, 1)]
 
 
 def test_an_empty_stream_changes_nothing(tmp_path: Path) -> None:
     alone = ftrace([0, 1], 5, None)
-    assert seen(merge(alone, xen(tmp_path), same_clock=False)) == seen(alone.table)
+    assert seen(merge(alone, xen(tmp_path))) == seen(alone.table)
     other = xen(tmp_path, 3, 4)
-    assert seen(merge(ftrace([], 0, None), other, same_clock=False)) == seen(other.table)
+    assert seen(merge(ftrace([], 0, None), other)) == seen(other.table)
+
+
+def test_a_clock_that_gains_is_followed(tmp_path: Path) -> None:
+    """100 ppm from 1 s on: a second of Xen's later, 100 us more have passed for Linux."""
+    mono = ftrace([0, 3 * 10**9], 0, None)
+    ticks = [k * 62_500_000 for k in range(3)]
+    table = merge(mono, xen(tmp_path, *ticks, hz=62_500_000), 0, Drift(100_000.0, 10**9))
+    times = [t for t, source, _ in seen(table) if source == 1]
+    assert [t - times[1] for t in times] == [-1_000_100_010, 0, 1_000_100_010]

@@ -1,11 +1,11 @@
-"""Puts two streams of one recording on one time axis: the stated relation of their clocks decides.
+"""Puts two streams of one recording on one time axis, by the relation of their clocks.
 
-Nothing is guessed: streams of different clocks are refused until someone states how they relate.
+The relation is stated or was measured (see `related`); nothing is guessed here.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -39,11 +39,11 @@ class Timed(Protocol):
         """Nanoseconds from the clock's zero to that of the times it is quoted by."""
 
 
-HOW_TO_STATE = (
-    "the two streams have different clocks and nothing says how they relate: pass --set "
-    "clock_offset_ns=N, the nanoseconds to add to a time of the Xen trace (its counter / its "
-    "frequency) to get the time of the ftrace clock at the same moment; take both from one event "
-    "that both streams show, such as the first grant mapping")
+class Drift(NamedTuple):
+    """The reference gains `ppb` nanoseconds per second from `middle_ns` of its time_ns on."""
+
+    ppb: float
+    middle_ns: int
 
 
 def same_counter(ftrace_clock: str, mode: str) -> bool:
@@ -55,22 +55,36 @@ def same_counter(ftrace_clock: str, mode: str) -> bool:
     return ftrace_clock == "x86-tsc" and mode == "pv"
 
 
-def merge(reference: Timed, other: Imported, *, same_clock: bool,
-          clock_offset_ns: int | None = None) -> pa.Table:
-    """Rows of both, by (time_ns, source, source_offset); time 0 is the earlier stream's first.
+def zero_ns(reference: Timed) -> int:
+    """The time at time_ns 0 on the clock of a stream, in the nanoseconds it is quoted by."""
+    start = reference.t0_raw if reference.hz is None else scale_ticks(
+        reference.t0_raw, reference.hz)
+    return start + reference.offset_ns
 
-    same_clock: both read one counter with one zero (see same_counter), so that raw values compare
-    as they are. Otherwise, or where it is stated nevertheless, clock_offset_ns is how far
-    `other`'s clock, in nanoseconds from its own zero, must be moved to show `reference`'s.
+
+def moved(reference: Timed, other: Imported, clock_offset_ns: int | None,
+          drift: Drift | None = None) -> pa.Table:
+    """Rows of `other` with times on `reference`'s axis; they may be negative.
+
+    clock_offset_ns: how far `other`'s clock, in nanoseconds from its own zero, must be moved to
+    show `reference`'s; None: both read one counter with one zero (see same_counter), so that raw
+    values compare as they are.
     """
+    times = other.table.column("time_ns").to_numpy()
     if reference.table.num_rows and other.table.num_rows:
         if other.ticks is None or len(other.ticks) != other.table.num_rows:
             raise ReplayError("the stream to be merged does not keep its raw times")
-        moved = _on_reference(reference, other, same_clock, clock_offset_ns)
-    else:
-        moved = other.table.column("time_ns").to_numpy()
-    shifted = _replaced(other.table, "time_ns", pa.array(moved, pa.int64()))
-    joined = pa.concat_tables([reference.table, shifted]).unify_dictionaries().combine_chunks()
+        times = _on_reference(reference, other, clock_offset_ns)
+        if drift:
+            rate = drift.ppb * 1e-9
+            gain = (times - drift.middle_ns) * (rate / (1 - rate))
+            times = times + np.rint(gain).astype(np.int64)
+    return _replaced(other.table, "time_ns", pa.array(times, pa.int64()))
+
+
+def united(tables: list[pa.Table]) -> pa.Table:
+    """All rows by (time_ns, source, source_offset), the first at time 0 or later."""
+    joined = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     time = joined.column("time_ns").to_numpy()
     if len(time) and time.min() < 0:
         joined = _later_by(joined, -int(time.min()))
@@ -80,19 +94,14 @@ def merge(reference: Timed, other: Imported, *, same_clock: bool,
     return joined.take(pa.array(order)).combine_chunks()
 
 
-def _on_reference(reference: Timed, other: Imported, same_clock: bool,
-                  clock_offset_ns: int | None) -> np.ndarray:
+def _on_reference(reference: Timed, other: Imported, clock_offset_ns: int | None) -> np.ndarray:
     assert other.ticks is not None
-    if same_clock and clock_offset_ns is None:
+    if clock_offset_ns is None:
         if reference.hz != other.hz:
             raise ReplayError(f"one counter was given two frequencies, {reference.hz} and "
                               f"{other.hz} Hz; state it once: --cpu-hz HZ")
         return ns_of(other.ticks, reference.t0_raw, other.hz)
-    if clock_offset_ns is None:
-        raise ReplayError(HOW_TO_STATE)
-    start = reference.t0_raw if reference.hz is None else scale_ticks(
-        reference.t0_raw, reference.hz)
-    return ns_of(other.ticks, 0, other.hz) + (clock_offset_ns - start - reference.offset_ns)
+    return ns_of(other.ticks, 0, other.hz) + (clock_offset_ns - zero_ns(reference))
 
 
 def _replaced(table: pa.Table, name: str, values: pa.Array) -> pa.Table:

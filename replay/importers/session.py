@@ -18,11 +18,13 @@ from replay.anomalies import Anomalies
 from replay.errors import InputError, ReplayError
 from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
+from replay.importers.clock_relation import Unknown
 from replay.importers.ftrace_text import read_ftrace_text
 from replay.importers.imported import Imported
-from replay.importers.merge import merge, same_counter
+from replay.importers.merge import moved, united
 from replay.importers.normalise import normalise, wanted_by
 from replay.importers.probes import ProbeTable, load_table
+from replay.importers.related import HOW_TO_STATE, Placed, place
 from replay.importers.sniff import ARCHIVE, TRACE_DAT, XENTRACE, sniff
 from replay.importers.trace_dat import TICK_CLOCKS, read_trace_dat
 from replay.importers.xentrace import NO_TOP, open_xentrace, read_xentrace
@@ -40,7 +42,7 @@ SETTINGS = {
     "vmemmap_base": "address of the struct page of frame 0",
     "xen_version": "Xen that wrote the xentrace records, such as 4.17.7",
     "trace_clock": "ftrace's clock, which its text form does not name, such as x86-tsc",
-    "clock_offset_ns": "added to a time of the Xen trace it gives ftrace's time of that moment",
+    "clock_offset_ns": "ns to add to a time of the Xen trace for ftrace's; default: measured",
     "description": "a sentence on how the recording was made",
     "recorded_at": "when it was recorded, such as 2026-11-27T02:17+01:00 (UTC unless it says)",
     "emulated": "the emulator, where the recorded times are not those of hardware",
@@ -219,20 +221,16 @@ def _paired(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
     return pair(recover(rows, anomalies, balloon=balloon), anomalies, balloon=balloon)
 
 
-def _merged(parts: list[Imported], metas: list[dict[str, Any]], settings: dict[str, str],
-            machine: Machine | None) -> pa.Table:
+def _merged(parts: list[Imported], metas: list[dict[str, Any]],
+            placed: list[Placed]) -> pa.Table:
     """All sources on the first one's clock; only Xen traces can follow."""
     if len(parts) > 1 and any(meta["format"] != XENTRACE for meta in metas[1:]):
         raise ReplayError("several sources of one recording: give one ftrace file first, "
                           "then the xentrace files")
-    rows = parts[0].table
-    mode = machine.physmap.mode if machine else ""
-    offset = _whole(settings, "clock_offset_ns", None)
-    for other in parts[1:]:
-        reference = replace(parts[0], table=rows)
-        rows = merge(reference, other, same_clock=same_counter(parts[0].clock, mode),
-                     clock_offset_ns=offset)
-    return rows
+    if len(parts) == 1:
+        return parts[0].table
+    return united([parts[0].table, *(moved(parts[0], other, at.offset_ns, at.drift)
+                                     for other, at in zip(parts[1:], placed, strict=True))])
 
 
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
@@ -268,19 +266,13 @@ def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: d
         provenance={**trace.meta.provenance, **about}))
 
 
-def _can_merge(first: Imported, settings: dict[str, str], machine: Machine | None) -> bool:
+def _placed(parts: list[Imported], part: Imported, kind: str, settings: dict[str, str],
+            machine: Machine | None) -> Placed | Unknown:
+    """How the next source relates to the first."""
+    if not parts or kind != XENTRACE:
+        return Placed(None)
     mode = machine.physmap.mode if machine else ""
-    return "clock_offset_ns" in settings or same_counter(first.clock, mode)
-
-
-def _left_out(path: Path, first: Imported, settings: dict[str, str],
-              machine: Machine | None) -> str:
-    """Why an archive's Xen trace does not become a part of the recording, "" if it does."""
-    if not path.stat().st_size:
-        return "is empty: xentrace wrote no record"
-    if not _can_merge(first, settings, machine):
-        return "its clock is not ftrace's, and no --set clock_offset_ns=N relates them"
-    return ""
+    return place(parts[0], part, mode, _whole(settings, "clock_offset_ns", None))
 
 
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
@@ -289,21 +281,30 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     table = load_table(probes)
     parts: list[Imported] = []
     metas: list[dict[str, Any]] = []
+    placed: list[Placed] = []
     seen: dict[str, str] = {}
     every = [*sources, *spare]
     with ThreadPoolExecutor(1) as beside:  # hashing takes a third of the time decoding does
         digests = [beside.submit(_digest, path) for path in every]
         for index, path in enumerate(every):
-            if path in spare and (why := _left_out(path, parts[0], settings, machine)):
-                seen["left_out"] = f"{path.name}: {why}"
+            if path in spare and not path.stat().st_size:
+                seen["left_out"] = f"{path.name}: is empty: xentrace wrote no record"
                 continue
             part, kind, facts = _read(path, index, settings, machine, table,
                                       streamed and len(every) == 1)
+            at = _placed(parts, part, kind, settings, machine)
+            if isinstance(at, Unknown):
+                if path not in spare:
+                    raise InputError(path, HOW_TO_STATE.format(at.why))
+                seen["left_out"] = f"{path.name}: {HOW_TO_STATE.format(at.why)}"
+                continue
+            metas.append(_source(path, kind, part, digests[index].result())
+                         | ({"relation": at.facts} if at.facts else {}))
+            placed += [at] if parts else []
             parts.append(part)
-            metas.append(_source(path, kind, part, digests[index].result()))
             seen.update(facts)
     accounting, anomalies = _account(parts)
-    merged = _merged(parts, metas, settings, machine)
+    merged = _merged(parts, metas, placed)
     physmap = machine.physmap if machine else None
     strategy = _recorded_strategy(merged, physmap)
     rows = _paired(_own_list(merged, strategy, anomalies), strategy, anomalies)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from replay.anomalies import KNOWN, Anomalies
 from replay.metrics.calls import SIZE_CLASSES, size_class
+from replay.report.clocks import relation
 from replay.report.sketch import curve, physmap_table
 from replay.report.tables import (
     count, duration, fitted, missing, notes, pairs, plain, render, size, table,
@@ -106,6 +107,8 @@ def _provenance(trace: Trace) -> list[RenderableType]:
         rows.append(("source", plain(
             f"{source.get('file')}: {source.get('format')}, {source.get('bytes')} bytes, "
             f"SHA-256 {source.get('sha256', '')}")))
+        if said := relation(source):
+            rows.append(("its clock", plain(said)))
     return [Text(f"{plain(meta.name)}: {kind}", style="bold"), Text(), pairs(rows)]
 
 
@@ -231,4 +234,6 @@ def import_report(trace: Trace, file: str, nr_bytes: int) -> str:
     """What `replay import` says: the account, the anomalies, the file."""
     words = "SYNTHETIC trace" if trace.meta.synthetic else "trace"
     what = f"{words} {plain(file)}: {trace.num_rows:,} rows, {size(nr_bytes)}"
-    return render([*_accounting(trace), what])
+    related = [f"Clock of {plain(str(source.get('file')))}: {plain(said)}"
+               for source in trace.meta.sources if (said := relation(source))]
+    return render([*_accounting(trace), *([notes(related)] if related else []), what])
