@@ -182,7 +182,9 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     held = np.where(request, lock[rows], time[rows])
     over = np.where(took[rows] != NONE, time[rows] + took[rows], next_of_task(time, pid)[rows])
     over = np.maximum(over, np.maximum(entry, held))
-    size = np.where(alloc & (errno[rows] < 0), 0, nr[rows])
+    # a hypercall returns how many extents it did, and only so many pages move
+    done = np.where(request | (ints(table, "errno")[rows] < 0), nr[rows], errno[rows])
+    size = np.where(alloc & (errno[rows] < 0), 0, np.minimum(nr[rows], done))
     nested = _nested(table, rows, over) if balloon else np.zeros(len(rows), np.int64)
     fresh = np.where(alloc, np.minimum(nested, size), 0)
     reads = [ints(table, name)[rows] for name in

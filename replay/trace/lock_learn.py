@@ -7,7 +7,7 @@ free is known to have given back says what a later allocation got. Compiled, one
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,24 @@ from replay.trace.lock_calls import Calls
 from replay.trace.lock_quiet import UNKNOWN
 
 Ints = npt.NDArray[np.int64]
+BLOCK: Final = 1024
+"""Pages of the largest block of the buddy allocator (MAX_PAGE_ORDER 10; other kernels are built
+with other orders, and their hot-added pages are then not followed)."""
 
 
 class Pages(NamedTuple):
     """The pages of all calls one behind the other; those of call c begin at first[c].
 
     frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
-    same frame, or -1. list: places of listed pages, the head at the end; -1 for one from before.
+    same frame, or -1. list: places of listed pages, the head at the end, or -2 - a frame. hot: per
+    range that was hot-added to the balloon, its next page to come and its end.
     """
 
     first: Ints
     frame: Ints
     same: Ints
     list: Ints
+    hot: Ints
 
 
 @inline
@@ -46,6 +51,23 @@ def _tell(p, place, frame):  # type: ignore[no-untyped-def]
     while place >= 0 and p.frame[place] < 0:
         p.frame[place] = frame
         place = p.same[place]
+
+
+@inline
+def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
+    """Push hot-added pages up to a block that ends with this frame; the depth then.
+
+    xen_online_page() (drivers/xen/balloon.c) appends a free block of the buddy allocator at once,
+    ascending, while callers have the lock in between: so the first page that one gets of a block is
+    its last.
+    """
+    for n in range(p.hot.shape[1]):
+        if p.hot[0, n] <= frame < p.hot[1, n] and (frame + 1) % BLOCK == 0:
+            for page in range(p.hot[0, n], frame + 1):
+                p.list[depth] = -2 - page
+                depth += 1
+            p.hot[0, n] = frame + 1
+    return depth
 
 
 @kernel()
@@ -72,10 +94,13 @@ def _walk(q, p, order):  # type: ignore[no-untyped-def]
             p.list[depth] = first + k
             depth += 1
         for k in range(q.pops[c]):
+            mine = p.frame[first + k]
+            if mine >= 0:
+                depth = _onlined(p, depth, mine)
             if depth == 0:
                 break
             depth -= 1
-            place, mine = p.list[depth], p.frame[first + k]
+            place = p.list[depth]
             theirs = -2 - place if place <= -2 else _settle(p, place)
             if mine >= 0 and theirs >= 0 and mine != theirs:
                 contradicted += 1
@@ -97,16 +122,17 @@ def _late(p):  # type: ignore[no-untyped-def]
             p.frame[place] = _settle(p, place)
 
 
-def learn(q: Calls, order: Ints) -> tuple[Ints, Ints]:
+def learn(q: Calls, order: Ints, added: Ints) -> tuple[Ints, Ints]:
     """(first, frames): the frames of all calls' pages, recorded or told by the order; -1 unknown.
 
-    Those of call c are frames[first[c] : first[c] + q.nr[c]].
+    Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: (first frame, end) of each
+    range that was hot-added to the balloon, as two rows.
     """
     first = np.concatenate(([0], np.cumsum(q.nr)))
     size = int(first[-1])
-    room = int(q.pushes.sum() + q.sections[1].sum()) + 1
+    room = int(q.pushes.sum() + q.sections[1].sum() + (added[1] - added[0]).sum()) + 1
     pages = Pages(first, np.full(size, UNKNOWN, np.int64), np.full(size, -1, np.int64),
-                  np.empty(room, np.int64))
+                  np.empty(room, np.int64), added)
     _walk(q, pages, order)
     _late(pages)
     return first, pages.frame

@@ -20,7 +20,7 @@ from replay.anomalies import Anomalies
 from replay.errors import ReplayError
 from replay.kernel import inline, kernel
 from replay.schema import Flag
-from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, replace
+from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
 from replay.trace.lock_calls import Table, collect
 from replay.trace.lock_learn import learn
 from replay.trace.start import BEFORE
@@ -203,10 +203,11 @@ def _alike(rows: Ints, nr: Ints, last: Ints, frames: Ragged) -> Ints:
     return numbers
 
 
-def _requests(table: pa.Table, found: Table, order: Ints) -> tuple[Requests, Ints, int]:
+def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
+              ) -> tuple[Requests, Ints, int]:
     """The calls' requests in lock order, their rows, and how many frame numbers there may be."""
     q = found.calls
-    first, frames = learn(q, order)
+    first, frames = learn(q, order, _hot_added(table) if balloon else np.zeros((2, 0), np.int64))
     kept = order[found.request[order]]
     rows, nr, alloc = found.rows[kept], q.nr[kept], found.alloc[kept]
     place = np.full(len(found.rows), -1, np.int64)
@@ -230,6 +231,15 @@ def _requests(table: pa.Table, found: Table, order: Ints) -> tuple[Requests, Int
         _alike(rows, nr, last, recorded)), rows, count
 
 
+def _hot_added(table: pa.Table) -> Ints:
+    """(first frame, end) of each range that was hot-added as System RAM, as two rows."""
+    codes, labels = encoded(table, "label")
+    ram = np.array([label == "System RAM" for label in labels], bool)[codes]
+    rows = np.flatnonzero(ram & is_kind(table, "section"))
+    first, pages = ints(table, "start_pfn", 0)[rows], ints(table, "nr_pages", 0)[rows]
+    return np.stack((first, first + np.minimum(pages, MAX_PAGES >> 8)))
+
+
 def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
     """The table with `slots` filled for every free, in the order of `lock_rank`.
 
@@ -241,7 +251,7 @@ def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.
     if most > MAX_PAGES:
         raise ReplayError(f"more than {MAX_PAGES} pages are allocated or freed in one recording")
     order = np.argsort(ints(table, "lock_rank")[found.rows], kind="stable")
-    requests, rows, count = _requests(table, found, order)
+    requests, rows, count = _requests(table, found, order, balloon)
     slots_made = int(ints(table, "nr_pages", 0)[is_kind(table, "alloc")].sum())
     live = Live(np.full(count, -1, np.int64), np.zeros(count, np.int64),
                 np.zeros(slots_made, np.int64), np.zeros(slots_made, np.int64),
