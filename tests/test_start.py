@@ -150,6 +150,18 @@ def test_every_strategy_holds_what_callers_held_and_takes_it_back(name: str, rec
     assert timeline(found).gauges["live_pages"][0] == 75
 
 
+def test_pages_that_cannot_be_held_are_told_and_their_frees_skipped() -> None:
+    """Nothing onlines what is hot-added here, so whoever asks for more than is listed sleeps."""
+    begun = Start(recorded="pool", balloon=1, live=np.full(3, -1, np.int64))
+    rows = [(10, FREE, 3, [1, 2, 3]), (20, ALLOC, 1, [])]
+    found = run("hotplug", workload(rows, 1, begun), auto_online="no")
+    assert found.broken == ()
+    assert found.tallies["frees_skipped"] == 2
+    assert (found.before >= 0).tolist() == [True, False, False]
+    assert found.ends["live_pages"] == 1
+    assert any("1 of 3 pages held by callers" in note for note in found.notes)
+
+
 def test_known_frames_come_off_the_head_and_the_rest_from_the_sections_top() -> None:
     begun = Start(recorded="pool", pool=300, head=np.array([0x68005, -1, 0x68001], np.int64),
                   sections=((0x68000, 512),), live=np.array([0x68007], np.int64))

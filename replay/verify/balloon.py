@@ -78,7 +78,8 @@ def _columns(table: Any) -> _Columns:
     pages = np.where(alloc, nr, 0)
     names = (*STATS, "list_count_after")
     return _Columns(
-        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "errno"), ints(table, "pid"),
+        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "errno"),
+        ints(table, "pid"),
         ints(table, "value"), ints(table, "start_pfn"), ints(table, "target_pages"),
         {name: ints(table, name) for name in names}, ragged(table, "frames"),
         ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages)
