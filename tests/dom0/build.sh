@@ -66,14 +66,9 @@ python() { # FOLDER: the root's Python and its libraries
   find "$1/usr/lib" -name __pycache__ -prune -exec rm -r {} +
 }
 
-recorder() { # ROOT: this program's recorder as it stands
-  rm -rf "$1/opt/replay"; mkdir -p "$1/opt/replay" "$1/usr/local/bin"
-  cp -a "$run/../pip-$suite-$arch/." "$1/opt/replay/" || return
-  cp -a "$top/replay" "$1/opt/replay/replay" || return
-  find "$1/opt/replay/replay" -name __pycache__ -prune -exec rm -rf {} +
-  printf '%s\n' '#!/usr/bin/python3' 'import sys' 'sys.path.insert(0, "/opt/replay")' \
-    'from replay.__main__ import start' 'start()' > "$1/usr/local/bin/replay"
-  chmod 755 "$1/usr/local/bin/replay"
+recorder() { # ROOT: the recorder as it stands
+  mkdir -p "$1/usr/local/bin" &&
+    (cd "$top" && "$PYTHON" -m replay.record.bundle "$1/usr/local/bin/replay-record" > /dev/null)
 }
 
 image() { # the root file system with the recorder, the loads and the settings as a disk image

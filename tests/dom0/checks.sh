@@ -34,13 +34,13 @@ record() { # NAME: a recording of that load, packed as /out/NAME.tar.zst
   if declare -F before_$name > /dev/null; then
     before_$name > $OUT/$name.before 2>&1; check "$name: ahead of it" $?
   fi
-  replay record start --dir /root/$name --buffer-kb $BUFFER ${!options:-} 2>&1 | tee $OUT/$name.start
+  replay-record start --dir /root/$name --buffer-kb $BUFFER ${!options:-} 2>&1 | tee $OUT/$name.start
   check "$name: start" ${PIPESTATUS[0]}
   $name > $OUT/$name.load 2>&1; check "$name: the load ran" $?
-  replay record stop --dir /root/$name 2>&1 | tee $OUT/$name.stop
+  replay-record stop --dir /root/$name 2>&1 | tee $OUT/$name.stop
   check "$name: stop" ${PIPESTATUS[0]}
   mkdir -p $OUT/$name.files; cp /root/$name/{kprobes.txt,ftrace-stats,kprobe_profile} $OUT/$name.files 2> /dev/null
-  replay record collect -o $OUT/$name.tar.zst --dir /root/$name 2>&1; check "$name: collect" $?
+  replay-record collect -o $OUT/$name.tar.zst --dir /root/$name 2>&1; check "$name: collect" $?
   ls -l /root/$name
   same "$name"; keep
 }

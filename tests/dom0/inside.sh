@@ -17,20 +17,20 @@ if [ -e /proc/xen/xsd_port ]; then
   $(ls /usr/lib/xen-*/bin/xen-init-dom0)
   $(ls /usr/lib/xen-*/bin/xenconsoled) --pid-file /run/xenconsoled.pid
 fi
-xl info > $OUT/xl-info; xl list
+uname -a > $OUT/uname; xl info > $OUT/xl-info; xl list
 cat /sys/hypervisor/guest_type
 TIMEFORMAT="     %R s"
-time replay record plan > $OUT/plan; check "plan" $?
+time replay-record plan > $OUT/plan; check "plan" $?
 umount $T 2> /dev/null; umount /sys/kernel/debug/tracing 2> /dev/null
 umount /sys/kernel/debug 2> /dev/null
-says "no tracefs" "no tracefs here.*mount -t tracefs" replay record start --dir /root/none
+says "no tracefs" "no tracefs here.*mount -t tracefs" replay-record start --dir /root/none
 mount -t tracefs nodev $T
 # what others have set up, and must find again
 echo 'p:mine/other vfs_read' >> $T/kprobe_events
 mkdir $T/instances/mine; echo 0 > $T/instances/mine/tracing_on; echo 1 > $T/events/mine/enable
 if [ ! -e /proc/xen/xsd_port ]; then
   tracefs > $OUT/tracefs.before
-  says "no Xen" "does not run on Xen" replay record start --dir /root/none
+  says "no Xen" "does not run on Xen" replay-record start --dir /root/none
   same "no Xen"
   [ ! -e /root/none ]; check "no Xen: nothing is left behind" $?
   check "end" 0; exit

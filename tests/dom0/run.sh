@@ -45,7 +45,8 @@ GUEST_SECONDS=${GUEST_SECONDS:-40} MODE=$mode
 name=$suite-$mode
 [ "$REGIONS" = 0 ] && name+=-noregions
 [ "$CLOCK" = instructions ] && name+=-instructions
-work=$top/build/dom0/$suite-$arch run=$top/build/dom0/${RUN:-$name} replay=${REPLAY:-$top/.venv/bin/replay}
+work=$top/build/dom0/$suite-$arch run=$top/build/dom0/${RUN:-$name}
+PYTHON=${PYTHON:-$top/.venv/bin/python}
 . "$here/build.sh"
 . "$here/boot.sh"
 for one in $program mmdebstrap mkfs.ext4 modprobe cpio; do
@@ -55,11 +56,24 @@ done
 verified() { # ARCHIVE: imported whole; where allocations are in it equal to its model, and replayed
   local trace=${1%.tar.zst}.arrow
   echo "=== $(basename "$1")"
-  "$replay" import "$1" -o "$trace" --set emulated="$emulated" > "${trace%.arrow}.import" &&
-    "$replay" info "$trace" > "${trace%.arrow}.info" || return
+  "$PYTHON" -m replay import "$1" -o "$trace" --set emulated="$emulated" > "${trace%.arrow}.import" &&
+    "$PYTHON" -m replay info "$trace" > "${trace%.arrow}.info" || return
   grep -E '^(records|imported|skipped|besides)' "${trace%.arrow}.import"
   grep -q '^alloc ' "${trace%.arrow}.info" || return 0 # a new domain's pages need no call of a PV dom0
-  "$replay" verify "$trace" && "$replay" run "$trace" > "${trace%.arrow}.run"
+  "$PYTHON" -m replay verify "$trace" &&
+    "$PYTHON" -m replay run "$trace" > "${trace%.arrow}.run"
+}
+
+told() { # ARCHIVE: what it is of, beside it
+  local load; load=$(basename "${1%.tar.zst}")
+  printf '%s\n' "# $name, $load, seed $SEED" "" "- machine: \`$(sed "s#$top/##g" "$run/command")\`" \
+    "- dom0: $MEMORY MiB, $(grep -h -m 1 '^Linux' "$run/out/uname"), Xen $(sed -n 's/^xen_version *: //p' "$run/out/xl-info")" \
+    "- load: $load (tests/dom0/loads.sh), behind these in the same boot: ${LOADS%%"$load"*}" \
+    "- options: SEED=$SEED STORM='$STORM' LONG='$LONG' BUFFER=$BUFFER KiB per CPU" \
+    "- repeat: \`make dom0 SUITE=$suite MODE=$mode REGIONS=$REGIONS CLOCK=$CLOCK LOADS='$LOADS' SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`" \
+    "- what the load and the balloon said:" "" '```' > "${1%.tar.zst}.md"
+  cat "$run/out/$load".{before,load} 2> /dev/null >> "${1%.tar.zst}.md"
+  echo '```' >> "${1%.tar.zst}.md"
 }
 
 mkdir -p "$run"
@@ -69,6 +83,7 @@ grep '^FAIL' "$run/out/checks" && failed=1
 grep -q '^ok   end' "$run/out/checks" || { echo "FAIL: the dom0 did not come to the end"; failed=1; }
 for archive in "$run"/out/*.tar.zst; do
   [ $mode = native ] && break
+  told "$archive"
   verified "$archive" || { echo "FAIL: $archive"; failed=1; }
 done
 echo "$(grep -c '^ok' "$run/out/checks") checks held in the dom0, $(grep -c '^FAIL' "$run/out/checks") did not"
