@@ -19,18 +19,11 @@ from typing import IO, Any, Final
 
 from replay.errors import InputError
 from replay.importers.inputs import DAMAGE, MAX_RATIO, compression, expanded
+from replay.recording import FTRACE, MANIFEST, XENTRACE, XENTRACE_CUT
 
 MAX_FILES: Final = 4096
 MAX_HEADER_BYTES: Final = 1 << 16
 """Of one extended header: tarfile holds it in memory."""
-MANIFEST: Final = "recording.json"
-"""What the recorder says of itself; an archive packed by hand has none."""
-FTRACE: Final = ("trace.dat", "trace.dat.zst", "trace.dat.gz", "trace.txt.gz", "trace.txt.zst",
-                 "trace.txt")
-"""Names of the ftrace recording, the first present one counts: text rounds some clocks to us."""
-XENTRACE: Final = ("xentrace.bin", "xentrace.bin.gz", "xentrace.bin.zst")
-XENTRACE_CUT: Final = "xentrace_cut"
-"""In the manifest: what kept xentrace from writing all there was."""
 _CHUNK: Final = 1 << 20
 _NAME: Final = re.compile(r"[\w.+@,=:-]{1,100}(/[\w.+@,=:-]{1,100}){0,7}", re.ASCII)
 _SUFFIX: Final = re.compile(r"(\.tar)?(\.(zst|gz))?$|\.(tgz|tzst)$")

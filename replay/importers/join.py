@@ -19,10 +19,20 @@ from replay.importers.join_frames import (
     keep_as_mfns,
     keep_frames,
     keep_mfns,
+    keep_more_frames,
     push_frame,
     put_ends,
 )
 from replay.importers.join_frees import free, free_inside, free_return
+from replay.importers.join_locks import (
+    alloc_locked,
+    free_locked,
+    free_unlock,
+    in_pass,
+    left,
+    pass_locked,
+    pass_unlock,
+)
 from replay.importers.join_rows import fill_before, hold, new_row, put
 from replay.kernel import inline, kernel
 
@@ -114,7 +124,10 @@ def _alloc_return(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
         w.rows[j.C_CALLER, r] = p.args[a + j.A_RETURN_TO]
     put(w, j.C_LIST_AFTER, r, p.args[a + j.A_AFTER])
     put(w, j.C_HEAD_AFTER, r, p.args[a + j.A_HEAD_AFTER])
-    keep_frames(p, w, s, index, r)
+    if w.rows[j.C_FRAMES_COUNT, r] > 0:
+        keep_more_frames(p, w, s, index, r)
+    else:
+        keep_frames(p, w, s, index, r)
     failed = p.args[a + j.A_ERRNO] != j.MISSING and p.args[a + j.A_ERRNO] != 0
     if w.rows[j.C_FRAMES_COUNT, r] <= 0 and not w.tasks[j.T_COUNT + level, t] and not failed:
         first_from_list(w, r)
@@ -144,8 +157,8 @@ def _alloc_done(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _alloc_inside(p, w, s, op, t, time, a):  # type: ignore[no-untyped-def]
-    """A returned page, or the begin of the locked part."""
+def _alloc_inside(p, w, s, op, index, t, time, a):  # type: ignore[no-untyped-def]
+    """A returned page, the begin of the locked part, or its end."""
     level = _level(w, t, p.streams[j.S_FUNCTION, s])
     if level < 0:
         w.skips[j.X_PAGE if op == j.OP_PAGE else j.X_INSIDE, s] += 1
@@ -155,9 +168,13 @@ def _alloc_inside(p, w, s, op, t, time, a):  # type: ignore[no-untyped-def]
         push_frame(w, t, level, p.args[a + j.A_PFN])
         hold(w, r, time)
         return
-    hold(w, r, time)
+    if op == j.OP_UNLOCK:
+        hold(w, r, time)
+        left(p, w, r, a)
+        return
     # the state in the lock is better than that at the racy entry
-    fill_before(p, w, a, r)
+    pool = p.functions[j.F_POOL, p.streams[j.S_FUNCTION, s]]
+    alloc_locked(p, w, s, index, r, pool, time, a)
     if w.rows[j.C_NR, r] == j.MISSING:
         w.rows[j.C_NR, r] = p.args[a + j.A_NR]
 
@@ -186,8 +203,9 @@ def _section(p, w, s, event, t, time, a):  # type: ignore[no-untyped-def]
     if level >= 0:
         # the p2m entries since the refill began are its own
         drop_frames(w, t, level, w.tasks[j.T_MARK + level, t])
-        if not w.tasks[j.T_COUNT + level, t]:
-            w.rows[j.C_LOCK, w.tasks[j.T_ROW + level, t]] = j.MISSING
+        row = w.tasks[j.T_ROW + level, t]
+        if not w.tasks[j.T_COUNT + level, t] and w.rows[j.C_LOCKED, row] == j.MISSING:
+            w.rows[j.C_LOCK, row] = j.MISSING
     if p.args[a + j.A_START] == j.MISSING:
         w.skips[j.X_NO_RANGE, s] += 1
         return
@@ -220,6 +238,7 @@ def _hypercall(p, w, s, index, event, t, time, nr):  # type: ignore[no-untyped-d
             keep_frames(p, w, s, index, r)
     if kind == j.DECREASE and w.tasks[j.T_BATCH, t] != j.MISSING:
         w.rows[j.C_LOCK, r], w.tasks[j.T_BATCH, t] = w.tasks[j.T_BATCH, t], j.MISSING
+    in_pass(p, w, t, r)
     chain = j.T_DECREASE if kind == j.DECREASE else j.T_INCREASE
     w.rows[j.C_NEXT, r], w.tasks[chain, t] = w.tasks[chain, t], r
 
@@ -279,8 +298,8 @@ def join(p, w):  # type: ignore[no-untyped-def]
         t, time = p.events[j.E_TASK, event], p.events[j.E_TIME, event]
         if op == j.OP_FRAME:
             _frame(w, s, t, time, p.args[a + j.A_PFN])
-        elif op == j.OP_PAGE or op == j.OP_LOCKED:
-            _alloc_inside(p, w, s, op, t, time, a)
+        elif op == j.OP_PAGE or op == j.OP_LOCKED or op == j.OP_UNLOCK:
+            _alloc_inside(p, w, s, op, index, t, time, a)
         elif op == j.OP_ALLOC:
             _alloc(p, w, s, event, t, time, a)
         elif op == j.OP_RETURN:
@@ -293,6 +312,14 @@ def join(p, w):  # type: ignore[no-untyped-def]
             free_inside(p, w, s, index, t, time, a)
         elif op == j.OP_FREE_RETURN:
             free_return(p, w, s, t, time)
+        elif op == j.OP_FREE_LOCKED:
+            free_locked(p, w, s, t, time, a)
+        elif op == j.OP_FREE_UNLOCK:
+            free_unlock(p, w, s, index, t, time, a)
+        elif op == j.OP_PASS_LOCKED:
+            pass_locked(w, t, event)
+        elif op == j.OP_PASS_UNLOCK:
+            pass_unlock(p, w, t, a)
         elif op == j.OP_REFILL:
             depth = w.tasks[j.T_DEPTH, t]
             if depth and p.args[a + j.A_BY_REFILL]:

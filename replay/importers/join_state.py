@@ -27,15 +27,18 @@ KINDS: Final = ("alloc", "free", "decrease", "increase", "target", "hotplug_chec
 
 # operations: what an event of a stream does
 (OP_ALLOC, OP_PAGE, OP_LOCKED, OP_DONE, OP_RETURN, OP_FREE, OP_FREE_INSIDE, OP_FREE_RETURN,
- OP_FRAME, OP_REFILL, OP_SECTION, OP_HYPERCALL, OP_HYPERCALL_RETURN, OP_BATCH, OP_ROW) = range(15)
+ OP_FRAME, OP_REFILL, OP_SECTION, OP_HYPERCALL, OP_HYPERCALL_RETURN, OP_BATCH, OP_ROW, OP_UNLOCK,
+ OP_FREE_LOCKED, OP_FREE_UNLOCK, OP_PASS_LOCKED, OP_PASS_UNLOCK) = range(20)
 
 # arguments of an event, by operation
 A_NR, A_POINTER, A_CALLER, A_LIST, A_CURRENT, A_TARGET, A_UNPOPULATED, A_HEAD = range(8)
-"""OP_ALLOC, OP_LOCKED; OP_FREE has the first four. OP_HYPERCALL has the first alone."""
+"""OP_ALLOC and the locked ones; OP_FREE has the first four. OP_HYPERCALL has the first alone."""
 A_ERRNO, A_AFTER, A_FIRST, A_LAST = range(4)
 """OP_DONE, OP_FREE_INSIDE; OP_HYPERCALL_RETURN has the first alone."""
 A_HEAD_AFTER, A_RETURN_TO = 2, 3
 """OP_RETURN, behind A_ERRNO and A_AFTER."""
+A_LIST_LEFT, A_HEAD_LEFT = range(2)
+"""The ones at an unlock."""
 A_PFN: Final = 0
 """OP_PAGE, OP_FRAME."""
 A_BY_REFILL: Final = 0
@@ -63,17 +66,19 @@ probed. F_POOL: its sections are the pool's."""
 # rows of `tasks`; a call that fell back holds two places, the fallback's second
 (T_DEPTH, T_ROW, T_ROW2, T_FUNCTION, T_FUNCTION2, T_EVENT, T_EVENT2, T_MARK, T_MARK2,
  T_LAST, T_LAST2, T_COUNT, T_COUNT2, T_FREE, T_FREE_FUNCTION, T_FREE_EVENTS, T_BATCH,
- T_DECREASE, T_INCREASE, T_SIZE) = range(20)
+ T_DECREASE, T_INCREASE, T_PASS, T_PASS_ROW, T_SIZE) = range(22)
 """T_LAST, T_COUNT: frames that single-page events gave, as a chain in `nodes`. T_MARK: how many of
 them precede the last refill. T_BATCH: when decrease_reservation() was entered; it holds the
-balloon's lock from there on."""
+balloon's lock from there on. T_PASS: the event at which the balloon thread took it, -1 without;
+T_PASS_ROW: the hypercall that it has made since."""
 
 # rows of `rows`
 (C_KIND, C_TIME, C_LOCK, C_END, C_EVENT, C_CALLER, C_NR, C_FRAMES, C_FRAMES_COUNT,
  C_MFNS, C_MFNS_COUNT, C_START, C_ERRNO, C_LIST, C_LIST_AFTER, C_HEAD, C_HEAD_AFTER, C_CURRENT,
- C_TARGET, C_UNPOPULATED, C_VALUE, C_DOMID, C_LABEL, C_FLAGS, C_NEXT, C_SIZE) = range(26)
+ C_TARGET, C_UNPOPULATED, C_VALUE, C_DOMID, C_LABEL, C_FLAGS, C_NEXT, C_LOCKED, C_SIZE) = range(27)
 """C_EVENT: the event that made the row. C_FRAMES: place in `frames`; C_FRAMES_COUNT: MISSING
-without. C_NEXT: the next open hypercall of the task."""
+without. C_NEXT: the next open hypercall of the task. C_LOCKED: not MISSING where C_LOCK is when
+the lock was taken."""
 
 # places in `counts`
 (N_ROWS, N_NODES, N_FRAMES, N_NESTED, N_REPEATED, N_OUTSIDE, N_UNFINISHED, N_TRUNCATED, N_UNMATCHED,
@@ -113,7 +118,7 @@ class Tape(NamedTuple):
     args: S_WIDTH numbers per event. arrays, whole: fetched arrays and how many of their elements
     are sound. names: labels of the pool's sections and of others, and the caller that undoes an
     allocation. base: address of frame 0's struct page. pv: whether frames given up are machine
-    frames.
+    frames. holes: whether there is room for frames between the first and the last of a free.
     """
 
     sequence: Ints
@@ -127,6 +132,7 @@ class Tape(NamedTuple):
     names: Ints
     base: int
     pv: bool
+    holes: bool
 
 
 class Work(NamedTuple):

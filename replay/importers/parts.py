@@ -33,7 +33,12 @@ def _before(view: View, names: Names) -> Columns:
     """See join_state.A_NR and the following."""
     return [view.pages(), view.number("pointer"), _caller(view, names), view.number("list_count"),
             view.number("current"), view.number("target"), view.number("unpopulated"),
-            view.head("list_head")]
+            view.list_head()]
+
+
+def _left(view: View) -> Columns:
+    """See join_state.A_LIST_LEFT and the following."""
+    return [view.number("list_after"), view.list_head()]
 
 
 def _caller(view: View, names: Names) -> Ints | None:
@@ -47,10 +52,12 @@ def _alloc(view: View, names: Names) -> Part:
 
 def _alloc_inside(view: View, names: Names) -> Part:
     """A probe within an allocation; which one, its arguments tell."""
+    if view.number("list_after") is not None:
+        return Part(j.OP_UNLOCK, j.ALLOC, _left(view))
     if view.number("page") is not None:
         return Part(j.OP_PAGE, j.ALLOC, [view.frame("page")], single_pages=1)
     if all(view.elements(m) is None for m in ("errno", "frames", "first", "last")):
-        return Part(j.OP_LOCKED, j.ALLOC, _before(view, names))
+        return Part(j.OP_LOCKED, j.ALLOC, _before(view, names), view.chain())
     return Part(j.OP_DONE, j.ALLOC, [view.number("errno"), view.number("list_count"),
                                      view.frame("first"), view.frame("last")],
                 view.elements("frames"), single_pages=2)
@@ -59,7 +66,7 @@ def _alloc_inside(view: View, names: Names) -> Part:
 def _alloc_return(view: View, names: Names) -> Part:
     back = view.stream.texts.get("return_to")
     return Part(j.OP_RETURN, j.ALLOC, [
-        view.number("errno"), view.number("list_count"), view.head("list_head"),
+        view.number("errno"), view.number("list_count"), view.list_head(),
         None if back is None else names.codes(coded(back), known_caller)],
         view.elements("frames"), single_pages=1)
 
@@ -69,6 +76,11 @@ def _free(view: View, names: Names) -> Part:
 
 
 def _free_inside(view: View, names: Names) -> Part:
+    """A probe within a free: of one with the list's chain which one, its arguments tell."""
+    if view.number("list_after") is not None:
+        return Part(j.OP_FREE_UNLOCK, j.FREE, _left(view), view.chain())
+    if view.elements("frames") is None and view.elements("last") is None:
+        return Part(j.OP_FREE_LOCKED, j.FREE, _before(view, names))
     return Part(j.OP_FREE_INSIDE, j.FREE, [None, view.number("list_count"), None,
                                            view.frame("last")],
                 view.elements("frames"), single_pages=2)
@@ -134,6 +146,12 @@ def _batch(view: View, names: Names) -> Part:
     return Part(j.OP_BATCH, j.DECREASE, [])
 
 
+def _pass_inside(view: View, names: Names) -> Part:
+    if view.number("list_after") is not None:
+        return Part(j.OP_PASS_UNLOCK, j.DECREASE, _left(view))
+    return Part(j.OP_PASS_LOCKED, j.DECREASE, _before(view, names))
+
+
 def _row(kind: str) -> Callable[[View, Names], Part]:
     def part(view: View, names: Names) -> Part:
         target = view.number("target") if kind == "target" else None
@@ -158,6 +176,7 @@ PARTS: Final[dict[tuple[str, str], Callable[[View, Names], Part]]] = {
     ("decrease", "entry"): _hypercall("decrease"),
     ("decrease", "return"): _hypercall_return("decrease"),
     ("decrease_batch", "entry"): _batch,
+    ("pass", "inside"): _pass_inside,
     ("increase", "entry"): _hypercall("increase"),
     ("increase", "return"): _hypercall_return("increase"),
     **{(kind, "entry"): _row(kind) for kind in (*j.MAPPINGS, "target", "hotplug_check")},

@@ -23,6 +23,8 @@ _NESTING: Final = {"xen_alloc_ballooned_pages": "xen_alloc_unpopulated_pages",
                    "xen_free_ballooned_pages": "xen_free_unpopulated_pages"}
 """drivers/xen/unpopulated-alloc.c falls back to the balloon's function of the same signature."""
 _UNDOING, _UNDONE = "xen_alloc_ballooned_pages", "xen_free_ballooned_pages"
+_MAX_HOLES: Final = 1 << 26
+"""Freed pages up to which each has a place among the frames, whether it is known or not."""
 _MAX_PID: Final = 1 << 22
 """PID_MAX_LIMIT of a 64-bit kernel (include/linux/threads.h); beyond it tasks are numbered."""
 _MAKES_ROW: Final = (j.OP_ALLOC, j.OP_FREE, j.OP_SECTION, j.OP_HYPERCALL, j.OP_ROW)
@@ -57,8 +59,9 @@ def join_events(matched: list[Matched], base: int, *, pv: bool) -> Joined:
             known.append((stream, probe, place))
             parts.append(make(View(stream, probe, base), names))
     returning = {probe.function for _, probe, place in matched if place == "return"}
-    tape = _tape(known, parts, names, returning, base, pv)
-    work = _work(tape, parts)
+    holes = _holes(parts)
+    tape = _tape(known, parts, names, returning, base, pv, holes <= _MAX_HOLES)
+    work = _work(tape, parts, min(holes, _MAX_HOLES))
     join(tape, work)
     for (_, probe, _), counts in zip(known, work.skips.T.tolist(), strict=True):
         for reason, count in enumerate(counts):
@@ -69,7 +72,7 @@ def join_events(matched: list[Matched], base: int, *, pv: bool) -> Joined:
 
 
 def _tape(known: list[Matched], parts: list[Part], names: Names, returning: set[str], base: int,
-          pv: bool) -> Tape:
+          pv: bool, holes: bool) -> Tape:
     lengths = np.array([len(stream) for stream, _, _ in known], dtype=np.int64)
     functions = {probe.function: 0 for _, probe, _ in known}
     functions = {name: k for k, name in enumerate(functions)}
@@ -87,7 +90,7 @@ def _tape(known: list[Matched], parts: list[Part], names: Names, returning: set[
                 np.repeat(np.arange(len(known)), lengths), table, events,
                 _lay_args(table, parts, lengths), arrays, whole,
                 _functions(functions, names, returning), np.array(labels, dtype=np.int64),
-                signed(base), pv)
+                signed(base), pv, holes)
 
 
 def _reporters(known: list[Matched], parts: list[Part], function: Ints) -> list[int]:
@@ -198,16 +201,24 @@ def _functions(functions: dict[str, int], names: Names, returning: set[str]) -> 
     return table
 
 
-def _work(tape: Tape, parts: list[Part]) -> Work:
+def _holes(parts: list[Part]) -> int:
+    """Pages freed in all, where the lock's probes tell the last of each free."""
+    if not any(part.op == j.OP_FREE_UNLOCK for part in parts):
+        return 0
+    sizes = [part.args[j.A_NR] for part in parts if part.op == j.OP_FREE]
+    return sum(int(np.clip(nr, 0, _MAX_HOLES).sum()) for nr in sizes if nr is not None)
+
+
+def _work(tape: Tape, parts: list[Part], holes: int) -> Work:
     """Tables with the room that joining can need at most."""
     op = tape.streams[j.S_OP]
     lengths = np.bincount(tape.which, minlength=len(parts))
     rows = int(lengths[np.isin(op, _MAKES_ROW)].sum())
     nodes = int(lengths[np.isin(op, _MAKES_NODE)].sum())
-    frames = int(tape.whole.sum()) + sum(
+    frames = int(tape.whole.sum()) + holes + sum(
         part.single_pages * int(n) for part, n in zip(parts, lengths, strict=True))
     tasks = np.zeros((j.T_SIZE, int(tape.events[j.E_TASK].max(initial=-1)) + 1), dtype=np.int64)
-    tasks[[j.T_FREE, j.T_DECREASE, j.T_INCREASE]] = -1
+    tasks[[j.T_FREE, j.T_DECREASE, j.T_INCREASE, j.T_PASS, j.T_PASS_ROW]] = -1
     tasks[j.T_BATCH] = MISSING
     groups = int(lengths[op == j.OP_SECTION].sum())
     return Work(tasks, np.zeros(groups, dtype=np.int64),

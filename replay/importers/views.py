@@ -12,6 +12,8 @@ from replay.importers.join_state import MAX_PFN, MISSING
 from replay.importers.probes import Coded, Elements, Ints, Probe, ProbeStream, bare
 
 STRUCT_PAGE_BYTES: Final = 64
+LRU_BYTES: Final = 8
+"""Offset of `lru` in struct page, by which ballooned pages are chained."""
 _UNKNOWN_CALLERS: Final = ("", "arch_rethook_trampoline", "[unknown/kretprobe'd]",
                            "kretprobe_trampoline", "__kretprobe_trampoline")
 _REFILL_CALLERS: Final = ("xen_alloc_unpopulated_pages", "fill_list", "reserve_additional_memory")
@@ -124,7 +126,21 @@ class View:
         found = self.elements(meaning)
         return None if found is None else page_to_pfn(found.values[:, 0], self._base)
 
-    def head(self, meaning: str) -> Ints | None:
-        """The same of a list's head, MISSING for an empty list."""
-        found = self.frame(meaning)
-        return None if found is None else np.where(found >= 0, found, MISSING)
+    def chain(self) -> Elements | None:
+        """Addresses of the first pages of the free list, as they are chained."""
+        pages = self.elements("chain")
+        if pages is not None:
+            return pages
+        links = self.elements("lru_chain")
+        if links is None:
+            return None
+        with np.errstate(over="ignore"):
+            return Elements(links.values - LRU_BYTES, links.whole)
+
+    def list_head(self) -> Ints | None:
+        """The frame at the head of the free list, MISSING for an empty list."""
+        found = self.chain()
+        if found is None:
+            return None
+        frames = page_to_pfn(found.values[:, 0], self._base)
+        return np.where(frames >= 0, frames, MISSING)

@@ -1,16 +1,25 @@
-"""Packs a session's folder into one `.tar.zst`: the same files give the same bytes."""
+"""Packs a session's folder into one archive: the same files give the same bytes.
+
+`.tar.zst` by the zstd program, where it is installed, else `.tar.gz`: a dom0 has Python and little
+more. `replay import` takes both.
+"""
 
 from __future__ import annotations
 
+import gzip
 import os
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import pyarrow as pa
+from typing import IO, Final
 
 from replay.errors import ReplayError
 
-ENDING = ".tar.zst"
+ZSTD: Final = "zstd"
+ENDINGS: Final = (".tar.zst", ".tar.gz")
 
 
 def members(folder: Path, leave_out: tuple[str, ...] = ()) -> list[str]:
@@ -20,13 +29,22 @@ def members(folder: Path, leave_out: tuple[str, ...] = ()) -> list[str]:
                   and str(path.relative_to(folder)) not in leave_out)
 
 
+def check_name(output: Path) -> None:
+    """Refuse an archive that cannot be written, before anything is done."""
+    if not output.name.endswith(ENDINGS):
+        raise ReplayError(f"{output}: expected a name that ends in {' or '.join(ENDINGS)}")
+    if output.name.endswith(ENDINGS[0]) and shutil.which(ZSTD) is None:
+        other = output.name[:-len(ENDINGS[0])] + ENDINGS[1]
+        raise ReplayError(f"{output}: the program {ZSTD} is not here; install it, or pack to "
+                          f"{output.with_name(other)}")
+
+
 def pack(folder: Path, names: list[str], output: Path) -> int:
     """Write `names` of `folder` to `output`, aside first; the number of bytes written."""
-    if not output.name.endswith(ENDING):
-        raise ReplayError(f"{output}: expected a name that ends in {ENDING}")
+    check_name(output)
     aside = output.with_name(output.name + ".part")
     try:
-        with pa.OSFile(str(aside), "wb") as file, pa.CompressedOutputStream(file, "zstd") as packed:
+        with _compressed(aside, output.name.endswith(ENDINGS[0])) as packed:
             with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive:
                 for name in names:
                     _add(archive, folder / name, name)
@@ -34,8 +52,31 @@ def pack(folder: Path, names: list[str], output: Path) -> int:
             os.fsync(written.fileno())
         aside.replace(output)
     finally:
-        aside.unlink(missing_ok=True)
+        if aside.exists():
+            aside.unlink()
     return output.stat().st_size
+
+
+@contextmanager
+def _compressed(aside: Path, zstd: bool) -> Iterator[IO[bytes]]:
+    """A stream into a compressed file; OSError where that cannot be written."""
+    with aside.open("wb") as file:
+        if not zstd:
+            with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+                yield packed  # type: ignore[misc]
+            return
+        with subprocess.Popen([ZSTD, "-q", "-c", "-T1"], stdin=subprocess.PIPE, stdout=file,
+                              stderr=subprocess.PIPE) as program:
+            assert program.stdin is not None and program.stderr is not None
+            try:
+                yield program.stdin
+                program.stdin.close()
+            except BrokenPipeError:  # it says why below
+                with suppress(BrokenPipeError):
+                    program.stdin.close()
+            said = " ".join(program.stderr.read().decode("utf-8", "replace").split()[:30])
+        if program.returncode:
+            raise ReplayError(f"{aside}: {ZSTD} failed: {said or program.returncode}")
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:

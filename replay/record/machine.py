@@ -60,20 +60,6 @@ def kernel_config(release: str) -> Saved:
     return Saved("xen-config", f"/boot/config-{release}", only=KERNEL_CONFIG)
 
 
-def kallsyms(root: Path = Path("/")) -> frozenset[str]:
-    """Names that stand in /proc/kallsyms exactly once: one with a twin could mean either."""
-    seen: dict[str, int] = {}
-    try:
-        with (root / "proc/kallsyms").open() as lines:
-            for line in lines:
-                words = line.split()
-                if len(words) >= 3:
-                    seen[words[2]] = seen.get(words[2], 0) + 1
-    except OSError:
-        return frozenset()
-    return frozenset(name for name, count in seen.items() if count == 1)
-
-
 def check_iomem(root: Path = Path("/")) -> None:
     """Refuse a machine whose /proc/iomem shows no addresses."""
     path = root / "proc/iomem"

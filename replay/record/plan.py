@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from replay.record import machine, xentrace
+from replay.record.explain import explain
 from replay.record.probes import (
     GROUP,
     RETURN_ARGUMENTS,
@@ -15,9 +16,8 @@ from replay.record.probes import (
     variables,
 )
 from replay.record.tracefs import INSTANCE, PLACES
+from replay.record.words import BUFFER_KB
 
-BUFFER_KB: Final = 32768
-"""Per CPU: some 800,000 events."""
 POOL: Final = "xen_alloc_unpopulated_pages"
 READ_BEYOND: Final = (
     "--frames {n}: {n} words are read from each page array whatever its length. Where the words "
@@ -26,9 +26,12 @@ READ_BEYOND: Final = (
     "fails softly.")
 
 
-def plan(to: Target, *, buffer_kb: int = BUFFER_KB) -> str:
-    """The text of `replay record plan`; its lines that are no comment are shell commands."""
-    parts = [_about(to), _save(to), _probes(to), _run(to, buffer_kb)]
+def plan(to: Target, *, buffer_kb: int = BUFFER_KB, reason: str = "") -> str:
+    """The text of `replay record plan`; its lines that are no comment are shell commands.
+
+    reason: why there are no probes inside the locks, where they were looked for.
+    """
+    parts = [_about(to) + _locks(to, reason), _save(to), _probes(to), _run(to, buffer_kb)]
     return "\n".join("\n".join(part) + "\n" for part in parts)
 
 
@@ -84,10 +87,26 @@ def _about(to: Target) -> list[str]:
     return lines + (_comment("WARNING: " + warning(to)) if warning(to) else [])
 
 
+def _locks(to: Target, reason: str) -> list[str]:
+    """Whether the probes say who held the allocators' locks when."""
+    if to.places:
+        names = ", ".join(dict.fromkeys(f"{p.function}()" for p in to.places))
+        return _comment(f"Probed inside their locks, too: {names}. The order of those events is "
+                        "the order in which they held the lock.")
+    if reason:
+        return _comment(f"No probes inside the locks ({reason}): who held them when is worked out "
+                        "from entries and returns.")
+    return _comment("`start` adds probes inside the allocators' locks, behind mutex_lock() and at "
+                    "mutex_unlock(), at places that it finds in the running kernel's code (also "
+                    "`plan` without --kernel and --arch, there and as root).")
+
+
 def _probes(to: Target) -> list[str]:
     defined = definitions(to)
     lines = [f"cd {PLACES[0]}"]
-    lines += [f"echo '{one.text}' >> {one.file}" for one in defined]
+    for one in defined:
+        lines += _comment(explain(one))
+        lines.append(f"echo '{one.text}' >> {one.file}")
     static = sorted({d.function.name for d in defined if d.function.static})
     lines += _comment("A probe that is refused can be left out: " + ", ".join(static) + " are "
                       "static and may be inlined; xen_remap_pfn and xen_alloc_p2m_entry need "

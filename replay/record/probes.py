@@ -15,10 +15,13 @@ prints a symbol into the event is never used: it corrupts memory on Linux 6.12.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 from replay.errors import ReplayError, unknown_name
+from replay.record import inside
+from replay.record.code import Place
 
 Version = tuple[int, int]
 Arch = Literal["x86_64", "arm64"]
@@ -155,6 +158,8 @@ class Target:
 
     btf: write `f:` events with named arguments. frames: elements read of each array.
     symbols: kernel variables that may be read; None for all, which a plan marks as conditional.
+    addresses: of those among them that a name does not tell. places: where the allocators' locks
+    are taken and released, where that could be found.
     """
 
     kernel: Version
@@ -162,20 +167,34 @@ class Target:
     btf: bool = False
     frames: int = 1
     symbols: frozenset[str] | None = None
+    addresses: dict[str, int] = field(default_factory=dict)
+    places: tuple[Place, ...] = ()
+
+    def readable(self, name: str) -> str:
+        """How a probe writes a kernel variable; "" if it may not be read."""
+        if name in self.addresses:
+            return f"@{self.addresses[name]:#x}"
+        return f"@{name}" if self.symbols is None or name in self.symbols else ""
+
+    def locks(self, function: str) -> bool:
+        """Whether the function is probed inside its lock."""
+        return any(place.function == function for place in self.places)
 
 
 @dataclass(frozen=True)
 class Definition:
-    """One line for kprobe_events or dynamic_events."""
+    """One line for kprobe_events or dynamic_events. place: of a probe inside a lock."""
 
     event: str
     function: Function
     text: str
     file: str
+    place: Place | None = None
 
 
 def target(kernel: str, arch: str, *, btf: bool = False, frames: int = 1,
-           symbols: frozenset[str] | None = None) -> Target:
+           symbols: frozenset[str] | None = None,
+           addresses: dict[str, int] | None = None) -> Target:
     """What `--kernel`, `--arch`, `--btf` and `--frames` say; ReplayError if it cannot be."""
     words = kernel.split("-")[0].split(".")
     if len(words) < 2 or not all(w.isascii() and w.isdecimal() and len(w) < 5 for w in words[:2]):
@@ -193,14 +212,41 @@ def target(kernel: str, arch: str, *, btf: bool = False, frames: int = 1,
     if not 1 <= frames <= MAX_FRAMES:
         raise ReplayError(f"--frames {frames}: expected 1 to {MAX_FRAMES}")
     found = next(a for a in ARCHES if a == arch)
-    return Target(version, found, btf, frames, symbols)
+    return Target(version, found, btf, frames, symbols, addresses or {})
+
+
+def has(function: str, to: Target) -> bool:
+    """Whether a kernel may have a function."""
+    named = [f for f in FUNCTIONS if f.name == function]
+    return not named or any(f.on(to.kernel, to.arch) for f in named)
+
+
+def within(to: Target, places: Iterable[Place]) -> Target:
+    """The same, with probes inside locks."""
+    return replace(to, places=tuple(places))
+
+
+def without(to: Target, function: str) -> Target:
+    """The same, where a function cannot be probed inside its lock."""
+    return replace(to, places=tuple(p for p in to.places if p.function != function))
 
 
 def definitions(to: Target) -> list[Definition]:
-    """All probes for a kernel. Return probes first: what is registered last fires first, and an
-    entry probe behind one would see the return trampoline as its caller."""
+    """All probes for a kernel. Those inside locks first: which of them the kernel takes decides
+    what the others read. Return probes before entry probes: what is registered last fires first,
+    and an entry probe behind one would see the return trampoline as its caller."""
     here = [f for f in FUNCTIONS if f.on(to.kernel, to.arch)]
-    return [_return(f, to) for f in here if f.returns] + [_entry(f, to) for f in here]
+    return [_inside(place, to) for place in to.places] + [
+        _return(f, to) for f in here if f.returns] + [_entry(f, to) for f in here]
+
+
+def _inside(place: Place, to: Target) -> Definition:
+    readable = {name: to.readable(name) for name in inside.variables(place.function)}
+    text = " ".join([f"p:{GROUP}/{place.event}", f"{place.symbol}+{place.offset}",
+                     *inside.arguments(place, to.kernel, readable)])
+    known = {f.name: f for f in FUNCTIONS}
+    return Definition(place.event, known.get(place.function, Function(place.function, static=True)),
+                      text, "dynamic_events" if to.btf else "kprobe_events", place)
 
 
 def _entry(function: Function, to: Target) -> Definition:
@@ -239,14 +285,18 @@ def _fetch(arg: Arg, to: Target) -> str:
 
 
 def _symbols(function: Function, to: Target) -> list[str]:
-    return [f"{s.name}=@{s.name}:{s.type}" for s in function.symbols if to.arch in s.arches
-            and (to.symbols is None or s.name in to.symbols)]
+    """Variables read beside arguments; in the lock they are read better than at entry or return."""
+    return [f"{s.name}={to.readable(s.name)}:{s.type}" for s in function.symbols
+            if to.arch in s.arches and to.readable(s.name)
+            and not (s in _LIST and to.locks(function.name))]
 
 
 def variables(to: Target) -> list[str]:
     """The kernel variables that the probes would read."""
-    return sorted({s.name for f in FUNCTIONS if f.on(to.kernel, to.arch) for s in f.symbols
-                   if to.arch in s.arches})
+    asked = {s.name for f in FUNCTIONS if f.on(to.kernel, to.arch) for s in f.symbols
+             if to.arch in s.arches}
+    return sorted(asked | {name for place in to.places
+                           for name in inside.variables(place.function)})
 
 
 def clock(to: Target) -> str:

@@ -19,12 +19,12 @@ from types import FrameType
 from typing import Any, Final
 
 from replay.errors import InputError, ReplayError
-from replay.importers.archive import FTRACE, MANIFEST, XENTRACE_CUT
 from replay.record import dat, journal, machine, xentrace
-from replay.record.archive import members, pack
+from replay.record.archive import check_name, members, pack
 from replay.record.journal import Journal
-from replay.record.probes import GROUP, Definition, Target, clock, definitions
+from replay.record.probes import GROUP, Definition, Target, clock, definitions, without
 from replay.record.tracefs import INSTANCE, Tracefs
+from replay.recording import FTRACE, MANIFEST, XENTRACE_CUT
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENABLE: Final = f"{INSTANCE}/events/{GROUP}/enable"
@@ -62,7 +62,7 @@ class Recorder:
         with _raising():
             try:
                 log.save()
-                self._prepare(log, defined, buffer_kb)
+                self._prepare(log, to, buffer_kb)
                 if with_xentrace:
                     self._start_xentrace(log)
                 self.tracefs.write(f"{INSTANCE}/tracing_on", "1")
@@ -87,7 +87,7 @@ class Recorder:
         if any(self.folder.iterdir()):
             raise InputError(self.folder, "is not empty", hint="name another folder with --dir")
 
-    def _prepare(self, log: Journal, defined: list[Definition], buffer_kb: int) -> None:
+    def _prepare(self, log: Journal, to: Target, buffer_kb: int) -> None:
         release = os.uname().release
         missing = machine.save(self.folder, (*machine.MACHINE, machine.kernel_config(release)),
                                told=self.told, dry=self.dry, root=self.root)
@@ -95,34 +95,52 @@ class Recorder:
                                       root=self.root)
         if missing:
             self.noted(f"not to be had here: {', '.join(missing)}")
-        lines = self._define(log, defined)
+        lines = self._define(log, to)
         log.before("instance")
         self.tracefs.make_instance()
-        for name, value in (("tracing_on", "0"), ("trace_clock", str(log.facts["clock"])),
-                            ("buffer_size_kb", str(buffer_kb))):
+        for name, value in (("tracing_on", "0"), ("trace_clock", str(log.facts["clock"]))):
             self.tracefs.write(f"{INSTANCE}/{name}", value)
         log.before("disable")
+        # Before its size is set: up to Linux 6.6 the first of the two gives the top-level buffer
+        # its final size, too. The enabling gives it the usual one, the other the smallest.
         self.tracefs.write(ENABLE, "1")
+        self.tracefs.write(f"{INSTANCE}/buffer_size_kb", str(buffer_kb))
         if not self.dry:
             (self.folder / "kprobes.txt").write_text("".join(lines))
 
-    def _define(self, log: Journal, defined: list[Definition]) -> list[str]:
-        lines, rejected = [], []
-        for one in defined:
-            log.before("probe", one.file, one.event)
-            try:
-                self.tracefs.write(one.file, one.text, append=True)
-                lines.append(f"{one.text}\n")
-            except InputError as error:
-                log.undo.pop()
-                rejected.append(one.event)
-                lines.append(f"REJECTED {one.text}\n")
-                self.noted(f"REJECTED {one.event}: {error.problem.rpartition(': ')[2]}")
-        if set(ALLOCATORS) <= set(rejected) | (set(ALLOCATORS) - {d.event for d in defined}):
-            raise InputError(self.tracefs.root / defined[0].file, "none of the allocator's "
+    def _define(self, log: Journal, to: Target) -> list[str]:
+        """Define all probes; what was defined, and what the kernel refused.
+
+        A function of which one probe inside its lock is refused is recorded as one without."""
+        lines: list[str] = []
+        rejected: list[str] = []
+        for one in definitions(to):
+            if one.place and not self._accepted(log, one, lines, rejected):
+                to = without(to, one.function.name)
+        for one in definitions(to):
+            if not one.place:
+                self._accepted(log, one, lines, rejected)
+        planned = {one.event for one in definitions(to)}
+        if not any(name in planned and name not in rejected for name in ALLOCATORS):
+            raise InputError(self.tracefs.root / definitions(to)[0].file, "none of the allocator's "
                              "functions can be probed", hint="is this kernel a Xen dom0's?")
         log.facts["rejected"] = rejected
+        log.facts["locked"] = sorted({place.function for place in to.places})
         return lines
+
+    def _accepted(self, log: Journal, one: Definition, lines: list[str],
+                  rejected: list[str]) -> bool:
+        log.before("probe", one.file, one.event)
+        try:
+            self.tracefs.write(one.file, one.text, append=True)
+        except InputError as error:
+            log.undo.pop()
+            rejected.append(one.event)
+            lines.append(f"REJECTED {one.text}\n")
+            self.noted(f"REJECTED {one.event}: {error.problem.rpartition(': ')[2]}")
+            return False
+        lines.append(f"{one.text}\n")
+        return True
 
     def _start_xentrace(self, log: Journal) -> None:
         output = self.folder.resolve() / "xentrace.bin"
@@ -170,7 +188,7 @@ class Recorder:
         if not self.dry:
             (self.folder / "ftrace-stats").write_text(self.tracefs.stats())
             (self.folder / "kprobe_profile").write_text(self.tracefs.profile())
-            kept = ("clock", "arch", "kernel", "btf", "frames", "rejected", XENTRACE_CUT)
+            kept = ("clock", "arch", "kernel", "btf", "frames", "rejected", "locked", XENTRACE_CUT)
             manifest = {"version": 1, **{k: log.facts[k] for k in kept if k in log.facts}}
             (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         log.facts["saved"] = True
@@ -193,22 +211,23 @@ class Recorder:
 
     def _undo(self, entry: list[Any]) -> None:
         """Undo one change of the journal, if it was made."""
-        match entry:
-            case ["probe", str(file), str(event)]:
-                self.tracefs.remove_probe(file, event)
-            case ["instance"]:
-                self.tracefs.remove_instance()
-            case ["disable"]:
-                if (self.tracefs.root / ENABLE).exists():
-                    self.tracefs.write(ENABLE, "0")
-            case ["xentrace", str(path)]:
-                xentrace.end(Path(path), told=self.told, dry=self.dry)
-            case _:
-                raise InputError(self.folder / journal.NAME, f"unknown change {entry!r}")
+        what, rest = entry[0], [str(word) for word in entry[1:]]
+        if what == "probe" and len(rest) == 2:
+            self.tracefs.remove_probe(*rest)
+        elif what == "instance" and not rest:
+            self.tracefs.remove_instance()
+        elif what == "disable" and not rest:
+            if (self.tracefs.root / ENABLE).exists():
+                self.tracefs.write(ENABLE, "0")
+        elif what == "xentrace" and len(rest) == 1:
+            xentrace.end(Path(rest[0]), told=self.told, dry=self.dry)
+        else:
+            raise InputError(self.folder / journal.NAME, f"unknown change {entry!r}")
 
     # -- collect
     def collect(self, output: Path) -> int:
         """Pack the folder; the archive's bytes. Of a hand-made folder the machine is added."""
+        check_name(output)
         if (self.folder / journal.NAME).exists() and not self.dry:
             raise InputError(self.folder, "the recording is still under way",
                              hint="`replay record stop` ends it")

@@ -8,9 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
-
-import psutil
+from typing import Final, NamedTuple
 
 PROGRAM: Final = "xentrace"
 EVENTS: Final = "0x0010f000"
@@ -47,15 +45,45 @@ def start(argv: list[str], log: Path) -> str:
     return ""
 
 
-def _running(output: Path) -> list[psutil.Process]:
+class Process(NamedTuple):
+    """A running process; the time of its start tells it from a later one of the same number."""
+
+    pid: int
+    started: bytes
+
+
+def _process(folder: Path) -> Process | None:
+    """What is at a /proc/PID; None where it has ended, be it as a zombie."""
+    try:
+        words = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    return None if words[0] == b"Z" else Process(int(folder.name), words[19])
+
+
+def _running(output: Path) -> list[Process]:
     """Processes that are this program and write this very file: found again by any process."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        argv = process.info["cmdline"] or []
-        if argv[-1:] == [str(output)] and process.info["status"] != psutil.STATUS_ZOMBIE \
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")[:-1]
+        except OSError:
+            continue
+        process = _process(folder)
+        if process and argv[-1:] == [str(output)] \
                 and PROGRAM in (Path(word).name for word in argv[:2]):
             found.append(process)
     return found
+
+
+def _ended(process: Process) -> bool:
+    """Whether it ends in time."""
+    deadline = time.monotonic() + GRACE_S
+    while _process(Path(f"/proc/{process.pid}")) == process:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def end(output: Path, *, told: Callable[[str], None], dry: bool = False) -> str:
@@ -70,12 +98,11 @@ def end(output: Path, *, told: Callable[[str], None], dry: bool = False) -> str:
         if dry:
             continue
         try:
-            process.send_signal(signal.SIGINT)
-            process.wait(GRACE_S)
-        except psutil.TimeoutExpired:
-            process.kill()
-            killed = True
-        except psutil.NoSuchProcess:
+            os.kill(process.pid, signal.SIGINT)
+            if not _ended(process):
+                os.kill(process.pid, signal.SIGKILL)
+                killed = True
+        except ProcessLookupError:
             pass
     return "" if dry else _shortcoming(output, bool(running), killed)
 
