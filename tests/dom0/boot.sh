@@ -39,11 +39,13 @@ x86() { # PV, PVH or no Xen
 }
 
 arm64() { # Xen starts Linux, which QEMU's guest-loader puts into memory
-  local xen_words="console=dtuart dtuart=/pl011@9000000 dom0_mem=${MEMORY}M dom0_max_vcpus=2 bootscrub=0"
+  local xen_words="console=dtuart dtuart=/pl011@9000000 dom0_mem=${MEMORY}M"
+  xen_words+=" dom0_max_vcpus=2 bootscrub=0"
   [ "$REGIONS" = 0 ] && xen_words+=" ext_regions=0"
+  local linux=("$work"/root/boot/vmlinuz-*)
   line=(-machine virt,virtualization=on,gic-version=3 -cpu cortex-a57 -smp 2 -m $((MEMORY + 3072))
     -kernel "$work/root/boot/xen-$xen-arm64" -append "$xen_words"
-    -device "guest-loader,addr=0x49000000,kernel=$(echo "$work"/root/boot/vmlinuz-*),bootargs=$(words)"
+    -device "guest-loader,addr=0x49000000,kernel=${linux[0]},bootargs=$(words)"
     -device "guest-loader,addr=0x50000000,initrd=$run/initrd")
   disks virtio-blk-device
 }

@@ -18,7 +18,7 @@ root() { # once per suite and architecture
   # unpacked only: no program of it is run here, which may be of another architecture
   mmdebstrap --quiet --variant=extract --architectures=$arch --include=$packages \
     --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --setup-hook='cd "$1" && for d in bin sbin lib lib64; do mkdir -p usr/$d; ln -s usr/$d $d; done' \
+    --setup-hook='cd "$1"; for d in bin sbin lib lib64; do mkdir -p usr/$d; ln -s usr/$d $d; done' \
     "$suite" "$work/root" "$(sources)" || return
   depmod -b "$work/root" "$(kernel)" && ln -sfn mawk "$work/root/usr/bin/awk" && touch "$work/built"
 }

@@ -28,18 +28,21 @@ same() { # NAME: tracefs and the processes are as they were
   ! pgrep -x xentrace > /dev/null; check "$1: no xentrace runs" $?
 }
 
-record() { # NAME: a recording of that load, packed as /out/NAME.tar.zst
-  local name=$1 options=with_$1
+record() { # LOAD[:SEED]: a recording of that load, packed as /out/LOAD[-SEED].tar.zst
+  local load=${1%:*} name=${1/:/-} options=with_${1%:*} SEED=$SEED
+  case $1 in *:*) SEED=${1#*:} ;; esac
   echo "--- $name"
-  if declare -F before_$name > /dev/null; then
-    before_$name > $OUT/$name.before 2>&1; check "$name: ahead of it" $?
+  if declare -F before_$load > /dev/null; then
+    before_$load > $OUT/$name.before 2>&1; check "$name: ahead of it" $?
   fi
-  replay-record start --dir /root/$name --buffer-kb $BUFFER ${!options:-} 2>&1 | tee $OUT/$name.start
+  replay-record start --dir /root/$name --buffer-kb $BUFFER ${!options:-} 2>&1 |
+    tee $OUT/$name.start
   check "$name: start" ${PIPESTATUS[0]}
-  $name > $OUT/$name.load 2>&1; check "$name: the load ran" $?
+  $load > $OUT/$name.load 2>&1; check "$name: the load ran" $?
   replay-record stop --dir /root/$name 2>&1 | tee $OUT/$name.stop
   check "$name: stop" ${PIPESTATUS[0]}
-  mkdir -p $OUT/$name.files; cp /root/$name/{kprobes.txt,ftrace-stats,kprobe_profile} $OUT/$name.files 2> /dev/null
+  mkdir -p $OUT/$name.files
+  cp /root/$name/{kprobes.txt,ftrace-stats,kprobe_profile} $OUT/$name.files 2> /dev/null
   replay-record collect -o $OUT/$name.tar.zst --dir /root/$name 2>&1; check "$name: collect" $?
   ls -l /root/$name
   same "$name"; keep
@@ -47,4 +50,6 @@ record() { # NAME: a recording of that load, packed as /out/NAME.tar.zst
 
 keep() { tar -C $OUT -cf "$OUTDISK" . && sync; } # what there is survives the end of the machine
 
-complained() { ! dmesg | grep -E "BUG:|Oops|WARNING:|Call Trace"; check "the kernel complained of nothing" $?; }
+complained() {
+  ! dmesg | grep -E "BUG:|Oops|WARNING:|Call Trace"; check "the kernel complained of nothing" $?
+}

@@ -12,7 +12,7 @@ mount -t xenfs xenfs /proc/xen
 if [ -e /proc/xen/xsd_port ]; then
   mkdir -p /run/xen /run/xenstored /run/lock /var/lib/xenstored /var/lib/xen /var/log/xen
   store=oxenstored
-  [ "$MODE" != arm64 ] || { store=xenstored; modprobe -a xen-gntdev; } # the other does not run there
+  [ "$MODE" != arm64 ] || { store=xenstored; modprobe xen-gntdev; } # the other does not run
   $(ls /usr/lib/xen-*/bin/$store) --pid-file /run/xenstored.pid
   $(ls /usr/lib/xen-*/bin/xen-init-dom0)
   $(ls /usr/lib/xen-*/bin/xenconsoled) --pid-file /run/xenconsoled.pid

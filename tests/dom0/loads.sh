@@ -111,12 +111,13 @@ before_persistent() {
 }
 persistent() { drives; }
 
-granting_guest() { # sets GRANTS to pages of a guest, for the loads of a dom0 that cannot map its own
+granting_guest() { # sets GRANTS to pages of a guest, for a dom0 that cannot map its own
   local domain spans
   describe granting "work=grants pages=1024" && xl create /root/granting.cfg || return
   domain=$(xl domid granting)
   for _ in $(seq 120); do
-    sleep 1; spans=$(xenstore-read "/local/domain/$domain/data/grants" 2> /dev/null) && break
+    sleep 1
+    spans=$(xenstore-read "/local/domain/$domain/data/grants" 2> /dev/null) && break
   done
   [ -n "$spans" ] && export GRANTS="$domain $spans" && echo "grants of domain $GRANTS"
 }

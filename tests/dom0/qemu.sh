@@ -14,9 +14,10 @@ deb_src() { # bookworm's source packages, from the Debian sources of this machin
   [ -e $sources ] || sources=/etc/apt/sources.list
   name=apt/${sources##*/} codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
   mkdir -p apt/lists/partial
-  sed "s/\b$codename\b/bookworm/g; s/^Types:.*/Types: deb-src/; s/^deb /deb-src /" $sources > "$name"
-  set -- -q -o APT::Sandbox::User=root -o Dir::Etc::sourcelist="$folder/$name" -o Dir::Etc::sourceparts=/dev/null \
-    -o Dir::State::lists="$folder/apt/lists"
+  sed "s/\b$codename\b/bookworm/g; s/^Types:.*/Types: deb-src/; s/^deb /deb-src /" \
+    $sources > "$name"
+  set -- -q -o APT::Sandbox::User=root -o Dir::State::lists="$folder/apt/lists" \
+    -o Dir::Etc::sourcelist="$folder/$name" -o Dir::Etc::sourceparts=/dev/null
   apt-get "$@" update && apt-get "$@" source --download-only qemu
 }
 
@@ -26,7 +27,8 @@ build() {
     patch -d source -p1 < "$here/svm-double-inject.patch" || return
   mkdir -p build && cd build && ../source/configure --target-list=x86_64-softmmu \
     --without-default-features --enable-system --enable-tcg --enable-fdt=system --disable-docs \
-    --disable-werror --disable-tools --disable-guest-agent && nice ninja -j "$(nproc)" qemu-system-x86_64
+    --disable-werror --disable-tools --disable-guest-agent &&
+    nice ninja -j "$(nproc)" qemu-system-x86_64
 }
 
 if [ ! -x build/qemu-system-x86_64 ]; then

@@ -9,12 +9,14 @@
 #       native  x86 without Xen, where a recording must be refused
 #
 # LOADS="first storm low ..." names what is recorded, one archive each; they are functions in
-# loads.sh. SEED=N is that of storm, low, block and long. long makes 10^6 allocator calls: run it by
+# loads.sh. SEED=N is that of storm, low and long; storm:N has one of its own, so that
+# LOADS="storm:1 storm:2" makes two. long makes 10^6 allocator calls: run it by
 # LOADS=long MEMORY=3072 BUFFER=500000 CHECKS=quick. MEMORY is the dom0's in MiB, BUFFER the ring
 # buffer's KiB per CPU, STORM and LONG are options of storm.py. CHECKS=quick makes the recordings
-# alone. With CLOCK=instructions (pv) the machine's time does not pass with the host's, but by 2 ns
-# for each instruction: what a recorded call takes is then how many it executes, and the same load
-# takes the same time again. RUN=NAME keeps the results in build/dom0/NAME.
+# alone, and IMPORT=no leaves the archives unread. With CLOCK=instructions (pv) the machine's time
+# does not pass with the host's, but by 2 ns for each instruction: what a recorded call takes is
+# then how many it executes, and the same load takes the same time again. RUN=NAME keeps the
+# results in build/dom0/NAME.
 #
 # Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
 # qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from
@@ -56,35 +58,49 @@ done
 verified() { # ARCHIVE: imported whole; where allocations are in it equal to its model, and replayed
   local trace=${1%.tar.zst}.arrow
   echo "=== $(basename "$1")"
-  "$PYTHON" -m replay import "$1" -o "$trace" --set emulated="$emulated" > "${trace%.arrow}.import" &&
+  "$PYTHON" -m replay import "$1" -o "$trace" --set emulated="$emulated" \
+    > "${trace%.arrow}.import" &&
     "$PYTHON" -m replay info "$trace" > "${trace%.arrow}.info" || return
   grep -E '^(records|imported|skipped|besides)' "${trace%.arrow}.import"
-  grep -q '^alloc ' "${trace%.arrow}.info" || return 0 # a new domain's pages need no call of a PV dom0
+  grep -q '^alloc ' "${trace%.arrow}.info" || return 0 # guest in a PV dom0
   "$PYTHON" -m replay verify "$trace" &&
     "$PYTHON" -m replay run "$trace" > "${trace%.arrow}.run"
 }
 
 told() { # ARCHIVE: what it is of, beside it
-  local load; load=$(basename "${1%.tar.zst}")
-  printf '%s\n' "# $name, $load, seed $SEED" "" "- machine: \`$(sed "s#$top/##g" "$run/command")\`" \
-    "- dom0: $MEMORY MiB, $(grep -h -m 1 '^Linux' "$run/out/uname"), Xen $(sed -n 's/^xen_version *: //p' "$run/out/xl-info")" \
-    "- load: $load (tests/dom0/loads.sh), behind these in the same boot: ${LOADS%%"$load"*}" \
-    "- options: SEED=$SEED STORM='$STORM' LONG='$LONG' BUFFER=$BUFFER KiB per CPU" \
-    "- repeat: \`make dom0 SUITE=$suite MODE=$mode REGIONS=$REGIONS CLOCK=$CLOCK LOADS='$LOADS' SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`" \
-    "- what the load and the balloon said:" "" '```' > "${1%.tar.zst}.md"
-  cat "$run/out/$load".{before,load} 2> /dev/null >> "${1%.tar.zst}.md"
-  echo '```' >> "${1%.tar.zst}.md"
+  local base=${1%.tar.zst} load xen_version
+  load=${base##*/} xen_version=$(sed -n 's/^xen_version *: //p' "$run/out/xl-info")
+  cat > "$base.md" << END
+# $name: $load
+
+- dom0: $(cut -d' ' -f1,3 "$run/out/uname"), Xen $xen_version, $MEMORY MiB
+- machine: \`$(sed "s#$top/##g" "$run/command")\`
+- loads of this boot, in this order, from tests/dom0/loads.sh: $LOADS, SEED=$SEED where none stands
+- STORM="$STORM", LONG="$LONG", BUFFER=$BUFFER (KiB per CPU)
+- repeat: \`make dom0 SUITE=$suite MODE=$mode REGIONS=$REGIONS CLOCK=$CLOCK CHECKS=$CHECKS
+  LOADS="$LOADS" SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`
+
+What the load said, and the balloon's statistics:
+
+$(cat "$base".{before,load} 2> /dev/null | sed 's/^/    /')
+END
 }
 
-mkdir -p "$run"
-root && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
-failed=0
-grep '^FAIL' "$run/out/checks" && failed=1
-grep -q '^ok   end' "$run/out/checks" || { echo "FAIL: the dom0 did not come to the end"; failed=1; }
-for archive in "$run"/out/*.tar.zst; do
-  [ $mode = native ] && break
-  told "$archive"
-  verified "$archive" || { echo "FAIL: $archive"; failed=1; }
-done
-echo "$(grep -c '^ok' "$run/out/checks") checks held in the dom0, $(grep -c '^FAIL' "$run/out/checks") did not"
-exit $failed
+main() {
+  local failed=0 archive
+  mkdir -p "$run"
+  root && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
+  grep '^FAIL' "$run/out/checks" && failed=1
+  grep -q '^ok   end' "$run/out/checks" ||
+    { echo "FAIL: the dom0 did not come to the end"; failed=1; }
+  for archive in "$run"/out/*.tar.zst; do
+    [ -e "$archive" ] || break
+    told "$archive"
+    [ "${IMPORT:-yes}" = no ] || verified "$archive" || { echo "FAIL: $archive"; failed=1; }
+  done
+  echo "$(grep -c '^ok' "$run/out/checks") checks held in the dom0," \
+    "$(grep -c '^FAIL' "$run/out/checks") did not"
+  exit $failed
+}
+
+main
