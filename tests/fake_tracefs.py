@@ -113,6 +113,8 @@ def build(base: Path) -> None:
     program(base, "xl", "#!/bin/sh\n[ $1 = dmesg ] && echo '(XEN) Detected 1000.000 MHz processor'"
             "\n[ $1 = info ] && echo 'machine : x86_64'\nexit 0\n")
     program(base, "xentrace", XENTRACE.format(python=sys.executable))
+    if zstd := shutil.which("zstd", path="/usr/local/bin:/usr/bin:/bin"):
+        (base / "bin/zstd").symlink_to(zstd)
 
 
 def program(base: Path, name: str, text: str) -> None:

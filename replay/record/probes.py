@@ -91,6 +91,8 @@ _LIST: Final = (Symbol("list_count", "u32"), Symbol("page_list", "x64"))
 _VMEMMAP: Final = Symbol("vmemmap_base", "x64", ("x86_64",))
 _POOL: Final[dict[Arch, Version]] = {"x86_64": (5, 9), "arm64": (5, 17)}
 """CONFIG_XEN_UNPOPULATED_ALLOC: x86 since 5.9; arm64 since its extended regions, 5.17."""
+VARIABLES: Final = ("list_count", "page_list", "vmemmap_base", "balloon_stats", "ballooned_pages")
+"""All variables of the kernel that a probe may read."""
 _RENAMED: Final = (5, 16)
 """alloc_xenballooned_pages() became xen_alloc_ballooned_pages() in Linux 5.16."""
 

@@ -7,7 +7,7 @@ beside each other in the kernel itself are the ones of one source file, and are 
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,67 +27,85 @@ class Span(NamedTuple):
     size: int
 
 
+class _Line(NamedTuple):
+    """One symbol; end: the next address of the kernel's own symbols, which are in their order."""
+
+    name: str
+    address: int
+    kind: str
+    builtin: bool
+    end: int
+
+
 class Symbols:
-    """What /proc/kallsyms says. known: whether it shows addresses (to root alone it does)."""
+    """What /proc/kallsyms says: some ten megabytes, in which single names are looked up."""
 
-    def __init__(self, text: str = "") -> None:
-        self._of_name: dict[str, list[tuple[int, bool]]] = {}
-        code: list[tuple[int, str]] = []
-        every = set()
-        for line in text.splitlines():
-            words = line.split()
-            if len(words) < 3:
-                continue
-            address, builtin = int(words[0], 16), len(words) == 3
-            self._of_name.setdefault(words[2], []).append((address, builtin))
-            if builtin:
-                every.add(address)
-                if words[1] in "tTwW":
-                    code.append((address, words[2]))
-        self._ends = sorted(every)
-        self._code = sorted(code)
-        self.known = any(self._ends)
-
-    def __bool__(self) -> bool:
-        return bool(self._of_name)
+    def __init__(self, text: bytes = b"") -> None:
+        self._text = b"\n" + text
 
     @property
-    def single(self) -> frozenset[str]:
-        """Names that stand there exactly once."""
-        return frozenset(name for name, found in self._of_name.items() if len(found) == 1)
+    def known(self) -> bool:
+        """Whether addresses are shown: to root alone they are."""
+        return any(line.address for line in self._lines("mutex_lock"))
+
+    def single(self, names: Iterable[str]) -> frozenset[str]:
+        """Those names that stand there exactly once."""
+        return frozenset(name for name in names if len(self._lines(name)) == 1)
 
     def address(self, name: str) -> int | None:
         """The address of the kernel's own symbol of that name, None if there is not just one."""
-        found = [address for address, builtin in self._of_name.get(name, []) if builtin]
-        return found[0] if len(found) == 1 and found[0] else None
+        found = self._own(name)
+        return found[0] if len(found) == 1 else None
 
     def addresses(self) -> dict[str, int]:
         """Variables that a name alone does not tell, by address: the one pair of neighbours."""
         found = {}
         for pair in NEIGHBOURS:
-            first, second = ([a for a, builtin in self._of_name.get(name, []) if builtin and a]
-                             for name in pair)
+            first, second = map(self._own, pair)
             near = [(a, b) for a in first for b in second if abs(a - b) < _NEAR]
             if len(near) == 1:
-                found.update({name: a for name, a in zip(pair, near[0])  # noqa: B905
-                              if len(self._of_name[name]) > 1})
+                found.update({name: address for name, address in zip(pair, near[0])  # noqa: B905
+                              if len(self._lines(name)) > 1})
         return found
 
     def spans(self, function: str) -> list[Span]:
         """The code of a function, with the parts that a compiler split off (NAME.cold)."""
-        spans = []
-        for address, name in self._code:
-            if address and name.partition(".")[0] == function:
-                after = bisect_right(self._ends, address)
-                end = self._ends[after] if after < len(self._ends) else address
-                spans.append(Span(name, address, min(end - address, MAX_FUNCTION)))
+        spans = [Span(line.name, line.address, min(line.end - line.address, MAX_FUNCTION))
+                 for line in self._lines(function, parts=True)
+                 if line.builtin and line.address and line.kind in "tTwW"]
         names = [span.symbol for span in spans]
         return [span for span in spans if names.count(span.symbol) == 1]
+
+    def _own(self, name: str) -> list[int]:
+        return [line.address for line in self._lines(name) if line.builtin and line.address]
+
+    def _lines(self, name: str, parts: bool = False) -> list[_Line]:
+        found, wanted, at = [], b" " + name.encode(), 0
+        while (at := self._text.find(wanted, at)) >= 0:
+            start, end = self._text.rfind(b"\n", 0, at) + 1, self._text.find(b"\n", at)
+            at += 1
+            words = self._text[start:end if end >= 0 else None].decode("utf-8", "replace").split()
+            if len(words) < 3 or not (words[2] == name or parts and
+                                      words[2].startswith(name + ".")):
+                continue
+            address = int(words[0], 16)
+            found.append(_Line(words[2], address, words[1], len(words) == 3,
+                               self._next(end, address)))
+        return found
+
+    def _next(self, at: int, address: int) -> int:
+        """The address in the first of the lines from here on that is another one."""
+        while at >= 0:
+            word = self._text[at + 1:at + 17].split(b" ")[0]
+            at = self._text.find(b"\n", at + 1)
+            if word and (other := int(word, 16)) != address:
+                return max(other, address)
+        return address
 
 
 def read(root: Path = Path("/")) -> Symbols:
     """The running kernel's; none where they cannot be read."""
     try:
-        return Symbols((root / "proc/kallsyms").read_text("utf-8", "replace"))
+        return Symbols((root / "proc/kallsyms").read_bytes())
     except OSError:
         return Symbols()
