@@ -30,11 +30,11 @@ case $suite in
   trixie) xen=4.20 ;;
   *) echo "$suite: expected bookworm or trixie"; exit 2 ;;
 esac
-arch=amd64 memory=1280 many="bursts=12 steps=40" program=qemu-system-x86_64
+arch=amd64 memory=1280 many="bursts=8 steps=20" program=qemu-system-x86_64
 usual="first again together small large pauses target guest storm low block"
 case $mode in
   pv) usual+=" frames"; [ $suite = bookworm ] || usual+=" btf" ;;
-  pvh) many="bursts=6 steps=20 pages=4000" ;;
+  pvh) many="bursts=5 steps=15 pages=4000" ;;
   arm64) arch=arm64 memory=1024 many="bursts=8 steps=25" program=qemu-system-aarch64
     usual="first again together small large pauses target storm low" ;;
   native) usual="" ;;
