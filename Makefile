@@ -10,7 +10,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness \
-  dom0 kernel-source browser otava docs clean
+  dom0 recorder kernel-source browser otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,9 @@ MODE ?= pv
 # What else run.sh knows: CLOCK=instructions, REGIONS=0 (arm64), LOADS="storm low", SEED, MEMORY, ...
 dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=, MODE=pv|pvh|arm64, LOADS=, SEED=)
 	tests/dom0/run.sh $(SUITE) $(MODE)
+
+recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay-record.pyz
+	@$(PYTHON) -m replay.record.bundle replay-record.pyz
 
 INPUTS ?= 1000000
 JOBS ?= $(shell nproc)

@@ -18,7 +18,7 @@ LONG_FUNCTIONS = {
 }
 
 STAGES = (
-    ("anomalies", "units", "errors", "schema", "kernel", "histogram", "ahead", "aside"),
+    ("anomalies", "units", "errors", "recording", "schema", "kernel", "histogram", "ahead", "aside"),
     ("physmap",),
     ("costs", "allocators", "stream", "output", "integrals", "queueing", "background", "loop"),
     ("engine", "arrivals"),

@@ -58,8 +58,8 @@ def _purpose(one: Definition) -> str:
     if one.place:
         return f"{what} is about to release the lock, with the list as it leaves it"
     if name not in _PURPOSE:
-        ends = "ends: how long it took" + (", and whether it failed" if "$retval" in one.text else "")
-        verb = ends if one.event.endswith("_ret") else \
-            "begins: how many pages, into which array, for whom"
-        return f"{what} {verb}"
+        if not one.event.endswith("_ret"):
+            return f"{what} begins: how many pages, into which array, for whom"
+        failed = ", and whether it failed" if "$retval" in one.text else ""
+        return f"{what} ends: how long it took{failed}"
     return f"{what}: how much was done" if one.event.endswith("_ret") else what

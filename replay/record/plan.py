@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from replay.record import machine, xentrace
+from replay.record import inside, machine, xentrace
 from replay.record.explain import explain
 from replay.record.probes import (
     GROUP,
@@ -50,6 +50,9 @@ def missing_frames(to: Target) -> str:
         shown = (f"{known} of a free; of an allocation, whose array can be read at return since "
                  "6.9, " + ("the first, as the head of the pool's list, where @page_list and "
                             "@list_count are there" if pool else "none"))
+    if to.places:
+        shown += (f"; the last {inside.LINKS + 1} of a free, and as many of an allocation for "
+                  "which the list need not grow, by the list's chain inside the lock")
     if to.arch == "x86_64":
         shown += "; in a PV dom0 every allocated one (xen_alloc_p2m_entry)"
     return (f"Recorded frames: {shown}. The others of a free are those of the allocation it is "

@@ -58,7 +58,8 @@ class Recorder:
             self._claim()
         log = Journal(self.folder / journal.NAME, dry=self.dry, facts={
             "tracefs": str(self.tracefs.root), "clock": clock(to), "arch": to.arch,
-            "kernel": ".".join(map(str, to.kernel)), "btf": to.btf, "frames": to.frames})
+            "kernel": ".".join(map(str, to.kernel)), "btf": to.btf, "frames": to.frames,
+            "top_buffer": self.tracefs.top_buffer()})
         with _raising():
             try:
                 log.save()
@@ -171,6 +172,11 @@ class Recorder:
                 self._save(log)
             log.unwind(self._undo)
             log.forget()
+        before, now = str(log.facts.get("top_buffer", "")), self.tracefs.top_buffer()
+        if "expanded" in before and now and "expanded" not in now:
+            self.noted(f"the top-level trace buffer went from {before} to {now} KiB per CPU: up to "
+                       "Linux 6.6 the first event that anybody switches on does that, and nothing "
+                       "but a restart undoes it")
         if running and not there:
             self.noted(f"{self.tracefs.instance}: is gone, and the recording with it "
                        "(was the machine restarted?)")

@@ -46,6 +46,14 @@ class Tracefs:
         """Our own instance."""
         return self.root / INSTANCE
 
+    def top_buffer(self) -> str:
+        """The top-level buffer's size, KiB per CPU: "7 (expanded: 1408)" where nobody has traced
+        since the start of the machine; "" where it cannot be read."""
+        try:
+            return (self.root / "buffer_size_kb").read_text().strip()
+        except OSError:
+            return ""
+
     def check(self, files: set[str]) -> None:
         """Refuse what could not work: no such files, no rights, something of ours still there."""
         for name in sorted(files):

@@ -24,8 +24,8 @@ def target(kernel: str | None, arch: str | None, btf: bool, frames: int, *,
         return probes.target(kernel or here.release, arch or here.machine, btf=btf,
                              frames=frames), ""
     known = symbols.read(root)
-    to = probes.target(here.release, here.machine, btf=btf, frames=frames, symbols=known.single(probes.VARIABLES),
-                       addresses=known.addresses())
+    to = probes.target(here.release, here.machine, btf=btf, frames=frames,
+                       symbols=known.single(probes.VARIABLES), addresses=known.addresses())
     wanted = tuple(name for name in inside.FUNCTIONS if probes.has(name, to))
     places, reason = code.find(wanted, to.arch, known, root)
     return probes.within(to, places), reason
