@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import re
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 
@@ -24,7 +27,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[ModuleType, ModuleT
     import grants
     import storm
     yield grants, storm
-    for name in ("grants", "storm"):
+    for name in ("grants", "storm", "calls"):
         sys.modules.pop(name, None)
 
 
@@ -72,10 +75,10 @@ class Kernel:
             self.sizes.add(len(references))
             return self.next
 
-    def release(self, device: int, index: int, count: int) -> None:
+    def release(self, device: int, index: int, pages: int) -> None:
         with self.lock:
             size, owner = self.live.pop(index)  # a second release of an index raises
-            assert size == count
+            assert size == pages
             self.others += owner != threading.get_ident()
 
 
@@ -87,7 +90,7 @@ def test_a_storm_gives_back_what_it_maps_from_other_tasks(
     kernel = Kernel()
     monkeypatch.setattr(grants, "place", kernel.place)
     monkeypatch.setattr(grants, "release", kernel.release)
-    monkeypatch.setattr(grants, "stock", lambda count: (0, list(range(count))))
+    monkeypatch.setattr(grants, "stock", lambda pages: (0, list(range(pages))))
     monkeypatch.setattr(grants, "DEVICE", "/dev/null")
     monkeypatch.setattr(storm.os, "close", lambda _: None)  # own files: their maps stay here
     plan = storm.options([f"sizes={sizes}", "bursts=2", "steps=40", "idle=0", "touch=0",
@@ -100,6 +103,36 @@ def test_a_storm_gives_back_what_it_maps_from_other_tasks(
     assert max(kernel.sizes) <= largest
     assert kernel.others > made // 3
     assert len(kernel.live) < made // 3, "only areas with a file of their own stay"
+
+
+def test_small_calls_map_and_give_back_in_turn(
+        loads: tuple[ModuleType, ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    grants, _ = loads
+    import calls
+    live: dict[int, int] = {}
+    made = count(1)
+
+    def ioctl(device: int, number: int, data: bytearray) -> None:
+        if number == grants.PLACE:
+            index = next(made)
+            live[index] = struct.unpack_from("=I", data)[0]
+            struct.pack_into("=Q", data, 8, index)
+        else:
+            index, pages, _ = struct.unpack("=QII", data)
+            assert live.pop(index) == pages
+
+    monkeypatch.setattr(calls.fcntl, "ioctl", ioctl)
+    requests = {size: grants.request(0, list(range(size))) for size in set(calls.SIZES)}
+    areas: list[tuple[int, int]] = []
+    tasks = [threading.Thread(target=calls.task, args=(random.Random(which), 5000, 3, requests,
+                                                       areas)) for which in range(3)]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    assert next(made) == 15_001
+    assert sorted(live) == sorted(index for index, _ in areas)
+    assert calls.KEEP <= len(areas) <= calls.KEEP + len(tasks)
 
 
 def test_a_storm_is_told_what_is_no_option(loads: tuple[ModuleType, ModuleType]) -> None:

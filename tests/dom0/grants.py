@@ -38,19 +38,26 @@ def revoke(alloc: int, index: int, count: int) -> None:
     fcntl.ioctl(alloc, _ioctl(6, 16), struct.pack("=QII", index, count, 0))
 
 
+PLACE, RELEASE = _ioctl(0, 24), _ioctl(1, 16)
+
+
+def request(domain: int, references: list[int]) -> bytes:
+    """What PLACE is asked with; its answer has the index behind the first eight bytes."""
+    data = struct.pack("=IIQ", len(references), 0, 0)
+    return data + b"".join(struct.pack("=II", domain, reference) for reference in references)
+
+
 def place(device: int, domain: int, references: list[int]) -> int:
     """Index of a new mapping of these grants; the kernel calls gnttab_alloc_pages()."""
-    data = bytearray(struct.pack("=IIQ", len(references), 0, 0))
-    for reference in references:
-        data += struct.pack("=II", domain, reference)
-    fcntl.ioctl(device, _ioctl(0, 24), data)
+    data = bytearray(request(domain, references))
+    fcntl.ioctl(device, PLACE, data)
     index, = struct.unpack_from("=Q", data, 8)
     return int(index)
 
 
 def release(device: int, index: int, count: int) -> None:
     """End a mapping; the kernel calls gnttab_free_pages()."""
-    fcntl.ioctl(device, _ioctl(1, 16), struct.pack("=QII", index, count, 0))
+    fcntl.ioctl(device, RELEASE, struct.pack("=QII", index, count, 0))
 
 
 def given() -> tuple[int, list[int]] | None:

@@ -69,7 +69,7 @@ low() { # the areas from before are given back, pages mapped, the target moved, 
 
 # -- many tasks
 storm() { python3 /dom0/storm.py "$SEED" $STORM; }
-long() { python3 /dom0/storm.py "$SEED" $LONG; }
+long() { python3 /dom0/calls.py "$SEED" "$LONG"; }
 
 # -- guests
 guest() { # the tools map a new domain's pages

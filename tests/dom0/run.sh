@@ -11,12 +11,12 @@
 # LOADS="first storm low ..." names what is recorded, one archive each; they are functions in
 # loads.sh. SEED=N is that of storm, low and long; storm:N has one of its own, so that
 # LOADS="storm:1 storm:2" makes two. long makes 10^6 allocator calls: run it by
-# LOADS=long MEMORY=3072 BUFFER=500000 CHECKS=quick. MEMORY is the dom0's in MiB, BUFFER the ring
-# buffer's KiB per CPU, STORM and LONG are options of storm.py. CHECKS=quick makes the recordings
-# alone, and IMPORT=no leaves the archives unread. With CLOCK=instructions (pv) the machine's time
-# does not pass with the host's, but by 2 ns for each instruction: what a recorded call takes is
-# then how many it executes, and the same load takes the same time again. RUN=NAME keeps the
-# results in build/dom0/NAME.
+# LOADS=long MEMORY=1536 BUFFER=300000 CHECKS=quick. MEMORY is the dom0's in MiB, BUFFER the ring
+# buffer's KiB per CPU, STORM has options of storm.py, LONG is how often calls.py maps an area.
+# CHECKS=quick makes the recordings alone, and IMPORT=no leaves the archives unread. With
+# CLOCK=instructions (pv) the machine's time does not pass with the host's, but by 2 ns for each
+# instruction: what a recorded call takes is then how many it executes, and the same load takes the
+# same time again. RUN=NAME keeps the results in build/dom0/NAME.
 #
 # Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
 # qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from
@@ -42,7 +42,7 @@ case $mode in
 esac
 LOADS=${LOADS:-$usual} SEED=${SEED:-1} MEMORY=${MEMORY:-$memory} BUFFER=${BUFFER:-65536}
 STORM=${STORM:-$many} CHECKS=${CHECKS:-all} CLOCK=${CLOCK:-host} REGIONS=${REGIONS:-1}
-LONG=${LONG:-sizes=small processes=2 makers=3 bursts=40 steps=2000 idle=0 touch=0.1}
+LONG=${LONG:-500000}
 GUEST_SECONDS=${GUEST_SECONDS:-40} MODE=$mode
 name=$suite-$mode
 [ "$REGIONS" = 0 ] && name+=-noregions
