@@ -155,6 +155,16 @@ def test_what_they_fetch_is_safe_and_understood(kernel: str, arch: str, btf: boo
         assert "list_count" not in texts[ALLOC] + texts[f"{ALLOC}_ret"] + texts[FREE]
 
 
+def test_in_a_pv_dom0_allocations_do_not_follow_the_chain() -> None:
+    to = places(probes.Target((6, 12), "x86_64"))
+    for pv in (False, True):
+        texts = {d.event: d.text for d in probes.definitions(probes.within(to, to.places, pv=pv))}
+        assert ("h9=" in texts[f"{ALLOC}_locked"]) == (not pv)
+        assert "page_list=@page_list:x64" in texts[f"{ALLOC}_locked"]
+        assert "h9=" in texts[f"{FREE}_unlock"]
+        assert "r9=" in texts[f"{GIVEN_BACK}_unlock"]
+
+
 def test_one_refused_place_brings_the_reads_at_entry_and_return_back(tmp_path: Path) -> None:
     build(tmp_path)
     tracefs = FakeTracefs(tmp_path / "tracing", rejected=(f"{ALLOC}_unlock",))
@@ -306,6 +316,16 @@ def test_passes_of_the_balloon_thread_have_their_place(tmp_path: Path) -> None:
                                    "list_head_after", "current_pages", "target_pages",
                                    "target_unpopulated")] == [3, 1, 40, 42, 1000, 1200, 3]
     assert row["lock_ns"] < row["time_ns"]  # type: ignore[operator]
+
+
+def test_a_release_that_is_told_twice_is_one(tmp_path: Path) -> None:
+    tape = Tape()
+    tape.add(2, FREE, FREE, 4, nr=300, pages=0xBB00, p=page(500))
+    tape.locked(2, FREE, [1])
+    for _ in range(50):
+        tape.unlock(2, FREE, [*range(799, 499, -1), 1])
+    row, = tape.rows(tmp_path)
+    assert row["frames"] == [500, *[-1] * 289, *range(790, 800)]
 
 
 @pytest.mark.parametrize("cut", range(5))

@@ -12,6 +12,9 @@ from replay.importers.join_frees import undoes
 from replay.importers.join_rows import fill_before, hold, put
 from replay.kernel import inline
 
+TAKEN, RELEASED = 1, 2
+"""In C_LOCKED."""
+
 
 @inline
 def link(p, s, index, k):  # type: ignore[no-untyped-def]
@@ -37,7 +40,7 @@ def taken(p, w, r, time, a):  # type: ignore[no-untyped-def]
     """The lock has been taken: the list as it was before the call. Whether for the first time."""
     if w.rows[j.C_LOCKED, r] != j.MISSING:
         return False
-    w.rows[j.C_LOCKED, r], w.rows[j.C_LOCK, r] = 1, time
+    w.rows[j.C_LOCKED, r], w.rows[j.C_LOCK, r] = TAKEN, time
     fill_before(p, w, a, r)
     w.rows[j.C_HEAD, r] = p.args[a + j.A_HEAD]
     return True
@@ -98,6 +101,9 @@ def free_unlock(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
         return
     hold(w, r, time)
     left(p, w, r, a)
+    if w.rows[j.C_LOCKED, r] == RELEASED:
+        return  # there is room for its pages once
+    w.rows[j.C_LOCKED, r] = RELEASED
     nr, before, after = w.rows[j.C_NR, r], w.rows[j.C_LIST, r], w.rows[j.C_LIST_AFTER, r]
     known = min(nr, chained(p, s, index, after))
     # a page array may have empty places, which the balloon's driver passes over

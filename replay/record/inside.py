@@ -43,8 +43,10 @@ def variables(function: str) -> tuple[str, ...]:
             else ("balloon_stats", "ballooned_pages"))
 
 
-def arguments(place: Place, kernel: tuple[int, int], readable: dict[str, str]) -> list[str]:
-    """What to fetch at a place. readable: how to write each variable that can be read."""
+def arguments(place: Place, kernel: tuple[int, int], readable: dict[str, str], *,
+              told: bool = False) -> list[str]:
+    """What to fetch at a place. readable: how to write each variable that can be read. told: other
+    probes tell each page of an allocation, so that the chain need not be followed there."""
     after = "" if place.locked else AFTER
     pool = place.function in POOL
     count, head = (readable.get(name, "") for name in variables(place.function))
@@ -58,7 +60,8 @@ def arguments(place: Place, kernel: tuple[int, int], readable: dict[str, str]) -
     name, offset = ("page_list", 16) if pool else ("lru", 0)
     fetched.append(f"{name}{after}={head}:x64")
     # the pages that an allocation is about to take, or that a free has just put there
-    if place.locked and place.function in ALLOCS or not place.locked and place.function in FREES:
+    takes = place.locked and place.function in ALLOCS and not told
+    if takes or not place.locked and place.function in FREES:
         links = [f"+{offset}(" * k + head + ")" * k + ":x64" for k in range(1, LINKS + 1)]
         first = "h" if pool else "r"
         fetched += [f"{first}{k}={link}" for k, link in enumerate(links, 1)

@@ -80,6 +80,14 @@ def check_xen(root: Path = Path("/")) -> None:
                           "there is nothing to record; start it as a dom0")
 
 
+def guest_type(root: Path = Path("/")) -> str:
+    """PV, PVH or HVM; "" where the kernel does not say."""
+    try:
+        return (root / "sys/hypervisor/guest_type").read_text().strip()
+    except OSError:
+        return ""
+
+
 def save(folder: Path, files: tuple[Saved, ...], *, told: Callable[[str], None], dry: bool = False,
          root: Path = Path("/")) -> list[str]:
     """Save files below `folder`; the names of what could not be had."""

@@ -161,7 +161,8 @@ class Target:
     btf: write `f:` events with named arguments. frames: elements read of each array.
     symbols: kernel variables that may be read; None for all, which a plan marks as conditional.
     addresses: of those among them that a name does not tell. places: where the allocators' locks
-    are taken and released, where that could be found.
+    are taken and released, where that could be found. pv: a PV dom0, in which
+    xen_alloc_p2m_entry() is called for each allocated page.
     """
 
     kernel: Version
@@ -171,6 +172,7 @@ class Target:
     symbols: frozenset[str] | None = None
     addresses: dict[str, int] = field(default_factory=dict)
     places: tuple[Place, ...] = ()
+    pv: bool = False
 
     def readable(self, name: str) -> str:
         """How a probe writes a kernel variable; "" if it may not be read."""
@@ -223,9 +225,9 @@ def has(function: str, to: Target) -> bool:
     return not named or any(f.on(to.kernel, to.arch) for f in named)
 
 
-def within(to: Target, places: Iterable[Place]) -> Target:
+def within(to: Target, places: Iterable[Place], *, pv: bool = False) -> Target:
     """The same, with probes inside locks."""
-    return replace(to, places=tuple(places))
+    return replace(to, places=tuple(places), pv=pv)
 
 
 def without(to: Target, function: str) -> Target:
@@ -245,7 +247,7 @@ def definitions(to: Target) -> list[Definition]:
 def _inside(place: Place, to: Target) -> Definition:
     readable = {name: to.readable(name) for name in inside.variables(place.function)}
     text = " ".join([f"p:{GROUP}/{place.event}", f"{place.symbol}+{place.offset}",
-                     *inside.arguments(place, to.kernel, readable)])
+                     *inside.arguments(place, to.kernel, readable, told=to.pv)])
     known = {f.name: f for f in FUNCTIONS}
     return Definition(place.event, known.get(place.function, Function(place.function, static=True)),
                       text, "dynamic_events" if to.btf else "kprobe_events", place)

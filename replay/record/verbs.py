@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from replay.record import code, inside, probes, symbols
+from replay.record import code, inside, machine, probes, symbols
 from replay.record.plan import plan, warning
 from replay.record.probes import Target
 from replay.record.session import Recorder
@@ -28,7 +28,7 @@ def target(kernel: str | None, arch: str | None, btf: bool, frames: int, *,
                        symbols=known.single(probes.VARIABLES), addresses=known.addresses())
     wanted = tuple(name for name in inside.FUNCTIONS if probes.has(name, to))
     places, reason = code.find(wanted, to.arch, known, root)
-    return probes.within(to, places), reason
+    return probes.within(to, places, pv=machine.guest_type(root) == "PV"), reason
 
 
 def print_plan(to: Target, reason: str, buffer_kb: int, emit: Say) -> None:
