@@ -62,8 +62,8 @@ python() { # FOLDER: the root's Python and its libraries
   for file in $(chroot "$root" ldd "/usr/bin/$version" | grep -o '/[^ ]*'); do
     mkdir -p "$1${file%/*}"; cp "$root$file" "$1$file" || return
   done
-  cp -a "$root/usr/lib/$version" "$1/usr/lib/"
-  find "$1/usr/lib" -name __pycache__ -prune -exec rm -r {} +
+  mkdir -p "$1/usr/lib/$version" && cd "$root/usr/lib/$version" && # small: xl maps every page
+    cp -r ./*.py collections encodings "$1/usr/lib/$version/" && cd - > /dev/null
 }
 
 recorder() { # ROOT: the recorder as it stands
