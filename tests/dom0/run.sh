@@ -48,7 +48,7 @@ name=$suite-$mode
 [ "$REGIONS" = 0 ] && name+=-noregions
 [ "$CLOCK" = instructions ] && name+=-instructions
 work=$top/build/dom0/$suite-$arch run=$top/build/dom0/${RUN:-$name}
-PYTHON=${PYTHON:-$top/.venv/bin/python}
+interpreter=${REPLAY_PYTHON:-$top/.venv/bin/python}
 . "$here/build.sh"
 . "$here/boot.sh"
 for one in $program mmdebstrap mkfs.ext4 modprobe cpio; do
@@ -58,13 +58,13 @@ done
 verified() { # ARCHIVE: imported whole; where allocations are in it equal to its model, and replayed
   local trace=${1%.tar.zst}.arrow
   echo "=== $(basename "$1")"
-  "$PYTHON" -m replay import "$1" -o "$trace" --set emulated="$emulated" \
+  "$interpreter" -m replay import "$1" -o "$trace" --set emulated="$emulated" \
     > "${trace%.arrow}.import" &&
-    "$PYTHON" -m replay info "$trace" > "${trace%.arrow}.info" || return
+    "$interpreter" -m replay info "$trace" > "${trace%.arrow}.info" || return
   grep -E '^(records|imported|skipped|besides)' "${trace%.arrow}.import"
   grep -q '^alloc ' "${trace%.arrow}.info" || return 0 # guest in a PV dom0
-  "$PYTHON" -m replay verify "$trace" &&
-    "$PYTHON" -m replay run "$trace" > "${trace%.arrow}.run"
+  "$interpreter" -m replay verify "$trace" &&
+    "$interpreter" -m replay run "$trace" > "${trace%.arrow}.run"
 }
 
 told() { # ARCHIVE: what it is of, beside it
