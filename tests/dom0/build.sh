@@ -68,7 +68,8 @@ python() { # FOLDER: the root's Python and its libraries
 
 recorder() { # ROOT: the recorder as it stands
   mkdir -p "$1/usr/local/bin" &&
-    (cd "$top" && "$interpreter" -m replay.record.bundle "$1/usr/local/bin/replay-record" > /dev/null)
+    (cd "$top" && "$interpreter" -m replay.record.bundle "$1/usr/local/bin/replay-record") \
+      > /dev/null
 }
 
 image() { # the root file system with the recorder, the loads and the settings as a disk image
