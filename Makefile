@@ -52,9 +52,9 @@ fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 
 SUITE ?= bookworm
 MODE ?= pv
-CLOCK ?= host
-dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=trixie, MODE=, CLOCK=instructions)
-	CLOCK=$(CLOCK) tests/dom0/run.sh $(SUITE) $(MODE)
+# What else run.sh knows: CLOCK=instructions, REGIONS=0 (arm64), LOADS="storm low", SEED, MEMORY, ...
+dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=, MODE=pv|pvh|arm64, LOADS=, SEED=)
+	tests/dom0/run.sh $(SUITE) $(MODE)
 
 recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay-record.pyz
 	@$(PYTHON) -m replay.record.bundle replay-record.pyz

@@ -1,111 +1,106 @@
 #!/bin/bash
 # Records a real dom0: Xen and Linux of a Debian suite, started by QEMU in software (no KVM).
 #
-#   tests/dom0/run.sh [SUITE] [pv|pvh|native]   bookworm: Xen 4.17, Linux 6.1; trixie: 4.20, 6.12
+#   tests/dom0/run.sh [SUITE] [MODE]     bookworm: Xen 4.17, Linux 6.1; trixie: 4.20, 6.12
 #
-# native is the same system without Xen, where a recording must be refused. With CLOCK=instructions
-# (pv) the machine's time does not pass with the host's, but by 2 ns for each instruction: what a
-# recorded call takes is then how many it executes, and the same load takes the same time again.
+# MODE  pv      x86, stock QEMU
+#       pvh     x86; QEMU with svm-double-inject.patch, which is built first (12 minutes, 2 GB)
+#       arm64   stock QEMU; REGIONS=0: Xen tells no unused regions, so that the balloon serves all
+#       native  x86 without Xen, where a recording must be refused
 #
-# Needs root, Debian, some 5 GB below build/dom0, and the packages qemu-system-x86, mmdebstrap and
-# e2fsprogs. Debian's packages come from this machine's own apt sources, Python's by pip as set up
-# here. CHECKS=quick makes the recordings alone. Exit code 1 if a check in the dom0, an import or a
-# verification fails.
+# LOADS="first storm low ..." names what is recorded, one archive each; they are functions in
+# loads.sh. SEED=N is that of storm, low and long; storm:N has one of its own, so that
+# LOADS="storm:1 storm:2" makes two. long makes 10^6 allocator calls: run it by
+# LOADS=long MEMORY=1536 BUFFER=300000 CHECKS=quick. MEMORY is the dom0's in MiB, BUFFER the ring
+# buffer's KiB per CPU, STORM has options of storm.py, LONG is how often calls.py maps an area.
+# CHECKS=quick makes the recordings alone, and IMPORT=no leaves the archives unread. With
+# CLOCK=instructions (pv) the machine's time does not pass with the host's, but by 2 ns for each
+# instruction: what a recorded call takes is then how many it executes, and the same load takes the
+# same time again. RUN=NAME keeps the results in build/dom0/NAME.
+#
+# Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
+# qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from
+# this machine's own apt sources. Exit code 1 if a check in the dom0, an import or a verification
+# fails.
 set -u -o pipefail
 suite=${1:-bookworm} mode=${2:-pv}
 here=$(cd "$(dirname "$0")" && pwd) top=$(cd "$(dirname "$0")/../.." && pwd)
-work=$top/build/dom0/$suite run=$top/build/dom0/$suite-$mode bin=$top/.venv/bin
 case $suite in
-  bookworm) xen=4.17 python=3.11 ;;
-  trixie) xen=4.20 python=3.13 ;;
+  bookworm) xen=4.17 ;;
+  trixie) xen=4.20 ;;
   *) echo "$suite: expected bookworm or trixie"; exit 2 ;;
 esac
+arch=amd64 memory=1280 many="bursts=8 steps=20" program=qemu-system-x86_64
+usual="first again together small large pauses target guest storm low block"
 case $mode in
-  pv) xen_line="" iommu=() virtio="" limit=1800 accel=tcg ;;
-  # Debian's QEMU 7.2 and 10.0 corrupt a PVH dom0's memory sooner or later (nested SVM in software):
-  # QEMU=PROGRAM names a better one
-  pvh) xen_line="dom0=pvh " iommu=(-device amd-iommu,intremap=on) virtio=,iommu_platform=on limit=3600
-    accel=tcg,thread=single,tb-size=512 ;;
-  native) iommu=() virtio="" limit=600 accel=tcg ;;
-  *) echo "$mode: expected pv, pvh or native"; exit 2 ;;
+  pv) usual+=" frames"; [ $suite = bookworm ] || usual+=" btf" ;;
+  pvh) many="bursts=5 steps=15 pages=4000" ;;
+  arm64) arch=arm64 memory=1024 many="bursts=8 steps=25" program=qemu-system-aarch64
+    usual="first again together small large pauses target storm low" ;;
+  native) usual="" ;;
+  *) echo "$mode: expected pv, pvh, arm64 or native"; exit 2 ;;
 esac
-emulated="QEMU TCG"
-if [ "${CLOCK:-host}" = instructions ]; then
-  run=$run-instructions emulated="QEMU TCG, 2 ns per instruction"
-  accel="tcg,thread=single -icount shift=1,sleep=off"
-fi
-for program in qemu-system-x86_64 mmdebstrap mkfs.ext4; do
-  command -v $program > /dev/null || { echo "$program is missing; see the head of $0"; exit 2; }
+LOADS=${LOADS:-$usual} SEED=${SEED:-1} MEMORY=${MEMORY:-$memory} BUFFER=${BUFFER:-65536}
+STORM=${STORM:-$many} CHECKS=${CHECKS:-all} CLOCK=${CLOCK:-host} REGIONS=${REGIONS:-1}
+LONG=${LONG:-500000}
+GUEST_SECONDS=${GUEST_SECONDS:-40} MODE=$mode
+name=$suite-$mode
+[ "$REGIONS" = 0 ] && name+=-noregions
+[ "$CLOCK" = instructions ] && name+=-instructions
+work=$top/build/dom0/$suite-$arch run=$top/build/dom0/${RUN:-$name}
+interpreter=${REPLAY_PYTHON:-$top/.venv/bin/python}
+. "$here/build.sh"
+. "$here/boot.sh"
+for one in $program mmdebstrap mkfs.ext4 modprobe cpio; do
+  command -v $one > /dev/null || { echo "$one is missing; see the head of $0"; exit 2; }
 done
-
-build() { # the root file system, once per suite
-  [ -e "$work/built" ] && return
-  local packages=linux-image-amd64,xen-hypervisor-$xen-amd64,xen-utils-$xen,xenstore-utils
-  packages+=,python3,kmod,procps,iproute2,zstd,initramfs-tools,util-linux,mount,udev,diffutils
-  rm -rf "$work"; mkdir -p "$work"
-  local sources=/etc/apt/sources.list.d/debian.sources mine
-  [ -e $sources ] || sources=/etc/apt/sources.list
-  mine=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  sed "s/\b$mine\b/$suite/g" $sources > "$work/${sources##*/}"
-  mmdebstrap --quiet --variant=minbase --include=$packages --dpkgopt='path-exclude=/usr/share/doc/*' \
-    --setup-hook='d="$1/etc/initramfs-tools"; mkdir -p "$d/conf.d"; echo MODULES=list > "$d/conf.d/dom0"' \
-    --setup-hook='printf "virtio_pci\nvirtio_blk\next4\n" > "$1/etc/initramfs-tools/modules"' \
-    "$suite" "$work/root" "$work/${sources##*/}" || return
-  "$bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$work/root/opt/replay" \
-    --python-version $python --only-binary :all: -r "$top/requirements.lock" || return
-  touch "$work/built"
-}
-
-image() { # this program as it stands, in a disk image
-  local root=$work/root
-  rm -rf "$root/opt/replay/replay"; cp -a "$top/replay" "$root/opt/replay/replay" || return
-  find "$root/opt/replay/replay" -name __pycache__ -prune -exec rm -rf {} +
-  printf '%s\n' '#!/usr/bin/python3' 'import sys' 'sys.path.insert(0, "/opt/replay")' \
-    'from replay.__main__ import start' 'start()' > "$root/usr/local/bin/replay"
-  chmod 755 "$root/usr/local/bin/replay"
-  mkdir -p "$root/dom0"; cp "$here"/{init,inside.sh,load.py} "$root/dom0/"; chmod 755 "$root/dom0/init"
-  rm -f "$run/disk.img"; truncate -s 4G "$run/disk.img"
-  mkfs.ext4 -q -F -d "$root" "$run/disk.img"
-}
-
-boot() { # until the dom0 powers itself off; what it wrote is in $run/out
-  local linux=("$work"/root/boot/vmlinuz-*) initrd=("$work"/root/boot/initrd.img-*)
-  local words="root=/dev/vda rw init=/dom0/init panic=5 nokaslr mitigations=off dom0test=${CHECKS:-all}"
-  local start=(-kernel "${linux[0]}" -initrd "${initrd[0]}" -append "console=ttyS0 $words")
-  if [ $mode != native ]; then
-    zcat "$work"/root/boot/xen-$xen-amd64.gz > "$run/xen"
-    start=(-kernel "$run/xen" -initrd "${linux[0]} console=hvc0 $words,${initrd[0]}" -append
-      "${xen_line}dom0_mem=1280M,max:1280M dom0_max_vcpus=2 com1=115200,8n1 console=com1")
-  fi
-  rm -rf "$run/out" "$run/out.img"; truncate -s 1G "$run/out.img"
-  nice -n 10 timeout $limit ${QEMU:-qemu-system-x86_64} -accel $accel -machine q35 -smp 2 -m 3072 \
-    -cpu max,-smap,-rdtscp,-xsave,-avx,-avx2,-f16c,-fma -display none -vga none -nodefaults -no-reboot \
-    "${start[@]}" \
-    -drive "file=$run/disk.img,if=none,id=r,format=raw,snapshot=on,cache=unsafe" \
-    -device virtio-blk-pci,drive=r,disable-legacy=on$virtio \
-    -drive "file=$run/out.img,if=none,id=o,format=raw,cache=unsafe" \
-    -device virtio-blk-pci,drive=o,disable-legacy=on$virtio ${iommu[@]+"${iommu[@]}"} \
-    -serial "file:$run/serial.log" || return
-  mkdir "$run/out" && tar -C "$run/out" -xf "$run/out.img"
-}
 
 verified() { # ARCHIVE: imported whole; where allocations are in it equal to its model, and replayed
   local trace=${1%.tar.zst}.arrow
   echo "=== $(basename "$1")"
-  "$bin/replay" import "$1" -o "$trace" --set emulated="$emulated" | grep -E '^(records|imported|skipped|besides)' &&
-    "$bin/replay" info "$trace" > "${trace%.arrow}.info" || return
-  grep -q '^alloc ' "${trace%.arrow}.info" || return 0 # a new domain's pages need no call of a PV dom0
-  "$bin/replay" verify "$trace" && "$bin/replay" run "$trace" > "${trace%.arrow}.run"
+  "$interpreter" -m replay import "$1" -o "$trace" --set emulated="$emulated" \
+    > "${trace%.arrow}.import" &&
+    "$interpreter" -m replay info "$trace" > "${trace%.arrow}.info" || return
+  grep -E '^(records|imported|skipped|besides)' "${trace%.arrow}.import"
+  grep -q '^alloc ' "${trace%.arrow}.info" || return 0 # guest in a PV dom0
+  "$interpreter" -m replay verify "$trace" &&
+    "$interpreter" -m replay run "$trace" > "${trace%.arrow}.run"
 }
 
-mkdir -p "$run"
-build && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
-failed=0
-grep '^FAIL' "$run/out/checks" && failed=1
-grep -q '^ok   end' "$run/out/checks" || { echo "FAIL: the dom0 did not come to the end"; failed=1; }
-for archive in "$run"/out/*.tar.zst; do
-  [ $mode = native ] && break
-  verified "$archive" || { echo "FAIL: $archive"; failed=1; }
-done
-echo "$(grep -c '^ok' "$run/out/checks") checks held in the dom0, $(grep -c '^FAIL' "$run/out/checks") did not"
-exit $failed
+told() { # ARCHIVE: what it is of, beside it
+  local base=${1%.tar.zst} load xen_version
+  load=${base##*/} xen_version=$(sed -n 's/^xen_version *: //p' "$run/out/xl-info")
+  cat > "$base.md" << END
+# $name: $load
+
+- dom0: $(cut -d' ' -f1,3 "$run/out/uname"), Xen $xen_version, $MEMORY MiB
+- machine: \`$(sed "s#$top/##g" "$run/command")\`
+- loads of this boot, in this order, from tests/dom0/loads.sh: $LOADS, SEED=$SEED where none stands
+- STORM="$STORM", LONG="$LONG", BUFFER=$BUFFER (KiB per CPU)
+- repeat: \`make dom0 SUITE=$suite MODE=$mode REGIONS=$REGIONS CLOCK=$CLOCK CHECKS=$CHECKS
+  LOADS="$LOADS" SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`
+
+What the load said, and the balloon's statistics:
+
+$(cat "$base".{before,load} 2> /dev/null | sed 's/^/    /')
+END
+}
+
+main() {
+  local failed=0 archive
+  mkdir -p "$run"
+  root && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
+  grep '^FAIL' "$run/out/checks" && failed=1
+  grep -q '^ok   end' "$run/out/checks" ||
+    { echo "FAIL: the dom0 did not come to the end"; failed=1; }
+  for archive in "$run"/out/*.tar.zst; do
+    [ -e "$archive" ] || break
+    told "$archive"
+    [ "${IMPORT:-yes}" = no ] || verified "$archive" || { echo "FAIL: $archive"; failed=1; }
+  done
+  echo "$(grep -c '^ok' "$run/out/checks") checks held in the dom0," \
+    "$(grep -c '^FAIL' "$run/out/checks") did not"
+  exit $failed
+}
+
+main
