@@ -16,6 +16,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "events_skipped": ("info", "events of no interest to a replay (named in `skipped`)"),
     "first_frames_from_list": ("info", "first frames of allocations, read as the free list's head"),
     "frames_inferred": ("info", "frames beyond a truncated array, taken from the paired request"),
+    "frames_undetermined": ("info", "allocations whose frames rest on calls whose order is open"),
     "frees_repeated": ("info", "several probes reported one and the same free; one was kept"),
     "joined_lines": ("error", "the kernel cut an over-long line and the next event follows on it"),
     "joined_lines_recovered": ("info", "events recovered from behind a cut line"),

@@ -48,6 +48,8 @@ class Flag(IntFlag):
     """Some frames of this row are inferred (paired request or stack order), not recorded."""
     LOCK_AMBIGUOUS = 128
     """Another place in the lock order fits all observations as well."""
+    FRAMES_UNDETERMINED = 256
+    """The modelled frames rest on calls whose place in the lock order is open."""
 
 
 @dataclass(frozen=True)

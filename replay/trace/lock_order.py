@@ -16,6 +16,7 @@ from replay.anomalies import Anomalies
 from replay.schema import Flag
 from replay.trace.columns import NONE, ints, is_kind, replace
 from replay.trace.lock_calls import Calls, Ints, Table, collect
+from replay.trace.lock_doubt import in_doubt
 from replay.trace.lock_quiet import empty, quiet
 from replay.trace.lock_search import Search
 
@@ -75,26 +76,31 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
     entered = np.argsort(moment, kind="stable")
     order = entered
     ambiguous: list[int] = []
+    doubt = np.zeros(len(order), bool)
     if max(int(q.pushes.sum() + q.sections[1].sum()), int(q.content[-1])) > MAX_PAGES:
         anomalies.count("lock_order_ambiguous", len(entered))
     elif not _certain(found):
         search, order = _search(found)
         ambiguous = sorted(search.settled.ambiguous)
-        anomalies.count("lock_order_contradicted", search.contradicted)
+        anomalies.count("lock_order_contradicted", len(search.contradicted))
+        doubt = in_doubt(q, order, ambiguous, search.contradicted)
+        anomalies.count("frames_undetermined", int((doubt & found.alloc).sum()))
         anomalies.count("lock_reads_unexplained", search.misread)
         anomalies.count("lock_order_ambiguous", len(ambiguous))
-    return _ranked(table, found, order, entered, ambiguous, anomalies)
+    return _ranked(table, found, order, entered, (ambiguous, doubt), anomalies)
 
 
-def _ranked(table: pa.Table, found: Table, order: Ints, entered: Ints, ambiguous: list[int],
-            anomalies: Anomalies) -> pa.Table:
+def _ranked(table: pa.Table, found: Table, order: Ints, entered: Ints,
+            unsure: tuple[list[int], np.ndarray], anomalies: Anomalies) -> pa.Table:
+    """unsure: calls whose place is open, and whether each call's frames are in doubt."""
     rank, flags = np.full(len(table), NONE, np.int64), ints(table, "flags", 0)
     rank[found.rows[order]] = np.arange(len(order))
     place = np.empty(len(order), np.int64)
     place[entered] = np.arange(len(entered))
     moved = found.rows[order[(place[order] != np.arange(len(order))) & ~found.alloc[order]]]
     flags[moved] |= int(Flag.LOCK_INFERRED)
-    flags[found.rows[ambiguous]] |= int(Flag.LOCK_AMBIGUOUS)
+    flags[found.rows[unsure[0]]] |= int(Flag.LOCK_AMBIGUOUS)
+    flags[found.rows[unsure[1]]] |= int(Flag.FRAMES_UNDETERMINED)
     anomalies.count("lock_order_recovered", len(moved))
     table = replace(table, "lock_rank", pa.array(rank, pa.int64(), mask=rank == NONE))
     return replace(table, "flags", pa.array(flags, pa.int64()))

@@ -41,7 +41,8 @@ class Search:
         self.settled = Settled(self.list)
         self.open: list[int] = []
         self.states: list[State] = []
-        self.contradicted = self.misread = self.tried = 0
+        self.contradicted: list[int] = []
+        self.misread = self.tried = 0
         self.tried_in_all = 0
         self._off: set[int] = set()
 
@@ -95,7 +96,7 @@ class Search:
     def _force(self, call: int) -> None:
         found = _merged(self._all(lambda state: self._up_to(state, call)))
         if not found:
-            self.contradicted += 1
+            self.contradicted.append(call)
             found = [self.settled.without_list(s, call, int(self.q.listed_after[call]))
                      for s in self.states[:1]]
         self.states = found
