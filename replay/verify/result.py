@@ -21,6 +21,8 @@ class Verification:
 
     strategy: str
     frames_learned: int = 0
+    calls_undetermined: int = 0
+    frames_undetermined: int = 0
     counts: dict[str, list[int]] = field(default_factory=dict)
     differences: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -37,14 +39,24 @@ class Verification:
                                      "recorded": recorded, "model": model})
         return False
 
+    def leave_open(self, frames: np.ndarray) -> None:
+        """A call whose place in the order of lock holders is open: its frames are not compared.
+
+        frames: those recorded of an allocation; a free has none that would be.
+        """
+        self.calls_undetermined += 1
+        self.frames_undetermined += int((frames >= 0).sum())
+
     @property
     def equal(self) -> bool:
         """Whether nothing that was compared differs."""
         return all(checked == same for checked, same in self.counts.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form: X_checked and X_equal for each X, and what was learned."""
-        data: dict[str, Any] = {"strategy": self.strategy, "frames_learned": self.frames_learned}
+        """The JSON form: X_checked and X_equal for each X, what was learned, and what is open."""
+        data: dict[str, Any] = {"strategy": self.strategy, "frames_learned": self.frames_learned,
+                                "frames_undetermined": self.frames_undetermined,
+                                "calls_undetermined": self.calls_undetermined}
         for what in sorted({*self.counts, "frames", "sections"}):
             checked, same = self.counts.get(what, [0, 0])
             data[f"{what}_checked"], data[f"{what}_equal"] = checked, same
