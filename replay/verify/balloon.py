@@ -137,6 +137,13 @@ class _Stepper:
                 self.result.compare("stats", self.c.time[r], r, {name: recorded},
                                     {name: int(self.m[register])})
 
+    def compare_length_after(self, r: int) -> None:
+        """The length of the list when the call let the lock go."""
+        after = int(self.c.stats["list_count_after"][r])
+        if after != NONE:
+            self.result.compare("stats", self.c.time[r], r, {"list_count_after": after},
+                                {"list_count_after": int(self.m[R_COUNT])})
+
     def alloc(self, at: int, r: int, nested: list[int]) -> None:
         """xen_alloc_ballooned_pages(). nested: rows of the decrease hypercalls within it.
 
@@ -158,11 +165,8 @@ class _Stepper:
         if c.ambiguous[r]:
             self.result.leave_open(c.frames.row(r)[:nr])
             return
-        after = int(c.stats["list_count_after"][r])
-        if after != NONE and error == 0:
-            self.result.compare("stats", c.time[r], r, {"list_count_after": after},
-                                {"list_count_after": int(m[R_COUNT])})
         if error == 0:
+            self.compare_length_after(r)
             got = self.out[base : base + nr]
             recorded = c.frames.row(r)[:nr]
             self.frames.check(int(c.time[r]), r, recorded, got)
@@ -173,7 +177,9 @@ class _Stepper:
         """xen_free_ballooned_pages(): the model's own frames of the slots; unknown ones by name."""
         m, c = self.m, self.c
         slots, recorded = c.slots.row(r), c.frames.row(r)
-        self.hot_added.before(int(c.stats["list_count"][r]), recorded[:0])
+        if c.lock[r] != NONE:
+            self.hot_added.before(int(c.stats["list_count"][r]), recorded[:0])
+            self.compare_stats(r)
         if c.ambiguous[r]:
             self.result.leave_open(recorded[:0])
         pages = np.where(slots >= 0, self.out[np.maximum(slots, 0)], -1)
@@ -184,6 +190,8 @@ class _Stepper:
         m[R_NOW] = at
         self.scratch[: len(pages)] = pages
         balloon.free(m, at, len(pages), self.scratch, 0)
+        if c.lock[r] != NONE and not c.ambiguous[r]:
+            self.compare_length_after(r)
 
     def stopped(self, r: int, what: str) -> bool:
         """Whether alloc_page() failed in a pass: it moved fewer pages than a batch, and the thread

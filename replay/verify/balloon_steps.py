@@ -23,6 +23,7 @@ class Columns:
     """The trace's columns that the comparison reads."""
 
     time: np.ndarray
+    lock: np.ndarray
     nr: np.ndarray
     errno: np.ndarray
     moved: np.ndarray
@@ -49,9 +50,9 @@ def columns(table: pa.Table) -> Columns:
     pages = np.where(alloc, nr, 0)
     names = (*STATS, "list_count_after")
     return Columns(
-        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "errno"),
-        ints(table, "pid"),
-        ints(table, "value"), ints(table, "start_pfn"), ints(table, "target_pages"),
+        ints(table, "time_ns"), ints(table, "lock_ns"), nr, ints(table, "errno", 0),
+        ints(table, "errno"), ints(table, "pid"), ints(table, "value"),
+        ints(table, "start_pfn"), ints(table, "target_pages"),
         {name: ints(table, name) for name in names}, ragged(table, "frames"),
         ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages,
         (ints(table, "flags", 0) & Flag.LOCK_AMBIGUOUS) != 0)
