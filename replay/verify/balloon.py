@@ -129,8 +129,6 @@ class _Stepper:
 
     def compare_stats(self, r: int) -> None:
         """balloon_stats as the recorded kernel read them in the lock, before the call."""
-        if self.c.ambiguous[r]:
-            return
         for name, register in STATS.items():
             recorded = int(self.c.stats[name][r])
             if recorded != NONE:
@@ -162,9 +160,6 @@ class _Stepper:
         self.run_on(left)
         m[R_AVAILABLE] = PLENTY
         self.result.compare("errnos", c.time[r], r, int(c.errno[r]), error)
-        if c.ambiguous[r]:
-            self.result.leave_open(c.frames.row(r)[:nr])
-            return
         if error == 0:
             self.compare_length_after(r)
             got = self.out[base : base + nr]
@@ -180,8 +175,6 @@ class _Stepper:
         if c.lock[r] != NONE:
             self.hot_added.before(int(c.stats["list_count"][r]), recorded[:0])
             self.compare_stats(r)
-        if c.ambiguous[r]:
-            self.result.leave_open(recorded[:0])
         pages = np.where(slots >= 0, self.out[np.maximum(slots, 0)], -1)
         for k in np.flatnonzero(pages < 0).tolist():
             known = int(recorded[k]) if k < len(recorded) else -1
@@ -190,7 +183,7 @@ class _Stepper:
         m[R_NOW] = at
         self.scratch[: len(pages)] = pages
         balloon.free(m, at, len(pages), self.scratch, 0)
-        if c.lock[r] != NONE and not c.ambiguous[r]:
+        if c.lock[r] != NONE:
             self.compare_length_after(r)
 
     def stopped(self, r: int, what: str) -> bool:
@@ -258,8 +251,6 @@ class _Stepper:
 def _nested_hypercalls(stepper: _Stepper, alloc_row: int, rows: list[int]) -> None:
     """The decrease hypercalls of one allocation: as many, of the same sizes, as the model made."""
     c = stepper.c
-    if c.ambiguous[alloc_row]:
-        return
     done = stepper.done[alloc_row]
     recorded = {"hypercalls": len(rows), "pages": int(sum(c.nr[r] for r in rows))}
     calls = int(done[WORK.index("hypercall")])
@@ -321,6 +312,7 @@ def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool
     ordered = _reordered(stepper, steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
     for at, _, what, r in ordered:
         stepper.work()
+        result.begin(ambiguous=bool(stepper.c.ambiguous[r]))
         if what == "alloc":
             stepper.alloc(at, r, nested.get(r, []))
             stepper.done[r] = stepper.work()
@@ -332,6 +324,7 @@ def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool
             stepper.m[R_TARGET] = stepper.c.target[r]
         else:
             stepper.thread(at, r, what)
+    result.begin(ambiguous=False)
     return stepper
 
 

@@ -129,17 +129,15 @@ def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verificat
     frames = Frames(result)
     lead = 1 if stream.live else 0
     for k, r in enumerate(stream.rows.tolist()):
-        if ambiguous[r]:
-            result.leave_open(recorded.row(r)[: nr[r] if alloc[r] else 0])
+        result.begin(ambiguous=bool(ambiguous[r]))
         if not alloc[r]:
             continue
         model_errno = int(out.rows[k + lead, C_ERRNO])
         same = result.compare("errnos", time[r], r, int(errno[r]), model_errno)
-        if ambiguous[r]:
-            continue
         if same and model_errno == 0:
             at = int(stream.first[k])
             frames.check(int(time[r]), r, recorded.row(r), out.frames[at : at + nr[r]])
+    result.begin(ambiguous=False)
 
 
 def _compare_sections(trace: Trace, m: np.ndarray, result: Verification) -> None:

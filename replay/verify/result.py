@@ -23,12 +23,15 @@ class Verification:
     frames_learned: int = 0
     calls_undetermined: int = 0
     frames_undetermined: int = 0
+    ambiguous: bool = False
     counts: dict[str, list[int]] = field(default_factory=dict)
     differences: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def compare(self, what: str, time_ns: int, position: int, recorded: Any, model: Any) -> bool:
-        """Count one comparison, and keep the first differences."""
+        """Count one comparison, and keep the first differences; returns whether both are equal."""
+        if self.ambiguous:
+            return bool(recorded == model)
         pair = self.counts.setdefault(what, [0, 0])
         pair[0] += 1
         if recorded == model:
@@ -39,13 +42,13 @@ class Verification:
                                      "recorded": recorded, "model": model})
         return False
 
-    def leave_open(self, frames: np.ndarray) -> None:
-        """A call whose place in the order of lock holders is open: its frames are not compared.
+    def begin(self, *, ambiguous: bool) -> None:
+        """What is compared from now on is of one call; of an ambiguous one nothing counts.
 
-        frames: those recorded of an allocation; a free has none that would be.
+        Its place in the order of lock holders is open, and so is what it found there.
         """
-        self.calls_undetermined += 1
-        self.frames_undetermined += int((frames >= 0).sum())
+        self.ambiguous = ambiguous
+        self.calls_undetermined += ambiguous
 
     @property
     def equal(self) -> bool:
@@ -103,10 +106,14 @@ class Frames:
             self.stands_for.pop(frame, None)
 
     def check(self, time_ns: int, event: int, recorded: np.ndarray, model: np.ndarray) -> None:
-        """Hold recorded frames against the modelled ones, in order."""
+        """Hold recorded frames against the modelled ones, in order; of an ambiguous call none is
+        compared, and none learned."""
         compare = self.result.compare
         for ours, theirs in zip(model.tolist(), recorded.tolist(), strict=False):
             if theirs < 0:
+                continue
+            if self.result.ambiguous:
+                self.result.frames_undetermined += 1
                 continue
             frame = self.known(ours)
             if frame < 0 and ours >= PLACEHOLDER and self._may_be(ours, theirs):
