@@ -21,6 +21,10 @@ def verification(name: str, results: list[Verification], *, color: bool = False)
         parts.append(table(title, ["compared", "checked", "equal", ""], rows))
         parts.append(f"  frames learned (first sight of a page whose origin is not recorded): "
                      f"{result.frames_learned:,}")
+        if result.calls_undetermined:
+            parts.append(f"  undetermined: {result.frames_undetermined:,} frames of "
+                         f"{result.calls_undetermined:,} calls that another place in the order of "
+                         "lock holders fits as well; they are not compared")
         parts += [Text(f"  note: {plain(note)}") for note in result.notes]
         if result.differences:
             listed = [[d["what"], human_ns(d["time_ns"]), str(d["event"]),

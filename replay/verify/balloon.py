@@ -8,8 +8,6 @@ what it leaves behind is then the model's to say.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from replay.allocators import balloon
@@ -38,58 +36,23 @@ from replay.allocators.state import (
 from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
 from replay.stream import ALLOC, FREE
-from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
+from replay.trace.columns import NONE, ints, is_kind, strings
 from replay.trace.lock_calls import next_of_task
 from replay.trace.start import pages_of, sentences
 from replay.trace.store import Trace
-from replay.verify.balloon_steps import hypercalls_by_alloc, paused, steps
+from replay.verify.balloon_steps import STATS, columns, hypercalls_by_alloc, paused, steps
+from replay.verify.hot_added import HotAdded
 from replay.verify.result import ANONYMOUS, PLACEHOLDER, Frames, Verification
 
 PLENTY = 1 << 40
 """si_mem_available() of the moment is not recorded: never short, unless the call failed."""
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """The trace's columns that the comparison reads."""
-
-    time: np.ndarray
-    nr: np.ndarray
-    errno: np.ndarray
-    moved: np.ndarray
-    pid: np.ndarray
-    value: np.ndarray
-    start: np.ndarray
-    target: np.ndarray
-    stats: dict[str, np.ndarray]
-    frames: Ragged
-    slots: Ragged
-    kind: np.ndarray
-    base: np.ndarray
-
-
-STATS = {"list_count": R_COUNT, "current_pages": R_CURRENT, "target_pages": R_TARGET,
-         "target_unpopulated": R_UNPOPULATED}
-
-
-def _columns(table: Any) -> _Columns:
-    alloc = is_kind(table, "alloc")
-    nr = ints(table, "nr_pages", 0)
-    pages = np.where(alloc, nr, 0)
-    names = (*STATS, "list_count_after")
-    return _Columns(
-        ints(table, "time_ns"), nr, ints(table, "errno", 0), ints(table, "errno"),
-        ints(table, "pid"),
-        ints(table, "value"), ints(table, "start_pfn"), ints(table, "target_pages"),
-        {name: ints(table, name) for name in names}, ragged(table, "frames"),
-        ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages)
-
-
 class _Stepper:
     """The model's state, stepped along the recording."""
 
     def __init__(self, trace: Trace, machine: Physmap, result: Verification) -> None:
-        self.c = _columns(trace.table)
+        self.c = columns(trace.table)
         self.result = result
         self.pv = machine.mode == "pv"
         moved = self.c.kind == "decrease"
@@ -97,7 +60,9 @@ class _Stepper:
         defaults = {name: option.default for name, option in balloon.OPTIONS.items()}
         total = int(self.c.nr[self.c.kind == "alloc"].sum())
         listed = pages_of(trace.meta.start, "balloon", "listed")
-        self.m = balloon.balloon_state(machine, total + supply + listed, defaults)
+        hot = int(self.c.nr[self.c.kind == "section"].sum())
+        self.m = balloon.balloon_state(machine, total + supply + listed + hot, defaults)
+        self.hot_added = HotAdded(self.m)
         self.out = np.full(max(1, total), -1, np.int64)
         m = self.m
         self._begin(trace, listed, PLACEHOLDER + supply)
@@ -170,6 +135,13 @@ class _Stepper:
                 self.result.compare("stats", self.c.time[r], r, {name: recorded},
                                     {name: int(self.m[register])})
 
+    def compare_length_after(self, r: int) -> None:
+        """The length of the list when the call let the lock go."""
+        after = int(self.c.stats["list_count_after"][r])
+        if after != NONE:
+            self.result.compare("stats", self.c.time[r], r, {"list_count_after": after},
+                                {"list_count_after": int(self.m[R_COUNT])})
+
     def alloc(self, at: int, r: int, nested: list[int]) -> None:
         """xen_alloc_ballooned_pages(). nested: rows of the decrease hypercalls within it.
 
@@ -177,6 +149,7 @@ class _Stepper:
         alloc_page() fails within one: then what was got is given to Xen, and the call undone.
         """
         m, c = self.m, self.c
+        self.hot_added.before(int(c.stats["list_count"][r]), c.frames.row(r))
         self.compare_stats(r)
         nr, base = int(c.nr[r]), int(c.base[r])
         m[R_NOW] = at
@@ -187,11 +160,8 @@ class _Stepper:
         self.run_on(left)
         m[R_AVAILABLE] = PLENTY
         self.result.compare("errnos", c.time[r], r, int(c.errno[r]), error)
-        after = int(c.stats["list_count_after"][r])
-        if after != NONE and error == 0:
-            self.result.compare("stats", c.time[r], r, {"list_count_after": after},
-                                {"list_count_after": int(m[R_COUNT])})
         if error == 0:
+            self.compare_length_after(r)
             got = self.out[base : base + nr]
             recorded = c.frames.row(r)[:nr]
             self.frames.check(int(c.time[r]), r, recorded, got)
@@ -202,6 +172,9 @@ class _Stepper:
         """xen_free_ballooned_pages(): the model's own frames of the slots; unknown ones by name."""
         m, c = self.m, self.c
         slots, recorded = c.slots.row(r), c.frames.row(r)
+        if c.lock[r] != NONE:
+            self.hot_added.before(int(c.stats["list_count"][r]), recorded[:0])
+            self.compare_stats(r)
         pages = np.where(slots >= 0, self.out[np.maximum(slots, 0)], -1)
         for k in np.flatnonzero(pages < 0).tolist():
             known = int(recorded[k]) if k < len(recorded) else -1
@@ -210,6 +183,8 @@ class _Stepper:
         m[R_NOW] = at
         self.scratch[: len(pages)] = pages
         balloon.free(m, at, len(pages), self.scratch, 0)
+        if c.lock[r] != NONE:
+            self.compare_length_after(r)
 
     def stopped(self, r: int, what: str) -> bool:
         """Whether alloc_page() failed in a pass: it moved fewer pages than a batch, and the thread
@@ -241,6 +216,8 @@ class _Stepper:
     def thread(self, at: int, r: int, what: str) -> None:
         """One pass of the balloon thread, at the time the recording shows it at work."""
         m, c = self.m, self.c
+        popped = c.frames.row(r)[: c.nr[r] if what == "increase" else 0]
+        self.hot_added.before(int(c.stats["list_count"][r]), popped)
         offered = self.head(512)
         m[R_NOW] = at
         before = int(m[R_COUNT])
@@ -335,6 +312,7 @@ def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool
     ordered = _reordered(stepper, steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
     for at, _, what, r in ordered:
         stepper.work()
+        result.begin(ambiguous=bool(stepper.c.ambiguous[r]))
         if what == "alloc":
             stepper.alloc(at, r, nested.get(r, []))
             stepper.done[r] = stepper.work()
@@ -346,6 +324,7 @@ def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool
             stepper.m[R_TARGET] = stepper.c.target[r]
         else:
             stepper.thread(at, r, what)
+    result.begin(ambiguous=False)
     return stepper
 
 
@@ -373,6 +352,9 @@ def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verificatio
     if stepper.refusals:
         result.notes.append(f"in {stepper.refusals} passes Xen populated fewer pages than it was "
                             "asked for; how many is taken from the recording")
+    if stepper.hot_added.blocks:
+        result.notes.append(f"{stepper.hot_added.blocks} blocks of hot-added pages were put on the "
+                            "list when the recording shows them there")
     if trace.meta.start:
         result.notes.append("began with " + "; ".join(
             s for s in sentences(trace.meta.start) if not s.startswith("the pool")))

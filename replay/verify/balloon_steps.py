@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 
-from replay.trace.columns import NONE, ints, is_kind, strings
+from replay.allocators.state import R_COUNT, R_CURRENT, R_TARGET, R_UNPOPULATED
+from replay.schema import Flag
+from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
 from replay.trace.store import Trace
 from replay.units import NS_PER_S
 
 THREAD = "xen-balloon"
 PAUSE_NS = NS_PER_S * 9 // 10
 """A pause of schedule_delay, one second at least, in jiffies."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The trace's columns that the comparison reads."""
+
+    time: np.ndarray
+    lock: np.ndarray
+    nr: np.ndarray
+    errno: np.ndarray
+    moved: np.ndarray
+    pid: np.ndarray
+    value: np.ndarray
+    start: np.ndarray
+    target: np.ndarray
+    stats: dict[str, np.ndarray]
+    frames: Ragged
+    slots: Ragged
+    kind: np.ndarray
+    base: np.ndarray
+    ambiguous: np.ndarray
+
+
+STATS = {"list_count": R_COUNT, "current_pages": R_CURRENT, "target_pages": R_TARGET,
+         "target_unpopulated": R_UNPOPULATED}
+
+
+def columns(table: pa.Table) -> Columns:
+    """Plain arrays, one element per row; `base` is the first slot of an allocation."""
+    alloc = is_kind(table, "alloc")
+    nr = ints(table, "nr_pages", 0)
+    pages = np.where(alloc, nr, 0)
+    names = (*STATS, "list_count_after")
+    return Columns(
+        ints(table, "time_ns"), ints(table, "lock_ns"), nr, ints(table, "errno", 0),
+        ints(table, "errno"), ints(table, "pid"), ints(table, "value"),
+        ints(table, "start_pfn"), ints(table, "target_pages"),
+        {name: ints(table, name) for name in names}, ragged(table, "frames"),
+        ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages,
+        (ints(table, "flags", 0) & Flag.LOCK_AMBIGUOUS) != 0)
 
 
 def steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:

@@ -61,9 +61,11 @@ def _open_points(trace: Trace) -> list[str]:
     if moved:
         notes.append(f"{moved} frees were moved from their order of entry to the place in the lock "
                      "order that the recorded frames show; that place is thus not checked by them")
-    open_order = meta_count(trace, "lock_order_ambiguous")
-    if open_order:
-        notes.append(f"{open_order} neighbouring frees could stand in either order")
+    contradicted = meta_count(trace, "lock_order_contradicted")
+    if contradicted:
+        notes.append(f"allocations whose frames no order of calls explains: {contradicted}; from "
+                     "the first of them on the list is not known, and a difference need not be "
+                     "the model's")
     return notes
 
 

@@ -21,12 +21,17 @@ class Verification:
 
     strategy: str
     frames_learned: int = 0
+    calls_undetermined: int = 0
+    frames_undetermined: int = 0
+    ambiguous: bool = False
     counts: dict[str, list[int]] = field(default_factory=dict)
     differences: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def compare(self, what: str, time_ns: int, position: int, recorded: Any, model: Any) -> bool:
-        """Count one comparison, and keep the first differences."""
+        """Count one comparison, and keep the first differences; returns whether both are equal."""
+        if self.ambiguous:
+            return bool(recorded == model)
         pair = self.counts.setdefault(what, [0, 0])
         pair[0] += 1
         if recorded == model:
@@ -37,14 +42,24 @@ class Verification:
                                      "recorded": recorded, "model": model})
         return False
 
+    def begin(self, *, ambiguous: bool) -> None:
+        """What is compared from now on is of one call; of an ambiguous one nothing counts.
+
+        Its place in the order of lock holders is open, and so is what it found there.
+        """
+        self.ambiguous = ambiguous
+        self.calls_undetermined += ambiguous
+
     @property
     def equal(self) -> bool:
         """Whether nothing that was compared differs."""
         return all(checked == same for checked, same in self.counts.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form: X_checked and X_equal for each X, and what was learned."""
-        data: dict[str, Any] = {"strategy": self.strategy, "frames_learned": self.frames_learned}
+        """The JSON form: X_checked and X_equal for each X, what was learned, and what is open."""
+        data: dict[str, Any] = {"strategy": self.strategy, "frames_learned": self.frames_learned,
+                                "frames_undetermined": self.frames_undetermined,
+                                "calls_undetermined": self.calls_undetermined}
         for what in sorted({*self.counts, "frames", "sections"}):
             checked, same = self.counts.get(what, [0, 0])
             data[f"{what}_checked"], data[f"{what}_equal"] = checked, same
@@ -91,10 +106,14 @@ class Frames:
             self.stands_for.pop(frame, None)
 
     def check(self, time_ns: int, event: int, recorded: np.ndarray, model: np.ndarray) -> None:
-        """Hold recorded frames against the modelled ones, in order."""
+        """Hold recorded frames against the modelled ones, in order; of an ambiguous call none is
+        compared, and none learned."""
         compare = self.result.compare
         for ours, theirs in zip(model.tolist(), recorded.tolist(), strict=False):
             if theirs < 0:
+                continue
+            if self.result.ambiguous:
+                self.result.frames_undetermined += 1
                 continue
             frame = self.known(ours)
             if frame < 0 and ours >= PLACEHOLDER and self._may_be(ours, theirs):
