@@ -609,6 +609,21 @@ def test_the_second_stop_knows_that_the_first_one_ended_xentrace(
     assert "DATA LOSS" not in cli("import", dom0 / "x.tar.zst", "-o", dom0 / "x.arrow").out
 
 
+def test_calls_of_xentrace_s_end_are_no_unrecorded_hits(dom0: Path) -> None:
+    tracefs = fake(dom0, recorded=text_recording())
+    recorder(dom0, tracefs).start(TARGET, buffer_kb=64)
+    trace = dom0 / "rec/xentrace.bin"
+    appears(trace)
+    running: list[int] = []
+
+    class Watched(FakeTracefs):
+        def profile(self) -> str:
+            running.append(len(_running(trace.resolve())))
+            return super().profile()
+    recorder(dom0, Watched(tracefs.root)).stop()
+    assert running == [1]
+
+
 def test_a_dry_run_tells_each_write_and_makes_none(dom0: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in dom0.rglob("*")}
     dry: list[str] = []
