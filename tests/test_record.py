@@ -391,6 +391,47 @@ def test_no_trace_cmd_is_run_for_it_resets_what_others_trace(dom0: Path) -> None
     assert notes == []
     assert not (dom0 / "ran").exists()
     assert (dom0 / "rec/trace.dat").is_file()
+    assert not (dom0 / "rec/trace.txt.gz").exists()
+    assert not (dom0 / "rec/trace.dat.part").exists()
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3])
+def test_a_disk_that_fills_up_half_way_costs_no_record(dom0: Path, room: int,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = dat_files.Shape(page_bytes=4096)
+    made = dat_files.File({0: shape.small()[0] * 3, 1: shape.small()[1]}, shape, clock="x86-tsc")
+    recorder(dom0, fake(dom0)).start(TARGET, buffer_kb=64, with_xentrace=False)
+    instance = tracefs_of(dom0 / "tracing", made)
+    (dom0 / "root/proc/kallsyms").write_text(dat_files.KALLSYMS)
+    pipes = []  # they forget what is read, as the kernel does
+    for cpu, pages in made.cpus.items():
+        raw = instance / f"per_cpu/cpu{cpu}/trace_pipe_raw"
+        raw.unlink()
+        os.mkfifo(raw)
+        pipes.append(os.open(raw, os.O_RDWR))
+        os.write(pipes[-1], b"".join(pages))
+    taken = []
+
+    def reserve(descriptor: int, at: int, size: int) -> None:
+        taken.append(at)
+        if len(taken) > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as full:
+        full.setattr(dat, "_AHEAD", 1)
+        full.setattr(os, "posix_fallocate", reserve)
+        with pytest.raises(OSError, match="No space.*trace.dat.part"):
+            recorder(dom0, fake(dom0)).stop()
+    assert instance.is_dir()
+    with (dom0 / "rec/trace.dat.part").open("ab") as part:
+        part.write(bytes(3 * 4096 + 7))  # as if it had been killed with room taken
+    (instance / "per_cpu/cpu0/stats").write_text("entries: 0\n")
+    assert recorder(dom0, fake(dom0)).stop()
+    for pipe in pipes:
+        os.close(pipe)
+    (dom0 / "whole.dat").write_bytes(dat_files.version6(made))
+    ours, theirs = (read_trace_dat(dom0 / name) for name in ("rec/trace.dat", "whole.dat"))
+    assert [s.time.tolist() for s in ours.streams] == [s.time.tolist() for s in theirs.streams]
+    assert "entries: 3" in (dom0 / "rec/ftrace-stats").read_text()
 
 
 def test_a_trace_dat_that_cannot_be_written_is_said(dom0: Path) -> None:
@@ -566,6 +607,21 @@ def test_the_second_stop_knows_that_the_first_one_ended_xentrace(
     assert one.stop() and not any("xentrace" in note for note in notes)
     one.collect(dom0 / "x.tar.zst")
     assert "DATA LOSS" not in cli("import", dom0 / "x.tar.zst", "-o", dom0 / "x.arrow").out
+
+
+def test_calls_of_xentrace_s_end_are_no_unrecorded_hits(dom0: Path) -> None:
+    tracefs = fake(dom0, recorded=text_recording())
+    recorder(dom0, tracefs).start(TARGET, buffer_kb=64)
+    trace = dom0 / "rec/xentrace.bin"
+    appears(trace)
+    running: list[int] = []
+
+    class Watched(FakeTracefs):
+        def profile(self) -> str:
+            running.append(len(_running(trace.resolve())))
+            return super().profile()
+    recorder(dom0, Watched(tracefs.root)).stop()
+    assert running == [1]
 
 
 def test_a_dry_run_tells_each_write_and_makes_none(dom0: Path) -> None:

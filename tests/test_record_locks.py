@@ -284,6 +284,17 @@ def test_the_last_ten_freed_pages_and_the_first_are_known(nr: int, below: int,
     assert bool(int(str(row["flags"])) & 2) == (-1 in expected)
 
 
+def test_a_free_of_the_same_array_behind_another_is_a_call_of_its_own(tmp_path: Path) -> None:
+    tape, stack = Tape(), [1, 2]
+    for _ in range(3):  # by one task, which allocates nothing between
+        tape.add(2, FREE, FREE, 4, nr=2, pages=0xBB00, p=page(7))
+        tape.locked(2, FREE, stack)
+        stack = [8, 7, *stack]
+        tape.unlock(2, FREE, stack)
+        tape.back(2, FREE)
+    assert [row["list_count"] for row in tape.rows(tmp_path)] == [2, 4, 6]
+
+
 def alloc_of(nr: int, stack: list[int], tmp_path: Path, function: str = ALLOC,
              **result: int) -> dict[str, object]:
     tape = Tape()

@@ -6,23 +6,37 @@ that others have enabled, and takes their records along. Layout: trace-cmd.dat.v
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from replay.record.probes import GROUP
 
 _CPUSTAT, _TRACECLOCK, _UNAME, _CPUCOUNT = 2, 4, 5, 8
 _PAGE: Final = 4096
+_ENTRY: Final = struct.Struct("=QQ")
+"""Where a CPU's records begin in the file, 0 before they are there; how many bytes they are."""
+_AHEAD: Final = 256
+"""Sub-buffers that room is taken for at a time."""
 
 
 def write(output: Path, root: Path, instance: Path, *, proc: Path = Path("/proc")) -> None:
     """Move the ring buffer of an instance of the tracefs at `root` into a file."""
+    move(output, root, instance, begin(output, root, instance, proc=proc))
+
+
+def begin(output: Path, root: Path, instance: Path, *, proc: Path = Path("/proc")) -> int:
+    """Write all but the records, which stay in the buffer; where in the file the table of their
+    places is. OSError where no trace.dat can be made of this tracefs."""
     cpus = cpu_folders(instance)
     header = (root / "events/header_page").read_bytes()
+    for cpu in cpus:
+        os.close(os.open(cpu / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK))
     with output.open("wb") as file:
         file.write(b"\x17\x08\x44tracing6\0" + struct.pack("=BBI", 0, 8, sub_buffer(header)))
         for name in ("header_page", "header_event"):
@@ -36,12 +50,32 @@ def write(output: Path, root: Path, instance: Path, *, proc: Path = Path("/proc"
         for number, body in _options(cpus):
             file.write(struct.pack("=H", number) + _sized("I", body))
         file.write(struct.pack("=H", 0) + b"flyrecord\0")
-        places = file.tell()
-        file.write(bytes(16 * len(cpus)) + _sized("Q", (instance / "trace_clock").read_bytes()))
-        table = [_move(file, cpu / "trace_pipe_raw", sub_buffer(header)) for cpu in cpus]
-        file.seek(places)
-        file.write(b"".join(struct.pack("=QQ", at, size) for at, size in table))
+        table = file.tell()
+        file.write(bytes(_ENTRY.size * len(cpus))
+                   + _sized("Q", (instance / "trace_clock").read_bytes()))
         file.flush()
+        os.fsync(file.fileno())
+    return table
+
+
+def move(output: Path, root: Path, instance: Path, table: int) -> None:
+    """Move the records into a file that begin() made, behind those that an earlier call moved
+    before it failed: room on the disk is taken before a record leaves the buffer."""
+    size = sub_buffer((root / "events/header_page").read_bytes())
+    cpus = cpu_folders(instance)
+    with output.open("r+b", buffering=0) as file:
+        file.seek(table)
+        places = list(_ENTRY.iter_unpack(file.read(_ENTRY.size * len(cpus))))
+        end = file.tell() + 8 + struct.unpack("=Q", file.read(8))[0]
+        for number, cpu in enumerate(cpus):
+            at, length = places[number]
+            if not at:
+                at = end + -end % _PAGE
+                length = _move(file, at, cpu / "trace_pipe_raw", size)
+                os.fsync(file.fileno())
+                file.seek(table + _ENTRY.size * number)
+                file.write(_ENTRY.pack(at, length))
+            end = at + length
         os.fsync(file.fileno())
 
 
@@ -74,16 +108,49 @@ def _options(cpus: list[Path]) -> Iterator[tuple[int, bytes]]:
     yield _TRACECLOCK, b""
 
 
-def _move(file: IO[bytes], source: Path, size: int) -> tuple[int, int]:
-    """Write a CPU's sub-buffers, which the kernel forgets as they are read; offset and bytes."""
-    file.write(bytes(-file.tell() % _PAGE))
-    start = file.tell()
+def _move(file: FileIO, start: int, source: Path, size: int) -> int:
+    """Write a CPU's sub-buffers, which the kernel forgets as they are read; their bytes in all."""
+    end = start + _whole(file, start, size)
     descriptor = os.open(source, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        while page := os.read(descriptor, size):
-            file.write(page.ljust(size, b"\0"))
-    except BlockingIOError:
-        pass  # nothing is left
+        while True:
+            _reserve(file, end, _AHEAD * size)
+            file.seek(end)
+            for _ in range(_AHEAD):
+                page = os.read(descriptor, size)
+                if not page:
+                    return end - start
+                _put(file, page.ljust(size, b"\0"))
+                end += size
+    except BlockingIOError:  # nothing is left
+        return end - start
     finally:
         os.close(descriptor)
-    return start, file.tell() - start
+        file.truncate(end)
+
+
+def _reserve(file: FileIO, at: int, size: int) -> None:
+    """Take room on the disk, where its file system can."""
+    try:
+        os.posix_fallocate(file.fileno(), at, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+            error.filename = file.name
+            raise
+
+
+def _put(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data):]
+
+
+def _whole(file: FileIO, start: int, size: int) -> int:
+    """Bytes of the sub-buffers that are there from `start` on, without room that was only taken:
+    a sub-buffer begins with a time, so that none is all zeros."""
+    pages = max(0, os.fstat(file.fileno()).st_size - start) // size
+    while pages:
+        file.seek(start + (pages - 1) * size)
+        if any(file.read(size)):
+            break
+        pages -= 1
+    return pages * size

@@ -7,6 +7,7 @@ holds signals back until the recording is saved: it is finite, and its data exis
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from replay.recording import FTRACE, MANIFEST, XENTRACE_CUT
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENABLE: Final = f"{INSTANCE}/events/{GROUP}/enable"
+TABLE: Final = "trace.dat table"
+"""In the journal: where in trace.dat.part the places of the records are, once they move."""
 ALLOCATORS: Final = ("xen_alloc_unpopulated_pages", "xen_alloc_ballooned_pages",
                      "alloc_xenballooned_pages")
 
@@ -184,36 +187,54 @@ class Recorder:
 
     def _save(self, log: Journal) -> None:
         self.tracefs.write(f"{INSTANCE}/tracing_on", "0")
+        # now: xentrace gives its own pages back when it ends, and a hit counts unrecorded, too
+        hits = "" if self.dry else self.tracefs.profile()
         cut = xentrace.end(self.folder.resolve() / "xentrace.bin", told=self.told, dry=self.dry)
         if cut:
             self.noted(f"xentrace did not write all there was ({cut}): the end of the hypervisor's "
                        "side is missing")
             log.facts[XENTRACE_CUT] = cut
         machine.save_state(self.folder / "after", told=self.told, dry=self.dry, root=self.root)
-        self.tracefs.save_text(self.folder / "trace.txt.gz")
-        if not self.dry:
-            (self.folder / "ftrace-stats").write_text(self.tracefs.stats())
-            (self.folder / "kprobe_profile").write_text(self.tracefs.profile())
-            kept = ("clock", "arch", "kernel", "btf", "frames", "rejected", "locked", XENTRACE_CUT)
-            manifest = {"version": 1, **{k: log.facts[k] for k in kept if k in log.facts}}
-            (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        if not self.dry and TABLE not in log.facts:
+            self._describe(log, hits)
+        if not self._move(log):
+            self.tracefs.save_text(self.folder / "trace.txt.gz")
         log.facts["saved"] = True
         log.save()
-        self._extract(str(log.facts.get("clock")))
 
-    def _extract(self, clocked: str) -> None:
-        """trace.dat, which takes the records out of the buffer; the text is saved already."""
-        output = self.folder / "trace.dat"
+    def _describe(self, log: Journal, hits: str) -> None:
+        """What the kernel counted, before records are taken out of the buffer; the manifest."""
+        (self.folder / "ftrace-stats").write_text(self.tracefs.stats())
+        (self.folder / "kprobe_profile").write_text(hits)
+        kept = ("clock", "arch", "kernel", "btf", "frames", "rejected", "locked", XENTRACE_CUT)
+        manifest = {"version": 1, **{k: log.facts[k] for k in kept if k in log.facts}}
+        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+    def _move(self, log: Journal) -> bool:
+        """Make trace.dat, which takes the records out of the buffer; False where none can be made
+        and the buffer is as it was. An error on the way leaves the rest to the next `stop`."""
+        output, part = self.folder / "trace.dat", self.folder / "trace.dat.part"
         self.told(f"write {output} from {self.tracefs.instance}/per_cpu/cpu*/trace_pipe_raw")
         if self.dry:
-            return
-        try:
-            dat.write(output, self.tracefs.root, self.tracefs.instance, proc=self.root / "proc")
-        except OSError as error:
-            output.unlink(missing_ok=True)
-            self.noted(f"trace.dat cannot be written ({error.strerror or error}): the recording is "
-                       "trace.txt.gz alone" + ("" if clocked == "x86-tsc" else
-                                               ", whose times are rounded to microseconds"))
+            return True
+        root, instance = self.tracefs.root, self.tracefs.instance
+        if TABLE not in log.facts:
+            try:
+                log.facts[TABLE] = dat.begin(part, root, instance, proc=self.root / "proc")
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                self.noted(f"trace.dat cannot be written ({error.strerror or error}): the "
+                           "recording is trace.txt.gz alone" + (
+                               "" if str(log.facts.get("clock")) == "x86-tsc" else
+                               ", whose times are rounded to microseconds"))
+                return False
+            log.save()
+        if not output.exists():
+            dat.move(part, root, instance, int(log.facts[TABLE]))
+            part.replace(output)
+        return True
 
     def _undo(self, entry: list[Any]) -> None:
         """Undo one change of the journal, if it was made."""
