@@ -52,6 +52,10 @@ class Flag(IntFlag):
     """The modelled frames rest on calls whose place in the lock order is open."""
 
 
+OPEN_ORDER: Final = Flag.LOCK_AMBIGUOUS | Flag.FRAMES_UNDETERMINED
+"""Rows that take no part in a claim that a model is equal to a recording."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a trace."""

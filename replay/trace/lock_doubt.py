@@ -49,6 +49,9 @@ def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-unty
                 known = k < q.known[c] and q.frames[q.start[c] + k] >= 0
                 if q.content[c + 1] > q.content[c] and not known:
                     content[q.content[c] + k] = 1
+        if doubtful[c]:  # in another place it would have moved as many others
+            for k in range(min(depth, q.nr[c])):
+                listed[depth - 1 - k] = 1
 
 
 def in_doubt(q: Calls, order: Ints, ambiguous: list[int], unexplained: list[int]) -> np.ndarray:

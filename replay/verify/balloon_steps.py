@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.allocators.state import R_COUNT, R_CURRENT, R_TARGET, R_UNPOPULATED
-from replay.schema import Flag
+from replay.schema import OPEN_ORDER
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
 from replay.trace.store import Trace
 from replay.units import NS_PER_S
@@ -55,7 +55,7 @@ def columns(table: pa.Table) -> Columns:
         ints(table, "start_pfn"), ints(table, "target_pages"),
         {name: ints(table, name) for name in names}, ragged(table, "frames"),
         ragged(table, "slots"), strings(table, "kind"), np.cumsum(pages) - pages,
-        (ints(table, "flags", 0) & Flag.LOCK_AMBIGUOUS) != 0)
+        (ints(table, "flags", 0) & int(OPEN_ORDER)) != 0)
 
 
 def steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:

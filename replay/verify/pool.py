@@ -16,7 +16,7 @@ from replay.metrics.calls import with_page_work
 from replay.output import C_ERRNO, Out
 from replay.stream import ALLOC, FREE, Requests
 from replay.physmap.model import Physmap
-from replay.schema import Flag
+from replay.schema import OPEN_ORDER
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
 from replay.trace.start import pages_of
 from replay.trace.store import Trace
@@ -125,7 +125,7 @@ def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verificat
     alloc, time = is_kind(table, "alloc"), ints(table, "time_ns")
     errno, nr = ints(table, "errno", 0), ints(table, "nr_pages", 0)
     recorded = ragged(table, "frames")
-    ambiguous = (ints(table, "flags", 0) & Flag.LOCK_AMBIGUOUS) != 0
+    ambiguous = (ints(table, "flags", 0) & int(OPEN_ORDER)) != 0
     frames = Frames(result)
     lead = 1 if stream.live else 0
     for k, r in enumerate(stream.rows.tolist()):
