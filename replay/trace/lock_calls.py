@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from replay.kernel import kernel
 from replay.trace.columns import NONE, encoded, ints, is_kind, numbered, ragged
+from replay.trace.start import MOST_FRAME, MOST_PAGES
 
 Ints = npt.NDArray[np.int64]
 NEVER: Final = 1 << 62
@@ -157,7 +158,8 @@ def _sections(table: pa.Table, rows: Ints, alloc: np.ndarray, over: Ints
         mine = np.flatnonzero(alloc & (pid[rows] == pid[row]) & (time[rows] <= time[row])
                               & (over >= time[row]))
         section = (int(first[row]), int(pages[row]))
-        if len(mine) and section not in seen:
+        possible = 0 <= section[0] <= MOST_FRAME and 0 < section[1] <= MOST_PAGES
+        if len(mine) and possible and section not in seen:
             seen.add(section)
             found.setdefault(int(mine[0]), []).append(section)
     return found
@@ -199,7 +201,7 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     calls = Calls(
         np.where(grows, 0, size - fresh), np.where(grows, size, 0), size, entry, held, over,
         (fresh > 0).astype(np.int64), reads[0], reads[1], reads[2], reads[3],
-        frames.start[rows], known, frames.values,
+        frames.start[rows], known, np.maximum(frames.values, -1),
         np.full(len(frames.values), -1, np.int64), np.full(len(rows), -1, np.int64),
         np.concatenate(([0], np.cumsum(np.where(alloc, size, 0)))),
         np.concatenate(([0], np.cumsum(counts))), sections.T.copy())

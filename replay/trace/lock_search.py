@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from typing import Final
 
+import numpy as np
+
 from replay.trace.columns import NONE
 from replay.trace.lock_calls import Calls
 from replay.trace.lock_quiet import OPEN, UNKNOWN, List
@@ -27,8 +29,17 @@ MAX_STATES: Final = 512
 MAX_TRIED: Final = 2048
 """States that are tried at one event. Beyond either bound the open calls count as ambiguous."""
 MAX_TRIED_IN_ALL: Final = 200_000
-"""States that are tried in one recording, a minute's work; then few at each event."""
+"""States that are tried in one recording, half a minute's work; then few at each event."""
+TRIED: Final = 20_000
+TRIED_EACH: Final = 10
+"""States that are tried in a short recording, and more for each call: a whole recording of a busy
+machine needs about one for two calls, one with holes as many as it may."""
+LOOKED_AT: Final = 64
+"""Choices of calls whose pages are added up in about the time that a state takes to be tried."""
 FEW: Final = 16
+LONG: Final = 64
+"""Calls in a row whose order is kept open then: of more one is taken, or each would cost more
+than the one before it."""
 MOST_BESIDE: Final = 6
 """Open calls beside those it needs that a call is tried behind, where fewer do."""
 
@@ -43,7 +54,12 @@ class Search:
         self.states: list[State] = []
         self.contradicted: list[int] = []
         self.misread = self.tried = 0
-        self.tried_in_all = 0
+        self.tried_in_all = self._looked = 0
+        self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
+        behind = np.concatenate(([0], np.cumsum(calls.sections[1])))
+        added = behind[calls.section[1:]] - behind[calls.section[:-1]]
+        self._changes = (calls.pushes + added - calls.pops).tolist()
+        self._most = (2 * calls.pushes + added).tolist()
         self._off: set[int] = set()
 
     def run(self, cluster: Iterable[int]) -> None:
@@ -77,16 +93,21 @@ class Search:
         self.states = _merged(s._replace(done=s.done - {call}) for s in self.states)
 
     def _bound(self) -> None:
-        most = MAX_STATES if self.tried_in_all < MAX_TRIED_IN_ALL else FEW
+        much = self.tried_in_all < self.most_in_all
+        most = MAX_STATES if much else FEW
         if self._spent() or len(self.states) > most:
             self.settled.give_up(self.open)
             del self.states[most:]
+        if not much and len(self.states[0].stories[0].past) > LONG:
+            self.settled.give_up(self.open)
+            first = self.states[0]
+            self.states = [first._replace(loose=0, stories=first.stories[:1])]
         self.tried_in_all += self.tried
 
     def _spent(self) -> bool:
         """Whether what may be tried at this event is used up."""
         return self.tried >= (
-            MAX_TRIED if self.tried_in_all + self.tried < MAX_TRIED_IN_ALL else FEW)
+            MAX_TRIED if self.tried_in_all + self.tried < self.most_in_all else FEW)
 
     def _pending(self, state: State) -> list[int]:
         """Open calls that may take effect at any time."""
@@ -182,9 +203,14 @@ class Search:
         self._off = off
 
     def _change(self, call: int) -> int:
-        q = self.q
-        added = q.sections[1, q.section[call] : q.section[call + 1]].sum()
-        return int(q.pushes[call] + added - q.pops[call])
+        return int(self._changes[call])
+
+    def _look(self) -> bool:
+        """Count a choice of calls that is looked at; whether what may be tried is used up."""
+        self._looked += 1
+        if self._looked % LOOKED_AT == 0:
+            self.tried += 1
+        return self._spent()
 
     def _seen(self, state: State, listed: int, head: int) -> Iterator[State]:
         """The states in which the list is as long as was read, and begins with that page."""
@@ -205,12 +231,10 @@ class Search:
             return
         for size in range(len(calls) + 1):
             for some in combinations(range(len(calls)), size):
+                if self._look():
+                    return
                 if sum(changes[k] for k in some) == length:
                     yield tuple(calls[k] for k in some)
-                elif size > 3:  # the many
-                    self.tried += 1
-                if self._spent():
-                    return
 
     def _beginning(self, state: State, head: int) -> Iterator[State]:
         first = self.list.head(state)
@@ -228,9 +252,10 @@ class Search:
             if not some and self._in_hand(state, listed):
                 yield state
             for call in pending:
-                q = self.q
-                pushed = int(q.pushes[call] + self._change(call) + q.pops[call])
-                if call in some or not count - int(q.pops[call]) < listed < count + pushed:
+                if self._look():
+                    return
+                most = count + self._most[call]
+                if call in some or not count - int(self.q.pops[call]) < listed < most:
                     continue
                 for one in self._orders(state, frozenset(some)):
                     if one.holder == -1:
@@ -243,7 +268,7 @@ class Search:
         for call in self.open:
             if call in state.done and q.held[call] != NONE:
                 before = state.length - self._change(call)
-                grown = before + int(q.pushes[call] + self._change(call) + q.pops[call])
+                grown = before + self._most[call]
                 if min(before, state.length) <= listed <= max(before, grown):
                     return True
         return False
