@@ -31,7 +31,7 @@ from replay.importers.normalise import VMEMMAP
 from replay.importers.probes import load_table
 from replay.importers.session import import_recording
 from replay.importers.trace_dat import read_trace_dat
-from replay.record import dat, tracefs
+from replay.record import dat, machine, tracefs
 from replay.record.archive import members, pack
 from replay.record.plan import plan
 from replay.record.probes import VARIABLES, Definition, Target, definitions, target
@@ -607,6 +607,17 @@ def test_the_second_stop_knows_that_the_first_one_ended_xentrace(
     assert one.stop() and not any("xentrace" in note for note in notes)
     one.collect(dom0 / "x.tar.zst")
     assert "DATA LOSS" not in cli("import", dom0 / "x.tar.zst", "-o", dom0 / "x.arrow").out
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_lines_are_kept_by_words_as_by_an_expression(end: str) -> None:
+    only, = (file.only for file in machine.MACHINE if file.name == "kallsyms-xen")
+    lines = ["0 T xen_balloon_xen", "0 t vfs_read", "", "0 b page_list", "0 T mutex_lock",
+             "0 t xe", "n_gnttab", "0 b list_count"]
+    text = ("\n".join(lines) + end).encode()
+    kept = list(machine._lines_with(only, text))
+    assert kept == list(machine._lines_with(f"(?:{only})", text))
+    assert [line.decode().rstrip("\n") for line in kept] == [lines[k] for k in (0, 3, 6, 7)]
 
 
 def test_calls_of_xentrace_s_end_are_no_unrecorded_hits(dom0: Path) -> None:

@@ -132,9 +132,25 @@ def _read(root: Path, file: Saved) -> bytes | None:
     except OSError:
         return None
     if file.only:
-        keep = re.compile(file.only.encode())
-        data = b"".join(line for line in data.splitlines(True) if keep.search(line))
+        data = b"".join(_lines_with(file.only, data))
     return data
+
+
+def _lines_with(expression: str, data: bytes) -> Iterator[bytes]:
+    """The lines in which it is found; of plain words each is looked up in the whole at once:
+    under an emulator the loop over the lines of /proc/kallsyms takes long."""
+    words = expression.split("|")
+    if not all(re.fullmatch(r"\w+", word, re.ASCII) for word in words):
+        keep = re.compile(expression.encode())
+        yield from (line for line in data.splitlines(True) if keep.search(line))
+        return
+    found = {}
+    for word in words:
+        end = 0
+        while (at := data.find(word.encode(), end)) >= 0:
+            start, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at) + 1 or len(data)
+            found[start] = end
+    yield from (data[start:found[start]] for start in sorted(found))
 
 
 def _run(command: tuple[str, ...]) -> bytes | None:
