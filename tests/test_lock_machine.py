@@ -13,8 +13,11 @@ from replay.trace.lock_order import recover
 from replay.trace.pairing import pair
 
 
-def differing(calls: list[Call], table: pa.Table) -> int:
-    """Allocations whose frames the recovered order does not give, though nothing of it is open."""
+def differing(calls: list[Call], table: pa.Table, known: int | None = None) -> int:
+    """Allocations whose frames the recovered order does not give, though nothing of it is open.
+
+    known: how many frames of each were recorded; None for all.
+    """
     by_entry = sorted(calls, key=lambda c: c.entered)
     rank, flags = ints(table, "lock_rank").tolist(), ints(table, "flags", 0).tolist()
     assert sorted(rank) == list(range(len(calls)))
@@ -25,7 +28,7 @@ def differing(calls: list[Call], table: pa.Table) -> int:
             stack += pages[call.array]
             continue
         pages[call.array] = [stack.pop() for _ in call.frames]
-        if pages[call.array] != call.frames and not flags[row] & int(Flag.FRAMES_UNDETERMINED):
+        if pages[call.array][:known] != call.frames[:known] and not flags[row] & int(Flag.FRAMES_UNDETERMINED):
             wrong += 1
     return wrong
 
@@ -40,13 +43,13 @@ def test_the_order_of_a_made_machine_gives_its_frames(seed: int, tasks: int, lin
     assert differing(calls, table) == 0
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_where_one_frame_of_each_call_is_known_nothing_wrong_is_called_determined(
-        seed: int) -> None:
-    calls = Machine(seed, tasks=3, calls=100, linger=8).run()
+@pytest.mark.parametrize("seed", range(12))
+def test_one_frame_of_each_call_is_enough_where_nothing_stays_open(seed: int) -> None:
+    calls = Machine(seed, tasks=2, calls=60, linger=4).run()
     anomalies = Anomalies()
     table = recover(recorded(calls, whole=False, inside=False), anomalies)
-    if not anomalies.counts["lock_order_contradicted"]:  # else it is said that the list is unknown
+    assert anomalies.counts["lock_order_contradicted"] == 0
+    if not anomalies.counts["lock_order_ambiguous"]:
         assert differing(calls, table) == 0
 
 

@@ -128,6 +128,8 @@ class FreeList:
 
     def __init__(self, calls: Calls, settled: List) -> None:
         self.calls, self.settled = calls, settled
+        self.origins = bool((calls.origin >= 0).any())
+        """Whether it is known of allocated pages who freed them last."""
         self.groups: list[Group] = []
         self.given_up: set[int] = set()
         self._bags: dict[tuple[tuple[int, bytes], ...], int] = {}
@@ -173,7 +175,7 @@ class FreeList:
         last = int(origin[-1])
         left = state.cells(self.settled.cells)
         if last < 0 or not len(left):
-            return False
+            return not self.origins
         pages = self._pages(state, last)
         return len(pages) > 0 and int(pages[0]) != int(frames[-1])
 
