@@ -196,7 +196,7 @@ class Search:
         self.states = _merged((*(state._replace(loose=0) for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
-        """Where records are missing lengths are off by the same from then on: believe the second."""
+        """Where records are missing, lengths stay off by the same: believe the second."""
         off = {listed - state.length for state in self.states if not self._pending(state)}
         if off and off == self._off:
             self.states = [state._replace(length=listed) for state in self.states]
