@@ -28,7 +28,8 @@ class Calls(NamedTuple):
     listed. listed, head, listed_after, head_after: what was read of the list, NONE if nothing.
     start, known: its frames within `frames`, in the order of its page array, -1 if unknown; of
     nr pages the others are unknown. origin: like frames; for a page that an allocation got, the
-    call that freed it last; -1 if none was seen, or not all allocations are recorded whole. array: for a free, the allocation into
+    call that freed it last; -1 if none was seen, or not all allocations are recorded whole. array:
+    for a free, the allocation into
     the same page array, or -1. content: first place of an allocation's pages among all allocated
     ones. section: its first one in `sections` (first frame, pages); one more at the end.
     """

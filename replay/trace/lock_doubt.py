@@ -1,6 +1,6 @@
 """Which allocations' frames rest on an order that is open: doubt, followed page by page.
 
-Where several orders fit, the one taken may put a page elsewhere on the list than it was. Such pages,
+Where several orders fit, the one taken may put a page elsewhere on the list than it was. Such ones,
 and those of allocations whose own place is open, are in doubt; so is an allocation that gets one
 from the list, and what is freed of it later. Compiled, one pass.
 """

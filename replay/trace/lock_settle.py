@@ -114,7 +114,8 @@ class Settled:
                 self._choose(number, group, decided)
         order: list[int] = []
         for item in self.sequence:
-            order.extend([item] if item >= 0 else groups[-1 - item].stories[decided[-1 - item]].past)
+            group = -1 - item
+            order.extend([item] if item >= 0 else groups[group].stories[decided[group]].past)
         self._bags(order, decided)
         return order
 

@@ -1,4 +1,4 @@
-"""States of the free list while the order of overlapping calls is open, and what a call does to one.
+"""States of the free list while the order of calls is open, and what a call does to one.
 
 A state is a settled list that all states share (lock_quiet.List), less what was popped of it, plus
 what was pushed since. Pages whose arrangement is open are one Group, which a pop opens up.
