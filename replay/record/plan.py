@@ -154,11 +154,11 @@ def _run(to: Target, buffer_kb: int) -> list[str]:
 def _clocks(to: Target) -> str:
     if to.arch == "x86_64":
         return ("Clocks: a PV dom0 reads the TSC that Xen stamps its records with, so that both "
-                "recordings merge. A PVH dom0's TSC has an offset that Xen chose: there import "
-                "with --set clock_offset_ns=N, or leave the Xen trace out.")
+                "recordings merge. A PVH dom0's TSC has an offset that Xen chose: import measures "
+                "it from the calls that both record; --set clock_offset_ns=N states another.")
     return ("Clocks: ftrace counts nanoseconds from dom0's boot, Xen ticks of the generic counter: "
-            "import with --set clock_offset_ns=N, or leave the Xen trace out. Text rounds to "
-            "microseconds: prefer trace.dat.")
+            "import relates them by the calls that both record; --set clock_offset_ns=N states "
+            "another relation. Text rounds to microseconds: prefer trace.dat.")
 
 
 def _save(to: Target) -> list[str]:
