@@ -44,7 +44,7 @@ class Journal:
         data = {"version": VERSION, "facts": self.facts, "undo": self.undo}
         aside = self.path.with_name(self.path.name + ".part")
         with aside.open("w") as file:
-            json.dump(data, file, indent=1)
+            file.write(json.dumps(data))  # without indent=, which takes the encoder in Python
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self.path)
