@@ -25,6 +25,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "lock_order_ambiguous": ("info", "requests whose place in the order of lock holders is open"),
     "lock_order_contradicted": ("error", "allocations whose frames no order of requests explains"),
     "lock_order_recovered": ("info", "requests moved to the place in the lock order they had"),
+    "lock_orders_that_fit": ("info", "orders of all calls that fit (2^60: as many or more)"),
     "lock_reads_unexplained": ("info", "lengths or heads of the list that no order explains"),
     "marker_lines": ("info", "further lines of a text written to trace_marker, joined to it"),
     "nested_calls": ("info", "calls of the fallback allocator inside the call that fell back"),

@@ -20,6 +20,8 @@ from replay.trace.lock_doubt import in_doubt
 from replay.trace.lock_quiet import empty, quiet
 from replay.trace.lock_search import Search
 
+MOST_ORDERS = 1 << 60
+"""Stands for as many orders as that, or more."""
 MAX_PAGES = 1 << 28
 """Pages that the search puts on its list at most: 2 GiB of frame numbers."""
 
@@ -57,9 +59,16 @@ def _search(table: Table) -> tuple[Search, Ints]:
 
 
 def _certain(table: Table) -> bool:
-    """Whether every call was seen within the lock, or nothing overlaps."""
-    q = table.calls
-    return not (q.held == NONE).any()
+    """Whether every call was seen within the lock."""
+    return not (table.calls.held == NONE).any()
+
+
+def _orders(choices: list[int]) -> int:
+    """In how many orders all calls may have come, where each place has so many; bounded."""
+    found = 1
+    for each in choices:
+        found = min(found * each, MOST_ORDERS)
+    return found
 
 
 def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
@@ -77,11 +86,16 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
     order = entered
     ambiguous: list[int] = []
     doubt = np.zeros(len(order), bool)
-    if max(int(q.pushes.sum() + q.sections[1].sum()), int(q.content[-1])) > MAX_PAGES:
-        anomalies.count("lock_order_ambiguous", len(entered))
-    elif not _certain(found):
+    if _certain(found):
+        pass
+    elif max(int(q.pushes.sum() + q.sections[1].sum()), int(q.content[-1])) > MAX_PAGES:
+        ambiguous, doubt = list(range(len(order))), np.ones(len(order), bool)
+        anomalies.count("lock_order_ambiguous", len(order))
+    else:
         search, order = _search(found)
         ambiguous = sorted(search.settled.ambiguous)
+        if ambiguous:
+            anomalies.count("lock_orders_that_fit", _orders(search.settled.choices))
         anomalies.count("lock_order_contradicted", len(search.contradicted))
         doubt = in_doubt(q, order, ambiguous, search.contradicted)
         anomalies.count("frames_undetermined", int((doubt & found.alloc).sum()))

@@ -114,8 +114,10 @@ class Settled:
                 self._choose(number, group, decided)
         order: list[int] = []
         for item in self.sequence:
-            group = -1 - item
-            order.extend([item] if item >= 0 else groups[group].stories[decided[group]].past)
+            if item >= 0:
+                order.append(item)
+            else:
+                order.extend(groups[-1 - item].stories[decided[-1 - item]].past)
         self._bags(order, decided)
         return order
 
