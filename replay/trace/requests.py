@@ -40,12 +40,16 @@ def to_workload(trace: Trace) -> Workload:
     """
     table = trace.table
     time, nr = ints(table, "time_ns"), ints(table, "nr_pages", 0)
-    alloc, free = (is_kind(table, kind) & (nr > 0) for kind in ("alloc", "free"))
+    # calls that import left out, by name: without a size, and so without a place in the lock order
+    rank = ints(table, "lock_rank")
+    left_out = (nr < 1) & (rank == NONE) & bool((rank != NONE).any())
+    alloc, free = (is_kind(table, kind) & ~left_out for kind in ("alloc", "free"))
     target = is_kind(table, "target")
     goal, errno, pid = ints(table, "target_pages"), ints(table, "errno", 0), ints(table, "pid")
     slots, took = ragged(table, "slots"), ints(table, "latency_ns")
-    if int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
-        raise ReplayError(f"trace {trace.meta.name!r}: more than 2^32 pages allocated in all")
+    if (nr[alloc | free] < 1).any() or int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
+        raise ReplayError(f"trace {trace.meta.name!r}: a request of no pages, or more than 2^32 "
+                          "pages allocated in all")
     if (slots.length[free] != nr[free]).any():
         raise ReplayError(f"trace {trace.meta.name!r}: a free without the slots of its pages; "
                           "import the recording again")
