@@ -54,14 +54,14 @@ def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-unty
                 listed[depth - 1 - k] = 1
 
 
-def in_doubt(q: Calls, order: Ints, ambiguous: list[int], unexplained: list[int]) -> np.ndarray:
+def in_doubt(q: Calls, order: Ints, ambiguous: list[int]) -> np.ndarray:
     """Whether each call's frames may differ from those that its place in `order` gives it.
 
-    ambiguous: calls whose place is open. unexplained: calls whose frames no order gives.
+    ambiguous: calls whose place is open. Frames that no order explains are no matter of doubt: they
+    are a difference.
     """
     doubtful = np.zeros(len(order), np.int64)
     doubtful[ambiguous] = 1
-    doubtful[unexplained] = 2
     found = np.zeros(len(order), np.int64)
     if doubtful.any():
         room = int(q.pushes.sum() + q.sections[1].sum()) + 1

@@ -80,6 +80,8 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
     found = collect(table, balloon=balloon)
     without = is_kind(table, "alloc", "free") & (ints(table, "nr_pages", 0) < 1)
     anomalies.count("requests_without_size", int(without.sum()))
+    left_out = ints(table, "flags", 0) | np.where(without, int(Flag.UNPAIRED), 0)
+    table = replace(table, "flags", pa.array(left_out, pa.int64()))
     q = found.calls
     moment = np.where(q.held == NONE, q.entered, q.held)
     entered = np.argsort(moment, kind="stable")
@@ -97,7 +99,7 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
         if ambiguous:
             anomalies.count("lock_orders_that_fit", _orders(search.settled.choices))
         anomalies.count("lock_order_contradicted", len(search.contradicted))
-        doubt = in_doubt(q, order, ambiguous, search.contradicted)
+        doubt = in_doubt(q, order, ambiguous)
         anomalies.count("frames_undetermined", int((doubt & found.alloc).sum()))
         anomalies.count("lock_reads_unexplained", search.misread)
         anomalies.count("lock_order_ambiguous", len(ambiguous))

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from replay.engine import Workload, checked
 from replay.errors import ReplayError
+from replay.schema import Flag
 from replay.stream import ALLOC, FREE, Requests, TARGET
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged
 from replay.trace.start import BEFORE, start_of
@@ -40,9 +41,8 @@ def to_workload(trace: Trace) -> Workload:
     """
     table = trace.table
     time, nr = ints(table, "time_ns"), ints(table, "nr_pages", 0)
-    # calls that import left out, by name: without a size, and so without a place in the lock order
-    rank = ints(table, "lock_rank")
-    left_out = (nr < 1) & (rank == NONE) & bool((rank != NONE).any())
+    # calls without a size, which import has left out by name
+    left_out = (nr < 1) & ((ints(table, "flags", 0) & int(Flag.UNPAIRED)) != 0)
     alloc, free = (is_kind(table, kind) & ~left_out for kind in ("alloc", "free"))
     target = is_kind(table, "target")
     goal, errno, pid = ints(table, "target_pages"), ints(table, "errno", 0), ints(table, "pid")
