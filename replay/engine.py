@@ -32,7 +32,9 @@ from replay.output import (
 )  # fmt: skip
 from replay.physmap.model import Physmap
 from replay.queueing import P_ARRIVAL
-from replay.stream import ALLOC, FREE, TARGET, Requests
+from replay.stream import (
+    ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
+)  # fmt: skip
 
 MAX_TIME_NS = 1 << 53
 """104 days; bounds the background passes that a hostile gap between requests could ask for."""
@@ -159,18 +161,11 @@ def _check_slots(workload: Workload, first_bad: Any) -> None:
     counts = q.pages[free]
     if int(counts.sum()) != len(q.slots):
         raise ReplayError("frees do not cover the slot list")
-    by = np.repeat(free, counts)
-    known = q.slots >= 0
     before = np.full(workload.slots - workload.nr_slots, -1, np.int64)
     allocated_by = np.concatenate((np.repeat(np.flatnonzero(alloc), q.pages[alloc]), before))
-    bad = np.zeros(len(q.time), bool)
-    bad[by[known][allocated_by[q.slots[known]] >= by[known]]] = True
-    first_bad(bad, "frees a page before it is allocated")
-    order = np.argsort(q.slots[known], kind="stable")
-    twice = np.diff(q.slots[known][order], prepend=-1) == 0
-    bad = np.zeros(len(q.time), bool)
-    bad[by[known][order][twice]] = True
-    first_bad(bad, "frees a page that was freed before")
+    row, why = first_impossible(q.kind, q.pages, q.first, q.slots, allocated_by,
+                                np.zeros(workload.slots, np.int8))
+    first_bad(np.arange(len(q.time)) == row, IMPOSSIBLE[why])
 
 
 def most_pages(workload: Workload, machine: Physmap) -> int:

@@ -91,6 +91,16 @@ def test_of_any_table_a_possible_stream_is_made(part: int) -> None:
         assert trace.table.equals(made_of(rows, balloon).table), seed
 
 
+def test_a_free_is_not_tied_to_a_page_that_is_allocated_behind_it_in_the_same_nanosecond() -> None:
+    """Loading takes rows of one time in their order, whatever the order of the lock's holders."""
+    row = {"time_ns": 10, "nr_pages": 1, "frames": [7], "errno": 0, "flags": 0}
+    trace = made_of([{**row, "kind": "free", "pid": 1, "lock_ns": 90, "latency_ns": 100},
+                     {**row, "kind": "alloc", "pid": 2, "lock_ns": 20, "latency_ns": 30}], False)
+    assert ints(trace.table, "lock_rank").tolist() == [1, 0]
+    assert trace.meta.anomalies["pages_freed_impossibly"] == 1
+    check_possible(trace)
+
+
 def overlapping(rng: random.Random, listed: bool, calls: int = 2000) -> list[dict[str, object]]:
     """Calls of 24 tasks, the next of which enters before the one before it is over."""
     rows: list[dict[str, object]] = []

@@ -19,18 +19,14 @@ Ints = npt.NDArray[np.int64]
 @kernel()
 def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-untyped-def]
     """listed: per page on the list, the head at the end, whether it is in doubt. content: per page
-    of an allocation. doubtful: 1 where a call's place is open, 2 where nothing explains it."""
-    depth, beneath = 0, 0
+    of an allocation. doubtful: 1 where a call's place is open."""
+    depth = 0
     for n in range(len(order)):
         c = order[n]
         for s in range(q.section[c], q.section[c + 1]):
             for _ in range(q.sections[1, s]):
                 listed[depth] = 0
                 depth += 1
-        if doubtful[c] == 2:
-            beneath = 1
-            for k in range(depth):
-                listed[k] = 1
         for k in range(q.pushes[c]):
             a = q.array[c]
             own = content[q.content[a] + k] if a >= 0 else 0
@@ -39,7 +35,7 @@ def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-unty
             listed[depth] = 1 if own or doubtful[c] else 0
             depth += 1
         for k in range(q.pops[c]):
-            doubt = beneath
+            doubt = 0
             if depth > 0:
                 depth -= 1
                 doubt = listed[depth]

@@ -5,7 +5,7 @@ the rows); a free names slots. Real callers free other batches than they allocat
 the frame: recorded, or told by the order of calls (lock_learn.py). Where neither is known it is the
 caller's page array, or the one live request of the same size with the same recorded frames, and the
 row says so. What cannot be tied is unknown or was live before the recording; nothing is tied that a
-replay could not do: no page is freed twice, none before it was allocated.
+replay could not do (stream.impossible).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from replay.anomalies import Anomalies
 from replay.errors import ReplayError
 from replay.kernel import inline, kernel
 from replay.schema import Flag
+from replay.stream import impossible
 from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
 from replay.trace.lock_calls import Table, collect
 from replay.trace.lock_learn import learn
@@ -43,9 +44,9 @@ _ALREADY_LIVE, _FRAMES_INFERRED, _UNKNOWN_FREED, _BEFORE, _IMPOSSIBLE, _COUNTS =
 class Requests(NamedTuple):
     """Allocs and frees in the order of lock holders. base: an alloc's first slot, a free's first
     place among the freed slots. frames: numbered from 1, 0 for unknown, of request r's pages from
-    start[r] on. time: of entry. recorded: frames that the row itself holds. array: for a free, the
-    request into the same page array, or -1. alike: equal for requests of one signature, -1 without
-    one.
+    start[r] on. row: of the table, which is in the order of entry. recorded: frames that the row
+    itself holds. array: for a free, the request into the same page array, or -1. alike: equal for
+    requests of one signature, -1 without one.
     """
 
     alloc: Ints
@@ -53,7 +54,7 @@ class Requests(NamedTuple):
     base: Ints
     start: Ints
     frames: Ints
-    time: Ints
+    row: Ints
     recorded: Ints
     array: Ints
     alike: Ints
@@ -151,7 +152,7 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
     missing = 0
     for k in range(nr):
         slot = slots[at + k]
-        if slot >= 0 and (live.freed[slot] or q.time[live.owner[slot]] > q.time[r]):
+        if slot >= 0 and impossible(live.freed[slot], q.row[live.owner[slot]], q.row[r]):
             counts[_IMPOSSIBLE] += 1
             slot = slots[at + k] = UNKNOWN
             missing += 1
@@ -226,7 +227,7 @@ def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
     last = np.where(flags & int(Flag.ARRAY_TRUNCATED), value, NONE)
     recorded = ragged(table, "frames")
     return Requests(
-        alloc.astype(np.int64), nr, base, first[kept], numbers, ints(table, "time_ns")[rows],
+        alloc.astype(np.int64), nr, base, first[kept], numbers, rows,
         np.minimum(recorded.length[rows], nr), array,
         _alike(rows, nr, last, recorded)), rows, count
 
