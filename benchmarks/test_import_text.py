@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.inputs import plain_bytes
-from replay.importers.probes import Decoded
 from replay.importers.session import import_recording
+from replay.importers.source.inputs import plain_bytes
+from replay.importers.source.probes import Decoded
+from replay.importers.text.read import read_ftrace_text
 from replay.trace.store import save
 
 OURS, BARE, VALUES = "import and write", "expression", "expression with values"

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from replay.importers.dat.read import open_container
 from replay.importers.session import import_recording
-from replay.importers.trace_dat import open_container
 from replay.trace.columns import ints
 from replay.trace.store import load, save
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay.importers.inputs import plain_bytes
 from replay.importers.session import import_recording
+from replay.importers.source.inputs import plain_bytes
 from replay.trace.columns import ints
 from replay.trace.store import Trace, load, save
 

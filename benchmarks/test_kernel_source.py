@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from test_speed import TRACES, one_page_stream, repeated
 
-from replay import allocators, engine
+from replay import allocators
+
+from replay.c.kernel_tree import build, source
+from replay.c.library import strategy
 from replay.costs import profile
-from replay.engine import Workload
-from replay.foreign.library import strategy
-from replay.kernel_tree import build, source
+from replay.engine import drive as engine
+from replay.engine.drive import Workload
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap

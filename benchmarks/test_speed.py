@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay import allocators, engine
+from replay import allocators
+
 from replay.costs import profile
-from replay.engine import Workload, replay
-from replay.stream import ALLOC, FREE, Requests
+from replay.engine import drive as engine
+from replay.engine.drive import Workload, replay
+from replay.engine.requests import ALLOC, FREE, Requests
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.trace.requests import to_workload
@@ -120,7 +122,7 @@ sys.path.insert(0, "benchmarks")
 from test_speed import one_page_stream
 from replay import allocators
 from replay.costs import profile
-from replay.engine import room
+from replay.engine.drive import room
 from replay.physmap import presets
 
 machine = presets.load("qemu-virt-arm64").with_changes(section_bytes=1 << 21)

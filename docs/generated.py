@@ -24,8 +24,8 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def columns() -> str:
-    """replay.schema: what a trace's rows hold."""
-    from replay.schema import COLUMNS, KINDS
+    """replay.trace.schema: what a trace's rows hold."""
+    from replay.trace.schema import COLUMNS, KINDS
 
     return ("# The trace's columns\n\nA trace is one Arrow IPC file; a row is an event, in order "
             "of time.\n\n"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         predict_latency, read_run, run_trace, strategies, sweep_costs, synthesize, try_claims,
         verify_trace, write_report,
     )  # fmt: skip
-    from replay.errors import InputError, ReplayError
+    from replay.base.errors import InputError, ReplayError
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Names of replay.api when first asked for, so that the command line starts fast."""
     if name in ("InputError", "ReplayError"):
-        from replay import errors
+        from replay.base import errors
 
         return getattr(errors, name)
     if name in __all__:

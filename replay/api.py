@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replay.errors import ReplayError, unknown_name
+from replay.base.errors import ReplayError, unknown_name
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from replay.calibration.calibrate import Calibration
     from replay.calibration.predict import Prediction
     from replay.compare.comparison import Comparison
-    from replay.conformance import Finding
+    from replay.engine.conformance import Finding
     from replay.gate.config import Check, Config
     from replay.runs.run import Run
     from replay.trace.store import Trace
-    from replay.verify.result import Verification
+    from replay.truth.verify.result import Verification
 
 Source = str | os.PathLike[str]
 PICTURES = ("svg", "png")
@@ -114,7 +114,7 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), *,
     asap; lock: fifo, spin or lifo. kernel_trees: also replay these kernels' own source. `failed` of
     the run names C code that misbehaved.
     """
-    from replay.arrivals import Arrivals, parse_scale
+    from replay.engine.arrivals import Arrivals, parse_scale
     from replay.runs.plan import CCode, Plan
     from replay.runs.replaying import replay_trace
     from replay.trace.machine import MachineChoice
@@ -135,7 +135,7 @@ def read_run(folder: Source) -> Run:
 
 def verify_trace(trace: Trace | Source) -> list[Verification]:
     """Model against recording, a part each; `equal` says whether all that was checked agrees."""
-    from replay.verify.recording import verify_recording
+    from replay.truth.verify.recording import verify_recording
 
     return verify_recording(_trace(trace))
 
@@ -165,7 +165,7 @@ def write_report(*runs: Run | Source, output: Source | None = None, form: str = 
                  ) -> list[Path]:
     """Make a report of runs: html (one self-contained file), md, csv, txt, or svg and png (a file
     per figure, in a folder). Gives the files."""
-    from replay.aside import written
+    from replay.base.files import written
     from replay.runs.files import write_files
 
     if form not in FORMS:
@@ -204,10 +204,10 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *,
                 settings: Mapping[str, str] | None = None, physmap: str | None = None,
                 profile: str | None = None, samples: int = 1024, seed: int = 1) -> dict[str, Any]:
     """How far rankings hold when every constant moves across its range (`replay sensitivity`)."""
-    from replay.engine import replay
+    from replay.engine.drive import replay
     from replay.runs.plan import Plan, prepared
-    from replay.sensitivity.design import sensitivity
-    from replay.sensitivity.recost import recost
+    from replay.calibration.sensitivity.design import sensitivity
+    from replay.calibration.sensitivity.recost import recost
     from replay.trace.machine import MachineChoice
 
     p = prepared(_trace(trace), Plan(tuple(allocators), dict(settings or {}),
@@ -261,10 +261,10 @@ def predict_latency(trace: Trace | Source, profile: str) -> Prediction:
 def check_strategy(name: str, time_limit: float = 60.0) -> list[Finding]:
     """The contract tests on a strategy: a name, FILE.py or FILE.so."""
     from replay import allocators
-    from replay.conformance import check_strategy as checked
+    from replay.engine.conformance import check_strategy as checked
 
     if name.endswith(".so"):
-        from replay.foreign.supervisor import check_supervised
+        from replay.c.supervisor import check_supervised
 
         return check_supervised(Path(name), time_limit)
     return checked(allocators.load(name))

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from naive_ftrace_text import read_plainly
 
-from replay.errors import InputError
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.probes import Coded, Decoded, Elements, ProbeStream
+from replay.base.errors import InputError
+from replay.importers.source.probes import Coded, Decoded, Elements, ProbeStream
+from replay.importers.text.read import read_ftrace_text
 
 COLUMNS = ("time", "cpu", "pid", "order", "source_offset")
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from replay.costs.profile import PRIMITIVES, Cost, Profile
-from replay.engine import Workload
-from replay.stream import ALLOC, FREE, Requests, TARGET
+from replay.engine.drive import Workload
+from replay.engine.requests import ALLOC, FREE, Requests, TARGET
 from replay.physmap.model import Physmap
 
 SECOND = 1_000_000_000

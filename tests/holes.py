@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from replay import api
-from replay.anomalies import KNOWN, Anomalies
-from replay.errors import ReplayError
+from replay.base.anomalies import KNOWN, Anomalies
+from replay.base.errors import ReplayError
 from replay.importers import session
-from replay.importers.probes import Coded, Decoded, Elements, Loss, ProbeStream
+from replay.importers.source.probes import Coded, Decoded, Elements, Loss, ProbeStream
 from replay.physmap import presets
 from replay.report.trace_info import trace_info
 from replay.trace.columns import is_kind

@@ -27,13 +27,13 @@ from import_corpus import (
 
 from naive_ring_buffer import events_of
 
-from replay.errors import InputError
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.imported import Imported
-from replay.importers.probes import Decoded
-from replay.importers.ring_buffer import Layout, scan_pages
-from replay.importers.trace_dat import read_trace_dat
-from replay.importers.xentrace import read_xentrace
+from replay.base.errors import InputError
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.dat.ring_buffer import Layout, scan_pages
+from replay.importers.source.imported import Imported
+from replay.importers.source.probes import Decoded
+from replay.importers.text.read import read_ftrace_text
+from replay.importers.xen.read import read_xentrace
 
 Random = random.Random
 

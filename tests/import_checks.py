@@ -8,10 +8,10 @@ import struct
 import numpy as np
 import pyarrow.compute as pc
 
-from replay.anomalies import KNOWN
-from replay.importers.imported import Imported
-from replay.importers.probes import Decoded
-from replay.schema import KINDS, SCHEMA, Flag
+from replay.base.anomalies import KNOWN
+from replay.importers.source.imported import Imported
+from replay.importers.source.probes import Decoded
+from replay.trace.schema import KINDS, SCHEMA, Flag
 
 ALL_FLAGS = sum(Flag)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from dat_files import BASE, FREE, PRINT, SHAPES, VERSIONS, File, Shape
 
-from replay.importers.event_format import Symbols
-from replay.importers.inputs import plain_bytes
-from replay.importers.probes import load_table
-from replay.importers.ring_buffer import Layout, scan_pages
-from replay.importers.trace_dat_file import plain
-from replay.importers.trace_dat import open_container
+from replay.importers.dat.container import plain
+from replay.importers.dat.event_format import Symbols
+from replay.importers.dat.read import open_container
+from replay.importers.dat.ring_buffer import Layout, scan_pages
+from replay.importers.source.inputs import plain_bytes
+from replay.importers.source.probes import load_table
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")

@@ -25,16 +25,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from replay.errors import InputError, ReplayError
-from replay.importers import text_scan, trace_dat, xentrace
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.imported import Imported
-from replay.importers.normalise import normalise, wanted_by
-from replay.importers.probes import load_table
+from replay.base.errors import InputError, ReplayError
+from replay.importers.dat import read as trace_dat
+from replay.importers.dat.read import everything, read_trace_dat
+from replay.importers.joining.normalise import normalise, wanted_by
 from replay.importers.session import import_recording
-from replay.importers.trace_dat import everything, read_trace_dat
-from replay.importers.xentrace import read_xentrace
-from replay.schema import SCHEMA
+from replay.importers.source.imported import Imported
+from replay.importers.source.probes import load_table
+from replay.importers.text import scan as text_scan
+from replay.importers.text.read import read_ftrace_text
+from replay.importers.xen import read as xentrace
+from replay.importers.xen.read import read_xentrace
+from replay.trace.schema import SCHEMA
 from replay.trace.store import load, save
 
 from import_answers import ANSWERS  # isort: skip

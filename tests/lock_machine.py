@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from replay.schema import SCHEMA
+from replay.trace.schema import SCHEMA
 
 
 @dataclass

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from replay.allocators.contract import Strategy
-from replay.allocators.state import WORK
 from replay.costs import profile
-from replay.engine import Outcome, Workload
-from replay.histogram import HIST_BUCKETS, bucket_of
-from replay.integrals import AREAS
-from replay.output import HISTOGRAMS
-from replay.stream import ALLOC, FREE, Requests
+from replay.costs.primitives import WORK
+from replay.engine.drive import Outcome, Workload
+from replay.engine.gauges import AREAS
+from replay.engine.histogram import HIST_BUCKETS, bucket_of
+from replay.engine.outcome import HISTOGRAMS
+from replay.engine.requests import ALLOC, FREE, Requests
+from replay.engine.strategy import Strategy
 from replay.physmap.model import HostRange, Memory, Physmap, Resource
-from replay.schema import COLUMNS, SCHEMA
+from replay.trace.schema import COLUMNS, SCHEMA
 from replay.trace.store import Meta, Trace
 
 MIB = 1 << 20

@@ -16,8 +16,8 @@ from import_corpus import DAT_FORMS, dat_inputs, dat_specs, swapped, text_inputs
 from import_corpus import xen_records as records_of
 from import_corpus import xen_window, xen_windows
 
-from replay.importers import trace_dat_file
-from replay.importers.trace_dat import open_container
+from replay.importers.dat import container as trace_dat_file
+from replay.importers.dat.read import open_container
 
 Random = random.Random
 EDGES = (0, 1, 2, 3, 4, 7, 8, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000,

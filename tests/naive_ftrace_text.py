@@ -1,6 +1,6 @@
 """ftrace text read plainly: a regular expression per line, a Python list per column.
 
-What replay.importers.ftrace_text must find, whatever it compiles: the tests compare the two.
+What replay.importers.text.read must find, whatever it compiles: the tests compare the two.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.errors import InputError
-from replay.importers.inputs import plain_bytes
-from replay.importers.probes import MISSING, Decoded, Elements, Ints, Loss, ProbeStream
+from replay.base.errors import InputError
+from replay.importers.source.inputs import plain_bytes
+from replay.importers.source.probes import MISSING, Decoded, Elements, Ints, Loss, ProbeStream
 
 _FIELD: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)")
 _NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+")

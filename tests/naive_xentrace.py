@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from replay.importers.xentrace_names import HYPERCALLS
+from replay.importers.xen.names import HYPERCALLS
 
 GRANTS = {0x10F001: "grant_map", 0x10F002: "grant_unmap", 0x10F003: "grant_transfer",
           0x41001: "domain_create", 0x41002: "domain_destroy"}

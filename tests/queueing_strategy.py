@@ -5,15 +5,15 @@ A request of a multiple of three pages is slow, so that a holder sleeps.
 
 from __future__ import annotations
 
-from replay.allocators.contract import Setup, Strategy
-from replay.allocators.state import NEVER, R_OPTION, R_WAKE_AT, W_SCRUB, W_SECTION_MAP, did, new_state
-from replay.kernel import kernel
-from replay.loop import LOOP, loop
+from replay.base.compiled import compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import NEVER, R_OPTION, R_WAKE_AT, W_SCRUB, W_SECTION_MAP, did, new_state
+from replay.engine.strategy import Setup, Strategy
 
 PERIOD = R_OPTION
 
 
-@kernel()
+@compiled()
 def alloc(m, now, nr_pages, frames, at):
     for k in range(nr_pages):
         frames[at + k] = at + k
@@ -22,21 +22,21 @@ def alloc(m, now, nr_pages, frames, at):
     return 0
 
 
-@kernel()
+@compiled()
 def free(m, now, nr_pages, frames, at):
     if nr_pages % 3 == 0:
         did(m, W_SECTION_MAP, nr_pages)
     return 0
 
 
-@kernel()
+@compiled()
 def wake(m, now):
     did(m, W_SCRUB, 1)
     m[R_WAKE_AT] = now + m[PERIOD]
     return 0
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m, q, out, cost):
     return loop(alloc, free, wake, m, q, out, cost)
 

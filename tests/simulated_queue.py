@@ -1,6 +1,6 @@
 """A mutex and the tasks that take it, as processes of a discrete-event simulation (SimPy).
 
-Independent of replay/queueing.py: only what the disciplines are is the same. At one time, in this
+Independent of replay/engine/lock.py: only what the disciplines are is the same. At one time, in this
 order: a sleeper wakes, the lock is released, the thread asks, requests ask by their number.
 """
 

@@ -29,8 +29,8 @@ from test_xentrace import (
 )
 
 from replay.importers import session
-from replay.importers.imported import Imported
-from replay.importers.xentrace import read_xentrace
+from replay.importers.source.imported import Imported
+from replay.importers.xen.read import read_xentrace
 from replay.report.trace_info import kinds
 from replay.trace.store import Trace, imbalance, load
 

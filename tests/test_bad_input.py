@@ -15,8 +15,8 @@ import pyarrow as pa
 import pytest
 
 from driving import ROOT, cli, metadata, refused, rewrite, small
-from replay.errors import InputError
-from replay.schema import SCHEMA_VERSION
+from replay.base.errors import InputError
+from replay.trace.schema import SCHEMA_VERSION
 from replay.trace.store import Trace, load, save
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(64)

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pytest
 
 from driving import ROOT, cli, refused, rewrite, small
+from replay.base.errors import ReplayError
 from replay.calibration.calls import _cold, _service, alone, recorded_calls
 from replay.calibration.predict import queued, thinking
 from replay.calibration.solver import grouped, intervals, separate, solve
 from replay.costs import profile as profiles
 from replay.costs.fitted import PAUSES_NS, SHARES, STEPS
 from replay.costs.profile import PRIMITIVES
-from replay.errors import ReplayError
 from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.store import load
-from replay.verify.recording import recorded_work, verify_recording
+from replay.truth.verify.recording import recorded_work, verify_recording
 
 TRACES = ROOT / "traces"
 BASE = profiles.load("x86").ns()

@@ -15,7 +15,7 @@ import pytest
 
 from driving import ROOT, cli, refused, small
 from replay import allocators
-from replay.allocators.state import WORK
+from replay.costs.primitives import WORK
 from replay.trace.store import load
 
 VERBS = ("import", "info", "run", "verify", "synth", "check-allocator", "list", "record",
@@ -181,20 +181,20 @@ def test_a_strategy_of_ones_own(trace: Path, tmp_path: Path) -> None:
 
 
 OWN_HELPER = """
-from replay.kernel import inline
+from replay.base.compiled import inline
 
 @inline
 def _frame(at, k):
     return at + k
 
-@kernel()
+@compiled()
 def alloc("""
 
 
 def test_its_helpers_are_found_again_by_the_next_process(trace: Path, tmp_path: Path) -> None:
     source = (ROOT / "replay" / "allocators" / "nop.py").read_text()
     source = source.replace('name="nop"', 'name="mine"').replace("= at + k", "= _frame(at, k)")
-    (tmp_path / "mine.py").write_text(source.replace("\n@kernel()\ndef alloc(", OWN_HELPER))
+    (tmp_path / "mine.py").write_text(source.replace("\n@compiled()\ndef alloc(", OWN_HELPER))
     for _ in range(2):
         result = subprocess.run(
             [sys.executable, "-c", "from replay.cli import main; main()", "run", trace,

@@ -12,15 +12,15 @@ import pytest
 from driving import cli
 from test_xentrace import RECORDINGS, record, window
 
-from replay.anomalies import Anomalies
+from replay.base.anomalies import Anomalies
 from replay.importers import session
-from replay.importers.clock_calls import evidence
-from replay.importers.clock_line import lines
-from replay.importers.clock_relation import Relation, Unknown, relate
-from replay.importers.imported import Imported
+from replay.importers.clocks.calls import evidence
+from replay.importers.clocks.line import lines
+from replay.importers.clocks.relation import Relation, Unknown, relate
 from replay.importers.related import Placed, place
+from replay.importers.source.imported import Imported
 from replay.report.clocks import relation
-from replay.schema import SCHEMA, Flag
+from replay.trace.schema import SCHEMA, Flag
 from replay.trace.store import load
 
 SECOND = 10**9

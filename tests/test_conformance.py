@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 
 from replay import allocators
-from replay.allocators.contract import Strategy
-from replay.allocators.state import R_TREE
-from replay.conformance import Finding, check_strategy
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
+from replay.engine.conformance import Finding, check_strategy
+from replay.engine.state import R_TREE
+from replay.engine.strategy import Strategy
 
 PLUGIN = '''
 from replay.allocators import pool
-from replay.allocators.contract import Setup, Strategy
-from replay.allocators.state import *
-from replay.kernel import kernel
-from replay.loop import LOOP, loop
+from replay.base.compiled import compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import *
+from replay.engine.strategy import Setup, Strategy
 
-@kernel()
+@compiled()
 def alloc(m, now, nr_pages, frames, at):
     {alloc}
 
-@kernel()
+@compiled()
 def free(m, now, nr_pages, frames, at):
     {free}
 
-@kernel()
+@compiled()
 def wake(m, now):
     {wake}
     return 0
@@ -37,7 +37,7 @@ def wake(m, now):
 STRATEGY = Strategy(name="{name}", summary="", models="", init=pool.STRATEGY.init, run=run,
                     alloc=alloc, free=free, wake=wake, options=pool.STRATEGY.options)
 '''
-LOOP = """@kernel(LOOP)
+LOOP = """@compiled(LOOP)
 def run(m, q, out, cost):
     return loop(alloc, free, wake, m, q, out, cost)"""
 SOUND = {"run": "run = pool.run", "name": "mine", "alloc": "return pool.alloc(m, now, nr_pages, frames, at)",

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from replay import allocators
+from replay.base.errors import ReplayError
 from replay.costs.profile import PRIMITIVES, Cost, Profile
-from replay.engine import Workload, checked, replay
-from replay.errors import ReplayError
-from replay.histogram import bucket_of
-from replay.output import C_ERRNO, C_PATH, C_SERVICE, C_WAIT, FAST, SLOW
-from replay.stream import ALLOC, FREE, Requests, TARGET
+from replay.engine.drive import Workload, checked, replay
+from replay.engine.histogram import bucket_of
+from replay.engine.outcome import C_ERRNO, C_PATH, C_SERVICE, C_WAIT, FAST, SLOW
+from replay.engine.requests import ALLOC, FREE, Requests, TARGET
 from replay.physmap import presets
 
 MACHINE = presets.load("qemu-virt-arm64")

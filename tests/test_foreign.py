@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from driving import ROOT, cli
 
-from replay import engine
-from replay.allocators.start import Start
+from replay.base.errors import InputError
+from replay.c import library
+from replay.c.supervisor import Misbehaved, check_supervised, replay_supervised
 from replay.costs import profile
-from replay.errors import InputError
-from replay.foreign import library
-from replay.foreign.supervisor import Misbehaved, check_supervised, replay_supervised
-from replay.stream import ALLOC, FREE, Requests
+from replay.engine import drive as engine
+from replay.engine.requests import ALLOC, FREE, Requests
+from replay.engine.start import Start
 from replay.physmap import presets
 
 CC = next((found for found in map(shutil.which, ("gcc", "clang", "cc")) if found), None)

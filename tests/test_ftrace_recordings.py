@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.normalise import Normalised, normalise
-from replay.importers.probes import Decoded, load_table
-from replay.importers.trace_dat import read_trace_dat
-from replay.schema import SCHEMA
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.joining.normalise import Normalised, normalise
+from replay.importers.source.probes import Decoded, load_table
+from replay.importers.text.read import read_ftrace_text
+from replay.trace.schema import SCHEMA
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")

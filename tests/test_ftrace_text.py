@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from replay.errors import InputError
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.probes import MISSING, Decoded, ProbeStream
+from replay.base.errors import InputError
+from replay.importers.source.probes import MISSING, Decoded, ProbeStream
+from replay.importers.text.read import read_ftrace_text
 
 ENTRY = "xen_alloc: (xen_alloc_unpopulated_pages+0x0/0x450) nr=2 pages=0xffff8880079977e0"
 

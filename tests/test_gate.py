@@ -14,7 +14,7 @@ import pytest
 
 from replay.gate.baseline import difference, load
 from replay.gate.config import Amount, load_config
-from replay.report.gated import cell
+from replay.report.telling.escapes import cell
 
 from driving import ROOT, cli, refused  # isort: skip
 

@@ -13,7 +13,7 @@ import pytest
 from driving import cli, refused
 from nights import quiet
 from replay import api
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.gate.history import COLUMNS, append_all, read_history
 
 FIRST = datetime(2025, 1, 1, 3, tzinfo=UTC)

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.gate.history import read_history
 
 from driving import cli, refused  # isort: skip

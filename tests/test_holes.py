@@ -14,14 +14,14 @@ from busy_text import BASE, Busy
 from holes import HOLES, check_holes, imported
 from test_lock_order import events
 
-from replay.anomalies import Anomalies
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.normalise import wanted_by
-from replay.importers.probes import load_table
-from replay.importers.trace_dat import read_trace_dat
+from replay.base.anomalies import Anomalies
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.joining.normalise import wanted_by
+from replay.importers.ordering.order import recover
+from replay.importers.ordering.pairing import pair
+from replay.importers.source.probes import load_table
+from replay.importers.text.read import read_ftrace_text
 from replay.trace.columns import NONE, ints, is_kind
-from replay.trace.lock_order import recover
-from replay.trace.pairing import pair
 from replay.trace.requests import to_workload
 from replay.trace.store import Meta, Trace
 

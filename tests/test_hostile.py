@@ -13,13 +13,13 @@ import pytest
 from dat_files import BASE, LITTLE, VERSIONS, File, Shape, make, pack, version6, version7
 from import_corpus import xen_record, xen_window
 
-from replay.errors import InputError
-from replay.importers import trace_dat_events
-from replay.importers.probes import Decoded
+from replay.base.errors import InputError
+from replay.importers.dat import events as trace_dat_events
+from replay.importers.dat.container import MAX_BLOCK, Unpacker
+from replay.importers.dat.read import read_trace_dat
 from replay.importers.session import import_recording
-from replay.importers.trace_dat import read_trace_dat
-from replay.importers.trace_dat_file import MAX_BLOCK, Unpacker
-from replay.importers.xentrace import read_xentrace
+from replay.importers.source.probes import Decoded
+from replay.importers.xen.read import read_xentrace
 
 
 def decode(tmp_path: Path, data: bytes) -> Decoded:

@@ -10,7 +10,7 @@ import pytest
 from driving import ROOT, cli, refused
 from test_witness import POOL, patched
 
-from replay.kernel_tree import source
+from replay.c.kernel_tree import source
 
 INSTALLED = source.installed()
 pytestmark = [

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 from lock_machine import Call, Machine, recorded
 
-from replay.anomalies import Anomalies
-from replay.schema import Flag
+from replay.base.anomalies import Anomalies
+from replay.importers.ordering.order import recover
+from replay.importers.ordering.pairing import pair
 from replay.trace.columns import ints, ragged
-from replay.trace.lock_order import recover
-from replay.trace.pairing import pair
+from replay.trace.schema import Flag
 
 
 def differing(calls: list[Call], table: pa.Table, known: int | None = None) -> int:

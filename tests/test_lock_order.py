@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from replay.anomalies import Anomalies
-from replay.schema import SCHEMA, Flag
+from replay.base.anomalies import Anomalies
+from replay.importers.ordering.order import recover
+from replay.importers.ordering.pairing import pair
 from replay.trace.columns import ints, ragged
-from replay.trace.lock_order import recover
-from replay.trace.pairing import pair
+from replay.trace.schema import SCHEMA, Flag
 
 
 def events(*rows: dict) -> pa.Table:

@@ -9,9 +9,8 @@ import pytest
 from naive import Asleep, NaiveBalloon, NaivePool, largest_run, runs, unusable_index
 
 from replay import allocators
-from replay.allocators.contract import lists_agree
 from replay.allocators.hypervisor import usable_regions
-from replay.allocators.state import (
+from replay.engine.state import (
     E_WAIT,
     G_HELD,
     G_LIVE,
@@ -34,7 +33,8 @@ from replay.allocators.state import (
     R_UNPOPULATED,
     R_WAKE_AT,
 )
-from replay.allocators.tracking import frames_returned, frames_taken
+from replay.engine.strategy import lists_agree
+from replay.engine.tracking import frames_returned, frames_taken
 from replay.physmap.model import HostRange, Memory, Physmap, Resource, validated
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "300"))
@@ -182,7 +182,7 @@ class Pair:
         if free:
             assert 1 - int(m[G_WHOLE]) * block / free == pytest.approx(
                 float(unusable_index(listed, block)), abs=1e-12)
-            from replay.allocators.state import T_TOP
+            from replay.engine.state import T_TOP
             assert int(m[T_TOP]) * block / free == pytest.approx(
                 float(largest_run(listed, block)), abs=1e-12)
         section = self.machine.section_pages

@@ -21,10 +21,10 @@ from naive_loop import NaiveLoop
 from replay import allocators
 from replay.allocators import extents, genpool, tracking
 from replay.allocators import state as s
-from replay.engine import checked, most_pages, replay
-from replay.integrals import AREAS
-from replay.output import ROW
-from replay.witness.machines import random_machine
+from replay.engine.drive import checked, most_pages, replay
+from replay.engine.gauges import AREAS
+from replay.engine.outcome import ROW
+from replay.truth.witness.machines import random_machine
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "3000"))
 PER_STREAM = 90

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from test_xentrace import GRANT_MAP, record, window
 
-from replay.errors import ReplayError
-from replay.importers.imported import Imported
+from replay.base.errors import ReplayError
 from replay.importers.merge import Drift, Timed, moved, same_counter, united
-from replay.importers.xentrace import read_xentrace
-from replay.schema import SCHEMA
+from replay.importers.source.imported import Imported
+from replay.importers.xen.read import read_xentrace
+from replay.trace.schema import SCHEMA
 
 HZ = 2_596_140_000
 

@@ -11,9 +11,9 @@ import pytest
 from made_outcomes import MACHINE, MIB, named, outcome, plain_bucket_of, trace
 from naive_metrics import collisions, percentile
 
-from replay.allocators.state import SECTION_HOTPLUG, SECTION_POOL, SECTION_STALE
 from replay.costs import profile
-from replay.histogram import HIST_BUCKETS
+from replay.engine.histogram import HIST_BUCKETS
+from replay.engine.state import SECTION_HOTPLUG, SECTION_POOL, SECTION_STALE
 from replay.metrics import calls, fragmentation, hazards, identity, latency
 from replay.metrics.summary import names, rounded, summary
 from replay.physmap import presets

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from replay.errors import InputError, ReplayError
-from replay.importers.clock import Clock
-from replay.importers.views import page_to_pfn
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.normalise import Normalised, normalise
-from replay.importers.probes import load_table
-from replay.schema import SCHEMA, Flag
+from replay.base.errors import InputError, ReplayError
+from replay.importers.joining.normalise import Normalised, normalise
+from replay.importers.joining.times import Clock
+from replay.importers.joining.views import page_to_pfn
+from replay.importers.source.probes import load_table
+from replay.importers.text.read import read_ftrace_text
+from replay.trace.schema import SCHEMA, Flag
 
 TSC_HZ = 2_596_140_000
 ARM64_BASE = 0xFFFFFDFFBD000000

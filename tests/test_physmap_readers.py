@@ -10,7 +10,7 @@ from pathlib import Path
 import naive_resource as naive
 import pytest
 
-from replay.errors import InputError, ReplayError
+from replay.base.errors import InputError, ReplayError
 from replay.physmap import fdt, iomem, presets, proc, x86
 from replay.physmap.host import paint
 from replay.physmap.model import HostRange, Physmap

@@ -11,13 +11,13 @@ from queueing_strategy import strategy
 from simulated_queue import Request, simulate
 from test_engine import costs, workload
 
-from replay.arrivals import ASAP, CLOSED, LOOPS, OPEN, Arrivals, arrange, parse_scale
-from replay.engine import Workload, replay
-from replay.errors import ReplayError
-from replay.output import C_PATH, C_SERVICE, C_WAIT
+from replay.base.errors import ReplayError
+from replay.engine.arrivals import ASAP, CLOSED, LOOPS, OPEN, Arrivals, arrange, parse_scale
+from replay.engine.drive import Workload, replay
+from replay.engine.lock import DISCIPLINES
+from replay.engine.outcome import C_PATH, C_SERVICE, C_WAIT
+from replay.engine.requests import ALLOC, FREE, Requests
 from replay.physmap import presets
-from replay.queueing import DISCIPLINES
-from replay.stream import ALLOC, FREE, Requests
 
 MACHINE = presets.load("qemu-virt-arm64")
 WAKE_NS = 701

@@ -24,13 +24,13 @@ import dat_files
 import fake_tracefs
 from driving import ROOT, cli, refused
 from fake_tracefs import TARGET, FakeTracefs, build, program, recorder, snapshot
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 from replay.importers import archive
-from replay.importers.parts import PARTS
-from replay.importers.normalise import VMEMMAP
-from replay.importers.probes import load_table
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.joining.normalise import VMEMMAP
+from replay.importers.joining.parts import PARTS
 from replay.importers.session import import_recording
-from replay.importers.trace_dat import read_trace_dat
+from replay.importers.source.probes import load_table
 from replay.record import dat, machine, tracefs
 from replay.record.archive import members, pack
 from replay.record.plan import plan

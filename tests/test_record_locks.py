@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fake_tracefs import TARGET, FakeTracefs, build, recorder
-from replay.importers.probes import load_table
 from replay.importers.session import import_recording
+from replay.importers.source.probes import load_table
 from replay.record import code, inside, probes
 from replay.record.code import Place
 from replay.record.explain import explain

@@ -13,7 +13,7 @@ import pytest
 
 from driving import ROOT, cli
 from fake_tracefs import FakeTracefs, build, recorder
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 from replay.record import bundle
 
 SOURCES = sorted([*(ROOT / "replay/record").glob("*.py"),
@@ -51,7 +51,7 @@ def test_nothing_but_the_standard_library_is_imported(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"), feature_version=OLDEST)
     assert not [n for n in ast.walk(tree) if isinstance(n, ast.Match)]
     inside = {f"replay.record.{p.stem}" for p in SOURCES} | {
-        "replay", "replay.errors", "replay.recording", "replay.record"}
+        "replay", "replay.base.errors", "replay.base.recording", "replay.record"}
     for_types = {n for block in ast.walk(tree) if isinstance(block, ast.If)
                  and ast.unparse(block.test) == "TYPE_CHECKING" for n in ast.walk(block)}
     for node in ast.walk(tree):

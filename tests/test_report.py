@@ -12,14 +12,15 @@ import pytest
 from made_outcomes import MACHINE, MIB, named, outcome, trace
 from rich.cells import cell_len
 
-from replay.allocators.state import SECTION_HOTPLUG
+from replay.engine.state import SECTION_HOTPLUG
 from replay.metrics.summary import summary
 from replay.physmap import presets
 from replay.physmap.model import HostRange, Resource
 from replay.report.as_json import as_json
 from replay.report.sketch import curve, physmap_table, segments
-from replay.report.tables import best_marked, count, duration, fitted, plain, render, share
-from replay.report.text import report
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import best_marked, count, duration, fitted, render, share
+from replay.report.telling.text import report
 from replay.report.trace_info import import_report, info, live_pages, trace_info
 from replay.trace.columns import lists
 from replay.trace.columns import replace as with_column

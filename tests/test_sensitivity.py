@@ -11,13 +11,13 @@ from driving import ROOT, cli, refused
 from test_engine import costs, workload
 
 from replay import allocators
+from replay.calibration.sensitivity.design import joint, sensitivity
+from replay.calibration.sensitivity.recost import MEASURES, picoseconds, recost
 from replay.costs import profile as profiles
 from replay.costs.profile import PRIMITIVES, Cost
-from replay.engine import checked, replay
+from replay.engine.drive import checked, replay
+from replay.engine.requests import ALLOC, FREE
 from replay.physmap import presets
-from replay.sensitivity.design import joint, sensitivity
-from replay.sensitivity.recost import MEASURES, picoseconds, recost
-from replay.stream import ALLOC, FREE
 from replay.trace.requests import to_workload
 from replay.trace.store import load
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from replay import allocators
-from replay.allocators.start import Start
+from replay.base.errors import ReplayError
 from replay.costs.profile import PRIMITIVES, Cost, Profile
-from replay.engine import Outcome, Workload, checked, replay
-from replay.errors import ReplayError
+from replay.engine.drive import Outcome, Workload, checked, replay
+from replay.engine.outcome import C_ERRNO
+from replay.engine.requests import ALLOC, FREE, TARGET, Requests
+from replay.engine.start import Start
 from replay.metrics.calls import held_before, pages_moved
 from replay.metrics.timeline import timeline
-from replay.output import C_ERRNO
 from replay.physmap import presets
 from replay.physmap.model import HostRange, Resource
-from replay.stream import ALLOC, FREE, TARGET, Requests
 
 COSTS = Profile("made up", "", {p: Cost(1, 0, 1e9, "made up") for p in PRIMITIVES})
 CUT, REQUESTS = 60, 120

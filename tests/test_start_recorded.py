@@ -13,7 +13,7 @@ import pytest
 from driving import cli, refused
 from test_verify import balloon_rows, pool_rows, trace_of
 
-from replay.anomalies import Anomalies
+from replay.base.anomalies import Anomalies
 from replay.importers.beginning import beginning
 from replay.importers.session import _own_list, _recorded_strategy
 from replay.physmap import presets
@@ -25,7 +25,7 @@ from replay.trace.columns import NONE, ints, is_kind, lists, ragged, replace
 from replay.trace.requests import to_workload
 from replay.trace.start import BEFORE, head_of, problem, runs_of, sentences
 from replay.trace.store import Trace, _to_json, load, save
-from replay.verify.recording import verify_recording
+from replay.truth.verify.recording import verify_recording
 
 FILES = {"memory.low": "before/xen_balloon", "memory.current": "before/xen_balloon"}
 

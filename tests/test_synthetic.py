@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from replay.errors import ReplayError
-from replay.stream import ALLOC
+from replay.base.errors import ReplayError
+from replay.engine.requests import ALLOC
 from replay.physmap import presets
 from replay.trace.columns import ints, is_kind, strings
 from replay.trace.requests import to_workload

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from comparing_text import same_reading
 
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.probes import Decoded, ProbeStream
+from replay.importers.source.probes import Decoded, ProbeStream
+from replay.importers.text.read import read_ftrace_text
 
 ENTRY = "xen_alloc: (xen_alloc_unpopulated_pages+0x0/0x450) nr=2 caller=f+0x1/0x2"
 AFTER = "# a comment behind the events, so that none of them stands last in the file\n"

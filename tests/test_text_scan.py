@@ -15,11 +15,12 @@ from comparing_text import same_reading
 from test_ftrace_recordings import RECORDINGS, TOTALS, recordings
 from text_corpus import Corpus
 
-from replay.errors import InputError
-from replay.importers import ftrace_text, text_scan
-from replay.importers.ftrace_text import MAX_LINE, read_ftrace_text
-from replay.importers.normalise import normalise, wanted_by
-from replay.importers.probes import Decoded, load_table
+from replay.base.errors import InputError
+from replay.importers.joining.normalise import normalise, wanted_by
+from replay.importers.source.probes import Decoded, load_table
+from replay.importers.text import read as ftrace_text
+from replay.importers.text import scan as text_scan
+from replay.importers.text.read import MAX_LINE, read_ftrace_text
 
 LINE = "    a-1     [000] ..... {}: e: (f+0x0/0x1) n={}\n"
 

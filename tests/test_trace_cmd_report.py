@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.probes import Ints, ProbeStream
-from replay.importers.trace_dat import read_trace_dat
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.source.probes import Ints, ProbeStream
+from replay.importers.text.read import read_ftrace_text
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from dat_files import LITTLE, SHAPES, VERSIONS, File, Shape
 
-from replay.errors import InputError, ReplayError
-from replay.importers.normalise import normalise
-from replay.importers.probes import load_table
-from replay.importers.trace_dat import read_trace_dat
+from replay.base.errors import InputError, ReplayError
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.joining.normalise import normalise
+from replay.importers.source.probes import load_table
 
 TRACE_CMD = shutil.which("trace-cmd")
 DATE, OFFSET, TIME_SHIFT, TSC2NSEC = 1, 7, 12, 14

@@ -25,9 +25,9 @@ from dat_files import (
     version7,
 )
 
-from replay.errors import InputError
-from replay.importers.probes import Decoded
-from replay.importers.trace_dat import read_trace_dat
+from replay.base.errors import InputError
+from replay.importers.dat.read import read_trace_dat
+from replay.importers.source.probes import Decoded
 
 event, alloc, page, small = LITTLE.event, LITTLE.alloc, LITTLE.page, LITTLE.small
 KINDS = [(6, "none"), (7, "none"), (7, "zlib"), (7, "zstd")]

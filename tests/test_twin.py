@@ -12,9 +12,9 @@ import pytest
 PROGRAM = """
 import hashlib, json
 from replay import allocators
-from replay.conformance import _workload
 from replay.costs import profile
-from replay.engine import replay
+from replay.engine.conformance import _workload
+from replay.engine.drive import replay
 from replay.physmap import presets
 
 found = {}

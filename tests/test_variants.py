@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from driving import ROOT, cli, refused
 
+from replay.base.units import GIB, MIB
 from replay.metrics.fragmentation import advertised, free_sections
 from replay.physmap import presets
 from replay.physmap.model import HostRange, Physmap, Resource
 from replay.physmap.variants import SUBTRACTED, subtract_ram, with_iommu
-from replay.units import GIB, MIB
 
 BOARDS = ("qemu-virt-arm64", "rcar-h3", "zynqmp", "rk3399")
 RAM = ("ram_dom0", "ram_other", "ram_xen")

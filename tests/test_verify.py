@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 from driving import refused
 
-from replay.anomalies import Anomalies
-from replay.errors import ReplayError
+from replay.base.anomalies import Anomalies
+from replay.base.errors import ReplayError
+from replay.importers.ordering.order import recover
+from replay.importers.ordering.pairing import pair
 from replay.importers.session import import_recording
 from replay.physmap import presets
-from replay.schema import SCHEMA
 from replay.trace.columns import is_kind, lists, ragged, replace
-from replay.trace.lock_order import recover
-from replay.trace.pairing import pair
+from replay.trace.schema import SCHEMA
 from replay.trace.store import Meta, Trace, load, save
-from replay.verify.recording import verify_recording
+from replay.truth.verify.recording import verify_recording
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS",
                                  Path(__file__).parents[2] / "shared" / "recordings"))

@@ -10,11 +10,11 @@ import pytest
 from test_verify import balloon_rows, pool_rows, trace_of
 
 from replay.report.verification import verification
-from replay.schema import Flag
 from replay.trace.columns import ints, is_kind, replace
+from replay.trace.schema import Flag
 from replay.trace.store import Trace
-from replay.verify.recording import verify_recording
-from replay.verify.result import Verification
+from replay.truth.verify.recording import verify_recording
+from replay.truth.verify.result import Verification
 
 MACHINE = "qemu-virt-arm64-no-regions"
 STATS = {"current_pages": 262142, "target_pages": 262144}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from replay.errors import ReplayError
-from replay.kernel_tree import build, source
-from replay.witness import compare, streams
+from replay.base.errors import ReplayError
+from replay.c.kernel_tree import build, source
+from replay.truth.witness import compare, streams
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "20000"))
 INSTALLED = source.installed()

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from replay.engine import MAX_TIME_NS, Workload, checked, most_pages, room
-from replay.errors import ReplayError
-from replay.stream import ALLOC, FREE, Requests, TARGET
+from replay.base.errors import ReplayError
+from replay.engine.drive import MAX_TIME_NS, Workload, checked, most_pages, room
+from replay.engine.requests import ALLOC, FREE, Requests, TARGET
 from replay.physmap import presets
 
 TOP = (1 << 63) - 1

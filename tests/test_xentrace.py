@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from replay.errors import InputError, ReplayError
-from replay.importers.imported import Imported
-from replay.importers.xentrace import read_xentrace
-from replay.importers.xentrace_arrow import ns_of
-from replay.schema import SCHEMA, Flag
-from replay.units import scale_ticks
+from replay.base.errors import InputError, ReplayError
+from replay.base.units import scale_ticks
+from replay.importers.source.imported import Imported
+from replay.importers.xen.arrow import ns_of
+from replay.importers.xen.read import read_xentrace
+from replay.trace.schema import SCHEMA, Flag
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")

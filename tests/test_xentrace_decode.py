@@ -19,7 +19,7 @@ import pytest
 from naive_xentrace import records, rows
 from test_xentrace import RECORDINGS, read, record, recordings, wide, window
 
-from replay.importers.xentrace import read_xentrace
+from replay.importers.xen.read import read_xentrace
 
 HZ = 2_596_140_000
 FAR_APART = (*range(12), 63, 64, 129, 300, 65535)
@@ -120,7 +120,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_xentrace_decode import HZ, digest, some_file
-from replay.importers.xentrace import read_xentrace
+from replay.importers.xen.read import read_xentrace
 
 found = []
 for seed in range(30):

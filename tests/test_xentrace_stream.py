@@ -18,13 +18,14 @@ from driving import cli
 from test_xentrace import DECREASE, GRANT_MAP, record, wide, window
 from test_xentrace_decode import HZ, digest, some_file
 
-from replay.errors import InputError
-from replay.importers import xentrace, xentrace_columns
+from replay.base.errors import InputError
 from replay.importers.session import import_recording
-from replay.importers.xentrace import XenTrace, open_xentrace, read_xentrace
+from replay.importers.xen import columns as xentrace_columns
+from replay.importers.xen import read as xentrace
+from replay.importers.xen.read import XenTrace, open_xentrace, read_xentrace
 from replay.report.trace_info import kinds
-from replay.schema import KINDS, SCHEMA
 from replay.trace import store
+from replay.trace.schema import KINDS, SCHEMA
 from replay.trace.store import Meta, Stream, Trace, check, load, save
 
 SETTINGS = {"cpu_hz": str(HZ), "xen_version": "4.17.7"}

@@ -29,10 +29,10 @@ from test_xentrace import (
     window,
 )
 
-from replay.errors import ReplayError
-from replay.importers.xentrace import read_xentrace
+from replay.base.errors import ReplayError
+from replay.importers.xen.read import read_xentrace
 from replay.physmap.readers import read_machine
-from replay.schema import Flag
+from replay.trace.schema import Flag
 from replay.trace.store import load
 
 VERSIONS = [f"4.{minor}.{minor % 3}" for minor in range(13, 21)]

@@ -31,13 +31,13 @@ import pyarrow.compute as pc
 from import_checks import need
 from import_fuzz import kind_of
 
-from replay.errors import InputError
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.inputs import plain_bytes
-from replay.importers.probes import MISSING, Coded, Decoded, ProbeStream
-from replay.importers.trace_dat import everything, read_trace_dat
-from replay.importers.xentrace import read_xentrace
-from replay.schema import Flag
+from replay.base.errors import InputError
+from replay.importers.dat.read import everything, read_trace_dat
+from replay.importers.source.inputs import plain_bytes
+from replay.importers.source.probes import MISSING, Coded, Decoded, ProbeStream
+from replay.importers.text.read import read_ftrace_text
+from replay.importers.xen.read import read_xentrace
+from replay.trace.schema import Flag
 
 from slices import in_slices  # isort: skip
 

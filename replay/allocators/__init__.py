@@ -13,8 +13,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from replay.allocators.contract import Strategy
-from replay.errors import InputError, ReplayError, unknown_name
+from replay.base.errors import InputError, ReplayError, unknown_name
+from replay.engine.strategy import Strategy
 
 DEFAULT = ("balloon", "hotplug", "pool", "hypervisor")
 """What `replay run` compares when no strategy is named: the four of the thread."""

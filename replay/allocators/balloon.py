@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from replay.allocators.contract import Option, Setup, Strategy
-from replay.allocators.state import (
+from replay.base.compiled import inline, compiled
+from replay.base.units import NS_PER_S
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import (
     E_ADDING,
     E_WAIT,
     ENOMEM,
@@ -72,14 +74,12 @@ from replay.allocators.state import (
     log_section,
     new_state,
 )
-from replay.allocators.tracking import (
+from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.tracking import (
     break_superpages, hold_range, hold_words, let_go, push, take,
 )  # fmt: skip
-from replay.loop import LOOP, loop
-from replay.kernel import inline, kernel
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, request
-from replay.units import NS_PER_S
 
 BP_DONE, BP_WAIT, BP_EAGAIN, BP_ECANCELED = range(4)
 MAX_SCHEDULE_DELAY_S, MAX_RETRY_COUNT = 32, 4
@@ -230,7 +230,7 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     return -E_ADDING if m[R_SPLIT] else memory_added(m)
 
 
-@kernel()
+@compiled()
 def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
     """Get something onto the empty list: 0, -ENOMEM, or -E_WAIT for a sleep on balloon_wq."""
     if m[O_HOTPLUG_UNPOPULATED]:
@@ -256,7 +256,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@kernel()
+@compiled()
 def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """The list is too short, or a sleeper goes on: m[R_GOT] pages are there already then."""
     got = m[R_GOT] if m[R_RESUME] else 0
@@ -315,7 +315,7 @@ def _update_schedule(m: np.ndarray) -> None:
     m[R_DELAY_S] = min(m[R_DELAY_S] * 2, MAX_SCHEDULE_DELAY_S)
 
 
-@kernel()
+@compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """One pass of balloon_thread(), then the time at which it runs again."""
     did(m, W_THREAD_WAKE, 1)
@@ -384,7 +384,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     return Setup(balloon_state(machine, peak_pages, values), page_work(machine), tuple(notes))
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.kernel import inline
+from replay.base.compiled import inline
 
 SHIFT = 5
 MASK = (1 << 32) - 1

@@ -45,16 +45,16 @@ import numpy as np
 
 from replay.allocators import pool
 from replay.allocators.bitmap import ONES, flip_bits, next_bit, words
-from replay.allocators.contract import Setup, Strategy
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
-from replay.allocators.state import (
+from replay.base.compiled import inline, compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import (
     ENOMEM, G_HELD, G_LIVE, LIKE_LIST, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OPTION,
     R_PAGE_BYTES, R_SECTION_COUNT, R_SECTION_PAGES, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS,
     W_ARRAY_WORD, W_LIST_POP, W_LIST_PUSH,
 )  # fmt: skip
-from replay.allocators.tracking import enter_range
-from replay.kernel import inline, kernel
-from replay.loop import LOOP, loop
+from replay.engine.strategy import Setup, Strategy
+from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
 O_TAG, O_NEXT, O_PREV, O_BIN = range(R_OPTION + 8, R_OPTION + 12)
@@ -217,7 +217,7 @@ def _widen(m: np.ndarray, first: int, length: int) -> bool:
     return True
 
 
-@kernel()
+@compiled()
 def _fill(m: np.ndarray, deficit: int) -> int:
     """fill_list(), but the new pages are one run; 0 or -errno."""
     nr_pages = refill_pages(m, deficit)
@@ -245,7 +245,7 @@ def _close(m: np.ndarray) -> None:
         _release(m, m[own + OPEN], pages)
 
 
-@kernel()
+@compiled()
 def _open(m: np.ndarray) -> None:
     """The shortest run becomes the open one, or its low end where it is long."""
     first = m[m[O_BIN] + _next_used(m, 1)]
@@ -258,7 +258,7 @@ def _open(m: np.ndarray) -> None:
     m[R_DIRTY] |= LIKE_LIST
 
 
-@kernel()
+@compiled()
 def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
     """The pages of a request, in as few runs as there can be."""
     done = 0
@@ -320,7 +320,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, pool.wake, m, q, out, cost)

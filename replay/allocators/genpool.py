@@ -32,9 +32,10 @@ import numpy as np
 
 from replay.allocators import pool
 from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words
-from replay.allocators.contract import Option, Setup, Strategy
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
-from replay.allocators.state import (
+from replay.base.compiled import inline, compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import (
     ENOMEM,
     G_HELD,
     G_LIVE,
@@ -53,9 +54,8 @@ from replay.allocators.state import (
     did,
     searched,
 )
-from replay.allocators.tracking import enter_range
-from replay.kernel import inline, kernel
-from replay.loop import LOOP, loop
+from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
 O_CONTIGUOUS, O_CHUNKS, O_BITS_END = range(R_OPTION + 8, R_OPTION + 11)
@@ -95,7 +95,7 @@ def _zero_area(m: np.ndarray, bits: int, size: int, start: int, nr: int) -> int:
         start = used + 1
 
 
-@kernel()
+@compiled()
 def _best_fit(m: np.ndarray, bits: int, size: int, nr: int) -> int:
     """gen_pool_best_fit(): the start of the first of the shortest runs that fit; size if none."""
     best, length = size, size + 1
@@ -128,7 +128,7 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
     return -1
 
 
-@kernel()
+@compiled()
 def _fill_pool(m: np.ndarray, deficit: int) -> int:
     """fill_pool(): a region of whole sections becomes a chunk; 0 or -errno."""
     nr_pages = refill_pages(m, deficit)
@@ -152,7 +152,7 @@ def _fill_pool(m: np.ndarray, deficit: int) -> int:
     return 0
 
 
-@kernel()
+@compiled()
 def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """alloc_unpopulated_pages() of V1."""
     start = _pool_alloc(m, nr_pages)
@@ -168,7 +168,7 @@ def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int
     return 0
 
 
-@kernel()
+@compiled()
 def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """The loop that was asked about on 14 June: gen_pool_avail(), then page by page."""
     searched(m, W_LIST_POP, m[O_CHUNKS])
@@ -190,7 +190,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     return _alloc_pages(m, nr_pages, frames, at)
 
 
-@kernel()
+@compiled()
 def _pool_free(m: np.ndarray, frame: int) -> int:
     """gen_pool_free() of one page; returns the chunks looked at before its own."""
     last = m[O_CHUNKS] - 1
@@ -217,7 +217,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, pool.wake, m, q, out, cost)

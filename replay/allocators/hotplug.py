@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from replay.allocators.balloon import OPTIONS, alloc, balloon_state, free, page_work, wake
-from replay.allocators.contract import Option, Setup, Strategy
-from replay.kernel import kernel
-from replay.loop import LOOP, loop
-from replay.output import MOST_ADDING
+from replay.base.compiled import compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.outcome import MOST_ADDING
+from replay.engine.strategy import Option, Setup, Strategy
 from replay.physmap.model import Physmap
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

@@ -20,9 +20,11 @@ import numpy as np
 
 from replay.allocators import balloon, pool
 from replay.allocators.balloon import page_work
-from replay.allocators.contract import Option, Setup, Strategy
-from replay.allocators.pool import O_FILL_PAGES, O_XEN_RESOURCE, add_region, pool_state
-from replay.allocators.state import (
+from replay.allocators.pool import O_FILL_PAGES, add_region, pool_state
+from replay.base.compiled import inline, compiled
+from replay.base.units import align_down, align_up
+from replay.engine.loop import loop
+from replay.engine.state import (
     EBUSY,
     R_COUNT,
     R_NO_CLIP,
@@ -46,12 +48,11 @@ from replay.allocators.state import (
     log_section,
     set_tree,
 )
-from replay.allocators.tracking import hold_range, take
-from replay.kernel import inline, kernel
-from replay.loop import loop
+from replay.engine.state import R_XEN_RESOURCE
+from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.tracking import hold_range, take
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, request
-from replay.units import align_down, align_up
 
 O_FALLBACK, O_QUERY, O_STALE_EVERY, O_QUERIES = range(R_OPTION + 8, R_OPTION + 12)
 """Options beside the pool's three: the balloon serves all calls; ask at run time; the race."""
@@ -66,7 +67,7 @@ QUERY_ALIGN = 2 << 20
 """Xen names ranges in 2 MiB granules (add_ext_regions, xen/arch/arm/domain_build.c, 4.16)."""
 
 
-@kernel()
+@compiled()
 def _query_fill(m: np.ndarray, deficit: int) -> int:
     """Ask Xen for an unused range of whole sections; 0 or -errno."""
     section = m[R_SECTION_PAGES]
@@ -104,7 +105,7 @@ def _alloc_query(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at:
     return 0
 
 
-@kernel()
+@compiled()
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages() with a target named by the hypervisor."""
     if m[O_FALLBACK]:
@@ -114,7 +115,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     return pool.alloc(m, now, nr_pages, frames, at)
 
 
-@kernel()
+@compiled()
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_unpopulated_pages()."""
     if m[O_FALLBACK]:
@@ -122,7 +123,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return pool.free(m, now, nr_pages, frames, at)
 
 
-@kernel()
+@compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """The balloon thread: it serves the fallback, and runs beside the pool."""
     if m[O_FALLBACK]:
@@ -130,7 +131,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return pool.wake(m, now)
 
 
-@kernel()  # no signature: read from the cache only where it is used
+@compiled()  # no signature: read from the cache only where it is used
 def _run_query(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     return loop(_alloc_query, pool.free, pool.wake, m, q, out, cost)
 
@@ -227,7 +228,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     taken = [(c.start, c.end) for c in machine.iomem
              if c.name == SCRATCH and any(a <= c.start and c.end <= b for a, b in regions)]
     set_tree(m, R_XEN_TREE, sorted(holes + taken), regions[0][0], regions[-1][1])
-    m[O_XEN_RESOURCE] = 1
+    m[R_XEN_RESOURCE] = 1
     return Setup(m, page_work(machine))
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from replay.allocators.contract import Setup, Strategy
-from replay.allocators.state import NEVER, R_WAKE_AT, new_state
-from replay.kernel import kernel
-from replay.loop import LOOP, loop
+from replay.base.compiled import compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import NEVER, R_WAKE_AT, new_state
+from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
 
-@kernel()
+@compiled()
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """Frame numbers that nobody else has: the positions in the output."""
     for k in range(nr_pages):
@@ -22,20 +22,20 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     return 0
 
 
-@kernel()
+@compiled()
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """Forget the pages."""
     return 0
 
 
-@kernel()
+@compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """Nothing runs in the background."""
     m[R_WAKE_AT] = NEVER
     return 0
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

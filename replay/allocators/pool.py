@@ -17,8 +17,10 @@ import numpy as np
 
 from replay.allocators import balloon
 from replay.allocators.balloon import page_work
-from replay.allocators.contract import Option, Setup, Strategy
-from replay.allocators.state import (
+from replay.base.compiled import inline, compiled
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import (
+    R_XEN_RESOURCE,
     EBUSY,
     R_CLIP,
     R_COUNT,
@@ -41,14 +43,13 @@ from replay.allocators.state import (
     log_section,
     new_state,
 )
-from replay.allocators.tracking import hold_range, push, swap_lists, take
-from replay.kernel import inline, kernel
-from replay.loop import LOOP, loop
+from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.tracking import hold_range, push, swap_lists, take
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, release, request
 
 EINVAL = 22
-O_XEN_RESOURCE, O_BOUNDED, O_FILL_PAGES = range(R_OPTION + 5, R_OPTION + 8)
+O_BOUNDED, O_FILL_PAGES = range(R_OPTION + 6, R_OPTION + 8)
 """Search the Xen resource instead of iomem; clip to the pluggable range; refill granule, pages."""
 
 TOP = (1 << 62) - 1
@@ -77,7 +78,7 @@ def refill_pages(m: np.ndarray, deficit: int) -> int:
     return (deficit + granule - 1) // granule * granule
 
 
-@kernel()
+@compiled()
 def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     """One contiguous region of whole sections: its first byte, or -errno.
 
@@ -88,7 +89,7 @@ def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     page = m[R_PAGE_BYTES]
     low = m[R_PLUG_MIN] if m[O_BOUNDED] else 0
     high = m[R_PLUG_MAX] if m[O_BOUNDED] else TOP
-    xen = m[O_XEN_RESOURCE]
+    xen = m[R_XEN_RESOURCE]
     tree = R_XEN_TREE if xen else R_TREE
     start, steps = find(m, tree, R_CLIP, nr_pages * page, (low, high, section * page))
     did(m, W_RESOURCE_STEP, steps)
@@ -114,7 +115,7 @@ def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     return start
 
 
-@kernel()
+@compiled()
 def fill_list(m: np.ndarray, deficit: int) -> int:
     """One contiguous region of whole sections for the deficit; 0 or -errno."""
     nr_pages = refill_pages(m, deficit)
@@ -143,7 +144,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@kernel()
+@compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """One pass of the balloon thread on its own list; the pool itself does nothing unasked."""
     swap_lists(m)
@@ -152,7 +153,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return 0
 
 
-@kernel(LOOP)
+@compiled(LOOP)
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.base.errors import ReplayError
 from replay.calibration.calls import Calls, joined, recorded_calls
 from replay.calibration.predict import compare, kinds, service_models
 from replay.calibration.solver import FLOOR_NS, MIN_CALLS, Column, Solution, intervals, solve
 from replay.costs.fitted import SHARES, STEPS, Fitted, FittedTrace, groups
 from replay.costs.profile import PRIMITIVES, Cost, Profile
-from replay.errors import ReplayError
 from replay.trace.store import Trace, load
 
 MIN_SPREAD = 50

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from replay.allocators.state import WORK
+from replay.base.errors import ReplayError
 from replay.costs.fitted import PAUSES_NS
+from replay.costs.primitives import WORK
 from replay.costs.profile import MAX_NS, PRIMITIVES
-from replay.errors import ReplayError
+from replay.importers.ordering.calls import next_of_task
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.trace.columns import NONE, ints, is_kind, strings
-from replay.trace.lock_calls import next_of_task
 from replay.trace.store import Trace
-from replay.verify.recording import recorded_work
+from replay.truth.verify.recording import recorded_work
 
 PER_PAGE = ("list_push", "list_pop", "p2m_entry")
 """Primitives of every call: one that did nothing else was fast."""

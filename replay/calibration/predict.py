@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.base.errors import ReplayError
 from replay.calibration.calls import Calls, recorded_calls
 from replay.costs.fitted import FITTED, SHARES, STEPS, Fitted
 from replay.costs.profile import PRIMITIVES, Profile
-from replay.errors import ReplayError
 from replay.trace.store import Trace
 
 DRAWS = 20

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from replay.base.units import human_bytes
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
     BOARDS, COLLISIONS, FAILED, HOT_ADDED, MEAN, P99, RAM_MEAN, RAM_PEAK, SECTIONS, SLOW,
 )  # fmt: skip
-from replay.units import human_bytes
 
 WITHOUT = ("balloon.memory_hotplug=no",)
 HYPERCALLS = Column("hypercalls", "hypercalls")

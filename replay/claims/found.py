@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from replay.base.errors import ReplayError
 from replay.claims import arm, contiguity, hypervisor, identity, pvh, regions, untangle
 from replay.claims.experiment import Claim, Rows, Run
 from replay.claims.lab import rows_of
-from replay.errors import ReplayError
 
 CLAIMS = {claim.number: claim for claim in (
     regions.OFTEN, untangle.UNTANGLED, untangle.IN_PLACE, pvh.BETTER, regions.KEPT,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from replay.base.units import human_bytes
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
     ASSUMED_FRAMES, BOARDS, COLLISIONS, FAILED, OTHERS_RAM, SECTIONS, STRUCT_PAGES, listed,
 )  # fmt: skip
 from replay.physmap import presets
-from replay.units import human_bytes
 
 QUERY, RACE = ("hypervisor.mode=query",), ("hypervisor.mode=query", "hypervisor.stale_every=2")
 STALE = Column("pages from stale answers", "hazards.stale_region_pages")

@@ -9,11 +9,11 @@ from typing import Any
 
 import replay as package
 from replay import allocators
-from replay.arrivals import ASAP, Arrivals, arrange
+from replay.base.errors import ReplayError
 from replay.claims.experiment import Claim, Row, Rows, Run, Synthetic
 from replay.costs import profile as profiles
-from replay.engine import Workload, replay
-from replay.errors import ReplayError
+from replay.engine.arrivals import ASAP, Arrivals, arrange
+from replay.engine.drive import Workload, replay
 from replay.metrics.summary import summary
 from replay.physmap import presets
 from replay.trace.columns import is_kind

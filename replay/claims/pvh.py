@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from replay.base.units import human_bytes, human_ns
 from replay.claims.experiment import Claim, Column, Finding, Row, Rows, Run
 from replay.claims.loads import MAX, MEAN, P50, P99, RAM_MEAN, RAM_PEAK, listed
-from replay.units import human_bytes, human_ns
 
 BROKEN = Column("2 MiB entries broken", "fragmentation.superpages_broken.end")
 WINDOW = Column("frames in device windows", "hazards.mmio_window")

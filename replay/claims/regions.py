@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from replay.base.units import human_bytes
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
     MOVING, PAGES_BACK, PAGES_OUT, RAM_MEAN, RECORDED, SECTIONS, SHIPPED, SLOW, STRUCT_PAGES,
     listed,
 )  # fmt: skip
-from replay.units import human_bytes
 
 AS_FAST = "as fast as possible"
 THREE = ("balloon", "hotplug", "pool")

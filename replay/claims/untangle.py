@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from replay.base.units import human_bytes, human_ns
 from replay.claims.experiment import Claim, Column, Finding, Row, Rows, Run
 from replay.claims.loads import (
     FAILED, MAX, MEAN, MOVING, P99, PAGES_BACK, RAM_MEAN, RAM_PEAK, SHIPPED, SLOW, STILL, listed,
 )  # fmt: skip
-from replay.units import human_bytes, human_ns
 
 WAIT = Column("wait, max", "wait_ns.max", "ns")
 PASSES = Column("thread passes", "tallies.thread_passes")

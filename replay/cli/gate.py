@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from replay.base.errors import unknown_name
 from replay.cli.options import AsJson, color, emit, emit_json
-from replay.errors import unknown_name
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,

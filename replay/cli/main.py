@@ -14,6 +14,7 @@ import typer
 
 from replay import __version__
 from replay.api import check_output
+from replay.base.errors import ReplayError, unknown_name
 from replay.cli import gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
@@ -24,7 +25,6 @@ from replay.cli.options import (
 from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
-from replay.errors import ReplayError, unknown_name
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -163,10 +163,10 @@ def witness(
     """Hold the models against the kernel's own source on random streams; exit 1 if they differ."""
     from dataclasses import asdict
 
-    from replay.kernel_tree.source import all_installed
+    from replay.c.kernel_tree.source import all_installed
     from replay.report.witnessed import witnessed
-    from replay.witness.compare import compare
-    from replay.witness.streams import STRATEGIES
+    from replay.truth.witness.compare import compare
+    from replay.truth.witness.streams import STRATEGIES
 
     names = strategy or list(STRATEGIES)
     for name in names:
@@ -204,7 +204,7 @@ def c_header() -> None:
     """Print the folder of replay_allocator.h and its example, for a C compiler's -I."""
     import replay
 
-    emit(str(Path(replay.__file__).parent / "foreign"))
+    emit(str(Path(replay.__file__).parent / "c"))
 
 
 @app.command(hidden=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 
 Sets = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Set an option; repeatable.")]

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from replay.base.errors import ReplayError
 from replay.cli.options import AsJson, Sets, TraceFile, color, emit, emit_json, key_values
-from replay.errors import ReplayError
 
 
 def run(
@@ -51,7 +51,7 @@ def run(
 ) -> None:
     """Replay a trace through the strategies and compare them."""
     from replay.api import run_trace
-    from replay.report.text import report
+    from replay.report.telling.text import report
 
     if closed_loop and asap:
         raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "

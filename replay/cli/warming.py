@@ -6,12 +6,12 @@ import numpy as np
 
 from replay import allocators
 from replay.costs import profile as profiles
-from replay.engine import Workload, replay
-from replay.foreign import calls  # noqa: F401  (compiled on import, like the witness's)
+from replay.engine.drive import Workload, replay
+from replay.c import calls  # noqa: F401  (compiled on import, like the witness's)
+from replay.engine.requests import Requests
 from replay.importers import warming
 from replay.physmap import presets
-from replay.stream import Requests
-from replay.witness import compiled  # noqa: F401
+from replay.truth.witness import compiled  # noqa: F401
 
 
 def warm_up() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from replay.errors import ReplayError, unknown_name
+from replay.base.errors import ReplayError, unknown_name
 from replay.runs.plan import Plan
 from replay.runs.replaying import replay_trace
 from replay.runs.run import Run, read_run

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 
 SHARES = (0.001, 0.005, 0.01, 0.025, 0.05, *(k / 20 for k in range(2, 19)), 0.95, 0.975, 0.99,
           0.995, 0.999)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from replay.allocators.state import WORK
+from replay.base.errors import InputError, unknown_name
 from replay.costs.fitted import Fitted, read_fitted
-from replay.errors import InputError, unknown_name
+from replay.costs.primitives import WORK
 
 FOLDER = Path(__file__).parent
 PRIMITIVES = (*WORK, "lock")

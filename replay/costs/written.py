@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from replay.aside import written
+from replay.base.files import written
 from replay.costs.fitted import STEPS, Fitted
 from replay.costs.profile import Profile
 

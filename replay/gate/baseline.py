@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replay.aside import all_written
+from replay.base.errors import InputError
+from replay.base.files import all_written
 from replay.compare.effects import PROVENANCE
-from replay.errors import InputError
 from replay.metrics.catalogue import catalogue
 from replay.runs.run import Run
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import polars as pl
 
-from replay.errors import InputError
+from replay.base.errors import InputError
+from replay.base.units import moment
 from replay.gate.history import COLUMNS, MEASURED
-from replay.units import moment
 
 MOST_BYTES = 256 << 20
 KEYS = ("size", "trace", "strategy", "physmap", "profile", "digest")

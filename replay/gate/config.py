@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.allocators import DEFAULT
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.metrics.catalogue import Metric, catalogue
 
 TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from replay.base.errors import InputError, ReplayError
 from replay.compare.effects import effect
-from replay.errors import InputError, ReplayError
 from replay.gate.baseline import Baseline, commits_since, load, of_run
 from replay.gate.config import FRAMES, Check, Config
 from replay.metrics.catalogue import Metric, catalogue
@@ -69,8 +69,8 @@ class Checked:
 
 def replay_check(check: Check) -> Run:
     """Replay one check as its command would; a recording with losses is refused unless allowed."""
-    from replay.arrivals import Arrivals, parse_scale
-    from replay.report.tables import missing
+    from replay.engine.arrivals import Arrivals, parse_scale
+    from replay.report.telling.tables import missing
     from replay.runs.plan import CCode, Plan
     from replay.runs.replaying import replay_trace
     from replay.trace.machine import MachineChoice

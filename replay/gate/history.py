@@ -14,8 +14,8 @@ from typing import Any
 
 import polars as pl
 
-from replay.aside import all_written
-from replay.errors import InputError
+from replay.base.errors import InputError
+from replay.base.files import all_written
 
 MEASURED, RECORDED = "measured", "recorded"
 """Kinds of rows: wall clock of a benchmark; latency that a trace recorded. Never in one series."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from replay.base.units import NS_PER_S
 from replay.gate.history import SERIES
-from replay.units import NS_PER_S
 
 INDEX = "series.csv"
 """Which test is which series."""

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from replay.errors import InputError, ReplayError
+from replay.base.errors import InputError, ReplayError
+from replay.base.units import NS_PER_S, moment
 from replay.gate.history import COLUMNS, RECORDED
 from replay.trace.columns import NONE, ints, is_kind, strings
 from replay.trace.store import Trace, load
-from replay.units import NS_PER_S, moment
 
 PERCENTILES = {50: 20, 90: 100, 99: 1000}
 """Those kept, and from how many calls on: ten must lie above each."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from replay.errors import InputError
-from replay.importers.inputs import DAMAGE, MAX_RATIO, compression, expanded
-from replay.recording import FTRACE, MANIFEST, XENTRACE, XENTRACE_CUT
+from replay.base.errors import InputError
+from replay.base.recording import FTRACE, MANIFEST, XENTRACE, XENTRACE_CUT
+from replay.importers.source.inputs import DAMAGE, MAX_RATIO, compression, expanded
 
 MAX_FILES: Final = 4096
 MAX_HEADER_BYTES: Final = 1 << 16

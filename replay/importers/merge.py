@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from replay.errors import ReplayError
-from replay.importers.imported import Imported
-from replay.importers.xentrace_arrow import ns_of
-from replay.units import scale_ticks
+from replay.base.errors import ReplayError
+from replay.base.units import scale_ticks
+from replay.importers.source.imported import Imported
+from replay.importers.xen.arrow import ns_of
 
 
 class Timed(Protocol):

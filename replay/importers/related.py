@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from replay.importers.clock_calls import evidence
-from replay.importers.clock_relation import Relation, Unknown, relate
-from replay.importers.imported import Imported
+from replay.base.units import scale_ticks
+from replay.importers.clocks.calls import evidence
+from replay.importers.clocks.relation import Relation, Unknown, relate
 from replay.importers.merge import Drift, Timed, same_counter, zero_ns
-from replay.units import scale_ticks
+from replay.importers.source.imported import Imported
 
 HOW_TO_STATE = (
     "the recording does not show how its two clocks relate: {}. Looked for: grant maps and unmaps "

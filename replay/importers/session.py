@@ -14,28 +14,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import replay
-from replay.anomalies import Anomalies
-from replay.errors import InputError, ReplayError
+from replay.base.anomalies import Anomalies
+from replay.base.errors import InputError, ReplayError
+from replay.base.units import moment
 from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
-from replay.importers.clock_relation import Unknown
-from replay.importers.ftrace_text import read_ftrace_text
-from replay.importers.imported import Imported
+from replay.importers.clocks.relation import Unknown
+from replay.importers.dat.read import TICK_CLOCKS, read_trace_dat
+from replay.importers.joining.normalise import normalise, wanted_by
 from replay.importers.merge import moved, united
-from replay.importers.normalise import normalise, wanted_by
-from replay.importers.probes import ProbeTable, load_table
+from replay.importers.ordering.order import recover
+from replay.importers.ordering.pairing import pair
 from replay.importers.related import HOW_TO_STATE, Placed, place
 from replay.importers.sniff import ARCHIVE, TRACE_DAT, XENTRACE, sniff
-from replay.importers.trace_dat import TICK_CLOCKS, read_trace_dat
-from replay.importers.xentrace import NO_TOP, open_xentrace, read_xentrace
+from replay.importers.source.imported import Imported
+from replay.importers.source.probes import ProbeTable, load_table
+from replay.importers.text.read import read_ftrace_text
+from replay.importers.xen.read import NO_TOP, open_xentrace, read_xentrace
 from replay.physmap.host import hot_added
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged, replace as exchange, strings
-from replay.trace.lock_order import recover
-from replay.trace.pairing import pair
 from replay.trace.store import Meta, Trace, check, imbalance
-from replay.units import moment
 
 SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",

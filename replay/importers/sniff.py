@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from replay.errors import InputError
-from replay.importers.inputs import DAMAGE, compression, expanded
+from replay.base.errors import InputError
+from replay.importers.source.inputs import DAMAGE, compression, expanded
 
 TRACE_DAT, FTRACE_TEXT, XENTRACE = "trace.dat", "ftrace text", "xentrace"
 ARCHIVE = "archive of a recording"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from replay.importers import xentrace
-from replay.importers.event_format import Symbols
-from replay.importers.ring_buffer import Layout, gather, look, scan_pages
+from replay.importers.dat.event_format import Symbols
+from replay.importers.dat.ring_buffer import Layout, gather, look, scan_pages
 from replay.importers.session import import_recording
+from replay.importers.xen import read as xentrace
 
 _LINES = (
     (1, 1, "alloc: (xen_alloc_unpopulated_pages+0x0/0x9) nr=1 list_count=3"),

@@ -6,10 +6,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from replay.allocators.state import WORK
-from replay.engine import Outcome
-from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
-from replay.stream import ALLOC, FREE
+from replay.costs.primitives import WORK
+from replay.engine.drive import Outcome
+from replay.engine.outcome import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
+from replay.engine.requests import ALLOC, FREE
 from replay.trace.columns import encoded
 
 PATHS = ("fast", "slow", "slept")

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from replay.allocators.state import SECTION_HOTPLUG
-from replay.engine import Outcome
-from replay.output import C_RUNS
+from replay.base.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
+from replay.engine.drive import Outcome
+from replay.engine.outcome import C_RUNS
+from replay.engine.state import SECTION_HOTPLUG
 from replay.metrics.calls import allocations, is_served
 from replay.physmap.model import Physmap
-from replay.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
 
 STRUCT_PAGE_BYTES = 64
 """sizeof(struct page) on 64-bit Linux: 1.56 % of the memory described."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.engine import Outcome
+from replay.engine.drive import Outcome
 from replay.metrics.calls import is_alloc, is_served
 
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from replay.allocators.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
-from replay.engine import Outcome
-from replay.output import C_ERRNO
-from replay.stream import ALLOC, FREE
+from replay.engine.drive import Outcome
+from replay.engine.outcome import C_ERRNO
+from replay.engine.requests import ALLOC, FREE
+from replay.engine.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.metrics.calls import (
     NO_CALLER,
     callers,

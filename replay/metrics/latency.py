@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from replay.engine import Outcome
-from replay.histogram import HIST_BUCKETS, HIST_SUB_BITS
-from replay.output import C_PATH, C_SERVICE, C_WAIT
-from replay.stream import FREE
+from replay.engine.drive import Outcome
+from replay.engine.histogram import HIST_BUCKETS, HIST_SUB_BITS
+from replay.engine.outcome import C_PATH, C_SERVICE, C_WAIT
+from replay.engine.requests import FREE
 from replay.metrics.calls import allocations, is_served, latency_ns
 
 PERCENTILES = (("p50", 5000), ("p90", 9000), ("p99", 9900), ("p99_9", 9990), ("p99_99", 9999))

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 import replay
-from replay.allocators.state import SECTION_KINDS, WORK
+from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
-from replay.engine import Outcome
-from replay.stream import ALLOC, FREE, TARGET
+from replay.engine.drive import Outcome
+from replay.engine.requests import ALLOC, FREE, TARGET
+from replay.engine.state import SECTION_KINDS
 from replay.metrics.calls import allocations, is_served
 from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
 from replay.metrics.hazards import examine, failed

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from replay.engine import Outcome
+from replay.base.units import NS_PER_S, SUPERPAGE_BYTES
+from replay.engine.drive import Outcome
+from replay.engine.requests import ALLOC, FREE
 from replay.metrics.calls import handed_out, held_before, lifetimes, start_ns
 from replay.metrics.hazards import Ranges, ram_of_others, windows
 from replay.physmap.model import HostRange, Physmap
-from replay.stream import ALLOC, FREE
-from replay.units import NS_PER_S, SUPERPAGE_BYTES
 
 INSTANTS = 240
 """Of the gauges."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from replay.base.units import GIB, MIB, align_down
 from replay.physmap.fdt import Claim
 from replay.physmap.host import paint
 from replay.physmap.iomem import Entry
 from replay.physmap.model import HostRange
-from replay.units import GIB, MIB, align_down
 
 VA_BITS_DEFAULT = 48
 PHYS_BITS_DEFAULT = 48

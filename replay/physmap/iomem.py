@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.physmap.model import Physmap, Resource
 
 SCRATCH = "Xen scratch"

@@ -14,7 +14,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 
 HOST_TYPES = ("ram_dom0", "ram_other", "ram_xen", "mmio", "reserved")
 

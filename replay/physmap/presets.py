@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from replay.errors import InputError, ReplayError, unknown_name
+from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.physmap.model import Physmap, from_dict
 
 FOLDER = Path(__file__).parent / "machines"

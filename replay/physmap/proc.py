@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 
 
 def meminfo_pages(path: Path, text: str, field: str, page_bytes: int) -> int | None:

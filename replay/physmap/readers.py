@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replay.errors import InputError, ReplayError
+from replay.base.errors import InputError, ReplayError
 from replay.physmap import arm64, fdt, iomem, proc, x86
 from replay.physmap.model import HostRange, Memory, Physmap, validated
 

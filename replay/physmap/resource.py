@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.kernel import inline
+from replay.base.compiled import inline
 
 TREE_AT, TREE_COUNT, TREE_CAPACITY, TREE_START, TREE_LAST = range(5)
 TREE_WORDS = 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replay.errors import unknown_name
+from replay.base.errors import unknown_name
 from replay.physmap.host import paint
 from replay.physmap.model import HostRange, Physmap, Resource
 

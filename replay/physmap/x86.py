@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 
-from replay.errors import InputError
+from replay.base.errors import InputError
+from replay.base.units import MIB
 from replay.physmap.host import paint
 from replay.physmap.iomem import Entry
 from replay.physmap.model import HostRange
-from replay.units import MIB
 
 SECTION_BYTES = 128 * MIB
 """arch/x86/include/asm/sparsemem.h: SECTION_SIZE_BITS 27 on 64-bit."""

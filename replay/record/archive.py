@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 
 ZSTD: Final = "zstd"
 ENDINGS: Final = (".tar.zst", ".tar.gz")

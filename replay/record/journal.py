@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 
 NAME: Final = "state.json"
 VERSION: Final = 1

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 
 TIMEOUT_S: Final = 60
 

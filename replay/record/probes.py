@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
-from replay.errors import ReplayError, unknown_name
+from replay.base.errors import ReplayError, unknown_name
 from replay.record import inside
 from replay.record.code import Place
 

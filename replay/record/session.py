@@ -19,13 +19,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from replay.errors import InputError, ReplayError
+from replay.base.errors import InputError, ReplayError
+from replay.base.recording import FTRACE, MANIFEST, XENTRACE_CUT
 from replay.record import dat, journal, machine, xentrace
 from replay.record.archive import check_name, members, pack
 from replay.record.journal import Journal
 from replay.record.probes import GROUP, Definition, Target, clock, definitions, without
 from replay.record.tracefs import INSTANCE, Tracefs
-from replay.recording import FTRACE, MANIFEST, XENTRACE_CUT
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENABLE: Final = f"{INSTANCE}/events/{GROUP}/enable"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from replay import __version__
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 from replay.record import verbs
 from replay.record.words import BUFFER_KB, BUFFER_RANGE_KB, DEFAULT_DIR, HELP
 

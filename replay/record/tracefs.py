@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from replay.errors import InputError, ReplayError
+from replay.base.errors import InputError, ReplayError
 from replay.record.probes import GROUP
 
 PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from replay.report.tables import NONE, count, duration, fitted, notes, pairs, plain, render, table
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import NONE, count, duration, fitted, notes, pairs, render, table
 
 MODELS = {"costs": "costs", "spread": "+ spread"}
 DISTANCES = {"W1": "wasserstein_1", "KS": "kolmogorov_smirnov"}

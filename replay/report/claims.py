@@ -9,8 +9,9 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from replay.report.tables import (
-    count, decimal, duration, notes, pairs, plain, render, share, size, table,
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import (
+    count, decimal, duration, notes, pairs, render, share, size, table,
 )  # fmt: skip
 
 COLUMNS = ("", "claim", "experiment", "measured", "verdict")

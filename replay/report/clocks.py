@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from replay.report.tables import count, duration
+from replay.report.telling.tables import count, duration
 
 
 def relation(source: dict[str, Any]) -> str:

@@ -9,10 +9,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.metrics.catalogue import FAMILIES
-from replay.report.tables import (
-    NONE, duration, fitted, heading, notes, pairs, plain, render, share, table,
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import (
+    NONE, duration, fitted, heading, notes, pairs, render, share, table,
 )  # fmt: skip
-from replay.report.text import SHOWN
+from replay.report.telling.text import SHOWN
 
 TITLES = {"latency": "Latency of an allocation (modelled)", "memory": "Fragmentation and memory",
           "hazards": "Hazards (counts)", "work": "Work"}

@@ -9,31 +9,15 @@ from typing import Any
 import polars as pl
 from rich.console import RenderableType
 
-from replay.report.gated import cell, xml_text
-from replay.report.tables import duration, fitted, notes, plain, render, table
-from replay.units import NS_PER_S
+from replay.base.units import NS_PER_S
+from replay.report.page.trends import page
+from replay.report.telling.drift import commits, name, short, verdict, whose
+from replay.report.telling.escapes import cell, xml_text
+from replay.report.telling.tables import duration, fitted, notes, render, table
 
 KINDS = {"measured": "measured speed (wall clock of benchmarks)",
          "recorded": "RECORDED latency (of calls in traces)"}
 HEAD = ["figure", "of", "since", "commits", "before", "after", "change", "nights"]
-
-
-def name(one: dict[str, Any]) -> str:
-    """A series in a few words: a benchmark without its file, or which latency of which trace."""
-    figure: str = plain(one["figure"]).rpartition("::")[2]
-    return figure if one["kind"] == "measured" else f"{plain(one['trace'])}: {figure}"
-
-
-def whose(one: dict[str, Any]) -> str:
-    """The machine, and what emulated it."""
-    emulated = f", emulated by {one['emulated']}" if one["emulated"] else ""
-    return plain(f"{one['machine']}{emulated}")
-
-
-def commits(change: dict[str, Any], width: int) -> str:
-    """The last commit of the old level and the first of the new."""
-    before, after = change["commit_before"] or "?", change["commit"] or "?"
-    return fitted(before if before == after else f"{before}..{after}", width)
 
 
 def _cells(one: dict[str, Any], change: dict[str, Any], wide: bool) -> list[str]:
@@ -48,13 +32,6 @@ def _rows(data: dict[str, Any], kind: str, *, wide: bool) -> list[list[str]]:
             for change in one["changes"]]
 
 
-def short(data: dict[str, Any]) -> str:
-    """How many series are too short; empty where none is."""
-    few = sum(one["nights"] < data["least_nights"] for one in data["series"])
-    return "" if not few else (f"{few} of {len(data['series'])} series have fewer than "
-                               f"{data['least_nights']} nights: nothing is said of them yet")
-
-
 def text(data: dict[str, Any], *, color: bool = False) -> str:
     """A line per change, oldest first within a series, then the verdict."""
     parts: list[RenderableType] = []
@@ -66,17 +43,6 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
         parts.append(notes([said]))
     parts.append(verdict(data) + "\n")
     return render(parts, color=color)
-
-
-def verdict(data: dict[str, Any]) -> str:
-    """The last line."""
-    slower = [name(one) for one in data["series"] if one["warned"]]
-    if slower:
-        return (f"WARNING: {len(slower)} of {len(data['series'])} series slower since one of "
-                f"the last {data['recent_nights']} nights: {', '.join(slower[:5])}"
-                + (" ..." if len(slower) > 5 else ""))
-    return (f"no series of {len(data['series'])} is slower since one of the last "
-            f"{data['recent_nights']} nights")
 
 
 def markdown(data: dict[str, Any]) -> str:
@@ -121,8 +87,6 @@ def junit(data: dict[str, Any]) -> str:
 def files(data: dict[str, Any], series: Sequence[tuple[tuple[Any, ...], pl.DataFrame]]
           ) -> dict[str, str]:
     """All forms by file name. series: the nights of each, as gate.drift.series_of() gives them."""
-    from replay.report.page.trends import page
-
     return {"drift.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
             "drift.xml": junit(data), "drift.md": markdown(data), "drift.txt": text(data),
             "drift.html": page(data, series)}

@@ -10,17 +10,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.report.compared import change
-from replay.report.tables import (
-    NONE, fitted, notes, pairs, plain, render, table,
-)  # fmt: skip
-from replay.report.text import SHOWN
+from replay.report.page.document import document
+from replay.report.telling.escapes import cell, plain, xml_text
+from replay.report.telling.tables import NONE, fitted, notes, pairs, render, table
+from replay.report.telling.text import SHOWN
 
 WORDS = {"regressed": "worse", "changed": "changed", "improved": "better", "ok": "as accepted"}
 STYLES = {"regressed": "bold red", "changed": "yellow", "improved": "green"}
-ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-                        | {sign: f"\\{sign}" for sign in "\\`*_{}[]#|~"})
-"""What Markdown would take for more than text."""
-
 COLUMNS = ("strategy", "figure", "accepted", "now", "change", "allowed", "")
 
 
@@ -131,15 +127,8 @@ def markdown(data: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def cell(value: object) -> str:
-    """A string as the text of a Markdown table's cell, whatever is in it."""
-    return plain(value).translate(ESCAPES)
-
-
 def html(data: dict[str, Any]) -> str:
     """The same as a page in one file, without scripts."""
-    from replay.report.page.document import document
-
     checks = [{
         "at": k, "name": plain(c["name"]), "said": said(c), "since": since(c),
         "passed": c["passed"], "problem": plain(c["problem"]),
@@ -190,8 +179,3 @@ def _cases(one: dict[str, Any], case_type: Any) -> Sequence[Any]:
             case.system_out = xml_text("\n".join("  ".join(_cells(f)) for f in better))
         made.append(case)
     return made
-
-
-def xml_text(value: str) -> str:
-    """Without what XML 1.0 cannot hold."""
-    return "\n".join(plain(line) for line in value.split("\n"))

@@ -6,7 +6,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
-from replay.report.tables import count, duration, notes, pairs, plain, render, share, size, table
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import count, duration, notes, pairs, render, share, size, table
 
 COLUMNS = ("A", "B", "A better", "equal", "B better", "A now", "B now", "turned alone by",
            "goes with")

@@ -10,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 from rich.console import Group, RenderableType
 
+from replay.base.units import human_bytes
 from replay.metrics.fragmentation import advertised
 from replay.physmap.host import paint
 from replay.physmap.model import HostRange, Physmap
-from replay.report.tables import count, fitted, notes, share, table
-from replay.units import human_bytes
+from replay.report.telling.tables import count, fitted, notes, share, table
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 MAX_LINES = 80

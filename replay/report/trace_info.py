@@ -10,15 +10,16 @@ import polars as pl
 from rich.console import RenderableType
 from rich.text import Text
 
-from replay.anomalies import KNOWN, Anomalies
+from replay.base.anomalies import KNOWN, Anomalies
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.clocks import relation
 from replay.report.sketch import curve, physmap_table
-from replay.report.tables import (
-    count, duration, fitted, missing, notes, pairs, plain, render, size, table,
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import (
+    count, duration, fitted, missing, notes, pairs, render, size, table,
 )  # fmt: skip
-from replay.schema import Flag
 from replay.trace.columns import NONE, ints, is_kind, ragged, strings
+from replay.trace.schema import Flag
 from replay.trace.start import BEFORE, pages_of, sentences
 from replay.trace.store import Trace, imbalance
 

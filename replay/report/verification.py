@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.console import RenderableType
 from rich.text import Text
 
-from replay.report.tables import fitted, plain, render, table
-from replay.units import human_ns
-from replay.verify.result import Verification
+from replay.base.units import human_ns
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import fitted, render, table
+from replay.truth.verify.result import Verification
 
 
 def verification(name: str, results: list[Verification], *, color: bool = False) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from replay.report.tables import count, notes, render, table
-from replay.witness.compare import command
-from replay.witness.streams import Result
+from replay.report.telling.tables import count, notes, render, table
+from replay.truth.witness.compare import command
+from replay.truth.witness.streams import Result
 
 COLUMNS = ("kernel", "strategy", "streams", "requests", "failed", "slept", "passes", "trees",
            "equal")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from replay.base.errors import ReplayError, unknown_name
+from replay.c.kernel_tree.build import build
+from replay.c.kernel_tree.source import open_tree
+from replay.c.supervisor import Misbehaved, replay_supervised
 from replay.costs.profile import Profile
-from replay.engine import Outcome, Workload
-from replay.errors import ReplayError, unknown_name
-from replay.foreign.supervisor import Misbehaved, replay_supervised
-from replay.kernel_tree.build import build
-from replay.kernel_tree.source import open_tree
+from replay.engine.drive import Outcome, Workload
 from replay.physmap.model import Physmap
 
 VARIANTS = {"x86-pvh": ("x86", "pvh"), "x86-pv": ("x86", "pv"), "arm64": ("arm64", "arm")}

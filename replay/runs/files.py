@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from replay.allocators.state import WORK
-from replay.engine import Outcome
-from replay.errors import InputError
+from replay.base.errors import InputError
+from replay.costs.primitives import WORK
+from replay.engine.drive import Outcome
+from replay.engine.outcome import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.metrics.calls import PATHS, work_of
 from replay.metrics.frames import first_pfn, frames_hash
-from replay.output import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.trace.columns import encoded
 from replay.trace.store import Trace
 

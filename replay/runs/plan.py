@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from replay import allocators
-from replay.allocators.contract import Strategy
-from replay.arrivals import Arrivals, arrange
+from replay.base.errors import ReplayError, unknown_name
 from replay.costs import profile as profiles
-from replay.engine import Workload
-from replay.errors import ReplayError, unknown_name
+from replay.engine.arrivals import Arrivals, arrange
+from replay.engine.drive import Workload
+from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
 from replay.runs.c_rows import is_object
 from replay.trace.machine import MachineChoice, machine_for

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from replay.engine import Outcome, replay
+from replay.engine.drive import Outcome, replay
 from replay.metrics.summary import summary
 from replay.metrics.timeline import timeline
 from replay.runs.c_rows import kernel_rows, object_row, replay_row

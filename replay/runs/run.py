@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from replay.errors import InputError, unknown_name
+from replay.base.errors import InputError, unknown_name
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
+from replay.report.telling.text import report
 from replay.runs.files import arrow_writer, text_writer, write_files
 from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
@@ -106,8 +107,6 @@ class Run:
 
     def save(self, folder: str | os.PathLike[str]) -> list[str]:
         """Write summary, outcomes and the text report into a folder; gives the files' names."""
-        from replay.report.text import report
-
         files: dict[str, Callable[[Path], Any]] = {
             f"outcome-{name}.arrow": arrow_writer(table) for name, table in self.tables.items()}
         files |= {f"timeline-{name}.json": text_writer(json.dumps(columns(made)) + "\n")

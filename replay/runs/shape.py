@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.metrics.catalogue import catalogue
 from replay.metrics.hazards import CONSEQUENCES
 

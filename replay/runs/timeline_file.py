@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.metrics.timeline import (
     CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAX_CELLS, SCHEMAS, Timeline,
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replay.errors import ReplayError
+from replay.base.errors import ReplayError
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap

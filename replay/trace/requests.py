@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from replay.engine import Workload, checked
-from replay.errors import ReplayError
-from replay.schema import Flag
-from replay.stream import ALLOC, FREE, Requests, TARGET
+from replay.base.errors import ReplayError
+from replay.engine.drive import Workload, checked
+from replay.engine.requests import ALLOC, FREE, Requests, TARGET
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged
+from replay.trace.schema import Flag
 from replay.trace.start import BEFORE, start_of
 from replay.trace.store import Trace
 

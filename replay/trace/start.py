@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.allocators.start import Start
+from replay.engine.start import Start
 
 BEFORE: Final = -2
 """The slot of a page that was live before the recording began; each is a page of its own."""

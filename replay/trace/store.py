@@ -27,12 +27,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from replay.ahead import ahead
-from replay.aside import written
-from replay.errors import InputError, ReplayError, unknown_name
+from replay.base.ahead import ahead
+from replay.base.errors import InputError, ReplayError, unknown_name
+from replay.base.files import written
 from replay.physmap.model import Physmap, from_dict
-from replay.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
 from replay.trace.columns import ragged
+from replay.trace.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
 from replay.trace.start import problem as problem_of_start
 
 KEY = b"replay"

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 import replay
-from replay.errors import ReplayError, unknown_name
+from replay.base.errors import ReplayError, unknown_name
+from replay.base.units import NS_PER_S
 from replay.physmap.model import Physmap
-from replay.schema import SCHEMA
 from replay.trace.columns import lists
+from replay.trace.schema import SCHEMA
 from replay.trace.store import Meta, Trace
-from replay.units import NS_PER_S
 
 MS, US = 1_000_000, 1_000
 Page = tuple[int, int]

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from replay.report.tables import plain
+from replay.report.telling.escapes import plain
 
 FOLDER = Path(__file__).parent
 WIDTH = 760

@@ -6,11 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 
-from replay.report.gated import cell
 from replay.report.page.page import alone, figures, hazards, provenance
 from replay.report.page.summary_table import MARK, rows_of
-from replay.report.tables import plain
-from replay.report.text import report
+from replay.report.telling.escapes import cell
+from replay.report.telling.escapes import plain
+from replay.report.telling.text import report
 from replay.runs.run import Run
 
 SCALE = 2.0

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from replay.report.page.figure import Figure, colours, dashes, ns_axis
-from replay.report.tables import fitted
+from replay.report.telling.tables import fitted
 from replay.runs.run import Run
 
 POINTS = 160

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from replay.errors import InputError
+from replay.base.errors import InputError
 from replay.metrics.hazards import CONSEQUENCES
 from replay.report.page.document import document, rows_of, vega_lite
 from replay.report.page.figure import Figure
@@ -13,7 +13,8 @@ from replay.report.page.latency import latency_figures
 from replay.report.page.space import space_figures
 from replay.report.page.summary_table import summary_table
 from replay.report.page.versus import versus_figures
-from replay.report.tables import missing, plain
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import missing
 from replay.runs.run import Run
 
 def figures(run: Run) -> tuple[list[Figure], list[str]]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.base.units import NS_PER_S, human_bytes
 from replay.metrics.timeline import (
     CELLS_PER_ROW, DEVICE, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
 )  # fmt: skip
 from replay.report.page.figure import Figure, colours, dashes
-from replay.report.tables import plain
+from replay.report.telling.escapes import plain
 from replay.runs.run import Run
-from replay.units import NS_PER_S, human_bytes
 
 SECTION, LIVE, HAZARD = "section, free", "live", "live in a device window or RAM of others"
 KINDS = {RAM: "#9ecae1", DEVICE: "#fdae6b", OTHER: "#bcbddc", NOTHING: "#d9d9d9",

@@ -7,8 +7,8 @@ from typing import Any
 from markupsafe import escape
 
 from replay.metrics.catalogue import FAMILIES
-from replay.report.tables import plain
-from replay.report.text import SHOWN
+from replay.report.telling.escapes import plain
+from replay.report.telling.text import SHOWN
 from replay.runs.run import Run
 
 TITLES = {"latency": "Latency of an allocation (MODELLED)", "memory": "Fragmentation and memory",

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.base.units import NS_PER_S
 from replay.gate.history import SERIES
-from replay.report.drifted import commits, name, short, verdict, whose
 from replay.report.page.document import document, vega_lite
 from replay.report.page.figure import NS_LABEL, PALETTE
-from replay.report.tables import duration, plain
-from replay.units import NS_PER_S
+from replay.report.telling.drift import commits, name, short, verdict, whose
+from replay.report.telling.escapes import plain
+from replay.report.telling.tables import duration
 
 DIGITS = 4
 """Of a night's value in the page."""

@@ -1,0 +1,124 @@
+"""The only import of numba: one decorator, one cache policy.
+
+Kernels see int64 (and float64, bool) arrays only, and no bounds are checked when compiled, so
+everything that comes from a file is validated before it reaches one.
+
+numba's on-disk cache looks at the file of the function alone: an edit in another file would leave
+old machine code in force. Here the cache directory is named by the content of every source file
+that can hold a kernel (it imports this module) or a constant that kernels freeze, the numba version
+and the CPU, so it cannot be stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PACKAGE = Path(__file__).parent.parent
+CONSTANTS = ("base/compiled.py", "base/units.py", "trace/schema.py", "costs/primitives.py",
+             "importers/xen/names.py")
+
+
+def _fingerprint() -> str:
+    import importlib.metadata
+
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source, name = path.read_bytes(), path.relative_to(PACKAGE).as_posix()
+        if b"from replay.base.compiled import" in source or name in CONSTANTS:
+            digest.update(name.encode() + b"\0" + source)
+    extra = (importlib.metadata.version("numba"), platform.python_version(), platform.machine(),
+             platform.processor(), os.environ.get("NUMBA_BOUNDSCHECK", ""))
+    digest.update(repr(extra).encode())
+    return digest.hexdigest()[:16]
+
+
+def cache_root() -> Path:
+    """Where compiled kernels live: $REPLAY_CACHE_DIR, else the user's cache directory."""
+    base = os.environ.get("REPLAY_CACHE_DIR")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "replay"
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    os.environ["NUMBA_CACHE_DIR"] = str(cache_root() / _fingerprint())
+
+import numba as _numba  # noqa: E402  (the cache directory must be set first)
+
+numba: Any = _numba
+"""Untyped here: the overloads of its decorators do not cover keyword options."""
+types: Any = _numba.types
+ir: Any = importlib.import_module("llvmlite.ir")
+
+INT = types.int64
+REAL = types.float64
+VECTOR = types.Array(types.int64, 1, "C")
+TABLE = types.Array(types.int64, 2, "C")
+REALS = types.Array(types.float64, 1, "C")
+
+index: Any = np.uint64
+"""An index known not to be negative: numba then leaves out the wrap-around of negative ones, which
+halves the time of a loop over frames."""
+
+interpreted = bool(numba.config.DISABLE_JIT)
+"""True under NUMBA_DISABLE_JIT=1: kernels then run as plain Python, thousands of times slower."""
+
+
+def compiled(signature: Any = None, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function with the project's one set of options.
+
+    No kernel allocates, so none counts references (_nrt): for one-page requests the counting took
+    twice as long as the work.
+
+    signature: declared for the replay loops, which then come from the cache when their module is
+    imported; None to infer at the first call.
+    """
+    args = () if signature is None else (signature,)
+    compiled: Callable[[Callable[..., Any]], Any] = numba.njit(
+        *args, cache=True, nogil=True, _nrt=False, **options)
+    return compiled
+
+
+def inline(function: Callable[..., Any]) -> Any:
+    """Compile a small helper that LLVM merges into the kernels calling it.
+
+    Merged, and not called: for one page a call costs as much as the work.
+    """
+    return numba.njit(cache=True, nogil=True, forceinline=True, _nrt=False)(function)
+
+
+def _call_c(typing: Any, address: Any, a: Any, b: Any, c: Any) -> Any:
+    """Call the C function at an address, int64_t (int64_t, int64_t, pointer or int64_t)."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = args[0].type
+        pointer = ir.FunctionType(word, [word] * 3).as_pointer()
+        return builder.call(builder.inttoptr(args[0], pointer), args[1:])
+    return INT(INT, INT, INT, INT), code
+
+
+def _address_of(typing: Any, array: Any) -> Any:
+    """Where an int64 vector's first word is."""
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.ptrtoint(made.data, ir.IntType(64))
+    return INT(VECTOR), code
+
+
+call_c: Any = numba.extending.intrinsic(_call_c)
+address_of: Any = numba.extending.intrinsic(_address_of)
+
+
+def template(function: Callable[..., Any]) -> Any:
+    """A kernel that takes other kernels as arguments, expanded where it is called.
+
+    Expanded, and not called: numba cannot cache a call that passes a compiled function along.
+    """
+    return numba.njit(inline="always", _nrt=False)(function)

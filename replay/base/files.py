@@ -1,0 +1,60 @@
+"""Files that no reader sees half of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from replay.base.errors import InputError
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path`, all at once, when the block is through.
+
+    InputError where it cannot be written; nothing is changed then.
+    """
+    with all_written([path], sync=False) as aside:
+        yield aside[path]
+
+
+@contextmanager
+def all_written(paths: Collection[Path], sync: bool = True) -> Iterator[dict[Path, Path]]:
+    """The same for several: none is renamed before all are written.
+
+    A process that is killed between two renames leaves whole files, some of them old. sync: let
+    the bytes reach the disk before the names do, whatever becomes of the machine.
+    """
+    aside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths}
+    at = next(iter(aside), Path())
+    made: list[Path] = []
+    done = False
+    try:
+        for at in aside:
+            made += [p for p in (at.parent, *at.parents) if not p.exists() and p not in made]
+            at.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        for at in aside if sync else ():
+            _to_disk(aside[at])
+        for at, part in aside.items():
+            part.replace(at)
+            done = True
+    except OSError as error:
+        raise InputError(at, f"cannot be written: {error.strerror or error}", hint=(
+            "run it again: the files before it are new, the others are as they were" if done
+            else "nothing was changed")) from None
+    finally:
+        for part in aside.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        for folder in [] if done else sorted(made, key=lambda p: len(p.parts), reverse=True):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _to_disk(path: Path) -> None:
+    """A rename may reach the disk before the bytes do, and a crash would leave an empty file."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

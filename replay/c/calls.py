@@ -1,0 +1,244 @@
+"""A C allocator's three calls in the form of a strategy, for the same loop as the models.
+
+What comes back is checked here, frame by frame: after a fault every call fails, and the engine's
+caller asks fault() what it was.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import numpy as np
+
+from replay.base.compiled import address_of, call_c, inline, compiled
+from replay.costs.primitives import WORK
+from replay.engine.loop import LOOP, loop
+from replay.engine.state import (
+    BEYOND_LIST, E_ADDING, E_WAIT, G_GIVEN, HEADER, R_COUNT, R_CURRENT, R_DIRTY, R_FAULT, R_GOT,
+    R_MOVED, R_OPTION, R_REQUEST, R_RESUME, R_SLEEP_CREDIT, R_SPLIT, R_BP_STATE, R_TARGET,
+    R_THREAD_FREE, R_TOTAL, R_UNPOPULATED, R_WAKE_AT, SECTION_HOTPLUG, SECTION_POOL,
+    SECTION_SEED, T_BLOCK_SHIFT, W, log_section,
+)  # fmt: skip
+from replay.engine.tracking import break_block, enter_range, leave_range
+
+(
+    O_ALLOC, O_FREE, O_RESUME, O_WAKE, O_TARGET,  # addresses of the C functions, 0 if missing
+    O_REPORT,  # first word of the report
+    O_LIMIT,  # frames are below this
+    O_LIVE,  # first word of one word per frame: whether a caller has it
+    O_TOLD,  # the target that the allocator knows
+    O_BAD,  # the frame, event or value of a fault
+    O_BAD_REQUEST,
+) = range(R_OPTION, R_OPTION + 11)  # fmt: skip
+NOW_CALL, NOW_PAGES = HEADER - 2, HEADER - 1
+"""Header words for whoever watches from outside: the call under way and its pages."""
+
+NR_WORK = len(WORK)
+(
+    P_DIRTY, P_LISTED, P_WAKE_AT, P_GOT, P_PER_PAGE, P_OWN_LOCK, P_CURRENT, P_TARGET, P_TOTAL,
+    P_UNPOPULATED, P_STATE, P_SLEEP_CREDIT, P_NR_EVENTS, P_MAX_EVENTS, P_EVENTS, P_MAY_LET_GO,
+    P_REQUEST,
+) = range(NR_WORK, NR_WORK + 17)  # fmt: skip
+REPORT_WORDS = NR_WORK + 17
+"""The words of struct replay_report; the events follow it at once."""
+
+ENTERED, LEFT, GIVEN, BROKEN, POOL_SECTION, HOTPLUG_SECTIONS, SEED = range(7)
+
+IN_NONE, IN_ALLOC, IN_FREE, IN_RESUME, IN_WAKE, IN_TARGET, IN_INIT = range(7)
+CALLS = ("", "replay_alloc", "replay_free", "replay_resume", "replay_wake", "replay_target",
+         "replay_init")
+
+TWICE, OUTSIDE, POSITIVE, EVENTS, EVENT_RANGE, GOT_RANGE, NO_RESUME, LISTED_RANGE, LET_GO = range(
+    10, 19)
+FAULTS = {
+    TWICE: "handed out frame {bad:#x}, which a caller has already",
+    OUTSIDE: "handed out frame {bad:#x}, which lies outside the physmap (end {limit:#x})",
+    POSITIVE: "returned {bad}; expected 0 or a negative errno",
+    EVENTS: "told of {bad} events in one call, more than its pages can cause",
+    EVENT_RANGE: "told of an event of an unknown kind or with frames outside the physmap "
+                 "(event {bad})",
+    GOT_RANGE: "fell asleep with {bad} pages, fewer than before or as many as it was asked for",
+    NO_RESUME: "fell asleep (REPLAY_ASLEEP), but there is no replay_resume()",
+    LET_GO: "let go of the lock (REPLAY_ADDING) although report->may_let_go was 0",
+    LISTED_RANGE: "listed {bad} free frames; expected 0 or more",
+}
+
+
+@inline
+def _fail(m: np.ndarray, fault: int, bad: int) -> None:
+    """Remember the first fault."""
+    if m[R_FAULT] == 0:
+        m[R_FAULT] = fault
+        m[O_BAD] = bad
+        m[O_BAD_REQUEST] = m[R_REQUEST]
+
+
+@inline
+def _enter(m: np.ndarray, call: int, pages: int) -> None:
+    """Tell whoever watches what is being called, and the allocator when its thread is due."""
+    m[NOW_CALL], m[NOW_PAGES] = call, pages
+    report = m[O_REPORT]
+    m[report + P_WAKE_AT] = m[R_WAKE_AT]
+    m[report + P_MAY_LET_GO], m[report + P_REQUEST] = m[R_SPLIT], m[R_REQUEST]
+
+
+@compiled()
+def _take_events(m: np.ndarray) -> int:
+    """What entered and left, regions added, superpages broken."""
+    report = m[O_REPORT]
+    count = m[report + P_NR_EVENTS]
+    m[report + P_NR_EVENTS] = 0
+    if count < 0 or count > m[report + P_MAX_EVENTS]:
+        _fail(m, EVENTS, count)
+        return 0
+    for k in range(count):
+        at = report + REPORT_WORDS + 3 * k
+        kind, first, pages = m[at], m[at + 1], m[at + 2]
+        inside = 0 <= first < m[O_LIMIT] and 0 <= pages <= m[O_LIMIT] - first
+        if kind == GIVEN:
+            m[G_GIVEN] += pages
+            m[R_MOVED] = 1
+        elif kind < 0 or kind > SEED or not inside:
+            _fail(m, EVENT_RANGE, k)
+        elif kind == ENTERED:
+            enter_range(m, first, pages)
+        elif kind == LEFT:
+            leave_range(m, first, pages)
+        elif kind == BROKEN:
+            shift = m[T_BLOCK_SHIFT]
+            for b in range(first >> shift, ((first + pages - 1) >> shift) + 1):
+                break_block(m, b)
+        elif kind == POOL_SECTION:
+            log_section(m, first, pages, SECTION_POOL)
+        elif kind == HOTPLUG_SECTIONS:
+            log_section(m, first, pages, SECTION_HOTPLUG)
+        else:
+            log_section(m, first, pages, SECTION_SEED)
+    return 0
+
+
+@inline
+def absorb(m: np.ndarray) -> None:
+    """Take over what the allocator reported in the call that has just returned."""
+    report = m[O_REPORT]
+    m[NOW_CALL] = IN_NONE
+    if m[report + P_DIRTY]:
+        for k in range(NR_WORK):
+            m[W + k] += m[report + k]
+            m[report + k] = 0
+        m[report + P_DIRTY] = 0
+        m[R_DIRTY] |= BEYOND_LIST
+    if m[report + P_NR_EVENTS]:
+        _take_events(m)
+    if m[report + P_LISTED] < 0:
+        _fail(m, LISTED_RANGE, m[report + P_LISTED])
+    m[R_COUNT] = max(0, m[report + P_LISTED])
+    # A thread that is woken while its pass goes on starts over when it is done.
+    m[R_WAKE_AT] = max(m[report + P_WAKE_AT], m[R_THREAD_FREE])
+    if m[O_TARGET] != 0:
+        m[R_TARGET] = m[O_TOLD] = m[report + P_TARGET]
+    m[R_CURRENT] = m[report + P_CURRENT]
+    m[R_TOTAL] = m[report + P_TOTAL]
+    m[R_UNPOPULATED] = m[report + P_UNPOPULATED]
+    m[R_BP_STATE] = m[report + P_STATE]
+    m[R_SLEEP_CREDIT] = m[report + P_SLEEP_CREDIT]
+
+
+@inline
+def _tell_target(m: np.ndarray, now: int) -> None:
+    """The loop only notes a new target; the allocator hears of it before anything else."""
+    if m[O_TOLD] != m[R_TARGET]:
+        m[O_TOLD] = m[R_TARGET]
+        if m[O_TARGET] != 0:
+            _enter(m, IN_TARGET, m[R_TARGET])
+            call_c(m[O_TARGET], now, m[R_TARGET], 0)
+            absorb(m)
+
+
+@inline
+def _mark(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> None:
+    """Frames that a caller gets: each within the physmap, and nobody else's."""
+    live, limit = m[O_LIVE], m[O_LIMIT]
+    for k in range(first, first + count):
+        frame = frames[k]
+        if frame < 0 or frame >= limit:
+            _fail(m, OUTSIDE, frame)
+            frames[k] = -1
+        elif m[live + frame]:
+            _fail(m, TWICE, frame)
+        else:
+            m[live + frame] = 1
+
+
+@inline
+def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """replay_alloc(), or replay_resume() when a sleeper goes on."""
+    if m[R_FAULT]:
+        return -errno.EFAULT
+    _tell_target(m, now)
+    had = m[R_GOT] if m[R_RESUME] else 0
+    where = address_of(frames) + 8 * at
+    if m[R_RESUME]:
+        _enter(m, IN_RESUME, nr_pages)
+        error = call_c(m[O_RESUME], now, nr_pages, where)
+    else:
+        _enter(m, IN_ALLOC, nr_pages)
+        error = call_c(m[O_ALLOC], now, nr_pages, where)
+    absorb(m)
+    got = nr_pages if error == 0 else 0
+    if error > 0:
+        _fail(m, POSITIVE, error)
+    elif error == -E_WAIT or error == -E_ADDING:
+        if error == -E_ADDING and m[R_SPLIT] == 0:
+            _fail(m, LET_GO, 0)
+        got = m[m[O_REPORT] + P_GOT]
+        m[R_GOT] = got
+        if m[O_RESUME] == 0:
+            _fail(m, NO_RESUME, 0)
+        if got < had or got >= nr_pages:
+            _fail(m, GOT_RANGE, got)
+    elif error < 0:
+        for k in range(at, at + had):  # a sleeper that fails gives back what it had
+            if 0 <= frames[k] < m[O_LIMIT]:
+                m[m[O_LIVE] + frames[k]] = 0
+    if m[R_FAULT]:
+        return -errno.EFAULT
+    if error == 0 or error == -E_WAIT or error == -E_ADDING:
+        _mark(m, frames, at + had, got - had)
+    return -errno.EFAULT if m[R_FAULT] else error
+
+
+@inline
+def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """replay_free()."""
+    if m[R_FAULT]:
+        return -errno.EFAULT
+    _tell_target(m, now)
+    for k in range(at, at + nr_pages):
+        m[m[O_LIVE] + frames[k]] = 0
+    _enter(m, IN_FREE, nr_pages)
+    error = call_c(m[O_FREE], now, nr_pages, address_of(frames) + 8 * at)
+    absorb(m)
+    if error > 0:
+        _fail(m, POSITIVE, error)
+    return -errno.EFAULT if m[R_FAULT] else error
+
+
+@inline
+def wake(m: np.ndarray, now: int) -> int:
+    """replay_wake(), where there is one."""
+    if m[R_FAULT] or m[O_WAKE] == 0:
+        m[R_WAKE_AT] = 1 << 62
+        return 0
+    _tell_target(m, now)
+    _enter(m, IN_WAKE, 0)
+    error = call_c(m[O_WAKE], now, 0, 0)
+    absorb(m)
+    return error
+
+
+@compiled(LOOP)
+def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
+    """The replay loop around a C allocator."""
+    return loop(alloc, free, wake, m, q, out, cost)

@@ -1,0 +1,188 @@
+"""Compiles a kernel tree's allocator files against the shims, into a cached shared object."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from replay.base.compiled import cache_root
+from replay.base.errors import InputError, ReplayError
+from replay.c.kernel_tree.source import ARCH, BALLOON, HEADERS, POOL, SOURCES, Tree
+from replay.c.library import HEADER
+
+SHIM = Path(__file__).with_name("shim")
+FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fno-strict-aliasing", "-fwrapv",
+         "-Werror=implicit-function-declaration", "-Werror=int-conversion",
+         "-Werror=incompatible-pointer-types")
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
+NO_POOL = "this kernel has no pool on this architecture: the balloon driver serves all calls"
+OWN = ("host.h", "shim.h", "shim_types.h", "glue.h", "replay_allocator.h")
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shared object in the form of replay_allocator.h, and what a reader must know of it."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def compiler() -> str:
+    """$CC, gcc or clang; ReplayError if none is installed."""
+    for name in (os.environ.get("CC", ""), "gcc", "clang", "cc"):
+        if name and shutil.which(name):
+            return name
+    raise ReplayError("no C compiler: install gcc or clang, or set CC")
+
+
+def bounds_search(tree: Tree) -> bool:
+    """Whether fill_list() searches within mhp_get_pluggable_range() (since Linux 5.17)."""
+    pool = tree.path / POOL
+    return pool.is_file() and "mhp_get_pluggable_range" in pool.read_text(
+        encoding="utf-8", errors="replace")
+
+
+def _function(text: str, name: str) -> str:
+    """A function's whole text: from its first line to the brace in column 0 that ends it."""
+    found = re.search(rf"^[a-z][^\n;]*\b{name}\([^;{{]*\)\n\{{\n.*?^\}}\n", text,
+                      re.MULTILINE | re.DOTALL)
+    return found.group(0) if found else ""
+
+
+def arch_init(tree: Tree, arch: str) -> str:
+    """arch_xen_unpopulated_init() of the tree with what it names of its own file; or nothing.
+
+    Cut out, because the rest of that file is the whole of the architecture's Xen support.
+    """
+    path = tree.path / ARCH[arch]
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    body = _function(text, "arch_xen_unpopulated_init")
+    if not body:
+        return ""
+    index = re.findall(r"^#define EXT_REGION_INDEX.*$", text, re.MULTILINE)
+    resource = re.findall(r"^static struct resource xen_resource = \{.*?^\};", text,
+                          re.MULTILINE | re.DOTALL)
+    return "\n".join(['#include "shim.h"', *index, *resource, body])
+
+
+def _forward(tree: Tree, folder: Path, sources: list[Path]) -> None:
+    """A file per header that is included anywhere: the tree's own, or the shims' one."""
+    own = {h.removeprefix("include/"): tree.path / h for h in HEADERS}
+    names = {name for path in (*sources, *own.values())
+             for name in INCLUDE.findall(path.read_text(encoding="utf-8", errors="replace"))}
+    for name in sorted(names | set(own)):
+        if name in OWN or "/" not in name or ".." in name:
+            continue
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # shim.h first, whichever is included first: it brings the others in their order.
+        lines = ["shim.h", str(own[name])] if name in own else ["shim.h"]
+        target.write_text("".join(f'#include "{line}"\n' for line in lines))
+
+
+def _defines(tree: Tree, arch: str, page_shift: int) -> Iterator[str]:
+    yield f"-DSHIM_PAGE_SHIFT={page_shift}"
+    yield f'-DSHIM_NAME="Linux {re.sub(r"[^A-Za-z0-9.+_-]", "_", tree.name)}"'
+    if arch == "x86":
+        yield "-DSHIM_X86"
+        if arch_init(tree, arch):
+            yield "-DSHIM_SEEDS_EXTRA_MEMORY"
+    if "alloc_xenballooned_pages(" in (tree.path / BALLOON).read_text("utf-8", errors="replace"):
+        yield "-DSHIM_OLD_BALLOON_NAMES"
+    pool = tree.path / POOL
+    text = pool.read_text(encoding="utf-8", errors="replace") if pool.is_file() else ""
+    if re.search(r"^static struct resource \*target_resource;", text, re.MULTILINE):
+        yield "-DSHIM_HAS_TARGET_RESOURCE"
+    if (re.search(r"^static struct page \*page_list;", text, re.MULTILINE)
+            and re.search(r"^static unsigned int list_count;", text, re.MULTILINE)):
+        yield "-DSHIM_HAS_PAGE_LIST"
+
+
+def _explain(tree: Tree, text: str) -> ReplayError:
+    """The compiler's first error, where it is, and which shim is missing."""
+    lines = [line for line in text.splitlines()
+             if re.search(r"error:|undefined reference|multiple definition", line)]
+    first = lines[0].strip() if lines else text.strip()[:300]
+    first = first.replace(f"{tree.path}/", "").replace(f"{SHIM}/", "shim/")
+    named = re.search(r"[‘'`]([A-Za-z_][A-Za-z_0-9]*)(?: \*)*['’]", first)
+    hint = (f"the shims have no {named.group(1)!r}: add it to "
+            "replay/c/kernel_tree/shim/shim_types.h (names) and glue.c (behaviour)"
+            ) if named else "see replay/c/kernel_tree/shim/"
+    return InputError(tree.path, f"does not compile against the shims: {first}", hint=hint)
+
+
+def _run(tree: Tree, command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False,
+                          env={**os.environ, "LC_ALL": "C"})
+    if done.returncode:
+        raise _explain(tree, done.stderr)
+
+
+def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, list[str]]]:
+    """Translation units and their own flags."""
+    def source(name: str) -> list[str]:
+        return [f'-DSHIM_SOURCE="{tree.path / name}"']
+    units = [(SHIM / "host.c", []), (SHIM / "glue.c", []), (SHIM / "balloon.c", source(BALLOON)),
+             *((tree.path / name, []) for name in SOURCES[1:3])]
+    units.append((SHIM / "pool.c", source(POOL)) if pool else (SHIM / "no_pool.c", []))
+    if arch == "x86":
+        units.append((tree.path / SOURCES[3],
+                      ["-Darch_remove_reservations=kernel_arch_remove_reservations"]))
+    cut = arch_init(tree, arch)
+    if cut:
+        (folder / "arch_init.c").write_text(cut)
+        units.append((folder / "arch_init.c", []))
+    return units
+
+
+def _key(tree: Tree, arch: str, flags: list[str], cc: str) -> str:
+    version = subprocess.run([cc, "--version"], capture_output=True, text=True, check=False).stdout
+    digest = hashlib.sha256(repr((arch, flags, version, str(tree.path))).encode())
+    ours = sorted(p for p in (*SHIM.iterdir(), HEADER) if p.suffix in (".c", ".h"))
+    for path in (*(tree.path / n for n in (POOL, *SOURCES, *HEADERS, ARCH[arch])), *ours):
+        if path.is_file():
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    digest.update(Path(__file__).read_bytes())
+    return digest.hexdigest()[:24]
+
+
+def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True) -> Built:
+    """Compile once per content; ReplayError with the compiler's first error.
+
+    arch: x86 (PV and PVH: the machine says which) or arm64. memory_hotplug:
+    CONFIG_XEN_BALLOON_MEMORY_HOTPLUG. Before Linux 5.17 the pool was x86's
+    alone, so on arm64 the balloon driver serves all calls.
+    """
+    pool = (tree.path / POOL).is_file() and (arch == "x86" or bool(arch_init(tree, arch)))
+    notes = () if pool else (NO_POOL,)
+    cc = compiler()
+    flags = [*FLAGS, *_defines(tree, arch, page_bytes.bit_length() - 1)]
+    if not memory_hotplug:
+        flags.append("-DSHIM_NO_MEMORY_HOTPLUG")
+    target = cache_root() / "kernel-objects" / f"{_key(tree, arch, flags, cc)}.so"
+    if target.exists():
+        return Built(target, notes)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        folder = Path(name)
+        units = _units(tree, arch, folder, pool)
+        wrapped = [tree.path / BALLOON, *([tree.path / POOL] if pool else [])]
+        _forward(tree, folder / "include", [path for path, _ in units] + wrapped)
+        objects: list[str] = []
+        for path, own in units:
+            out = folder / f"{len(objects)}.o"
+            kernel = [] if path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]
+            _run(tree, [cc, *flags, *kernel, *own, "-I", str(SHIM), "-I", str(HEADER.parent), "-c",
+                        str(path), "-o", str(out)])
+            objects.append(str(out))
+        made = folder / "made.so"
+        _run(tree, [cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects])
+        made.replace(target)
+    return Built(target, notes)

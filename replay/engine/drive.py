@@ -1,0 +1,265 @@
+"""Drives one strategy over one workload: arrays in, an Outcome out.
+
+Everything that reaches the compiled loop is checked here first; the loop itself checks nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from replay.base.errors import ReplayError
+from replay.costs.primitives import WORK
+from replay.costs.profile import Profile
+from replay.engine.gauges import AREAS, NR_AREA_WORDS
+from replay.engine.histogram import HIST_BUCKETS
+from replay.engine.lock import P_ARRIVAL
+from replay.engine.outcome import (
+    ADDING, C_ERRNO, C_PATH, HISTOGRAMS, MOST_ADDING, NR_TALLIES, NR_WORK, ROW, SLEPT, Out,
+)  # fmt: skip
+from replay.engine.requests import (
+    ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
+)  # fmt: skip
+from replay.engine.start import Start, begin
+from replay.engine.state import E_WAIT, R_COUNT, R_FAULT, R_LIST, R_SECTION_COUNT, R_SECTIONS
+from replay.engine.strategy import Setup, Strategy
+from replay.physmap.model import Physmap
+
+MAX_TIME_NS = 1 << 53
+"""104 days; bounds the background passes that a hostile gap between requests could ask for."""
+MAX_PAGES = 1 << 36
+
+
+def _nothing() -> np.ndarray:
+    return np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A request stream in the order in which the lock is asked for, and what belongs to it.
+
+    requests: see stream.Requests. nr_slots: pages allocated over the whole stream; page k of the
+    stream is slot k. peak_pages: most pages live at once. event: trace row of each request. task:
+    id of its task, -1 if unknown; took_ns: recorded latency, -1 if unknown (arrivals.py). mode: how
+    requests come and who gets the lock, in words. start: what the recording began with, if in
+    mid-life; page k of start.live is slot nr_slots + k, so that frees can name it.
+    """
+
+    requests: Requests
+    nr_slots: int
+    peak_pages: int
+    event: np.ndarray
+    task: np.ndarray = field(default_factory=_nothing)
+    took_ns: np.ndarray = field(default_factory=_nothing)
+    mode: str = "open-loop, one mutex, first come first served"
+    start: Start | None = None
+
+    @property
+    def slots(self) -> int:
+        """Pages that frees can name: those of the stream, then those live before it."""
+        return self.nr_slots + (len(self.start.live) if self.start else 0)
+
+    def __len__(self) -> int:
+        return len(self.requests.time)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that one replay gives; the metrics are computed from it.
+
+    rows: (requests, 5) of loop.ROW. work: (requests, primitives). sections: (n, 4) of
+    state.SECTION_COLUMNS. areas, peaks: by name, see loop.AREAS. duration_ns: modelled. frames: of
+    each slot; before: of each page that was live before the first request, those of Start.live
+    first.
+    """
+
+    strategy: Strategy
+    options: dict[str, Any]
+    machine: Physmap
+    profile: Profile
+    workload: Workload
+    notes: tuple[str, ...]
+    rows: np.ndarray
+    work: np.ndarray
+    frames: np.ndarray
+    sections: np.ndarray
+    free_list: np.ndarray
+    histograms: dict[str, np.ndarray]
+    areas: dict[str, float]
+    peaks: dict[str, float]
+    ends: dict[str, float]
+    background: dict[str, int]
+    tallies: dict[str, int]
+    page_work: tuple[tuple[str, ...], tuple[str, ...]]
+    duration_ns: int
+    broken: tuple[str, ...] = ()
+    before: np.ndarray = field(default_factory=_nothing)
+
+    @property
+    def every_frame(self) -> np.ndarray:
+        """By slot, the frames of the stream's pages, then of those live before it."""
+        return np.concatenate((self.frames, self.before)) if len(self.before) else self.frames
+
+    def frames_digest(self) -> str:
+        """SHA-256 over all returned frames in order, little-endian int64; -1 where none was."""
+        return hashlib.sha256(self.frames.astype("<i8").tobytes()).hexdigest()
+
+
+def checked(workload: Workload) -> Workload:
+    """The workload, or a ReplayError that says which request cannot be."""
+    q = workload.requests
+    for name, column in zip(q._fields, q, strict=True):
+        if column.dtype != np.int64 or column.ndim != 1 or not column.flags.c_contiguous:
+            raise ReplayError(f"requests.{name}: expected a contiguous int64 column")
+    if len({len(c) for c in (q.time, q.kind, q.pages, q.first)}) != 1:
+        raise ReplayError("requests: columns of different length")
+
+    def first_bad(bad: np.ndarray, text: str) -> None:
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ReplayError(f"request {row} (event {int(workload.event[row])}): {text}")
+
+    first_bad((q.time < 0) | (q.time > MAX_TIME_NS), f"time is not within 0 to {MAX_TIME_NS} ns")
+    first_bad(np.diff(q.time, prepend=0) < 0, "time runs backwards; sort the trace")
+    first_bad((q.kind < ALLOC) | (q.kind > TARGET), "unknown kind")
+    moves = q.kind != TARGET
+    first_bad((q.pages < 0) | (q.pages > MAX_PAGES), f"pages is not within 0 to {MAX_PAGES}")
+    first_bad(moves & (q.pages < 1), "a request of no pages")
+    room = np.where(q.kind == ALLOC, workload.nr_slots, len(q.slots))
+    # Subtracted, and not added: a sum could pass 2^63.
+    first_bad(moves & ((q.first < 0) | (q.first > room - q.pages)),
+              "slots beyond the stream's pages")
+    _check_slots(workload, first_bad)
+    return workload
+
+
+def _check_slots(workload: Workload, first_bad: Any) -> None:
+    """Allocations tile the slots in order, frees the slot list; a slot is freed at most once."""
+    q = workload.requests
+    alloc = q.kind == ALLOC
+    for kind, what in ((ALLOC, "allocation"), (FREE, "free")):
+        pages = np.where(q.kind == kind, q.pages, 0)
+        first_bad((q.kind == kind) & (q.first != np.cumsum(pages) - pages),
+                  f"slots do not run on from the {what} before")
+    allocated = int(q.pages[alloc].sum())
+    if allocated != workload.nr_slots:
+        raise ReplayError(f"{workload.nr_slots} slots announced, {allocated} allocated")
+    free = np.flatnonzero(q.kind == FREE)
+    if ((q.slots < -1) | (q.slots >= workload.slots)).any():
+        raise ReplayError("a free names a slot beyond the stream's pages")
+    counts = q.pages[free]
+    if int(counts.sum()) != len(q.slots):
+        raise ReplayError("frees do not cover the slot list")
+    before = np.full(workload.slots - workload.nr_slots, -1, np.int64)
+    allocated_by = np.concatenate((np.repeat(np.flatnonzero(alloc), q.pages[alloc]), before))
+    row, why = first_impossible(q.kind, q.pages, q.first, q.slots, allocated_by,
+                                np.zeros(workload.slots, np.int8))
+    first_bad(np.arange(len(q.time)) == row, IMPOSSIBLE[why])
+
+
+def most_pages(workload: Workload, machine: Physmap) -> int:
+    """Pages a strategy must have room for: live at once, and what the highest target adds."""
+    q = workload.requests
+    target = int(q.pages[q.kind == TARGET].max(initial=0))
+    return workload.peak_pages + max(0, target - machine.memory.total)
+
+
+def room(workload: Workload) -> Out:
+    """The zeroed arrays that the loop fills."""
+    n = len(workload)
+    q = workload.requests
+    most = int(q.pages[q.kind != TARGET].max(initial=1))
+    return Out(
+        frames=np.full(workload.slots, -1, np.int64),
+        rows=np.zeros((n, len(ROW)), np.int64),
+        work=np.zeros((n, NR_WORK), np.int64),
+        histograms=np.zeros((len(HISTOGRAMS), HIST_BUCKETS), np.int64),
+        totals=np.zeros(NR_WORK + NR_TALLIES, np.int64),
+        sleeping=np.zeros(n, np.int64),
+        adding=np.zeros((MOST_ADDING, len(ADDING)), np.int64),
+        early=np.zeros(len(q.slots) + 1, np.int64),
+        scratch=np.zeros(most, np.int64),
+        area=np.zeros(NR_AREA_WORDS, np.float64),
+        peak=np.zeros(len(AREAS), np.float64),
+    )
+
+
+def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workload: Workload,
+           profile: Profile, *, check: bool = False) -> Outcome:
+    """Replay a checked workload through one strategy.
+
+    given: option texts (`--set strategy.name=text` without the prefix). check: also test the
+    strategy's invariants at the end.
+    """
+    values = strategy.values(given)
+    out = room(workload)
+    setup, before = _at_start(strategy, machine, workload, values)
+    out.frames[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
+    m = setup.state
+    # The loop writes the plan, so each replay has its own.
+    q = workload.requests._replace(plan=workload.requests.plan.copy())
+    end = strategy.run(m, q, out, profile.vector(setup.page_work))
+    if m[R_FAULT]:
+        raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(m[R_FAULT])}); "
+                          "this is a defect of the strategy")
+    rows = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4).copy()
+    return Outcome(
+        strategy=strategy, options=values, machine=machine, profile=profile,
+        workload=_as_replayed(workload, q, out, end),
+        notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames[:workload.nr_slots],
+        before=before, sections=rows,
+        free_list=m[m[R_LIST] : m[R_LIST] + m[R_COUNT]].copy(),
+        histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
+        areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
+        peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
+        ends=_ends(m),
+        background={name: int(out.totals[k]) for k, name in enumerate(WORK)},
+        tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=int(end),
+        broken=tuple(strategy.check(m)) if check else (),
+    )
+
+
+def _at_start(strategy: Strategy, machine: Physmap, workload: Workload, values: dict[str, Any]
+              ) -> tuple[Setup, np.ndarray]:
+    """The strategy before the first request, and the frames of the pages live by then."""
+    most = most_pages(workload, machine)
+    if workload.start is None:
+        return strategy.init(machine, most, values), _nothing()
+    begun = begin(strategy, machine, most, values, workload.start)
+    return begun.setup, begun.frames
+
+
+def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workload:
+    """The workload at the times at which its requests came.
+
+    One whose task never got to it, behind a call asleep for ever, counts as asleep at the end.
+    """
+    if not len(q.plan):
+        return workload
+    came = q.plan[q.plan[P_ARRIVAL]:][:len(workload)]
+    out.rows[came < 0, C_ERRNO], out.rows[came < 0, C_PATH] = -E_WAIT, SLEPT
+    return replace(workload, requests=q._replace(time=np.where(came < 0, end, came)))
+
+
+def _ends(m: np.ndarray) -> dict[str, float]:
+    """Values at the end, under the names of loop.AREAS."""
+    from replay.engine.state import G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, T_TOP
+    from replay.engine.gauges import NR_GAUGES
+
+    ends = {AREAS[k]: float(m[G_LIVE + k]) for k in range(NR_GAUGES)}
+    free = int(m[G_HELD] - m[G_LIVE])
+    block = int(m[R_BLOCK_PAGES])
+    ends["unusable_free_index"] = 1 - int(m[G_WHOLE]) * block / free if free > 0 else 0.0
+    ends["largest_free_run"] = int(m[T_TOP]) * block / free if free > 0 else 0.0
+    return ends
+
+
+def _tallies(totals: np.ndarray) -> dict[str, int]:
+    """What the loop counted beside the requests."""
+    names = ("sleeping_at_end", "freed_while_sleeping", "thread_spins", "thread_passes",
+             "frees_skipped")
+    return {name: int(totals[NR_WORK + k]) for k, name in enumerate(names)}

@@ -1,0 +1,52 @@
+"""Gauges integrated over modelled time: exact time-weighted means, not samples."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from replay.base.compiled import inline
+from replay.engine.state import G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_MOVED, T_TOP
+
+AREAS = (
+    "live_pages", "held_pages", "added_pages", "pinned_sections", "given_pages",
+    "superpages_broken", "unusable_free_index", "largest_free_run",
+)  # fmt: skip
+"""Integrated over time: gauges (state.G_*), then ratios. Names of Out.area and Out.peak."""
+NR_GAUGES = 6
+A_LIVE, A_UNUSABLE, A_LARGEST = 0, 6, 7
+A_SINCE, A_SLOW_SINCE, A_BEFORE = 8, 9, 10
+"""Up to when the fast and the slow ones are integrated; the slow ones' values since then."""
+NR_AREA_WORDS = A_BEFORE + NR_GAUGES
+
+
+@inline
+def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> None:
+    """Let the current values of what moves with every call stand until `until`."""
+    dt = until - int(area[A_SINCE])
+    area[A_SINCE] = until
+    live = m[G_LIVE]
+    free = m[G_HELD] - live
+    unusable = largest = 0.0
+    if free > 0:
+        share = m[R_BLOCK_PAGES] / free
+        unusable = 1.0 - m[G_WHOLE] * share
+        largest = m[T_TOP] * share
+    area[A_LIVE] += float(live) * dt
+    area[A_UNUSABLE] += unusable * dt
+    area[A_LARGEST] += largest * dt
+    peak[A_LIVE] = max(peak[A_LIVE], float(live))
+    peak[A_UNUSABLE] = max(peak[A_UNUSABLE], unusable)
+    peak[A_LARGEST] = max(peak[A_LARGEST], largest)
+
+
+@inline
+def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
+    """Some slow gauge moved at `now`: integrate what it was before, remember what it is."""
+    dt = now - area[A_SLOW_SINCE]
+    area[A_SLOW_SINCE] = now
+    for k in range(1, NR_GAUGES):
+        area[k] += area[A_BEFORE + k] * dt
+        value = float(m[G_LIVE + k])
+        area[A_BEFORE + k] = value
+        peak[k] = max(peak[k], value)
+    m[R_MOVED] = 0

@@ -1,0 +1,122 @@
+"""What a strategy is: the kernel's own two calls, plus background work and an invariant check.
+
+alloc(m, now_ns, nr_pages, frames, at) -> 0 or -errno
+    Write nr_pages frame numbers to frames[at:], in the order the kernel would return them.
+free(m, now_ns, nr_pages, frames, at) -> 0
+    Take back frames[at : at + nr_pages], in that order.
+wake(m, now_ns) -> 0
+    Background work (the balloon thread): one pass under the lock, then set m[R_WAKE_AT].
+check(m) -> list of broken invariants, in words. Tests and `--check` call it.
+
+`m` is the state array of allocators/state.py. Strategies know no time and no cost: they report
+primitives with `did()`; the list operations of a successful call are counted by the engine from
+`page_work`, so that the common path stays a few nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from replay.base.compiled import INT, VECTOR
+from replay.base.errors import ReplayError, unknown_name
+from replay.engine.state import (
+    G_HELD,
+    G_LIVE,
+    R_COUNT,
+    R_FAULT,
+    R_LIST,
+    T_BLOCKS,
+    T_NR_BLOCKS,
+)
+from replay.physmap.model import Physmap
+
+CALL = INT(VECTOR, INT, INT, VECTOR, INT)
+WAKE = INT(VECTOR, INT)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a strategy: its default, what it accepts, and one sentence."""
+
+    default: Any
+    what: str
+    choices: tuple[str, ...] = ()
+
+    def parse(self, name: str, text: str) -> Any:
+        """The typed value of `--set strategy.name=text`."""
+        if self.choices:
+            if text not in self.choices:
+                raise unknown_name(f"value of {name}", text, list(self.choices))
+            return text
+        if isinstance(self.default, bool):
+            if text.lower() in ("1", "true", "yes", "on"):
+                return True
+            if text.lower() in ("0", "false", "no", "off"):
+                return False
+            raise ReplayError(f"{name}={text!r}: expected yes or no")
+        try:
+            value = int(text, 0)
+        except ValueError:
+            raise ReplayError(f"{name}={text!r}: expected a whole number") from None
+        if not 0 <= value < 1 << 40:
+            raise ReplayError(f"{name}={text!r}: expected 0 to 2^40")
+        return value
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What `init` hands to the engine: the state and the work that each page costs anyway."""
+
+    state: np.ndarray
+    page_work: tuple[tuple[str, ...], tuple[str, ...]]
+    """Primitives per page of a successful alloc, and of a free."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the results must know, such as a fallback that was taken."""
+
+
+def lists_agree(m: np.ndarray) -> list[str]:
+    """The invariants of every strategy that keeps the shared free list."""
+    broken = []
+    count = int(m[R_COUNT])
+    frames = m[m[R_LIST] : m[R_LIST] + count]
+    if len(np.unique(frames)) != count:
+        broken.append("the free list holds a frame twice")
+    if m[R_FAULT]:
+        broken.append(f"an internal bound was hit (fault {int(m[R_FAULT])})")
+    if int(m[G_HELD]) - int(m[G_LIVE]) != count:
+        broken.append(f"held {int(m[G_HELD])} - live {int(m[G_LIVE])} is not the {count} listed")
+    tracked = int(m[m[T_BLOCKS] : m[T_BLOCKS] + m[T_NR_BLOCKS]].sum())
+    if tracked != count:
+        broken.append(f"blocks count {tracked} free frames, the list has {count}")
+    return broken
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One interchangeable allocator: found by being a file in this folder, or by `--allocator`."""
+
+    name: str
+    summary: str
+    models: str
+    """Kernel file, function and version it models."""
+    init: Callable[[Physmap, int, Mapping[str, Any]], Setup]
+    """init(physmap, peak pages live at once, option values) -> Setup"""
+    run: Callable[..., int]
+    """The engine's loop compiled around alloc, free and wake; see engine.py."""
+    alloc: Any
+    free: Any
+    wake: Any
+    check: Callable[[np.ndarray], list[str]] = lists_agree
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def values(self, given: Mapping[str, str]) -> dict[str, Any]:
+        """Option values by name: defaults, overridden by the text of `--set`."""
+        for name in given:
+            if name not in self.options:
+                raise unknown_name(f"option of {self.name}", name, list(self.options))
+        return {name: option.parse(f"{self.name}.{name}", given[name]) if name in given
+                else option.default for name, option in self.options.items()}

@@ -1,0 +1,138 @@
+"""What the order of calls tells of their frames: a list on which each page is where it was put.
+
+A probe may read one word of a page array. Once the order is known, an allocation that was recorded
+whole says which pages lay on the list, and so which pages a free before it gave back; and what a
+free is known to have given back says what a later allocation got. Compiled, one pass.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from replay.base.compiled import inline, compiled
+from replay.importers.ordering.calls import Calls
+from replay.importers.ordering.quiet import UNKNOWN
+
+Ints = npt.NDArray[np.int64]
+BLOCK: Final = 1024
+"""Pages of the largest block of the buddy allocator (MAX_PAGE_ORDER 10; other kernels are built
+with other orders, and their hot-added pages are then not followed)."""
+
+
+class Pages(NamedTuple):
+    """The pages of all calls one behind the other; those of call c begin at first[c].
+
+    frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
+    same frame, or -1. list: places of listed pages, the head at the end, or -2 - a frame. hot: per
+    range that was hot-added to the balloon, its next page to come and its end.
+    """
+
+    first: Ints
+    frame: Ints
+    same: Ints
+    list: Ints
+    hot: Ints
+
+
+@inline
+def _settle(p, place):  # type: ignore[no-untyped-def]
+    """The frame of a page, by way of those that are the same."""
+    while p.frame[place] < 0 and p.same[place] >= 0:
+        place = p.same[place]
+    return p.frame[place]
+
+
+@inline
+def _tell(p, place, frame):  # type: ignore[no-untyped-def]
+    """A page is this frame, and so are those that it is known to be the same as."""
+    while place >= 0 and p.frame[place] < 0:
+        p.frame[place] = frame
+        place = p.same[place]
+
+
+@inline
+def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
+    """Push hot-added pages up to a block that ends with this frame; the depth then.
+
+    xen_online_page() (drivers/xen/balloon.c) appends a free block of the buddy allocator at once,
+    ascending, while callers have the lock in between: so the first page that one gets of a block is
+    its last.
+    """
+    for n in range(p.hot.shape[1]):
+        if p.hot[0, n] <= frame < p.hot[1, n] and (frame + 1) % BLOCK == 0:
+            for page in range(p.hot[0, n], frame + 1):
+                p.list[depth] = -2 - page
+                depth += 1
+            p.hot[0, n] = frame + 1
+    return depth
+
+
+@compiled()
+def _walk(q, p, order):  # type: ignore[no-untyped-def]
+    """Follow the calls in their order; returns how many allocations the list contradicts."""
+    depth = contradicted = 0
+    for n in range(len(order)):
+        c = order[n]
+        for s in range(q.section[c], q.section[c + 1]):
+            for k in range(q.sections[1, s]):
+                p.list[depth] = -2 - (q.sections[0, s] + k)
+                depth += 1
+        first = p.first[c]
+        for k in range(q.nr[c]):
+            if k < q.known[c]:
+                p.frame[first + k] = q.frames[q.start[c] + k]
+        for k in range(q.pushes[c]):
+            if q.array[c] >= 0:
+                p.same[first + k] = p.first[q.array[c]] + k
+                if p.frame[first + k] < 0:
+                    p.frame[first + k] = _settle(p, first + k)
+                else:
+                    _tell(p, p.same[first + k], p.frame[first + k])
+            p.list[depth] = first + k
+            depth += 1
+        for k in range(q.pops[c]):
+            mine = p.frame[first + k]
+            if mine >= 0:
+                depth = _onlined(p, depth, mine)
+            if depth == 0:
+                break
+            depth -= 1
+            place = p.list[depth]
+            theirs = -2 - place if place <= -2 else _settle(p, place)
+            if mine >= 0 and theirs >= 0 and mine != theirs:
+                contradicted += 1
+                depth = 0  # from here on the list is not known
+            elif mine >= 0 and place >= 0:
+                _tell(p, place, mine)
+            elif mine < 0 and theirs >= 0:
+                p.frame[first + k] = theirs
+            elif mine < 0 and place >= 0:
+                p.same[first + k] = place
+    return contradicted
+
+
+@compiled()
+def _late(p):  # type: ignore[no-untyped-def]
+    """Frames that became known after a page that is the same was passed."""
+    for place in range(len(p.frame)):
+        if p.frame[place] < 0:
+            p.frame[place] = _settle(p, place)
+
+
+def learn(q: Calls, order: Ints, added: Ints) -> tuple[Ints, Ints]:
+    """(first, frames): the frames of all calls' pages, recorded or told by the order; -1 unknown.
+
+    Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: (first frame, end) of each
+    range that was hot-added to the balloon, as two rows.
+    """
+    first = np.concatenate(([0], np.cumsum(q.nr)))
+    size = int(first[-1])
+    room = int(q.pushes.sum() + q.sections[1].sum() + (added[1] - added[0]).sum()) + 1
+    pages = Pages(first, np.full(size, UNKNOWN, np.int64), np.full(size, -1, np.int64),
+                  np.empty(room, np.int64), added)
+    _walk(q, pages, order)
+    _late(pages)
+    return first, pages.frame

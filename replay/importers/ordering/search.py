@@ -1,0 +1,309 @@
+"""Orders of calls that overlap: every state of the free list that fits what was recorded.
+
+Calls take effect one at a time, somewhere between entry and return. Time is followed from event to
+event; each surviving state says which of the open calls have taken effect and what the list then
+is. A call is applied when it must be: at a moment at which it held the lock, at its return, or
+where what was read of the list (its length, its head) shows that it was. States that come to the
+same are one, with several stories of how; what tells them apart later decides, and what is left
+at the end is ambiguous. This is the search of Lowe, "Testing for linearizability" (2017), with the
+list's own observations to cut it short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from itertools import combinations
+from typing import Final
+
+import numpy as np
+
+from replay.importers.ordering.calls import Calls
+from replay.importers.ordering.quiet import OPEN, UNKNOWN, List
+from replay.importers.ordering.settle import Settled
+from replay.importers.ordering.states import MAX_STORIES, FreeList, State
+from replay.trace.columns import NONE
+
+MAX_STATES: Final = 512
+"""States that are kept from one event to the next."""
+MAX_TRIED: Final = 2048
+"""States that are tried at one event. Beyond either bound the open calls count as ambiguous."""
+MAX_TRIED_IN_ALL: Final = 200_000
+"""States that are tried in one recording, half a minute's work; then few at each event."""
+TRIED: Final = 20_000
+TRIED_EACH: Final = 10
+"""States that are tried in a short recording, and more for each call: a whole recording of a busy
+machine needs about one for two calls, one with holes as many as it may."""
+LOOKED_AT: Final = 64
+"""Choices of calls whose pages are added up in about the time that a state takes to be tried."""
+FEW: Final = 16
+LONG: Final = 64
+"""Calls in a row whose order is kept open then: of more one is taken, or each would cost more
+than the one before it."""
+MOST_BESIDE: Final = 6
+"""Open calls beside those it needs that a call is tried behind, where fewer do."""
+
+
+class Search:
+    """Follows the events of calls; `settled` keeps what is decided."""
+
+    def __init__(self, calls: Calls, listed: List) -> None:
+        self.q, self.list = calls, FreeList(calls, listed)
+        self.settled = Settled(self.list)
+        self.open: list[int] = []
+        self.states: list[State] = []
+        self.contradicted: list[int] = []
+        self.misread = self.tried = 0
+        self.tried_in_all = self._looked = 0
+        self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
+        behind = np.concatenate(([0], np.cumsum(calls.sections[1])))
+        added = behind[calls.section[1:]] - behind[calls.section[:-1]]
+        self._changes = (calls.pushes + added - calls.pops).tolist()
+        self._most = (2 * calls.pushes + added).tolist()
+        self._off: set[int] = set()
+
+    def run(self, cluster: Iterable[int]) -> None:
+        """All events of some calls that overlap no others."""
+        self.states = [self.settled.start()]
+        for call, moment in _events(self.q, cluster):
+            self.tried = 0
+            if moment == ENTER:
+                self._read(int(self.q.listed[call]), int(self.q.head[call]))
+                self.open.append(call)
+            else:
+                self._force(call)
+                if moment == LEAVE:
+                    self._over(call)
+            self._bound()
+            self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
+            self.states = self.settled.fold(self.states)
+        self.states = self.settled.fold(self.states, end=True)
+
+    def _likely(self) -> list[State]:
+        """The states that explain most of what was read, and while calls are open the next best."""
+        least = min(state.unread for state in self.states)
+        worst = least + bool(self.open)
+        self.misread += least
+        return [state._replace(unread=state.unread - least) for state in self.states
+                if state.unread <= worst]
+
+    def _over(self, call: int) -> None:
+        self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
+        self.open.remove(call)
+        self.states = _merged(s._replace(done=s.done - {call}) for s in self.states)
+
+    def _bound(self) -> None:
+        much = self.tried_in_all < self.most_in_all
+        most = MAX_STATES if much else FEW
+        if self._spent() or len(self.states) > most:
+            self.settled.give_up(self.open)
+            del self.states[most:]
+        if not much and len(self.states[0].stories[0].past) > LONG:
+            self.settled.give_up(self.open)
+            first = self.states[0]
+            self.states = [first._replace(loose=0, stories=first.stories[:1])]
+        self.tried_in_all += self.tried
+
+    def _spent(self) -> bool:
+        """Whether what may be tried at this event is used up."""
+        return self.tried >= (
+            MAX_TRIED if self.tried_in_all + self.tried < self.most_in_all else FEW)
+
+    def _pending(self, state: State) -> list[int]:
+        """Open calls that may take effect at any time."""
+        return [c for c in self.open if c not in state.done and self.q.held[c] == NONE]
+
+    # -- a call must have taken effect
+    def _force(self, call: int) -> None:
+        found = _merged(self._all(lambda state: self._up_to(state, call)))
+        if not found:
+            self.contradicted.append(call)
+            found = [self.settled.without_list(s, call, int(self.q.listed_after[call]))
+                     for s in self.states[:1]]
+        self.states = found
+
+    def _all(self, follow: Callable[[State], Iterator[State]]) -> Iterator[State]:
+        for state in self.states:
+            for one in follow(state):
+                self.tried += 1
+                yield one
+                if self._spent():
+                    return
+
+    def _up_to(self, state: State, call: int) -> Iterator[State]:
+        """The states after others that may have come before a call, and that call.
+
+        Frees need nothing before them but what pops: others that came first are put beneath them
+        later. An allocation needs the frees whose pages it
+        got. Others may have come before those, which makes a difference only where the allocation
+        left some of their pages, or where its frames are not all known.
+        """
+        if call in state.done:
+            yield state
+            return
+        pending = [c for c in self._pending(state) if c != call]
+        if self.q.pushes[call]:
+            yield from self.list.apply(state, call)
+            pending = pending if any(self.q.pops[c] for c in pending) else []
+        needed = self.list.needed(call) & set(pending)
+        found = divided = False
+        others = [c for c in pending if c not in needed]
+        for size in range(len(others) + 1):
+            if found and (size > MOST_BESIDE or not divided):
+                return
+            for some in combinations(others, size):
+                self.tried += 1
+                if self._spent():
+                    return
+                for one in self._followed(state, needed | set(some), call):
+                    found = True
+                    divided = divided or self.list.divides(one, call)
+                    yield one
+
+    def _followed(self, state: State, before: set[int], call: int) -> Iterator[State]:
+        """The states after some calls, and then this one."""
+        pushes = bool(self.q.pushes[call])
+        if pushes and not any(self.q.pops[c] for c in before):
+            return
+        for one in self._orders(state, frozenset(before)):
+            yield from self.list.apply(one, call)
+
+    def _orders(self, state: State, calls: frozenset[int]) -> Iterable[State]:
+        """The states after some calls in every order."""
+        found = [state]
+        for _ in range(len(calls)):
+            following: list[State] = []
+            for one in found:
+                for call in sorted(calls - one.done):
+                    self.tried += 1
+                    if self._spent():
+                        return []
+                    following.extend(self.list.apply(one, call))
+            found = _merged(following)
+        return found
+
+    # -- what was read of the list
+    def _read(self, listed: int, head: int) -> None:
+        if listed == NONE:
+            return
+        found = list(self._all(lambda state: self._seen(state, listed, head)))
+        found = found or list(self._all(lambda state: self._half_done(state, listed)))
+        if not found:
+            self._resynchronise(listed)
+        # a read may come later than its event's time stamp, by as long as its CPU stood still
+        late = [state._replace(unread=state.unread + 1) for state in self.states
+                if self._pending(state) or not found]
+        self.states = _merged((*(state._replace(loose=0) for state in found), *late))
+
+    def _resynchronise(self, listed: int) -> None:
+        """Where records are missing, lengths stay off by the same: believe the second."""
+        off = {listed - state.length for state in self.states if not self._pending(state)}
+        if off and off == self._off:
+            self.states = [state._replace(length=listed) for state in self.states]
+        self._off = off
+
+    def _change(self, call: int) -> int:
+        return int(self._changes[call])
+
+    def _look(self) -> bool:
+        """Count a choice of calls that is looked at; whether what may be tried is used up."""
+        self._looked += 1
+        if self._looked % LOOKED_AT == 0:
+            self.tried += 1
+        return self._spent()
+
+    def _seen(self, state: State, listed: int, head: int) -> Iterator[State]:
+        """The states in which the list is as long as was read, and begins with that page."""
+        if state.length == NONE:
+            yield state._replace(length=listed)
+            return
+        for some in self._of_length(self._pending(state), listed - state.length):
+            for one in self._orders(state, frozenset(some)):
+                yield from self._beginning(one, head)
+
+    def _of_length(self, calls: list[int], length: int) -> Iterator[tuple[int, ...]]:
+        """Subsets of calls that together change the list's length by so much, the small ones
+        first."""
+        changes = [self._change(c) for c in calls]
+        most = sum(c for c in changes if c > 0)
+        least = sum(c for c in changes if c < 0)
+        if not least <= length <= most:
+            return
+        for size in range(len(calls) + 1):
+            for some in combinations(range(len(calls)), size):
+                if self._look():
+                    return
+                if sum(changes[k] for k in some) == length:
+                    yield tuple(calls[k] for k in some)
+
+    def _beginning(self, state: State, head: int) -> Iterator[State]:
+        first = self.list.head(state)
+        if first <= OPEN and head >= 0:
+            for one in self.list.opened(state, head, UNKNOWN):
+                yield from self._beginning(one, head)
+        elif head < 0 or first < 0 or first == head:
+            yield state
+
+    def _half_done(self, state: State, listed: int) -> Iterator[State]:
+        """States in which a call was under way, and the length read between before and after."""
+        pending = [c for c in self.open if c not in state.done]
+        for some in _few(self._pending(state)):
+            count = state.length + sum(map(self._change, some))
+            if not some and self._in_hand(state, listed):
+                yield state
+            for call in pending:
+                if self._look():
+                    return
+                most = count + self._most[call]
+                if call in some or not count - int(self.q.pops[call]) < listed < most:
+                    continue
+                for one in self._orders(state, frozenset(some)):
+                    if one.holder == -1:
+                        yield one._replace(holder=call)
+
+
+    def _in_hand(self, state: State, listed: int) -> bool:
+        """Whether a call that is known to have held the lock may still have been at work."""
+        q = self.q
+        for call in self.open:
+            if call in state.done and q.held[call] != NONE:
+                before = state.length - self._change(call)
+                grown = before + self._most[call]
+                if min(before, state.length) <= listed <= max(before, grown):
+                    return True
+        return False
+
+
+ENTER, HOLD, LEAVE = range(3)
+
+
+def _events(q: Calls, cluster: Iterable[int]) -> list[tuple[int, int]]:
+    """(call, what happens to it) in the order of time."""
+    found = []
+    for call in cluster:
+        found.append((int(q.entered[call]), ENTER, call))
+        if q.held[call] != NONE:
+            found.append((int(q.held[call]), HOLD, call))
+        found.append((int(q.over[call]), LEAVE, call))
+    return [(call, moment) for _, moment, call in sorted(found)]
+
+
+def _few(calls: list[int]) -> Iterator[tuple[int, ...]]:
+    """Subsets of up to three calls."""
+    for size in range(min(3, len(calls)) + 1):
+        yield from combinations(calls, size)
+
+
+def _merged(states: Iterable[State]) -> list[State]:
+    """States that come to the same as one, with all their stories."""
+    found: dict[tuple[object, ...], State] = {}
+    for state in states:
+        key = state.key()
+        other = found.get(key)
+        if other is None or state.unread < other.unread:
+            found[key] = state
+        elif state.unread == other.unread:
+            stories = (*other.stories, *state.stories)
+            found[key] = other._replace(stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
+    return list(found.values())
+

@@ -1,0 +1,96 @@
+"""The plain bytes of an input file, whether it is compressed or not, without holding them.
+
+A plain file is mapped; gzip and zstd are expanded into an unnamed temporary file, which is mapped:
+memory stays bounded whatever the size, and every importer sees one buffer it can index.
+"""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final
+
+import pyarrow as pa
+
+from replay.base.errors import InputError
+
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+MAX_RATIO: Final = 1000
+"""Expansion beyond which an input is taken for hostile; recordings stay below 50."""
+_CHUNK: Final = 1 << 22
+
+Buffer = mmap.mmap | bytes
+"""Both can be sliced, searched, and given to numpy."""
+
+
+def compression(head: bytes) -> str:
+    """gzip, zstd or nothing, by a file's first bytes."""
+    return "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else ""
+
+
+def expanded(path: Path, kind: str) -> Any:
+    """A stream of the plain bytes of a compressed file."""
+    if kind == "gzip":
+        return gzip.open(path)
+    return pa.input_stream(str(path), compression="zstd")
+
+
+DAMAGE: Final = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException)
+"""What the decompressors raise for a damaged or cut stream; pyarrow also raises OSError."""
+
+
+@contextmanager
+def plain_bytes(path: Path) -> Iterator[Buffer]:
+    """The file's plain content; InputError if it cannot be read or expanded."""
+    try:
+        with path.open("rb") as file:
+            kind = compression(file.read(4))
+            if not kind:
+                with _mapped(file) as buffer:
+                    yield buffer
+                return
+        with tempfile.TemporaryFile() as spool:
+            _expand(path, kind, spool)
+            with _mapped(spool) as buffer:
+                yield buffer
+    except OSError as error:
+        raise InputError(path, error.strerror or "cannot be read") from None
+
+
+def _expand(path: Path, kind: str, spool: IO[bytes]) -> None:
+    limit = MAX_RATIO * path.stat().st_size + (1 << 16)
+    try:
+        with expanded(path, kind) as stream:
+            while chunk := stream.read(_CHUNK):
+                spool.write(chunk)
+                if spool.tell() > limit:
+                    raise InputError(path, f"expands to more than {MAX_RATIO} times its size",
+                                     hint="expand it first if it is what you expect")
+    except DAMAGE as error:
+        raise InputError(path, f"the {kind} stream is damaged or cut ({error})") from None
+    except OSError as error:
+        if error.errno:  # a full disk, say; pyarrow's own have no number
+            raise
+        raise InputError(path, f"the {kind} stream is damaged or cut ({error})") from None
+    spool.flush()
+
+
+@contextmanager
+def _mapped(file: IO[bytes]) -> Iterator[Buffer]:
+    file.seek(0, 2)
+    if not file.tell():
+        yield b""
+        return
+    mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        yield mapping
+    finally:
+        try:
+            mapping.close()
+        except BufferError:  # an array still looks at it: it closes with the last of them
+            pass

@@ -1,0 +1,314 @@
+"""ftrace text (`cat trace`, latency format, `trace-cmd report`, `perf script`) to probe streams.
+
+Grammar: kernel/trace/trace_output.c, trace_print_context(), trace_print_lat_context() and
+seq_print_ip_sym(); trace-cmd 3.1 and perf 6.1 as they print. A line is read around its anchor,
+`-pid [cpu] flags time: event:`, since a command name may hold anything. The kernel cuts a line that
+outgrows its buffer, and the next event follows on the same line: both are kept, the cut one with
+the fields and array elements that are whole.
+
+Lines of the common forms are read compiled (text_scan.py, text_fields.py), at some hundred times
+the speed; what the regular expressions here say of a line holds for both.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from replay.base.ahead import ahead
+from replay.base.errors import InputError
+from replay.importers.source.inputs import Buffer, plain_bytes
+from replay.importers.source.probes import Decoded, Ints, Loss, Wanted, everything
+from replay.importers.text import scan as scan
+from replay.importers.text.fields import pairs
+from replay.importers.text.streams import Event, Growing, Place, StreamBuilder, read_place
+from replay.importers.text.tables import KEPT, PASSED, SINGLE, choose
+
+MAX_LINE: Final = 1 << 20
+SHORT: Final = 1 << 20
+"""Bytes that are read before a second thread would have begun."""
+_TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
+_EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*|0): *"
+_CONTEXT: Final = (
+    r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] *(?:[^\s\d]\S{3,9} +)?"
+    + _TIME + ": +" + _EVENT)
+_PADDED: Final = re.compile(r" *(?P<comm>.{1,16}(?<=^.{16}))" + _CONTEXT)
+"""The kernel and trace-cmd pad a command's name to 16 characters: where that fits it is certain."""
+_ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT)
+_JOINED: Final = re.compile(_CONTEXT)
+_LATENCY: Final = re.compile(
+    r" *(?P<comm>.{1,16}?)-(?P<pid>\d{1,10}) +(?P<cpu>\d{1,5})(?=[^\s\d])\S{4,9} +"
+    + _TIME + r"(?P<us>us)?[ !+#*@$]?: +" + _EVENT)
+"""trace_print_lat_context(): the CPU before the flags, microseconds since the trace began."""
+_PERF: Final = re.compile(
+    r" *(?P<comm>.{1,40}?) +(?:\d+/)?(?P<pid>\d{1,10}) +\[(?P<cpu>\d{3,5})\] +" + _TIME
+    + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT)
+"""perf script: the names of system and event, and no dash."""
+_MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
+_LOST: Final = re.compile(r"CPU:(\d{1,5}) \[(?:LOST (\d{1,18}) EVENTS|(\d{1,18}) EVENTS DROPPED)\]")
+_ENTRIES: Final = re.compile(
+    r"# (?:entries-in-buffer/entries-written: |latency: \d+ us, #)(\d{1,18})/(\d{1,18})")
+"""print_event_info(), and print_trace_header() of the latency format."""
+_NOTICE: Final = re.compile(
+    r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
+    r"|version = \d|cpus=\d+$|CPU \d+ is empty$")
+_COMM_WIDTH: Final = 16
+_TOO_BIG: Final = scan.CUT.decode()
+MARKER_EVENTS: Final = ("tracing_mark_write", "print", "0")
+"""The last one is a kernel's that does not name the function which wrote the marker."""
+_KEY: Final = re.compile(r"(?P<event>[\w.]+): *")
+_CUT_PLACE: Final = re.compile(r"\[(\d|LINE)")
+
+
+def read_ftrace_text(path: Path, wanted: Wanted = everything) -> Decoded:
+    """Decode ftrace text; InputError when it is none, damaged, or of a tracer without lines.
+
+    Events of probes that are not `wanted`, and of no probe at all, are counted by name.
+    """
+    with plain_bytes(Path(path)) as data:
+        return decode_text(Path(path), data, wanted)
+
+
+def decode_text(path: Path, data: Buffer, wanted: Wanted = everything) -> Decoded:
+    """The same of text that lies in another file, which errors name."""
+    return _Reader(path, data, wanted).read()
+
+
+class _Places:
+    """What the compiled scanner's codes of `event: (place)` mean."""
+
+    def __init__(self, data: Buffer) -> None:
+        self.data = data
+        self.streams: list[Growing] = []
+        self._numbers: dict[int, int] = {}
+        self.rows: Ints = np.empty((3, 0), dtype=np.int64)
+
+    def follow(self, texts: list[tuple[str, int]], builder: StreamBuilder) -> None:
+        """Note what the next codes mean, see FORM, STREAM, PLACE_RETURN_TO.
+
+        texts: each with where it ends in the file.
+        """
+        rows = [self._row(text, end, builder) for text, end in texts]
+        added = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+        self.rows = np.ascontiguousarray(np.append(self.rows, added, axis=1))
+
+    def _row(self, text: str, end: int, builder: StreamBuilder) -> tuple[int, int, int]:
+        match = _KEY.match(text)
+        if not match or match["event"] in MARKER_EVENTS or _CUT_PLACE.search(text):
+            return SINGLE, -1, -1
+        place = read_place(text[match.end():])
+        rest = self.data[end:self.data.find(b"\n", end)].decode("ascii", "replace")
+        stream = builder.growing(match["event"], place, pairs(rest, cut_short=False))
+        number = self._numbers.setdefault(id(stream), len(self.streams))
+        if number == len(self.streams):
+            self.streams.append(stream)
+        form = KEPT if stream.wanted else PASSED
+        return form, number, builder.texts.code(place.return_to if place else "")
+
+
+class _Reader:
+    def __init__(self, path: Path, data: Buffer, wanted: Wanted) -> None:
+        self.path, self.data = path, data
+        self.decoded = Decoded(str(path), "ftrace text", "ns")
+        self.dotted: bool | None = None
+        text = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
+        self.builder = StreamBuilder(text, wanted)
+        self.scanner = scan.LineScanner(text, scan.scannable(data))
+        self.places = _Places(data)
+        self.pending_losses: dict[int, tuple[int, int]] = {}
+        self.header = self.latency = self.in_marker = False
+        self.line = 0
+        self.known: dict[str, Place] = {}
+
+    def read(self) -> Decoded:
+        at = 0
+        while at < len(self.data):
+            if self.dotted is not None and at < self.scanner.end:
+                at = self._read_parts(at, self.dotted)
+                continue
+            self.line += 1
+            stop = self._line_stop(at)
+            self._read_raw(at, stop)
+            at = stop
+            if self.builder.is_full:
+                self.builder.flush()
+        return self._finish()
+
+    def _finish(self) -> Decoded:
+        decoded = self.decoded
+        if not decoded.records and not (self.header and not decoded.anomalies.counts):
+            raise InputError(self.path, "no ftrace event found", hint=(
+                "expected lines such as `task-1 [000] ..... 12.345678: event: (function+0x0/0x10)`"
+            ))
+        if self.dotted is False:
+            decoded.unit = "ticks"
+        decoded.streams, decoded.passed = self.builder.streams()
+        decoded.anomalies.count("records_lost", decoded.records_lost)
+        return decoded
+
+    # -- lines of the common forms, many at once
+    def _read_parts(self, at: int, dotted: bool) -> int:
+        """All that the scanner reads, in a second thread where there are several parts."""
+        parts = self.scanner.parts(at, dotted)
+        for lines in ahead(parts) if self.scanner.end - at > SHORT else parts:
+            self._read_part(lines)
+        return self.scanner.end
+
+    def _read_part(self, lines: scan.Lines) -> None:
+        places, table, count = self.places, lines.table, lines.count
+        self.builder.tasks.follow(
+            [t.lstrip(" ") for t, _ in self.scanner.tasks.new(lines.tasks)])
+        places.follow(self.scanner.places.new(lines.places), self.builder)
+        chosen = choose(lines, MAX_LINE, places.rows, len(places.streams))
+        if chosen.end >= 0:
+            self._seen(chosen.begin, chosen.end)
+        order = np.empty(count, dtype=np.int64)
+        begin, first_line = 0, self.line + 1
+        for row in np.flatnonzero(~chosen.common).tolist():
+            self._number_lines(table, order, begin, row)
+            self.line, begin = first_line + row, row + 1
+            self._read_raw(int(table[scan.START, row]), int(table[scan.START, row + 1]))
+        self._number_lines(table, order, begin, count)
+        self.line = first_line + count - 1
+        self.builder.add_scanned(places.streams, chosen.events(
+            order, first_line, places.rows, self.builder.tasks.coded), chosen.passed)
+
+    def _number_lines(self, table: Ints, order: Ints, begin: int, end: int) -> None:
+        """Give events of the common forms, between two other lines, their places in the file."""
+        if begin == end:
+            return
+        count = self.builder.count
+        order[begin:end] = np.arange(count, count + end - begin)
+        self.builder.count += end - begin
+        self.decoded.records += end - begin
+        self.in_marker = False
+        if self.pending_losses:
+            cpus, firsts = np.unique(table[scan.CPU, begin:end], return_index=True)
+            for first, cpu in sorted(zip(firsts.tolist(), cpus.tolist(), strict=True)):
+                self._note_loss(int(table[scan.TIME, begin + first]), cpu)
+
+    def _seen(self, first: int, last: int) -> None:
+        """Times of events, whether their streams are kept or not."""
+        decoded = self.decoded
+        decoded.first_time = min(decoded.first_time, first)
+        decoded.last_time = max(decoded.last_time, last)
+
+    # -- any line
+    def _line_stop(self, start: int) -> int:
+        end = self.data.find(b"\n", start, start + MAX_LINE)
+        return len(self.data) if end < 0 else end + 1
+
+    def _read_raw(self, start: int, stop: int) -> None:
+        raw = self.data[start:min(stop, start + MAX_LINE)]
+        whole = raw.endswith(b"\n")
+        if len(raw) == MAX_LINE and not whole:
+            raise InputError(self.path, f"longer than {MAX_LINE} bytes", f"line {self.line}")
+        if b"\0" in raw:
+            raise InputError(self.path, "binary data where ftrace text was expected",
+                             f"line {self.line}")
+        if not whole:
+            self.decoded.anomalies.count("file_truncated")
+        self._read_line(raw.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), whole)
+
+    def _read_line(self, line: str, whole: bool) -> None:
+        match = _PADDED.match(line) or _ANCHOR.match(line) or self._other_form(line)
+        if not match:
+            self._read_notice(line)
+            return
+        rest = line[match.end():]
+        comm = match["comm"]
+        text, too_big, behind = rest.partition(_TOO_BIG)
+        if too_big and not behind:
+            rest, whole = text, False
+        while _MAYBE_JOINED.search(rest) and rest.startswith("("):
+            joined = _JOINED.search(rest)
+            if not joined:
+                break
+            # the kernel pads the command name to 16 characters
+            cut = max(0, joined.start() - _COMM_WIDTH)
+            self._add(match, comm, rest[:cut], cut_short=True)
+            self.decoded.anomalies.count("joined_lines")
+            self.decoded.anomalies.count("joined_lines_recovered")
+            comm = rest[cut:joined.start()].lstrip(" ")
+            rest, match = rest[joined.end():], joined
+        self._add(match, comm, rest, cut_short=not whole)
+
+    def _other_form(self, line: str) -> re.Match[str] | None:
+        """Latency format and perf script: lines that are neither are sorted out at once."""
+        if "us" in line[:64] or self.latency:
+            match = _LATENCY.match(line)
+            if match:
+                self.latency = True
+                return match
+        return _PERF.match(line) if "[" in line[:80] else None
+
+    def _read_notice(self, line: str) -> None:
+        entries = _ENTRIES.match(line)
+        lost = _LOST.match(line)
+        if entries:
+            self.header = True
+            kept, written = int(entries[1]), int(entries[2])
+            self.decoded.records_lost += max(0, written - kept)
+        elif lost:
+            count = int(lost[2] or lost[3])
+            self.decoded.records_lost += count
+            self.pending_losses[int(lost[1])] = (count, self.line)
+        elif line.startswith("# tracer: function_graph"):
+            raise InputError(self.path, "the function_graph tracer writes no task and no time",
+                             f"line {self.line}", "Record kprobe and kretprobe events instead")
+        elif line.startswith("# tracer:"):
+            self.header = True
+        elif not _NOTICE.match(line):
+            if self.in_marker:
+                self.builder.extend_marker(line)
+            self.decoded.anomalies.count("marker_lines" if self.in_marker else "lines_unmatched")
+
+    def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
+        time = self._time(match)
+        self._seen(time, time)
+        cpu, event = int(match["cpu"]), match["event"]
+        self._note_loss(time, cpu)
+        found = Event(event, time, cpu, int(match["pid"]), comm, self.line)
+        self.decoded.records += 1
+        self.in_marker = event in MARKER_EVENTS
+        if self.in_marker:
+            self.builder.add_marker(found, rest.strip().removeprefix("tracing_mark_write: "))
+            return
+        place, tail = self._place(rest)
+        self.builder.add(found, place, tail, cut_short)
+
+    def _note_loss(self, time: int, cpu: int) -> None:
+        """Place what was lost on a CPU before its first event since then."""
+        if cpu in self.pending_losses:
+            count, line = self.pending_losses.pop(cpu)
+            self.decoded.losses.append(Loss(time, cpu, count, line))
+
+    def _time(self, match: re.Match[str]) -> int:
+        seconds, fraction = int(match["seconds"]), match["fraction"]
+        dotted = fraction is not None
+        if match.groupdict().get("us"):
+            time = seconds * 1000
+        elif self.dotted not in (None, dotted):
+            raise InputError(self.path, "time stamps change between seconds and plain counts",
+                             f"line {self.line}")
+        else:
+            self.dotted = dotted
+            time = seconds * 10**9 + int(fraction.ljust(9, "0")) if dotted else seconds
+        if time >= 1 << 62:
+            raise InputError(self.path, f"time stamp {time} is beyond 2^62", f"line {self.line}")
+        return time
+
+    def _place(self, rest: str) -> tuple[Place | None, str]:
+        """The probed place and the rest; None when it is no probe."""
+        end = rest.find(")")
+        if not rest.startswith("(") or end < 0:
+            return None, rest
+        text = rest[:end + 1]
+        place = self.known.get(text) or read_place(text)
+        if place is None:
+            return None, rest
+        self.known[text] = place
+        return place, rest[end + 1:]

@@ -1,0 +1,26 @@
+"""Strings from files, made harmless for each form that a report takes."""
+
+from __future__ import annotations
+
+ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+                        | {sign: f"\\{sign}" for sign in "\\`*_{}[]#|~"})
+"""What Markdown would take for more than text."""
+
+
+def plain(value: object) -> str:
+    """A string from a file made harmless: what is not printable is shown as an escape.
+
+    That covers terminal escapes, line breaks and the controls that turn the writing direction.
+    """
+    return "".join(c if c.isprintable() or c == " " else
+                   c.encode("unicode_escape").decode("ascii") for c in str(value))
+
+
+def cell(value: object) -> str:
+    """A string as the text of a Markdown table's cell, whatever is in it."""
+    return plain(value).translate(ESCAPES)
+
+
+def xml_text(value: str) -> str:
+    """Without what XML 1.0 cannot hold."""
+    return "\n".join(plain(line) for line in value.split("\n"))

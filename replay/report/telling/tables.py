@@ -1,0 +1,144 @@
+"""Tables as text of at most 100 columns, from plain rows; nothing here prints."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from replay.base.units import NS_PER_S, human_bytes, human_ns
+from replay.report.telling.escapes import plain
+
+WIDTH = 100
+NONE = "-"
+"""Shown where a metric has no value."""
+
+
+def fitted(value: object, width: int) -> str:
+    """`plain`, cut to a width in terminal cells with an ellipsis."""
+    text = plain(value)
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+
+
+def heading(name: object, width: int, tail: str = "") -> str:
+    """The name of a column on up to three lines, parted after a hyphen where there is one.
+
+    tail: put behind each line, for what stands behind the column's figures.
+    """
+    lines: list[str] = []
+    left = plain(name)
+    while cell_len(left) > width and len(lines) < 2:
+        cut = left.rfind("-", 1, width) + 1 or width
+        lines.append(left[:cut])
+        left = left[cut:]
+    return "\n".join(line + tail for line in (*lines, fitted(left, width)))
+
+
+def duration(ns: float | None) -> str:
+    """Nanoseconds for a person, to three digits."""
+    if ns is None:
+        return NONE
+    if ns >= 1000 * NS_PER_S:
+        return f"{ns / NS_PER_S:,.0f} s"
+    return human_ns(float(f"{ns:.3g}"))
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators, from a billion on to three digits."""
+    if value is None:
+        return NONE
+    for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:,.0f}"
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage; a small one keeps two digits that say something."""
+    if value is None:
+        return NONE
+    return f"{100 * value:.1f} %" if value == 0 or abs(value) >= 0.001 else f"{100 * value:.2g} %"
+
+
+def decimal(value: float | None) -> str:
+    """A number with two decimals."""
+    return NONE if value is None else f"{value:,.2f}"
+
+
+def size(value: float | None) -> str:
+    """Bytes for a person."""
+    return NONE if value is None else human_bytes(value)
+
+
+def missing(lost: int, cut: int) -> str:
+    """What a recording lacks: records its tracer lost, sources that end too early."""
+    said = [f"{lost:,} records lost while recording"] if lost else []
+    if cut:
+        said.append(f"{cut:,} source{'s end' if cut > 1 else ' ends'} too early, and what came "
+                    "after is missing")
+    return "; ".join(said)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *,
+          left: int = 1, align: str = "") -> RenderableType:
+    """A rich table: the first `left` columns flush left, the others flush right.
+
+    align: one letter per column instead: l, r, or w for flush left and wrapped.
+    """
+    align = align or "l" + "w" * (left - 1) + "r" * (len(columns) - left)
+    made = Table(title=Text(title, style="bold") if title else None, title_justify="left",
+                 box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1),
+                 show_header=any(columns))
+    for name, letter in zip(columns, align, strict=True):
+        made.add_column(Text(name), justify="right" if letter == "r" else "left", overflow="fold",
+                        no_wrap=letter != "w")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return Group(made, Text())
+
+
+def pairs(rows: Sequence[tuple[str, str | Text]]) -> RenderableType:
+    """Names and what belongs to them, in two columns, the second one wrapped."""
+    made = Table.grid(padding=(0, 2))
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, what in rows:
+        made.add_row(Text(name), what if isinstance(what, Text) else Text(what))
+    return Group(made, Text())
+
+
+def notes(lines: Sequence[str]) -> RenderableType:
+    """Short remarks beneath a table, indented and wrapped."""
+    made = Table.grid(padding=(0, 1))
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for line in lines:
+        made.add_row(Text("-"), Text(line, style="dim"))
+    return Group(Padding(made, (0, 0, 0, 2)), Text())
+
+
+def render(parts: Sequence[RenderableType], *, color: bool = False) -> str:
+    """All parts, one after the other, as one string without trailing blanks."""
+    sink = io.StringIO()
+    console = Console(file=sink, width=WIDTH, force_terminal=color, no_color=not color,
+                      color_system="standard" if color else None, highlight=False, emoji=False,
+                      markup=False, legacy_windows=False, _environ={})
+    for part in parts:
+        console.print(Text(part) if isinstance(part, str) else part)
+    return "\n".join(line.rstrip() for line in sink.getvalue().split("\n")).rstrip("\n") + "\n"
+
+
+def best_marked(values: Sequence[float | None], shown: Sequence[str], *,
+                lowest: bool = True) -> list[Text]:
+    """The cells of one row; what shows as the best value is starred, unless all show the same."""
+    known = [(v, s) for v, s in zip(values, shown, strict=True) if v is not None]
+    best = (min(known) if lowest else max(known))[1] if known else None
+    differ = len({s for _, s in known}) > 1
+    return [Text(f"{text} *" if differ and text == best else f"{text}  ",
+                 style="bold green" if differ and text == best else "") for text in shown]

@@ -1,0 +1,80 @@
+"""Pages of hot-added sections on their way to the balloon's list, as the recording shows them come.
+
+add_memory_resource() runs with balloon_mutex dropped, and xen_online_page() (drivers/xen/balloon.c)
+appends one block of the buddy allocator at a time, ascending, each under the mutex: callers have it
+in between. How many blocks are there is fed from the recording; what follows is the model's to say.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from replay.engine.state import R_COUNT, R_LIST, R_SECTION_COUNT, R_SECTIONS
+from replay.engine.tracking import hold_range
+from replay.importers.ordering.learn import BLOCK
+from replay.trace.columns import NONE
+
+
+class HotAdded:
+    """The pages of the sections in the model's log that its list has not got yet.
+
+    Without evidence that a block came, none comes: a section that is not onlined stays off the
+    list. Where blocks are not of BLOCK pages, the remainder is a difference.
+    """
+
+    def __init__(self, m: np.ndarray) -> None:
+        self.m = m
+        self.blocks = 0
+        """Blocks that were fed."""
+        self._sections = 0
+        self._waiting: list[list[int]] = []
+        """[next page to come, end] of each section, in the order in which they were added."""
+
+    def _look(self) -> bool:
+        """Take up what the model has added since; whether any page is still to come."""
+        m = self.m
+        for k in range(self._sections, int(m[R_SECTION_COUNT])):
+            at = int(m[R_SECTIONS]) + 4 * k
+            self._waiting.append([int(m[at + 1]), int(m[at + 1] + m[at + 2])])
+        self._sections = int(m[R_SECTION_COUNT])
+        self._waiting = [w for w in self._waiting if w[0] < w[1]]
+        return bool(self._waiting)
+
+    def before(self, listed: int, frames: np.ndarray) -> None:
+        """Feed the blocks that were there before a call or a pass, which had the mutex throughout.
+
+        listed: list_count in the lock; where it is NONE, the frames tell that left the list.
+        """
+        if not self._look():
+            return
+        if listed == NONE:
+            self._by_frames(frames)
+            return
+        missing = max(0, listed - int(self.m[R_COUNT])) // BLOCK
+        for waiting in self._waiting:
+            blocks = min(missing, (waiting[1] - waiting[0]) // BLOCK)
+            self._feed(waiting, blocks, 0)
+            missing -= blocks
+
+    def _by_frames(self, frames: np.ndarray) -> None:
+        """The first page that leaves a block is its last one; pages before it lay above it."""
+        listed = int(self.m[R_COUNT])
+        for above, frame in enumerate(frames[: listed + 1].tolist()):
+            for waiting in self._waiting:
+                if waiting[0] <= frame < waiting[1] and (frame + 1) % BLOCK == 0:
+                    self._feed(waiting, (frame + 1 - waiting[0]) // BLOCK, above)
+                    return
+
+    def _feed(self, waiting: list[int], blocks: int, above: int) -> None:
+        """Put so many blocks on the list, below the first `above` pages."""
+        if blocks == 0:
+            return
+        m = self.m
+        top = int(m[R_LIST] + m[R_COUNT])
+        head = m[top - above : top].copy()
+        hold_range(m, waiting[0], blocks * BLOCK)
+        end = int(m[R_LIST] + m[R_COUNT])
+        m[top - above : end - above] = m[top:end].copy()
+        m[end - above : end] = head
+        waiting[0] += blocks * BLOCK
+        self.blocks += blocks

@@ -1,0 +1,24 @@
+"""The comparison, compiled once: the hypervisor strategy's calls lead to those of all four."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from replay.allocators import hypervisor
+from replay.allocators.hypervisor import O_FALLBACK
+from replay.base.compiled import compiled
+from replay.c import calls
+from replay.truth.witness.lockstep import LOCKSTEP, lockstep
+
+
+def serve_by_balloon(m: np.ndarray) -> None:
+    """Lead the calls on this state of the balloon driver to it; else they go to the pool."""
+    m[O_FALLBACK] = 1
+
+
+@compiled(LOCKSTEP)
+def run(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, table: np.ndarray,
+        room: np.ndarray) -> int:
+    """A model (a) against the kernel's source (b)."""
+    return lockstep(hypervisor.alloc, hypervisor.free, hypervisor.wake, calls.alloc, calls.free,
+                    calls.wake, a, b, p, f, table, room)
