@@ -45,10 +45,10 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/mypy replay
 
 twin: ready ## The tests of compiled = interpreted = bounds-checked
-	$(BIN)/python -m pytest -q tests/test_twin.py
+	$(BIN)/python -m pytest -q tests/engine/test_twin.py
 
 fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
-	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/test_lockstep.py
+	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/allocators/test_lockstep.py
 
 SUITE ?= bookworm
 MODE ?= pv
@@ -63,13 +63,13 @@ INPUTS ?= 1000000
 JOBS ?= $(shell nproc)
 FROM ?= 0
 fuzz-import: ready ## The long import fuzz: a million damaged inputs per format, bounds checked
-	@cd tests && for format in "trace.dat" "ftrace text" "xentrace"; do \
-	  NUMBA_BOUNDSCHECK=1 ../$(BIN)/python import_fuzz.py "$$format" --from $(FROM) \
+	@cd tests/support && for format in "trace.dat" "ftrace text" "xentrace"; do \
+	  PYTHONPATH=../naive NUMBA_BOUNDSCHECK=1 ../../$(BIN)/python import_fuzz.py "$$format" --from $(FROM) \
 	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
 	done
 
 fuzz-truncate: ready ## Every recording, cut at 75,000 places each
-	@cd tests && ../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)
+	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)
 
 # Without root: the package is fetched and unpacked into the cache, not installed.
 CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package
@@ -89,9 +89,9 @@ browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the t
 
 OTAVA := .otava
 otava: ## Install Apache Otava into an environment of its own, for the test side by side with it
-	@test -f $(OTAVA)/.installed -a ! tests/otava.txt -nt $(OTAVA)/.installed || \
+	@test -f $(OTAVA)/.installed -a ! tests/support/otava.txt -nt $(OTAVA)/.installed || \
 	  { $(PYTHON) -m venv $(OTAVA) && $(OTAVA)/bin/pip install --quiet \
-	  --disable-pip-version-check --no-deps -r tests/otava.txt && touch $(OTAVA)/.installed; } || \
+	  --disable-pip-version-check --no-deps -r tests/support/otava.txt && touch $(OTAVA)/.installed; } || \
 	  { rm -rf $(OTAVA); echo "no Apache Otava can be had here: its tests are skipped"; }
 
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
