@@ -100,29 +100,18 @@ def describe_trace(trace: Trace | Source) -> dict[str, Any]:
     return trace_info.info(_trace(trace))
 
 
-def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), *,
-              settings: Mapping[str, str] | None = None, physmap: str | None = None,
-              iommu: str | None = None, subtract_ram: str | None = None,
-              profile: str | None = None, loop: str = "open", lock: str = "fifo",
-              time_scale: str = "1", check: bool = False, kernel_trees: Sequence[Source] = (),
-              kernel_variant: str | None = None, time_limit: float = 60.0,
-              progress: bool = False) -> Run:
-    """Replay a trace through strategies (none named: the thread's four).
+def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), *, progress: bool = False,
+              **options: Any) -> Run:
+    """Replay a trace through strategies (none named: the mail thread's four).
 
-    allocators: names, FILE.py or FILE.so. settings: `strategy.option` to text. physmap: preset or
-    file; iommu: on or off; subtract_ram: known or all. profile: name or file. loop: open, closed or
-    asap; lock: fifo, spin or lifo. kernel_trees: also replay these kernels' own source. `failed` of
-    the run names C code that misbehaved.
+    allocators: names, FILE.py or FILE.so. options: the fields of runs.options.RunOptions, as the
+    command line writes them: settings (`strategy.option` to text), physmap, profile, loop, lock,
+    time_scale, kernel_trees and so on. `failed` of the run names C code that misbehaved.
     """
-    from replay.engine.arrivals import Arrivals, parse_scale
-    from replay.runs.plan import CCode, Plan
+    from replay.runs.options import given
     from replay.runs.replaying import replay_trace
-    from replay.trace.machine import MachineChoice
 
-    plan = Plan(tuple(allocators), dict(settings or {}),
-                MachineChoice(physmap, iommu, subtract_ram), profile,
-                Arrivals(loop, lock, parse_scale(time_scale)), check,
-                CCode([Path(tree) for tree in kernel_trees], kernel_variant, time_limit))
+    plan = given({"allocators": tuple(allocators), **options})
     return replay_trace(_trace(trace), plan, progress=progress)
 
 
@@ -200,18 +189,19 @@ def _body(runs: list[Run], form: str) -> str:
     return {"md": formats.markdown, "csv": formats.table, "txt": formats.text}[form](runs)
 
 
-def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *,
-                settings: Mapping[str, str] | None = None, physmap: str | None = None,
-                profile: str | None = None, samples: int = 1024, seed: int = 1) -> dict[str, Any]:
-    """How far rankings hold when every constant moves across its range (`replay sensitivity`)."""
-    from replay.engine.drive import replay
-    from replay.runs.plan import Plan, prepared
+def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, samples: int = 1024,
+                seed: int = 1, **options: Any) -> dict[str, Any]:
+    """How far rankings hold when every constant moves across its range (`replay sensitivity`).
+
+    options: as of run_trace().
+    """
     from replay.calibration.sensitivity.design import sensitivity
     from replay.calibration.sensitivity.recost import recost
-    from replay.trace.machine import MachineChoice
+    from replay.engine.drive import replay
+    from replay.runs.options import given
+    from replay.runs.plan import prepared
 
-    p = prepared(_trace(trace), Plan(tuple(allocators), dict(settings or {}),
-                                     MachineChoice(physmap), profile))
+    p = prepared(_trace(trace), given({"allocators": allocators, **options}))
     if p.objects:
         raise ReplayError(f"{p.objects[0]}: the costs of C code are not swept; name models")
     made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),

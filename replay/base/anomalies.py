@@ -37,6 +37,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "requests_unfinished": ("info", "calls without a return event within the recording"),
     "requests_without_size": ("error", "calls whose number of pages is not recorded: left out"),
     "returns_unmatched": ("info", "return events without an entry within the recording"),
+    "sections_without_place": ("info", "sections of the pool whose first frame is not recorded"),
     "time_inferred": ("info", "records without a time stamp, given the last one of their CPU"),
     "time_inversions": ("info", "records earlier than their predecessor on another CPU"),
     "records_lost": ("data_loss", "records the tracer itself reports as lost"),

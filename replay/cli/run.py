@@ -8,60 +8,25 @@ from typing import Annotated, Any
 
 import typer
 
-from replay.base.errors import ReplayError
-from replay.cli.options import AsJson, Sets, TraceFile, color, emit, emit_json, key_values
+from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
+from replay.cli.run_options import takes_run_options
+from replay.runs.options import RunOptions
 
 
+@takes_run_options()
 def run(
     trace: TraceFile,
-    allocator: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|FILE.py|FILE.so",
-        help="Strategy; repeatable. Default: the four of the thread.")] = None,
-    kernel_tree: Annotated[list[Path] | None, typer.Option(
-        metavar="DIR|TARBALL", help="Also replay this kernel's own source; repeatable.")] = None,
-    kernel_variant: Annotated[str | None, typer.Option(
-        metavar="NAME", help="x86-pvh, x86-pv or arm64. Default: the machine's.")] = None,
-    time_limit: Annotated[float, typer.Option(
-        min=0.1, metavar="SECONDS", help="For one call of C code.")] = 60.0,
-    settings: Sets = None,
-    physmap: Annotated[str | None, typer.Option(
-        metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
-    iommu: Annotated[str | None, typer.Option(
-        metavar="on|off", help="The machine with its IOMMU on or off.")] = None,
-    subtract_ram: Annotated[str | None, typer.Option(
-        metavar="known|all", help="Take RAM out of iomem_resource: what dom0 knows of, or all of "
-        "the host's (no Arm dom0 could).")] = None,
-    profile: Annotated[str | None, typer.Option(
-        metavar="NAME|FILE", help="Cost profile. Default: by architecture.")] = None,
-    closed_loop: Annotated[bool, typer.Option(
-        "--closed-loop", help="A task asks again when its call has returned and it has thought as "
-        "long as in the recording. Default: open loop, at recorded times.")] = False,
-    asap: Annotated[bool, typer.Option(
-        "--asap", help="As fast as possible: closed loop, no thinking times.")] = False,
-    time_scale: Annotated[str, typer.Option(
-        metavar="X", help="Factor of the recorded times: 0.5 is twice the load.")] = "1",
-    lock: Annotated[str, typer.Option(
-        metavar="fifo|spin|lifo", help="Who gets the allocator's lock next: who came first, by "
-        "optimistic spinning, who came last (the last two bound what a lock can do).")] = "fifo",
+    options: RunOptions,
     out: Annotated[Path | None, typer.Option(
         metavar="DIR", help="Folder for the results. Default: reports/<trace>/.")] = None,
-    check: Annotated[bool, typer.Option(
-        "--check", help="Test each strategy's invariants at the end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace through the strategies and compare them."""
-    from replay.api import run_trace
     from replay.report.telling.text import report
+    from replay.runs.replaying import replay_trace
+    from replay.trace.store import load
 
-    if closed_loop and asap:
-        raise ReplayError("--closed-loop keeps thinking times and --asap leaves them out: "
-                          "give one of them")
-    found = run_trace(
-        trace, allocator or (), settings=key_values(settings), physmap=physmap, iommu=iommu,
-        subtract_ram=subtract_ram, profile=profile,
-        loop="asap" if asap else "closed" if closed_loop else "open", lock=lock,
-        time_scale=time_scale, check=check, kernel_trees=kernel_tree or (),
-        kernel_variant=kernel_variant, time_limit=time_limit, progress=True)
+    found = replay_trace(load(trace), options, progress=True)
     folder = out or Path("reports") / trace.stem
     files = found.save(folder)
     if as_json:

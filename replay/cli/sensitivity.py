@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from replay.cli.options import AsJson, Sets, TraceFile, color, emit, emit_json, key_values
+from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
+from replay.cli.run_options import takes_run_options
+from replay.runs.options import RunOptions
 
 
+@takes_run_options("allocators", "settings", "physmap", "profile")
 def sensitivity(
     trace: TraceFile,
-    allocator: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|FILE.py", help="Strategy; repeatable. Default: the four of the thread.",
-    )] = None,
-    settings: Sets = None,
-    physmap: Annotated[str | None, typer.Option(
-        metavar="PRESET|FILE", help="Another machine than the trace's own.")] = None,
-    profile: Annotated[str | None, typer.Option(
-        metavar="NAME|FILE", help="Cost profile. Default: by architecture.")] = None,
+    options: RunOptions,
     samples: Annotated[int, typer.Option(
         metavar="N", help="Points of the joint design, a power of two.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the joint design.")] = 1,
@@ -28,8 +25,7 @@ def sensitivity(
     from replay.api import sweep_costs
     from replay.report.sensitivity import sensitivity as shown
 
-    data = sweep_costs(trace, allocator or (), settings=key_values(settings), physmap=physmap,
-                       profile=profile, samples=samples, seed=seed)
+    data = sweep_costs(trace, samples=samples, seed=seed, **asdict(options))
     if as_json:
         emit_json(data)
     else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replay.base.errors import ReplayError, unknown_name
-from replay.runs.plan import Plan
+from replay.runs.options import RunOptions
 from replay.runs.replaying import replay_trace
 from replay.runs.run import Run, read_run
 from replay.trace.store import load
@@ -41,7 +41,7 @@ def split(text: str) -> tuple[Path, str]:
 
 def _run(path: Path, allocator: str) -> Run:
     if path.suffix == ".arrow":
-        return replay_trace(load(path), Plan((allocator,) if allocator else ()))
+        return replay_trace(load(path), RunOptions((allocator,) if allocator else ()))
     return read_run(path)
 
 

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from replay.allocators import DEFAULT
 from replay.base.errors import InputError
 from replay.metrics.catalogue import Metric, catalogue
+from replay.runs.options import RunOptions, gate_schema, given
 
-TEXTS: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
 """Of a check: it is the name of its baseline's file."""
 
 CHECK = {
     "name": {"type": "string", "pattern": NAME, "maxLength": 100},
-    "trace": {"type": "string"}, "allocators": TEXTS,
-    "settings": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
-    **dict.fromkeys(("physmap", "iommu", "subtract_ram", "profile", "loop", "lock", "time_scale",
-                     "kernel_variant"), {"type": "string"}),
-    "kernel_trees": TEXTS, "allow_loss": {"type": "boolean"},
+    "trace": {"type": "string"}, "allow_loss": {"type": "boolean"}, **gate_schema(),
 }
 TOLERANCE = {
     "metric": {"type": "string"}, "check": {"type": "string"}, "allocator": {"type": "string"},
@@ -73,33 +67,12 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Check:
-    """One trace, and how it is replayed; all as the command line writes it."""
+    """One trace, and how it is replayed."""
 
     name: str
     trace: Path
-    allocators: tuple[str, ...] = ()
-    settings: dict[str, str] = field(default_factory=dict)
-    options: dict[str, str] = field(default_factory=dict)
-    kernel_trees: tuple[str, ...] = ()
+    options: RunOptions = RunOptions()
     allow_loss: bool = False
-
-    def command(self, allocator: str = "") -> str:
-        """The `replay run` that gives the same figures, of one strategy or of all."""
-        one = allocator in (self.allocators or DEFAULT) and bool(allocator)
-        words = ["replay", "run", str(self.trace)]
-        for name in [allocator] if one else self.allocators:
-            words += ["--allocator", name]
-        for key, value in sorted(self.settings.items()):
-            if not one or key.startswith(f"{allocator}."):
-                words += ["--set", f"{key}={value}"]
-        for tree in self.kernel_trees:
-            words += ["--kernel-tree", tree]
-        for key, value in sorted(self.options.items()):
-            if key == "loop":
-                words += {"closed": ["--closed-loop"], "asap": ["--asap"]}.get(value, [])
-            else:
-                words += [f"--{key.replace('_', '-')}", value]
-        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -166,12 +139,8 @@ def _check(path: Path, root: Path, k: int, entry: dict[str, Any]) -> Check:
     if not entry["trace"].endswith(".arrow"):
         raise InputError(path, f"{entry['trace']}: expected a trace (.arrow)",
                          where=f"check.{k}.trace")
-    options: dict[str, str] = {key: entry[key] for key in (
-        "physmap", "iommu", "subtract_ram", "profile", "loop", "lock", "time_scale",
-        "kernel_variant") if key in entry}
-    return Check(name, trace, tuple(entry.get("allocators", ())),
-                 {key: str(value) for key, value in entry.get("settings", {}).items()}, options,
-                 tuple(entry.get("kernel_trees", ())), entry.get("allow_loss", False))
+    options = given({key: value for key, value in entry.items() if key in gate_schema()})
+    return Check(name, trace, options, entry.get("allow_loss", False))
 
 
 def _tolerance(path: Path, k: int, entry: dict[str, Any]) -> Tolerance:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from replay.base.errors import InputError, ReplayError
@@ -69,25 +68,15 @@ class Checked:
 
 def replay_check(check: Check) -> Run:
     """Replay one check as its command would; a recording with losses is refused unless allowed."""
-    from replay.engine.arrivals import Arrivals, parse_scale
     from replay.report.telling.tables import missing
-    from replay.runs.plan import CCode, Plan
     from replay.runs.replaying import replay_trace
-    from replay.trace.machine import MachineChoice
     from replay.trace.store import load as load_trace
 
-    trace, given = load_trace(check.trace), check.options
+    trace = load_trace(check.trace)
     if (trace.meta.lost or trace.meta.cut) and not check.allow_loss:
         raise ReplayError(f"{check.trace}: {missing(trace.meta.lost, trace.meta.cut)}; record "
                           f"again, or set allow_loss = true for check {check.name!r}")
-    plan = Plan(
-        check.allocators, check.settings,
-        MachineChoice(given.get("physmap"), given.get("iommu"), given.get("subtract_ram")),
-        given.get("profile"),
-        Arrivals(given.get("loop", "open"), given.get("lock", "fifo"),
-                 parse_scale(given.get("time_scale", "1"))), True,
-        CCode([Path(tree) for tree in check.kernel_trees], given.get("kernel_variant")))
-    run = replay_trace(trace, plan)
+    run = replay_trace(trace, replace(check.options, check=True))
     for sentence in run.failed.values():
         raise ReplayError(sentence)
     for name, data in run.allocators.items():
@@ -100,8 +89,9 @@ def replayed(check: Check, commit: str = "", why: str = "") -> Baseline:
     """Replay one check; rows of kernel trees are called kernel, kernel-2 and so on, whatever the
     commit that their reports name."""
     run = replay_check(check)
-    trees = run.summary["order"][-len(check.kernel_trees):] if check.kernel_trees else []
-    names = {name: "kernel" if not k else f"kernel-{k + 1}" for k, name in enumerate(trees)}
+    trees = check.options.kernel_trees
+    rows = run.summary["order"][-len(trees):] if trees else []
+    names = {name: "kernel" if not k else f"kernel-{k + 1}" for k, name in enumerate(rows)}
     return of_run(run, commit, why, names)
 
 
@@ -134,11 +124,11 @@ def _made(config: Config, check: Check, base: Baseline | None, problem: str,
     since = base.commit if base else ""
     shown = [f for f in found if f.status != OK]
     return Checked(
-        check.name, str(check.trace), check.command(), since,
+        check.name, str(check.trace), check.options.command(check.trace), since,
         commits_since(config.baseline, since), problem, moved, shown,
         dict(sorted(Counter(f.status for f in found).items())),
         sorted({f.allocator for f in found}),
-        {name: check.command(name) for name in sorted({f.allocator for f in shown})})
+        {name: check.options.command(check.trace, name) for name in sorted({f.allocator for f in shown})})
 
 
 def findings(config: Config, check: Check, base: Baseline, now: Baseline) -> list[Finding]:

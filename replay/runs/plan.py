@@ -1,53 +1,30 @@
-"""What a replay was asked to do: strategies with their options, machine, costs, arrivals."""
+"""What the options of a run name, looked up: strategies, machine, costs, arrivals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from replay import allocators
 from replay.base.errors import ReplayError, unknown_name
 from replay.costs import profile as profiles
-from replay.engine.arrivals import Arrivals, arrange
+from replay.engine.arrivals import arrange
 from replay.engine.drive import Workload
 from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
 from replay.runs.c_rows import is_object
-from replay.trace.machine import MachineChoice, machine_for
+from replay.runs.options import CCode, RunOptions
+from replay.trace.machine import machine_for
 from replay.trace.requests import to_workload
 from replay.trace.store import Trace
 
 
 @dataclass(frozen=True)
-class CCode:
-    """C allocators beside shared objects: kernel trees, their variant, the limit of one call."""
-
-    trees: Sequence[Path] = ()
-    variant: str | None = None
-    time_limit: float = 60.0
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `replay run` takes besides the trace, each as the command line writes it.
-
-    allocators: names, FILE.py or FILE.so; empty for the thread's four. settings:
-    `strategy.option` to text. profile: name or file; None for the architecture's.
-    """
-
-    allocators: Sequence[str] = ()
-    settings: Mapping[str, str] = field(default_factory=dict)
-    machine: MachineChoice = MachineChoice()
-    profile: str | None = None
-    arrivals: Arrivals = Arrivals()
-    check: bool = False
-    code: CCode = CCode()
-
-
-@dataclass(frozen=True)
 class Prepared:
-    """A plan with its names looked up. options: by strategy or C row. objects: shared objects."""
+    """Options with their names looked up. options: by strategy or C row. objects: shared objects."""
 
     trace: Trace
     machine: Physmap
@@ -58,8 +35,8 @@ class Prepared:
     objects: list[str]
 
 
-def prepared(trace: Trace, plan: Plan) -> Prepared:
-    """Look up all that a plan names; ReplayError for what is not there or does not fit."""
+def prepared(trace: Trace, plan: RunOptions) -> Prepared:
+    """Look up all that the options name; ReplayError for what is not there or does not fit."""
     chosen, objects = _split(plan.allocators, plan.code)
     options = _options(plan.settings, chosen, _stems(objects, plan.code))
     machine = machine_for(trace, plan.machine)
@@ -69,7 +46,12 @@ def prepared(trace: Trace, plan: Plan) -> Prepared:
         workload = replace(workload, start=workload.start.elsewhere())
     workload = arrange(workload, plan.arrivals)
     if not len(workload):
-        raise ReplayError(f"trace {trace.meta.name!r} holds no allocator calls to replay")
+        kinds = pc.value_counts(trace.table["kind"]).to_pylist()
+        rows = ", ".join(f"{kind['counts']:,} of kind {kind['values']}" for kind in kinds)
+        raise ReplayError(
+            f"trace {trace.meta.name!r} holds no allocator calls to replay; its rows: "
+            f"{rows or 'none'}. Probes at the entry of the allocator's functions record them, as "
+            "`replay record` sets them")
     return Prepared(trace, machine, costs, workload, chosen, options, objects)
 
 

@@ -1,4 +1,4 @@
-"""Replays a trace through all that a plan names: models and C code, one outcome each."""
+"""Replays a trace through all that its options name: models and C code, one outcome each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from replay.metrics.summary import summary
 from replay.metrics.timeline import timeline
 from replay.runs.c_rows import kernel_rows, object_row, replay_row
 from replay.runs.files import outcome_table
-from replay.runs.plan import Plan, Prepared, prepared
+from replay.runs.options import RunOptions
+from replay.runs.plan import Prepared, prepared
 from replay.runs.run import Run
 from replay.trace.store import Trace
 
@@ -17,7 +18,7 @@ LONG_REQUESTS = 500_000
 """From this many on a terminal is shown a bar."""
 
 
-def replay_trace(trace: Trace, plan: Plan, *, progress: bool = False) -> Run:
+def replay_trace(trace: Trace, plan: RunOptions, *, progress: bool = False) -> Run:
     """Replay a trace as planned; a C allocator that misbehaves is named in the summary.
 
     progress: show a bar on standard error, if that is a terminal and the trace is long.
@@ -46,7 +47,7 @@ def _outcomes(p: Prepared, check: bool, progress: bool) -> list[Outcome]:
     return [one(name) for name in bar]
 
 
-def _c_outcomes(p: Prepared, plan: Plan) -> tuple[list[Outcome], dict[str, str]]:
+def _c_outcomes(p: Prepared, plan: RunOptions) -> tuple[list[Outcome], dict[str, str]]:
     """Outcomes of C rows in the order asked for, and of those that failed a sentence each."""
     from pathlib import Path
 

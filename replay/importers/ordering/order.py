@@ -80,6 +80,8 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
     found = collect(table, balloon=balloon)
     without = is_kind(table, "alloc", "free") & (ints(table, "nr_pages", 0) < 1)
     anomalies.count("requests_without_size", int(without.sum()))
+    unplaced = is_kind(table, "section") & (ints(table, "start_pfn") == NONE)
+    anomalies.count("sections_without_place", int(unplaced.sum()))
     left_out = ints(table, "flags", 0) | np.where(without, int(Flag.UNPAIRED), 0)
     table = replace(table, "flags", pa.array(left_out, pa.int64()))
     q = found.calls
