@@ -30,8 +30,8 @@ MAX_TRIED: Final = 2048
 """States that are tried at one event. Beyond either bound the open calls count as ambiguous."""
 MAX_TRIED_IN_ALL: Final = 200_000
 """States that are tried in one recording, half a minute's work; then few at each event."""
-TRIED: Final = 20_000
-TRIED_EACH: Final = 10
+TRIED: Final = 2_000
+TRIED_EACH: Final = 40
 """States that are tried in a short recording, and more for each call: a whole recording of a busy
 machine needs about one for two calls, one with holes as many as it may."""
 LOOKED_AT: Final = 64
