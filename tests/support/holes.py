@@ -71,6 +71,12 @@ def _span(decoded: Decoded, low: float, high: float) -> tuple[int, int]:
     return int(times[int(low * last)]), int(times[int(high * last)])
 
 
+def first_part(decoded: Decoded, share: float) -> Decoded:
+    """The recording up to so much of its events."""
+    _, end = _span(decoded, 0, share)
+    return without(decoded, lambda s: s.time < end)
+
+
 def begins_late(rng: random.Random, decoded: Decoded) -> Decoded:
     start, _ = _span(decoded, rng.random() * 0.8, 1)
     return without(decoded, lambda s: s.time > start)

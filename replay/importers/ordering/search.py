@@ -31,7 +31,7 @@ MAX_TRIED: Final = 2048
 MAX_TRIED_IN_ALL: Final = 200_000
 """States that are tried in one recording, half a minute's work; then few at each event."""
 TRIED: Final = 2_000
-TRIED_EACH: Final = 40
+TRIED_EACH: Final = 20
 """States that are tried in a short recording, and more for each call: a whole recording of a busy
 machine needs about one for two calls, one with holes as many as it may."""
 LOOKED_AT: Final = 64

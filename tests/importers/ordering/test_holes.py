@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from busy_text import BASE, Busy
-from holes import HOLES, check_holes, imported
+from holes import HOLES, check_holes, first_part, imported
 from rows_of import events
 
 from recordings import RECORDINGS, recordings
@@ -26,7 +26,10 @@ from replay.trace.requests import to_workload
 from replay.trace.store import Meta, Trace
 
 HZ = {"cpu_hz": "1000000000"}
-SECONDS = 20
+SECONDS = 60
+"""Of CPU, four times what a quiet machine takes."""
+PART = 0.08
+"""Of a real recording: some 500 calls."""
 
 
 
@@ -148,5 +151,5 @@ def test_a_hidden_free_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("hole", HOLES)
 def test_a_real_recording_with_holes(hole: str, tmp_path: Path) -> None:
     path = RECORDINGS / "x86-pv-concurrent" / "trace.dat"
-    decoded = HOLES[hole](random.Random(hole), read_trace_dat(path, wanted_by(load_table())))
-    check_holes(decoded, path, None, {"cpu_hz": "2596140000"}, tmp_path)
+    decoded = first_part(read_trace_dat(path, wanted_by(load_table())), PART)
+    check_holes(HOLES[hole](random.Random(hole), decoded), path, None, {"cpu_hz": "2596140000"}, tmp_path)
