@@ -19,7 +19,7 @@ LONG_FUNCTIONS = {
 
 ROOMS = (
     "base", "physmap", "costs", "engine", "allocators", "trace", "importers/source",
-    "importers/text", "importers/dat", "importers/xen", "importers/joining", "importers/clocks",
+    "importers/joining", "importers/text", "importers/dat", "importers/xen", "importers/clocks",
     "importers/ordering", "importers", "metrics", "truth/verify", "calibration",
     "c", "c/kernel_tree", "calibration/sensitivity", "truth/witness", "report/telling", "runs",
     "compare", "gate", "report/page",

@@ -16,7 +16,7 @@ from replay.truth.witness import compiled  # noqa: F401
 
 def warm_up() -> None:
     """Replay a tiny stream through every strategy and run the importers' kernels."""
-    warming.compile_kernels()
+    warming.compile_importers()
     machine = presets.load("qemu-virt-arm64")
     columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
     q = Requests(*(np.array(c, np.int64) for c in columns))

@@ -20,18 +20,14 @@ from replay.base.units import moment
 from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
 from replay.importers.clocks.relation import Unknown
-from replay.importers.dat.read import TICK_CLOCKS, read_trace_dat
-from replay.importers.joining.normalise import normalise, wanted_by
 from replay.importers.merge import moved, united
 from replay.importers.ordering.order import recover
 from replay.importers.ordering.pairing import pair
 from replay.importers.related import HOW_TO_STATE, Placed, place
-from replay.importers.sniff import ARCHIVE, TRACE_DAT, XENTRACE, sniff
+from replay.importers.sniff import sniff
+from replay.importers.source.format import Asked, Format, whole
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table
-from replay.importers.text.read import read_ftrace_text
-from replay.importers.xen.read import NO_TOP, open_xentrace, read_xentrace
-from replay.physmap.host import hot_added
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged, replace as exchange, strings
@@ -53,19 +49,6 @@ POOL_CALL, DRIVER_CALLS = "xen_alloc_unpopulated_pages", (
     "xen_alloc_ballooned_pages", "alloc_xenballooned_pages")
 """Functions that serve an allocation, as the label of its row (the latter since Linux 3.1)."""
 
-ARM64_VMEMMAP_START = 0xFFFFFDFFC0000000
-"""VMEMMAP_START of Linux 6.12 on arm64, 48-bit addresses, 4 KiB pages (asm/memory.h)."""
-
-
-def _whole(settings: dict[str, str], name: str, default: int | None) -> int | None:
-    text = settings.get(name)
-    if text is None:
-        return default
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise ReplayError(f"--set {name}={text}: expected a whole number") from None
-
 
 def _moment(text: str) -> None:
     try:
@@ -75,45 +58,14 @@ def _moment(text: str) -> None:
             from None
 
 
-def _vmemmap(machine: Machine | None) -> int | None:
-    """The default for a kernel without address randomisation, from the machine's RAM start."""
-    if machine is None or machine.physmap.arch != "arm64":
-        return None
-    added = hot_added(machine.physmap)  # memstart_addr is of boot
-    ram = min((c.start for c in machine.physmap.iomem if c.name == "System RAM"
-               and c not in added), default=0)
-    memstart = ram >> 30 << 30  # ARM64_MEMSTART_ALIGN is 1 GiB
-    return ARM64_VMEMMAP_START - memstart // machine.physmap.page_bytes * 64
-
-
 def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | None,
-          table: ProbeTable, streamed: bool) -> tuple[Imported, str, dict[str, str]]:
-    facts: dict[str, Any] = machine.provenance if machine else {}
-    hz = _whole(settings, "cpu_hz", facts.get("cpu_hz"))
+          table: ProbeTable, streamed: bool) -> tuple[Imported, Format, dict[str, str]]:
+    hz = whole(settings, "cpu_hz", machine.provenance.get("cpu_hz") if machine else None)
     kind = sniff(path)
-    if kind == ARCHIVE:
+    if kind is None:
         raise InputError(path, "is a whole recording", hint="Import it alone")
-    if kind == XENTRACE:
-        if hz is None:
-            raise InputError(path, "xentrace does not say the frequency of its clock",
-                             hint="pass --cpu-hz HZ, or --machine DIR with a copy of "
-                                  "xl dmesg, dmesg or xl info")
-        version = settings.get("xen_version") or facts.get("xen_version") or None
-        arch = facts.get("arch", "")
-        if streamed:
-            return open_xentrace(path, hz=hz, xen_version=version, arch=arch,
-                                 top=_top(machine.physmap) if machine else NO_TOP), kind, {}
-        return read_xentrace(path, hz=hz, xen_version=version, arch=arch, source=index), kind, {}
-    read = read_trace_dat if kind == TRACE_DAT else read_ftrace_text
-    decoded = read(path, wanted_by(table))
-    base = _whole(settings, "vmemmap_base", _vmemmap(machine))
-    if "trace_clock" in settings:
-        decoded.clock = settings["trace_clock"]
-        if kind == TRACE_DAT:  # trace-cmd 3.1 calls the clock of an instance it extracts "local"
-            decoded.unit = "ticks" if decoded.clock in TICK_CLOCKS else "ns"
-    imported = normalise(decoded, hz=hz, vmemmap_base=base, table=table, source=index)
-    return imported, kind, {k: v for k, v in (("kernel", decoded.kernel), ("arch", decoded.arch))
-                            if v}
+    part, facts = kind.read(Asked(path, index, hz, settings, machine, table, streamed))
+    return part, kind, facts
 
 
 def _holds(rows: pa.Table, *kinds: str) -> bool:
@@ -170,8 +122,8 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _source(path: Path, kind: str, imported: Imported, digest: str) -> dict[str, Any]:
-    return {"file": path.name, "format": kind, "bytes": path.stat().st_size, "sha256": digest,
+def _source(path: Path, kind: Format, imported: Imported, digest: str) -> dict[str, Any]:
+    return {"file": path.name, "format": kind.name, "bytes": path.stat().st_size, "sha256": digest,
             "clock": imported.clock, "hz": imported.hz,
             "records": int(imported.accounting["records"])}
 
@@ -198,15 +150,10 @@ def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
     return account, anomalies
 
 
-def _top(machine: Physmap) -> int:
-    """The first frame beyond the machine's address space."""
-    return max(machine.iomem_end, machine.pluggable[1]) // machine.page_bytes
-
-
 def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies) -> None:
     if machine is None:
         return
-    top = _top(machine)
+    top = machine.top_pfn
     ends = pc.min_max(pc.list_flatten(rows["frames"])).as_py()  # of most recordings all are inside
     if ends["min"] is not None and (ends["min"] < -1 or ends["max"] >= top):
         frames = ragged(rows, "frames").values
@@ -221,10 +168,9 @@ def _paired(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
     return pair(recover(rows, anomalies, balloon=balloon), anomalies, balloon=balloon)
 
 
-def _merged(parts: list[Imported], metas: list[dict[str, Any]],
-            placed: list[Placed]) -> pa.Table:
-    """All sources on the first one's clock; only Xen traces can follow."""
-    if len(parts) > 1 and any(meta["format"] != XENTRACE for meta in metas[1:]):
+def _merged(parts: list[Imported], kinds: list[Format], placed: list[Placed]) -> pa.Table:
+    """All sources on the first one's clock; only some formats can follow."""
+    if not all(kind.follows for kind in kinds[1:]):
         raise ReplayError("several sources of one recording: give one ftrace file first, "
                           "then the xentrace files")
     if len(parts) == 1:
@@ -241,7 +187,7 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
     One source may be an archive: it holds the sources and the machine, what is given here counts.
     streamed: a Xen trace alone becomes a stream, for a trace that is only to be saved.
     """
-    if len(sources) == 1 and sniff(sources[0]) == ARCHIVE:
+    if len(sources) == 1 and sniff(sources[0]) is None:
         return _import_archive(sources[0], name, machine_dir, settings, probes)
     machine = read_machine(machine_dir, settings) if machine_dir else None
     return _import(sources, [], name, machine, settings, probes, streamed)
@@ -259,20 +205,20 @@ def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: d
             raise ReplayError(said.replace(str(found.folder), str(path))) from None
     about = {"archive": path.name, "archive_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     anomalies = trace.meta.anomalies
-    if found.xentrace_cut and any(one["format"] == XENTRACE for one in trace.meta.sources):
+    if found.xentrace_cut and len(trace.meta.sources) > 1:
         anomalies, about["xentrace_cut"] = {**anomalies, "xentrace_cut": 1}, found.xentrace_cut
     return replace(trace, meta=replace(
         trace.meta, options=dict(sorted(settings.items())), anomalies=anomalies,
         provenance={**trace.meta.provenance, **about}))
 
 
-def _placed(parts: list[Imported], part: Imported, kind: str, settings: dict[str, str],
+def _placed(parts: list[Imported], part: Imported, kind: Format, settings: dict[str, str],
             machine: Machine | None) -> Placed | Unknown:
     """How the next source relates to the first."""
-    if not parts or kind != XENTRACE:
+    if not parts or not kind.follows:
         return Placed(None)
     mode = machine.physmap.mode if machine else ""
-    return place(parts[0], part, mode, _whole(settings, "clock_offset_ns", None))
+    return place(parts[0], part, mode, whole(settings, "clock_offset_ns", None))
 
 
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
@@ -281,6 +227,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     table = load_table(probes)
     parts: list[Imported] = []
     metas: list[dict[str, Any]] = []
+    kinds: list[Format] = []
     placed: list[Placed] = []
     seen: dict[str, str] = {}
     every = [*sources, *spare]
@@ -302,9 +249,10 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                          | ({"relation": at.facts} if at.facts else {}))
             placed += [at] if parts else []
             parts.append(part)
+            kinds.append(kind)
             seen.update(facts)
     accounting, anomalies = _account(parts)
-    merged = _merged(parts, metas, placed)
+    merged = _merged(parts, kinds, placed)
     physmap = machine.physmap if machine else None
     strategy = _recorded_strategy(merged, physmap)
     rows = _paired(_own_list(merged, strategy, anomalies), strategy, anomalies)

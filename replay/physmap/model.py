@@ -85,6 +85,11 @@ class Physmap:
     notes: tuple[str, ...] = field(default=())
 
     @property
+    def top_pfn(self) -> int:
+        """The first frame beyond the address space."""
+        return max(self.iomem_end, self.pluggable[1]) // self.page_bytes
+
+    @property
     def section_pages(self) -> int:
         """Pages of one memory section."""
         return self.section_bytes // self.page_bytes

@@ -261,7 +261,7 @@ def _check_frames(path: Path, table: pa.Table, meta: Meta, first: int = 0) -> No
     """
     if meta.physmap is None or meta.anomalies.get("frames_outside_physmap"):
         return
-    top = max(meta.physmap.iomem_end, meta.physmap.pluggable[1]) // meta.physmap.page_bytes
+    top = meta.physmap.top_pfn
     ends = pc.min_max(pc.list_flatten(table["frames"])).as_py()
     if ends["min"] is None or (ends["min"] >= -1 and ends["max"] < top):
         return

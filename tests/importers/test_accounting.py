@@ -21,6 +21,7 @@ from xen_files import GRANT_MAP, GRANT_UNMAP, LOST, SET_P2M, read, record, wide,
 
 from replay.importers import session
 from replay.importers.source.imported import Imported
+from replay.importers.xen import format as xen
 from replay.importers.xen.read import read_xentrace
 from replay.report.trace_info import kinds
 from replay.trace.store import Trace, imbalance, load
@@ -245,7 +246,7 @@ def test_an_importer_whose_account_does_not_close_is_a_defect(
         got.accounting["imported"] -= 1
         return got
 
-    monkeypatch.setattr(session, "read_xentrace", forgetful)
+    monkeypatch.setattr(xen, "read_xentrace", forgetful)
     (tmp_path / "x.bin").write_bytes(LOSSY)
     with pytest.raises(AssertionError, match="does not close"):
         session.import_recording([tmp_path / "x.bin"], "x", machine_dir=None, settings={

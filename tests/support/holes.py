@@ -21,7 +21,9 @@ from replay import api
 from replay.base.anomalies import KNOWN, Anomalies
 from replay.base.errors import ReplayError
 from replay.importers import session
+from replay.importers.dat import format as dat
 from replay.importers.source.probes import Coded, Decoded, Elements, Loss, ProbeStream
+from replay.importers.text import format as text
 from replay.physmap import presets
 from replay.report.trace_info import trace_info
 from replay.trace.columns import is_kind
@@ -183,8 +185,8 @@ def recording_is(decoded: Decoded) -> Iterator[None]:
     def read(path: Path, wanted: object = None) -> Decoded:
         return without(decoded, lambda s: True)
 
-    with patch.object(session, "read_ftrace_text", read), \
-            patch.object(session, "read_trace_dat", read):
+    with patch.object(text, "read_ftrace_text", read), \
+            patch.object(dat, "read_trace_dat", read):
         yield
 
 
