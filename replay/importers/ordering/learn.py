@@ -26,7 +26,7 @@ class Pages(NamedTuple):
     """The pages of all calls one behind the other; those of call c begin at first[c].
 
     frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
-    same frame, or -1. list: places of listed pages, the head at the end, or -2 - a frame. hot: per
+    same frame, of a call that came before, or -1; so no chain of them returns. list: places of listed pages, the head at the end, or -2 - a frame. hot: per
     range that was hot-added to the balloon, its next page to come and its end.
     """
 
@@ -71,8 +71,11 @@ def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _walk(q, p, order):  # type: ignore[no-untyped-def]
-    """Follow the calls in their order; returns how many allocations the list contradicts."""
+def _walk(q, p, order, passed):  # type: ignore[no-untyped-def]
+    """Follow the calls in their order; returns how many allocations the list contradicts.
+
+    passed: zeros by call, written here.
+    """
     depth = contradicted = 0
     for n in range(len(order)):
         c = order[n]
@@ -85,7 +88,7 @@ def _walk(q, p, order):  # type: ignore[no-untyped-def]
             if k < q.known[c]:
                 p.frame[first + k] = q.frames[q.start[c] + k]
         for k in range(q.pushes[c]):
-            if q.array[c] >= 0:
+            if q.array[c] >= 0 and passed[q.array[c]]:
                 p.same[first + k] = p.first[q.array[c]] + k
                 if p.frame[first + k] < 0:
                     p.frame[first + k] = _settle(p, first + k)
@@ -111,6 +114,7 @@ def _walk(q, p, order):  # type: ignore[no-untyped-def]
                 p.frame[first + k] = theirs
             elif mine < 0 and place >= 0:
                 p.same[first + k] = place
+        passed[c] = 1
     return contradicted
 
 
@@ -133,6 +137,6 @@ def learn(q: Calls, order: Ints, added: Ints) -> tuple[Ints, Ints]:
     room = int(q.pushes.sum() + q.sections[1].sum() + (added[1] - added[0]).sum()) + 1
     pages = Pages(first, np.full(size, UNKNOWN, np.int64), np.full(size, -1, np.int64),
                   np.empty(room, np.int64), added)
-    _walk(q, pages, order)
+    _walk(q, pages, order, np.zeros(len(order), np.int8))
     _late(pages)
     return first, pages.frame

@@ -97,6 +97,18 @@ def test_a_free_is_not_tied_to_a_page_that_is_allocated_behind_it_in_the_same_na
     check_possible(trace)
 
 
+def test_a_free_in_front_of_its_own_allocation_does_not_tie_a_page_to_itself() -> None:
+    """Its order, told by the locks, is one that no kernel had."""
+    row = {"nr_pages": 2, "frames": [], "errno": 0, "flags": 0, "value": 7}
+    trace = made_of([{**row, "kind": "alloc", "pid": 1, "time_ns": 0, "lock_ns": 50,
+                      "latency_ns": 60},
+                     {**row, "kind": "free", "pid": 2, "time_ns": 60, "lock_ns": 10,
+                      "latency_ns": 90},
+                     {**row, "kind": "alloc", "pid": 3, "time_ns": 100, "lock_ns": 110,
+                      "latency_ns": 20}], False)
+    check_possible(trace)
+
+
 def overlapping(rng: random.Random, listed: bool, calls: int = 2000) -> list[dict[str, object]]:
     """Calls of 24 tasks, the next of which enters before the one before it is over."""
     rows: list[dict[str, object]] = []
