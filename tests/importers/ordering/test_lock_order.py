@@ -167,3 +167,17 @@ def test_the_order_found_gives_every_recorded_frame(seed: int) -> None:
         else:
             known = [stack.pop() for _ in row["frames"] if stack]
             assert row["frames"][:len(known)] == known
+
+
+def test_a_free_of_which_one_frame_was_read_returns_an_allocation_that_the_list_tells_whole() -> None:
+    """arm64-regions: probes read 64 frames of an array; a section tells the others of the first
+    allocation, and nothing those of its free."""
+    anomalies = Anomalies()
+    table = events(
+        {"time_ns": 5, "kind": "section", "label": "Xen scratch", "start_pfn": 100, "nr_pages": 8,
+         "pid": 1},
+        alloc(0, 1, [107], nr=3, latency_ns=9), free(20, 1, [107], nr=3, latency_ns=9))
+    table = table.sort_by("time_ns")
+    paired = pair(recover(table, anomalies), anomalies)
+    assert ragged(paired, "slots").row(2).tolist() == [0, 1, 2]
+    assert "pages_unknown_freed" not in anomalies.counts
