@@ -79,11 +79,9 @@ class Live(NamedTuple):
 @inline
 def _take(q, live, r, counts):  # type: ignore[no-untyped-def]
     """A successful allocation: its pages live from here."""
-    whole = True
     for k in range(q.nr[r]):
         slot, frame = q.base[r] + k, q.frames[q.start[r] + k]
         live.owner[slot], live.frame[slot], live.freed[slot] = r, frame, 0
-        whole = whole and frame > 0
         if frame > 0:
             other = live.slot[frame]
             if other >= 0:
@@ -91,7 +89,7 @@ def _take(q, live, r, counts):  # type: ignore[no-untyped-def]
                 live.frame[other] = 0
             live.slot[frame], live.seen[frame] = slot, 1
     live.pages[r] = q.nr[r]
-    if not whole and q.alike[r] >= 0:
+    if q.alike[r] >= 0:  # all its frames may be known by now, and those of its free not
         live.before[r], live.last[q.alike[r]] = live.last[q.alike[r]], r
 
 
