@@ -16,7 +16,7 @@ def run(
     trace: TraceFile,
     allocator: Annotated[list[str] | None, typer.Option(
         metavar="NAME|FILE.py|FILE.so",
-        help="Strategy; repeatable. Default: the four of the thread.")] = None,
+        help="Strategy; repeatable. Default: the mail thread's four.")] = None,
     kernel_tree: Annotated[list[Path] | None, typer.Option(
         metavar="DIR|TARBALL", help="Also replay this kernel's own source; repeatable.")] = None,
     kernel_variant: Annotated[str | None, typer.Option(

@@ -12,7 +12,7 @@ from replay.cli.options import AsJson, Sets, TraceFile, color, emit, emit_json, 
 def sensitivity(
     trace: TraceFile,
     allocator: Annotated[list[str] | None, typer.Option(
-        metavar="NAME|FILE.py", help="Strategy; repeatable. Default: the four of the thread.",
+        metavar="NAME|FILE.py", help="Strategy; repeatable. Default: the mail thread's four.",
     )] = None,
     settings: Sets = None,
     physmap: Annotated[str | None, typer.Option(

@@ -1,4 +1,4 @@
-"""Compiles all kernels: a tiny stream through every strategy, and the importers' own."""
+"""Compiles all that is compiled: a tiny stream through every strategy, and the importers' own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from replay.truth.witness import compiled  # noqa: F401
 
 
 def warm_up() -> None:
-    """Replay a tiny stream through every strategy and run the importers' kernels."""
+    """Replay a tiny stream through every strategy and run the importers' compiled loops."""
     warming.compile_kernels()
     machine = presets.load("qemu-virt-arm64")
     columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
