@@ -106,12 +106,12 @@ golden: ready ## Re-record the golden summaries of the shipped traces
 	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
 verify: ready ## Verify all recordings below RECORDINGS, and note the results in the docs
-	@status=0; for dat in $(RECORDINGS)/*/trace.dat; do dir=$$(dirname $$dat); \
-	  name=$$(basename $$dir); $(BIN)/replay import $$dat -o reports/verify/$$name.arrow \
-	    --machine $$dir $(EMULATED) > /dev/null && \
-	  { $(BIN)/replay verify reports/verify/$$name.arrow --json > reports/verify/$$name.json || \
-	  { status=1; $(BIN)/replay verify reports/verify/$$name.arrow; }; }; done; \
-	  $(BIN)/python docs/results.py verify reports/verify/*.json && exit $$status
+	@rm -f reports/verify/*.json; status=0; for dat in $(RECORDINGS)/*/trace.dat; do \
+	  dir=$$(dirname $$dat); out=reports/verify/$$(basename $$dir); \
+	  $(BIN)/replay import $$dat -o $$out.arrow --machine $$dir $(EMULATED) > /dev/null && \
+	  $(BIN)/replay verify $$out.arrow --json > $$out.json || \
+	  { status=1; $(BIN)/replay verify $$out.arrow; test -s $$out.json || rm -f $$out.json; }; \
+	done; $(BIN)/python docs/results.py verify reports/verify/*.json && exit $$status
 
 # Variables, since a comma in the text of a $(call) would end the argument.
 PVH_LOAD := PVH dom0: two PV guests created with xl and doing block I/O, \

@@ -161,7 +161,8 @@ def add_verify(paths: Sequence[Path]) -> Results:
     """What was verified now takes the place of the same recordings' older rows."""
     outputs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     commit = commit_of(git("rev-parse", "HEAD"),
-                       bool(git("status", "--porcelain", "--untracked-files=no")))
+                       bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/",
+                                ":(exclude,top)docs/results")))
     results, names = load("verify"), {output["trace"] for output in outputs}
     kept = [row for row in results["rows"] if row["cells"][0] not in names]
     return results | {"rows": sorted(kept + verify_rows(outputs, commit),
