@@ -24,10 +24,10 @@ $(STAMP): requirements.lock pyproject.toml
 	  --config-settings editable_mode=compat -e .
 	@touch $@
 
-# Not a file: whether the kernels' cache is warm depends on the content of the sources.
+# Not a file: whether the cache of compiled code is warm depends on the content of the sources.
 .PHONY: ready
 ready: $(STAMP)
-	@echo "compiling kernels (two to three minutes the first time, then nothing)"
+	@echo "compiling (two to three minutes the first time, then nothing)"
 	@$(BIN)/replay warm
 
 run: ready ## Set up, then replay a real PVH dom0 through the four strategies
@@ -105,11 +105,13 @@ docs: $(STAMP) ## Build the documentation from the sources into build/site
 golden: ready ## Re-record the golden summaries of the shipped traces
 	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
-verify: ready ## Verify all recordings below RECORDINGS
-	@status=0; for dat in $(RECORDINGS)/*/trace.dat; do dir=$$(dirname $$dat); \
-	  name=$$(basename $$dir); $(BIN)/replay import $$dat -o reports/verify/$$name.arrow \
-	    --machine $$dir $(EMULATED) > /dev/null && \
-	  $(BIN)/replay verify reports/verify/$$name.arrow || status=1; done; exit $$status
+verify: ready ## Verify all recordings below RECORDINGS, and note the results in the docs
+	@rm -f reports/verify/*.json; status=0; for dat in $(RECORDINGS)/*/trace.dat; do \
+	  dir=$$(dirname $$dat); out=reports/verify/$$(basename $$dir); \
+	  $(BIN)/replay import $$dat -o $$out.arrow --machine $$dir $(EMULATED) > /dev/null && \
+	  $(BIN)/replay verify $$out.arrow --json > $$out.json || \
+	  { status=1; $(BIN)/replay verify $$out.arrow; test -s $$out.json || rm -f $$out.json; }; \
+	done; $(BIN)/python docs/results.py verify reports/verify/*.json && exit $$status
 
 # Variables, since a comma in the text of a $(call) would end the argument.
 PVH_LOAD := PVH dom0: two PV guests created with xl and doing block I/O, \

@@ -1,11 +1,22 @@
-"""Pages that are made from the sources when the site is built: columns, metrics, costs, commands."""
+"""Pages made when the site is built: the reference from the sources, the first page and that of the
+traces from their READMEs; and the tables of results in the written pages.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import click
 from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+_spec = importlib.util.spec_from_file_location("replay_results", Path(__file__).parent / "results.py")
+assert _spec is not None and _spec.loader is not None
+results = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(results)
+table = results.table
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -13,14 +24,28 @@ def on_files(files: Files, config: Any) -> Files:
     for name, body in (("columns", columns()), ("metrics", metrics()), ("costs", costs()),
                        ("commands", commands())):
         files.append(File.generated(config, f"reference/{name}.md", content=body))
+    for name, source in SHOWN.items():
+        body = site_links((ROOT / source).read_text(encoding="utf-8"), source)
+        files.append(File.generated(config, name, content=body))
     return files
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    def line(cells: tuple[str, ...]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
-    return "\n".join([line(head), line(("---",) * len(head)), *map(line, rows)]) + "\n"
+SHOWN = {"index.md": "README.md", "traces.md": "traces/README.md"}
+"""Pages of the site, and the files of the checkout that they show."""
+
+
+def site_links(text: str, source: str) -> str:
+    """The text with its links to pages, and to what the site shows, as they are in the site."""
+    up = "../" * source.count("/")
+    text = text.replace(f"]({up}docs/pages/", "](")
+    for name, shown in SHOWN.items():
+        text = text.replace(f"]({up}{shown}", f"]({name}")
+    return text
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by mkdocs for each page: its tables of results are drawn."""
+    return str(results.filled(markdown))
 
 
 def columns() -> str:

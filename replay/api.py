@@ -213,7 +213,7 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
 
 
 def try_claims(claims: Sequence[int] = ()) -> dict[str, Any]:
-    """The thread's claims as experiments (none named: all), with measured outcome and verdict."""
+    """The mail thread's claims as experiments (none named: all), with outcome and verdict."""
     from replay.claims.found import claims as found
 
     return found(list(claims))

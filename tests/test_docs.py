@@ -15,7 +15,7 @@ import replay
 from replay.cli.main import app
 from replay.gate.config import load_config
 
-from driving import ROOT  # isort: skip
+from driving import ROOT, cli  # isort: skip
 
 PAGES = sorted((ROOT / "docs/pages").rglob("*.md"))
 TEXTS = [ROOT / "README.md", *PAGES]
@@ -52,13 +52,36 @@ def test_every_verb_is_in_the_readme() -> None:
         assert f"replay {verb}" in text, verb
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_the_readme_shows_what_run_prints(tmp_path: Path) -> None:
+    [shown] = [body for body in blocks(ROOT / "README.md", "text") if body.startswith("Trace ")]
+    ran = cli("run", ROOT / "traces/pvh-dom0.arrow", "--out", tmp_path / "out")
+    printed = iter(ran.out.splitlines())
+    for line in shown.splitlines():  # cut, and in the order in which it is printed
+        assert line in printed, f"README.md shows a line that `replay run` does not print: {line}"
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = set(re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text))
+    assert {link for link in links if not (ROOT / link).is_file()} == set()
+    written = {f"docs/pages/{p.name}" for p in PAGES if p.parent.name == "pages"}
+    assert written <= links, "the README links each page"
+
+
 def test_the_site_names_pages_that_are_there() -> None:
     text = (ROOT / "docs/mkdocs.yml").read_text(encoding="utf-8")
+    made = (ROOT / "docs/generated.py").read_text(encoding="utf-8")
     named = set(re.findall(r": ([a-z/]+\.md)$", text, re.M))
-    made = set(re.findall(r'\("([a-z]+)", [a-z]+\(\)\)', (ROOT / "docs/generated.py").read_text()))
+    functions = set(re.findall(r'\("([a-z]+)", [a-z]+\(\)\)', made))
+    shown = dict(re.findall(r'"([a-z]+\.md)": "([A-Za-z/]+\.md)"', made))
     there = {str(p.relative_to(ROOT / "docs/pages")) for p in PAGES}
-    assert named == there | {f"reference/{name}.md" for name in made}
-    assert len(made) == 4
+    assert named == there | {f"reference/{name}.md" for name in functions} | set(shown)
+    assert len(functions) == 4
+    assert all((ROOT / source).is_file() for source in shown.values())
 
 
 @pytest.mark.parametrize("path", [p for p in TEXTS if blocks(p, "toml")], ids=lambda p: p.name)
@@ -69,10 +92,13 @@ def test_toml_in_the_documents_is_a_gate(path: Path, tmp_path: Path) -> None:
         assert load_config(tmp_path / "gate.toml").checks
 
 
-def test_python_in_the_readme_runs(tmp_path: Path) -> None:
-    [body] = blocks(ROOT / "README.md", "python")
+def test_python_in_the_documents_runs(tmp_path: Path) -> None:
     (tmp_path / "traces").symlink_to(ROOT / "traces")
-    done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True,
-                          text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    pages = [ROOT / "docs/pages/comparing.md", ROOT / "docs/pages/tutorial.md"]
+    assert set(pages) == {p for p in TEXTS if blocks(p, "python")}
+    for page in pages:  # the second reads what the first has written
+        [body] = blocks(page, "python")
+        done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True,
+                              text=True, check=False)
+        assert done.returncode == 0, done.stderr
     assert replay.read_run(tmp_path / "reports/mine").name == "pvh-dom0"

@@ -17,7 +17,7 @@ from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.engine.strategy import Strategy
 
 DEFAULT = ("balloon", "hotplug", "pool", "hypervisor")
-"""What `replay run` compares when no strategy is named: the four of the thread."""
+"""What `replay run` compares when no strategy is named: the mail thread's four."""
 
 
 @cache
@@ -52,7 +52,7 @@ def from_file(path: Path) -> Strategy:
         raise InputError(path, f"cannot be loaded: {type(error).__name__}: {error}") from error
     strategy = getattr(module, "STRATEGY", None)
     if not isinstance(strategy, Strategy):
-        raise InputError(path, "defines no STRATEGY", hint="see 'How to add a strategy' in README")
+        raise InputError(path, "defines no STRATEGY", hint="docs/pages/strategy.md shows how")
     return strategy
 
 

@@ -1,4 +1,4 @@
-"""Claim 10, beyond the thread: other orders of the free frames than a list."""
+"""Claim 10, beyond the mail thread: other orders of the free frames than a list."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def runs_in_order(rows: Rows) -> Finding:
 
 
 RUNS = Claim(
-    number=10, says="beyond the thread: order instead of a list gives contiguity without losing "
-                    "speed (the gen_pool proposal of 2022; runs in bins)",
+    number=10, says="beyond the mail thread: order instead of a list gives contiguity without "
+                    "losing speed (the gen_pool proposal of 2022; runs in bins)",
     experiment="every shipped trace; pool, " + ", ".join(RIVALS),
     runs=tuple(Run(t, ("pool", *RIVALS)) for t in SHIPPED),
     columns=(RUNS_MEAN, RUNS_PEAK, UNUSABLE, P50, P99, MEAN, STRUCT_PAGES),

@@ -16,7 +16,7 @@ CLAIMS = {claim.number: claim for claim in (
 
 
 def chosen(numbers: Sequence[int]) -> list[Claim]:
-    """The claims with these numbers, in the order of the thread; all if none is given."""
+    """The claims with these numbers, in the order of the mail thread; all if none is given."""
     for number in numbers:
         if number not in CLAIMS:
             raise ReplayError(f"no claim {number}; there are 1 to {max(CLAIMS)}")

@@ -58,7 +58,7 @@ HIT = Claim(
          "every board and also with it off; else depends on what decides",
     caveats=(ASSUMED_FRAMES,
              ("Xen makes 1:1 entries for grants only (map_grant_ref), not for foreign maps: "
-              "narrower than the thread's words; dom0's grants to itself get none either"),
+              "narrower than the mail thread's words; dom0's grants to itself get none either"),
              "Linux never used iomem_resource for the pool on Arm",
              "Ampere Altra is left out: where its dom0 and its RAM end is not known"))
 

@@ -9,7 +9,7 @@ from replay.claims.loads import (
 )  # fmt: skip
 
 WAIT = Column("wait, max", "wait_ns.max", "ns")
-PASSES = Column("thread passes", "tallies.thread_passes")
+PASSES = Column("balloon thread passes", "tallies.thread_passes")
 CALLERS_SEE = (FAILED.name, SLOW.name, MEAN.name, P99.name, MAX.name, WAIT.name)
 """What the callers of the allocator notice."""
 
@@ -37,8 +37,8 @@ def untangled(rows: Rows) -> Finding:
           f"{human_ns(round(moved[name][MEAN.name]))}" for name in moved),
         "own RAM given up while the target stays: " + ", ".join(
             f"{name} {human_bytes(still[name][RAM_MEAN.name])}" for name in still),
-        "thread passes while it stays, on the callers' lock except the pool's: " + ", ".join(
-            f"{name} {still[name][PASSES.name]:,.0f}" for name in still))
+        "balloon thread passes while it stays, on the callers' lock except the pool's: "
+        + ", ".join(f"{name} {still[name][PASSES.name]:,.0f}" for name in still))
     real = {r.strategy: r for r in rows.of(trace=RECORDED)}
     outcome += ("recorded, one task maps while the target moves; longest wait for the lock, p99: "
                 + "; ".join(f"{name} {human_ns(round(row[WAIT.name]))}, "

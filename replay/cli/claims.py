@@ -25,7 +25,7 @@ def claims(
         "--format", metavar="text|md", help="Of what is printed.")] = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Run the thread's claims as experiments: measured outcome, verdict, commands behind it."""
+    """Try the mail thread's claims as experiments: figures, verdict, commands behind it."""
     from replay.api import try_claims
     from replay.report import claims as shown
 

@@ -209,7 +209,7 @@ def c_header() -> None:
 
 @app.command(hidden=True)
 def warm() -> None:
-    """Compile all kernels, so that no later run waits for it."""
+    """Compile all that is compiled, so that no later run waits for it."""
     from replay.cli.warming import warm_up
 
     warm_up()

@@ -72,7 +72,7 @@ def _behind(claim: dict[str, Any]) -> list[RenderableType]:
 def text(data: dict[str, Any], *, whole: bool = True, color: bool = False) -> str:
     """For a terminal of 100 columns. whole: with what stands behind each row."""
     rows = [row for claim in data["claims"] for row in (_cells(claim), ("",) * len(COLUMNS))]
-    shown = table("Claims of the thread as experiments", COLUMNS, rows, align="rwwww")
+    shown = table("The mail thread's claims as experiments", COLUMNS, rows, align="rwwww")
     if not whole:
         return render([shown, notes([NOTE, MORE])], color=color)
     return render([shown, notes([NOTE, REPEAT]),
@@ -94,7 +94,7 @@ def main_table(data: dict[str, Any]) -> str:
 
 def markdown(data: dict[str, Any]) -> str:
     """The same as GitHub-flavoured Markdown."""
-    lines = ["# Claims of the thread as experiments", "", main_table(data), "", f"* {NOTE}",
+    lines = ["# The mail thread's claims as experiments", "", main_table(data), "", f"* {NOTE}",
              f"* {REPEAT}", ""]
     for claim in data["claims"]:
         lines += [f"## Claim {claim['number']}: {claim['verdict']}", "",

@@ -16,7 +16,7 @@ from replay.physmap.model import Physmap
 
 VARIANTS = {"x86-pvh": ("x86", "pvh"), "x86-pv": ("x86", "pv"), "arm64": ("arm64", "arm")}
 KERNEL_OPTIONS = ("auto_online", "ballooned", "hotplug_unpopulated", "scrub")
-"""Of kernel rows, as `--set kernel.NAME=0|1`: see the README."""
+"""Of kernel rows, as `--set kernel.NAME=0|1`: see docs/pages/c.md."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ def test_its_commands_print_its_figures(number: int, tmp_path: Path,
         assert row["synthetic"] == summary["run"]["synthetic"]
 
 
-def test_all_are_there_and_the_readme_shows_the_table_as_printed() -> None:
+def test_all_are_there_and_the_docs_show_the_table_as_printed() -> None:
     data = claims()
     assert [c["number"] for c in data["claims"]] == list(NUMBERS)
     shown = text(data)
@@ -152,8 +152,8 @@ def test_all_are_there_and_the_readme_shows_the_table_as_printed() -> None:
         assert claim["verdict"].startswith(claim["word"])
         assert all(set(r["figures"]) == {c["name"] for c in claim["columns"]}
                    for r in claim["rows"])
-    assert main_table(data) in (ROOT / "README.md").read_text(encoding="utf-8"), \
-        "the table in README.md is not what `replay claims --format md` prints"
+    assert main_table(data) in (ROOT / "docs/pages/claims.md").read_text(encoding="utf-8"), \
+        "the table in docs/pages/claims.md is not what `replay claims --format md` prints"
 
 
 def test_the_same_bytes_in_every_process() -> None:

@@ -1,0 +1,183 @@
+"""Tables of results: read from docs/results/NAME.json, written from what bench and verify print.
+
+A file holds `columns`, `rows` (cells, and the commit that the figures were made at), `with` (the
+command) and `machine`. A page names a table by a line `[results: NAME](../results/NAME.json)`,
+which is drawn when the site is built.
+
+    python docs/results.py bench night.json       # of make bench JSON=night.json
+    python docs/results.py verify reports/verify/*.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "results"
+PLACE = re.compile(r"^\[results: ([a-z-]+)\]\([./]*results/\1\.json\)$", re.M)
+Results = dict[str, Any]
+
+MEASURES = {
+    "million_requests_per_s": "million requests/s",
+    "million_pages_per_s": "million pages/s",
+    "million_lines_per_s": "million lines/s",
+    "model_is_faster_by": "times as fast as the kernel's own source",
+    "compiled_is_faster_by": "times as fast compiled as interpreted",
+    "ours_is_faster_by": "times as fast",
+    "faster_than": "times as fast",
+    "peak_memory_mib": "MiB of memory at the peak",
+}
+"""What of a benchmark's extra_info is shown, and in which words; of a group, with the member's."""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str = "") -> str:
+    """A Markdown table; align: a letter per column, r for figures."""
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+    rule = [{"r": "--:"}.get(a, "---") for a in align.ljust(len(head))]
+    return "\n".join([line(head), line(rule), *map(line, rows)]) + "\n"
+
+
+def load(name: str) -> Results:
+    """The results of one file."""
+    found: Results = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def save(name: str, results: Results) -> None:
+    """One row a line, so that a diff shows which figures moved."""
+    rows = ",\n".join("    " + json.dumps(row, ensure_ascii=False) for row in results["rows"])
+    head = json.dumps({k: v for k, v in results.items() if k != "rows"}, indent=2,
+                      ensure_ascii=False)
+    (FOLDER / f"{name}.json").write_text(f'{head[:-2]},\n  "rows": [\n{rows}\n  ]\n}}\n',
+                                         encoding="utf-8")
+
+
+def draw(results: Results) -> str:
+    """The table, and below it when and how its figures came about."""
+    rows, align = results["rows"], results.get("align", "")
+    commits = list(dict.fromkeys(row["commit"] for row in rows))
+    head, cells = list(results["columns"]), [list(row["cells"]) for row in rows]
+    made = f"commit `{commits[0]}`"
+    if len(commits) > 1:
+        head.append("commit")
+        align = align.ljust(len(head) - 1)
+        cells = [[*row["cells"], f"`{row['commit']}`"] for row in rows]
+        made = "the commit in each row"
+    return (table(head, cells, align)
+            + f"\n*Made at {made} with {results['with']}; {results['machine']}.*\n")
+
+
+def filled(markdown: str) -> str:
+    """A page with its tables of results drawn."""
+    return PLACE.sub(lambda found: draw(load(found[1])), markdown)
+
+
+def commit_of(short: str, dirty: bool) -> str:
+    """As git abbreviates it, with + for changes that no commit holds."""
+    return short[:7] + ("+" if dirty else "")
+
+
+def bench_rows(measured: Results) -> list[Results]:
+    """Rows of what pytest-benchmark wrote; the benchmarks' smoke sizes measure nothing."""
+    info = measured["commit_info"]
+    commit = commit_of(info["id"], info["dirty"])
+    rows = []
+    for one in measured["benchmarks"]:
+        extra = one["extra_info"]
+        if extra.get("size") == "smoke":
+            raise SystemExit(f"{one['name']}: of the smoke size, which measures nothing; "
+                             "run `make bench JSON=FILE`")
+        name, _, parameters = one["name"].removeprefix("test_").rstrip("]").partition("[")
+        of_what = str(extra.get("file") or extra.get("text") or parameters.replace("-", ", ", 1)
+                      or extra.get("size", ""))
+        for measure, value in shown(extra, one["stats"]["median"]):
+            rows.append({"cells": [name.replace("_", " "), of_what, measure, value],
+                         "commit": commit})
+    return rows
+
+
+def shown(extra: Results, median_s: float) -> list[tuple[str, str]]:
+    """Figures of one benchmark; the median of its wall clock where it states no other."""
+    found = []
+    for key, words in MEASURES.items():
+        if key not in extra:
+            continue
+        group = extra[key] if isinstance(extra[key], dict) else {"": extra[key]}
+        joint = " as " if words == "times as fast" else ": "
+        for member, value in group.items():
+            found.append((words + (joint + member if member else ""), f"{value:,g}"))
+    for member, seconds in extra.get("seconds", {}).items():
+        records = extra.get("records", extra.get("events", 0))
+        found.append((f"million records/s: {member}", f"{records / seconds / 1e6:.3g}"))
+    return found or [("seconds", f"{median_s:.3g}")]
+
+
+def add_bench(path: Path) -> Results:
+    """A benchmark that was run anew takes the place of its older rows; the rest stays."""
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    rows = bench_rows(measured)
+    machine = measured["machine_info"].get("cpu", {})
+    results, names = load("bench"), {row["cells"][0] for row in rows}
+    kept = [row for row in results["rows"] if row["cells"][0] not in names]
+    return results | {"rows": sorted(kept + rows, key=lambda row: row["cells"][0]), "machine":
+                      f"last on {machine.get('count', '?')} cores, {machine.get('brand_raw', '?')}"}
+
+
+OTHERS = {"hypercalls": "hypercalls", "stats": "statistics of the balloon",
+          "thread_passes": "passes of the balloon thread"}
+
+
+def verify_rows(outputs: Sequence[Results], commit: str) -> list[Results]:
+    """A row per recording and model, of what `replay verify --json` printed."""
+    rows = []
+    for output in outputs:
+        for part in output["parts"]:
+            checked = {key.removesuffix("_checked"): part[key] for key in part
+                       if key.endswith("_checked")}
+            besides = ["errno of every call"] if checked.get("errnos") else []
+            besides += [f"{checked[key]:,} {words}" for key, words in OTHERS.items()
+                        if checked.get(key)]
+            cells = [output["trace"], part["strategy"], "equal" if part["equal"] else "DIFFERS",
+                     f"{checked.get('frames', 0):,}", f"{part['frames_equal']:,}",
+                     f"{part['frames_learned']:,}", f"{checked.get('sections', 0):,}",
+                     ", ".join(besides)]
+            rows.append({"cells": cells, "commit": commit})
+    return rows
+
+
+def git(*args: str) -> str:
+    """What git prints about this checkout."""
+    return subprocess.run(["git", "-C", str(FOLDER), *args], capture_output=True, text=True,
+                          check=True).stdout.strip()
+
+
+def add_verify(paths: Sequence[Path]) -> Results:
+    """What was verified now takes the place of the same recordings' older rows."""
+    outputs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    commit = commit_of(git("rev-parse", "HEAD"),
+                       bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/",
+                                ":(exclude,top)docs/results")))
+    results, names = load("verify"), {output["trace"] for output in outputs}
+    kept = [row for row in results["rows"] if row["cells"][0] not in names]
+    return results | {"rows": sorted(kept + verify_rows(outputs, commit),
+                                     key=lambda row: row["cells"][0])}
+
+
+def main(verb: str, *files: str) -> None:
+    """Write the results anew, and print the table."""
+    paths = [Path(name) for name in files]
+    results = add_bench(paths[0]) if verb == "bench" else add_verify(paths)
+    save(verb, results)
+    print(draw(results))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3 or sys.argv[1] not in ("bench", "verify"):
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])
