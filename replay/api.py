@@ -234,8 +234,8 @@ def calibrate_costs(traces: Sequence[Source], output: Source, base: str | None =
     check_output(target, paths)
     loaded, hashes = load_all(paths)
     machine = loaded[0].meta.physmap
-    found = calibrate(loaded, hashes, profile.load(base or (machine.arch if machine else "x86")),
-                      target.stem)
+    arch = machine.arch if machine else "x86"
+    found = calibrate(loaded, hashes, profile.load(base or arch, arch), target.stem)
     written.save(found.profile, target)
     return found
 

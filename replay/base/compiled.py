@@ -34,6 +34,8 @@ def _fingerprint() -> str:
         source, name = path.read_bytes(), path.relative_to(PACKAGE).as_posix()
         if b"from replay.base.compiled import" in source or name in CONSTANTS:
             digest.update(name.encode() + b"\0" + source)
+    order = (PACKAGE / "costs/primitives.toml").read_bytes()  # of the work counters, not the costs
+    digest.update(b"".join(line for line in order.splitlines() if line.startswith(b"[")))
     extra = (importlib.metadata.version("numba"), platform.python_version(), platform.machine(),
              platform.processor(), os.environ.get("NUMBA_BOUNDSCHECK", ""))
     digest.update(repr(extra).encode())

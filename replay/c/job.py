@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from replay.c.library import strategy
-from replay.costs.profile import Cost, Profile
+from replay.costs.primitives import Cost
+from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload
 from replay.engine.requests import Requests
 from replay.engine.start import Start

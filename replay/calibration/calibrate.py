@@ -17,7 +17,9 @@ from replay.calibration.calls import Calls, joined, recorded_calls
 from replay.calibration.predict import compare, kinds, service_models
 from replay.calibration.solver import FLOOR_NS, MIN_CALLS, Column, Solution, intervals, solve
 from replay.costs.fitted import SHARES, STEPS, Fitted, FittedTrace, groups
-from replay.costs.profile import PRIMITIVES, Cost, Profile
+from replay.costs.primitives import Cost
+from replay.costs.primitives import PRIMITIVES
+from replay.costs.profile import Profile
 from replay.trace.store import Trace, load
 
 MIN_SPREAD = 50

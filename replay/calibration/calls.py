@@ -16,8 +16,9 @@ import polars as pl
 
 from replay.base.errors import ReplayError
 from replay.costs.fitted import PAUSES_NS
+from replay.costs.primitives import PRIMITIVES
 from replay.costs.primitives import WORK
-from replay.costs.profile import MAX_NS, PRIMITIVES
+from replay.costs.profile import MAX_NS
 from replay.importers.ordering.calls import next_of_task
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.trace.columns import NONE, ints, is_kind, strings

@@ -25,7 +25,8 @@ import polars as pl
 from replay.base.errors import ReplayError
 from replay.calibration.calls import Calls, recorded_calls
 from replay.costs.fitted import FITTED, SHARES, STEPS, Fitted
-from replay.costs.profile import PRIMITIVES, Profile
+from replay.costs.primitives import PRIMITIVES
+from replay.costs.profile import Profile
 from replay.trace.store import Trace
 
 DRAWS = 20

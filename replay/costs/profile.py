@@ -15,31 +15,22 @@ import numpy as np
 
 from replay.base.errors import InputError, unknown_name
 from replay.costs.fitted import Fitted, read_fitted
-from replay.costs.primitives import WORK
+from replay.costs.primitives import ALL, ARCHITECTURES, PRIMITIVES, WORK, Cost
 
-FOLDER = Path(__file__).parent
-PRIMITIVES = (*WORK, "lock")
 MAX_NS = 10**12
 
 
 @dataclass(frozen=True)
-class Cost:
-    """One primitive: its value, its plausible range, in ns, and where they come from."""
-
-    ns: float
-    low: float
-    high: float
-    source: str
-
-
-@dataclass(frozen=True)
 class Profile:
-    """Costs of all primitives of one kind of machine. fitted: on what, if it was calibrated."""
+    """Costs of all primitives of one kind of machine. fitted: on what, if it was calibrated.
+    built_in: primitives that the profile's file does not have, which cost what they do by default.
+    """
 
     name: str
     summary: str
     costs: dict[str, Cost]
     fitted: Fitted | None = None
+    built_in: tuple[str, ...] = ()
 
     def vector(self, page_work: tuple[tuple[str, ...], tuple[str, ...]]) -> np.ndarray:
         """Picoseconds for the loop: per primitive, per lock, per page of an alloc and a free."""
@@ -55,40 +46,55 @@ class Profile:
 
 def names() -> list[str]:
     """The profiles that come with the program."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(ARCHITECTURES)
 
 
-def load(name: str) -> Profile:
-    """A profile by name, or from a TOML file."""
+def built_in(arch: str) -> Profile:
+    """The default costs of an architecture."""
+    return Profile(arch, ARCHITECTURES[arch], {one.name: one.costs[arch] for one in ALL})
+
+
+def load(name: str, arch: str = "x86") -> Profile:
+    """A profile by name, or from a TOML file.
+
+    arch: of the machine, whose default costs stand in for primitives that the file does not have.
+    """
     path = Path(name)
     if path.suffix != ".toml":
-        path = FOLDER / f"{name}.toml"
-        if not path.is_file():
+        if name not in ARCHITECTURES:
             raise unknown_name("cost profile", name, names())
+        return built_in(name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(path, f"not a readable cost profile ({error})") from None
-    costs = _costs(path, data.get("cost", {}))
+    given = _costs(path, data.get("cost", {}))
     fitted = read_fitted(path, data["fitted"]) if "fitted" in data else None
+    default = built_in(fitted.arch if fitted and fitted.arch in ARCHITECTURES else arch)
+    missing = tuple(primitive for primitive in PRIMITIVES if primitive not in given)
     # What costs were fitted on is said by all reports, whatever else the file says of itself.
     summary = fitted.sentence() if fitted else str(data.get("summary", ""))
-    return Profile(str(data.get("name", path.stem)), summary, costs, fitted)
+    if missing:
+        summary = (f"{summary}; built-in costs ({default.name}) of what the file does not have: "
+                   f"{', '.join(missing)}")
+    return Profile(str(data.get("name", path.stem)), summary,
+                   {primitive: given.get(primitive, default.costs[primitive])
+                    for primitive in PRIMITIVES}, fitted, missing)
 
 
 def _costs(path: Path, costs: Any) -> dict[str, Cost]:
-    if not isinstance(costs, dict):
+    """The costs that the file gives, each checked."""
+    if not isinstance(costs, dict) or not costs:
         raise InputError(path, "[cost] expected a table per primitive")
-    for primitive in PRIMITIVES:
-        entry = costs.get(primitive)
+    found = {}
+    for primitive, entry in costs.items():
+        if primitive not in PRIMITIVES:
+            raise InputError(path, str(unknown_name("primitive", primitive, list(PRIMITIVES))))
         if not isinstance(entry, dict) or not {"ns", "low", "high", "source"} <= entry.keys():
             raise InputError(path, f"[cost.{primitive}] needs ns, low, high and source")
         low, value, high = entry["low"], entry["ns"], entry["high"]
         if not all(isinstance(v, int | float) for v in (low, value, high)) or not (
                 0 <= low <= value <= high <= MAX_NS):
             raise InputError(path, f"[cost.{primitive}] expected 0 <= low <= ns <= high <= 1e12")
-    for primitive in costs:
-        if primitive not in PRIMITIVES:
-            raise InputError(path, str(unknown_name("primitive", primitive, list(PRIMITIVES))))
-    return {name: Cost(costs[name]["ns"], costs[name]["low"], costs[name]["high"],
-                       str(costs[name]["source"])) for name in PRIMITIVES}
+        found[primitive] = Cost(value, low, high, str(entry["source"]))
+    return found

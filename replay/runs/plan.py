@@ -40,7 +40,7 @@ def prepared(trace: Trace, plan: RunOptions) -> Prepared:
     chosen, objects = _split(plan.allocators, plan.code)
     options = _options(plan.settings, chosen, _stems(objects, plan.code))
     machine = machine_for(trace, plan.machine)
-    costs = profiles.load(plan.profile or machine.arch)
+    costs = profiles.load(plan.profile or machine.arch, machine.arch)
     workload = to_workload(trace)
     if plan.machine.physmap and workload.start:  # lists and sections are of the recorded machine
         workload = replace(workload, start=workload.start.elsewhere())

@@ -18,7 +18,7 @@ from replay.calibration.predict import queued, thinking
 from replay.calibration.solver import grouped, intervals, separate, solve
 from replay.costs import profile as profiles
 from replay.costs.fitted import PAUSES_NS, SHARES, STEPS
-from replay.costs.profile import PRIMITIVES
+from replay.costs.primitives import PRIMITIVES
 from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.store import load
 from replay.truth.verify.recording import recorded_work, verify_recording

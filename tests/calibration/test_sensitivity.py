@@ -14,7 +14,8 @@ from replay import allocators
 from replay.calibration.sensitivity.design import joint, sensitivity
 from replay.calibration.sensitivity.recost import MEASURES, picoseconds, recost
 from replay.costs import profile as profiles
-from replay.costs.profile import PRIMITIVES, Cost
+from replay.costs.primitives import Cost
+from replay.costs.primitives import PRIMITIVES
 from replay.engine.drive import checked, replay
 from replay.engine.requests import ALLOC, FREE
 from replay.physmap import presets

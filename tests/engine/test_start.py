@@ -10,7 +10,9 @@ import pytest
 
 from replay import allocators
 from replay.base.errors import ReplayError
-from replay.costs.profile import PRIMITIVES, Cost, Profile
+from replay.costs.primitives import Cost
+from replay.costs.primitives import PRIMITIVES
+from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload, checked, replay
 from replay.engine.outcome import C_ERRNO
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests

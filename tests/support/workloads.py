@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from replay.costs.profile import PRIMITIVES, Cost, Profile
+from replay.costs.primitives import Cost
+from replay.costs.primitives import PRIMITIVES
+from replay.costs.profile import Profile
 from replay.engine.drive import Workload
 from replay.engine.requests import ALLOC, FREE, Requests
 

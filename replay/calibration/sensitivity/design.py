@@ -11,7 +11,8 @@ import numpy as np
 
 from replay.base.errors import ReplayError
 from replay.calibration.sensitivity.recost import MEASURES, Recost, occurring, picoseconds
-from replay.costs.profile import PRIMITIVES, Profile
+from replay.costs.primitives import PRIMITIVES
+from replay.costs.profile import Profile
 
 STEPS: Final = 7
 """Values of one constant between low and high, evenly on a logarithmic scale."""

@@ -17,8 +17,9 @@ import numpy as np
 
 from replay.base.compiled import compiled
 from replay.base.errors import ReplayError
+from replay.costs.primitives import PRIMITIVES
 from replay.costs.primitives import WORK
-from replay.costs.profile import PRIMITIVES, Profile
+from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, most_pages
 from replay.engine.drive import replay as replay_once
 from replay.engine.outcome import C_PATH, SLEPT
