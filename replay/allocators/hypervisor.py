@@ -176,7 +176,8 @@ def _unusable(machine: Physmap) -> list[tuple[int, int]]:
 
 def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     # pvh_arch_setup() alone converts them; a PV dom0 sees its UNUSABLE ranges as RAM.
-    extents = _unusable(machine) if machine.mode == "pvh" else []
+    seeds = machine.mode == "pvh" and values["seeding"]
+    extents = _unusable(machine) if seeds else []
     pages = sum(end - start for start, end in extents)
     m = pool_state(machine, peak_pages, values, pages)
     # Freed to the list page by page, ascending, as arch_xen_unpopulated_init() does.
@@ -184,7 +185,9 @@ def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Set
         log_section(m, start, end - start, SECTION_SEED)
         hold_range(m, start, end - start)
     note = (f"list seeded at boot with {pages} pages of UNUSABLE memory (Linux 6.9+)" if pages
-            else "no UNUSABLE memory to seed the list: as the pool, on iomem_resource")
+            else "no UNUSABLE memory to seed the list: as the pool, on iomem_resource" if seeds
+            or machine.mode != "pvh" else "Linux before 6.9 seeds the list with nothing: as the "
+            "pool, on iomem_resource")
     return Setup(m, page_work(machine), (note,))
 
 
@@ -218,7 +221,8 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
                      ("run-time query: proposed in 2021 and rejected; no kernel has it",))
     if machine.arch == "x86":
         return _seeded(machine, peak_pages, values)
-    regions, why = usable_regions(machine)
+    regions, why = usable_regions(machine) if values["regions"] else (
+        [], "Linux before 5.17 reads no extended regions")
     if not regions:
         return _fallen_back(machine, peak_pages, values, why)
     m = pool_state(machine, peak_pages, values)
@@ -240,6 +244,10 @@ STRATEGY = Strategy(
     options=pool.OPTIONS | {
         "mode": Option("static", "static: regions fixed at boot; query: asked for at each refill",
                        ("static", "query")),
+        "regions": Option(True, "the device tree's extended regions are used (since Linux 5.17)",
+                          since="extended_regions"),
+        "seeding": Option(True, "PVH: UNUSABLE memory is on the list from boot (since Linux 6.9)",
+                          since="unusable_seeding"),
         "stale_every": Option(0, "query: every K-th answer is out of date when used; 0 is never"),
     },
 )

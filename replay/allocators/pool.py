@@ -162,7 +162,8 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 OPTIONS = {
     "section_pages": Option(0, "pages per memory section; 0 takes the machine's"),
     "fill_pages": Option(0, "granule of a refill in pages; 0 is one section, as in the kernel"),
-    "bounded": Option(True, "search within mhp_get_pluggable_range() (since Linux 5.17)"),
+    "bounded": Option(True, "search within mhp_get_pluggable_range() (since Linux 5.17)",
+                      since="bounded_search"),
     **balloon.OPTIONS,
 }
 

@@ -58,7 +58,8 @@ def _summary(run: Run, strategy: str) -> dict[str, Any]:
     counts; kept, since claims share runs."""
     trace = trace_of(run.trace)
     machine = machine_for(trace, MachineChoice(run.physmap, run.iommu, run.subtract_ram))
-    outcome = replay(allocators.load(strategy), _settings(run, strategy), machine,
+    chosen, kernel = allocators.load(strategy), str(trace.meta.provenance.get("kernel", ""))
+    outcome = replay(chosen, chosen.as_of(kernel, _settings(run, strategy)), machine,
                      _workload(run.trace, run.asap), profiles.load(machine.arch))
     return {**summary([outcome], trace), "events": _events(trace)}
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from replay.base.compiled import INT, VECTOR
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.since import has
 from replay.engine.state import (
     G_HELD,
     G_LIVE,
@@ -40,11 +41,15 @@ WAKE = INT(VECTOR, INT)
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a strategy: its default, what it accepts, and one sentence."""
+    """One option of a strategy: its default, what it accepts, and one sentence.
+
+    since: a fact of base/since.py without which it is off by default.
+    """
 
     default: Any
     what: str
     choices: tuple[str, ...] = ()
+    since: str = ""
 
     def parse(self, name: str, text: str) -> Any:
         """The typed value of `--set strategy.name=text`."""
@@ -112,6 +117,12 @@ class Strategy:
     wake: Any
     check: Callable[[np.ndarray], list[str]] = lists_agree
     options: Mapping[str, Option] = field(default_factory=dict)
+
+    def as_of(self, kernel: str, given: Mapping[str, str]) -> dict[str, str]:
+        """The option texts given, and "no" for what that version of Linux does not have yet."""
+        later = {name: "no" for name, option in self.options.items()
+                 if option.since and not has(option.since, kernel)}
+        return {**later, **given}
 
     def values(self, given: Mapping[str, str]) -> dict[str, Any]:
         """Option values by name: defaults, overridden by the text of `--set`."""

@@ -75,12 +75,6 @@ def mhz_to_hz(text: str) -> int:
     return int(whole) * 1_000_000 + int((part + "000000")[:6])
 
 
-def kernel_version(release: str) -> tuple[int, int]:
-    """'6.1.0-54-amd64' as (6, 1); (0, 0) if it does not start with a version."""
-    match = re.match(r"(\d+)\.(\d+)", release)
-    return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
 def first(pattern: str, text: str) -> str | None:
     """Group 1 of the first match, over lines."""
     match = re.search(pattern, text, re.MULTILINE)

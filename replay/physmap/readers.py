@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError, ReplayError
+from replay.base.since import version_of
 from replay.physmap import arm64, fdt, iomem, proc, x86
 from replay.physmap.model import HostRange, Memory, Physmap, validated
 
@@ -304,7 +305,7 @@ def _arm64(files: _Folder, top: list[iomem.Entry], facts: dict[str, Any], page: 
     claims, regions, table = _device_tree(files)
     host, notes = arm64.host_view(top, log, claims)
     section = int(files.settle("section_bytes", (
-        arm64.section_bytes(page, proc.kernel_version(facts["kernel"])), "arm64"), 0))
+        arm64.section_bytes(page, version_of(facts["kernel"]) or (0, 0)), "arm64"), 0))
     direct = True if "Allocating 1:1 mappings" in log else None
     children, scratch = iomem.first_level(top)
     if scratch:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = Path(__file__).parents[1]
-FILES: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/recording.py")
+FILES: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/recording.py",
+                  "base/since.py")
 """Of the package, besides the recorder's own."""
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 _START: Final = """import sys

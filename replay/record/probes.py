@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.since import SINCE
 from replay.record import inside
 from replay.record.code import Place
 
@@ -89,11 +90,12 @@ _PAGES: Final = Arg("pages", 2, "pages", "x64")
 _FIRST: Final = Arg("p", 2, "pages", "x64", (0,), array=True)
 _LIST: Final = (Symbol("list_count", "u32"), Symbol("page_list", "x64"))
 _VMEMMAP: Final = Symbol("vmemmap_base", "x64", ("x86_64",))
-_POOL: Final[dict[Arch, Version]] = {"x86_64": (5, 9), "arm64": (5, 17)}
+_POOL: Final[dict[Arch, Version]] = {"x86_64": SINCE["pool"].version,
+                                     "arm64": SINCE["extended_regions"].version}
 """CONFIG_XEN_UNPOPULATED_ALLOC: x86 since 5.9; arm64 since its extended regions, 5.17."""
 VARIABLES: Final = ("list_count", "page_list", "vmemmap_base", "balloon_stats", "ballooned_pages")
 """All variables of the kernel that a probe may read."""
-_RENAMED: Final = (5, 16)
+_RENAMED: Final = SINCE["balloon_names"].version
 """alloc_xenballooned_pages() became xen_alloc_ballooned_pages() in Linux 5.16."""
 
 

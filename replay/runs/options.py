@@ -75,6 +75,8 @@ class RunOptions:
     subtract_ram: str | None = _option(
         None, "Take RAM out of iomem_resource: what dom0 knows of, or all of the host's (no Arm "
         "dom0 could).", "known|all")
+    kernel: str | None = _option(
+        None, "Linux that the models behave as, such as 6.9. Default: the trace's.", "VERSION")
     profile: str | None = _option(None, "Cost profile. Default: by architecture.", "NAME|FILE")
     loop: str = _option("open", "How requests come.", switches={
         "closed": "A task asks again when its call has returned and it has thought as long as in "

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from replay import allocators
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.since import version_of
 from replay.costs import profile as profiles
 from replay.engine.arrivals import arrange
 from replay.engine.drive import Workload
@@ -39,6 +40,8 @@ def prepared(trace: Trace, plan: RunOptions) -> Prepared:
     """Look up all that the options name; ReplayError for what is not there or does not fit."""
     chosen, objects = _split(plan.allocators, plan.code)
     options = _options(plan.settings, chosen, _stems(objects, plan.code))
+    kernel = _kernel(trace, plan)
+    options |= {name: strategy.as_of(kernel, options[name]) for name, strategy in chosen.items()}
     machine = machine_for(trace, plan.machine)
     costs = profiles.load(plan.profile or machine.arch, machine.arch)
     workload = to_workload(trace)
@@ -53,6 +56,15 @@ def prepared(trace: Trace, plan: RunOptions) -> Prepared:
             f"{rows or 'none'}. Probes at the entry of the allocator's functions record them, as "
             "`replay record` sets them")
     return Prepared(trace, machine, costs, workload, chosen, options, objects)
+
+
+def _kernel(trace: Trace, plan: RunOptions) -> str:
+    """The Linux that models behave as."""
+    if plan.kernel is None:
+        return str(trace.meta.provenance.get("kernel", ""))
+    if version_of(plan.kernel) is None:
+        raise ReplayError(f"--kernel {plan.kernel}: expected a version of Linux such as 6.9")
+    return plan.kernel
 
 
 def _stems(objects: Sequence[str], code: CCode) -> list[str]:

@@ -86,7 +86,9 @@ def _replayed(trace: Trace, strategy: Strategy, machine: Physmap
     """Replay in the order of lock holders on the recorded tree."""
     stream = _stream(trace)
     known = stream.listed + stream.live
-    setup = strategy.init(machine, stream.workload.peak_pages + known, strategy.values({}))
+    kernel = str(trace.meta.provenance.get("kernel", ""))
+    setup = strategy.init(machine, stream.workload.peak_pages + known,
+                          strategy.values(strategy.as_of(kernel, {})))
     m = setup.state
     # What was on the list at the start is unknown: placeholders, learned at first sight.
     count = int(m[R_COUNT])

@@ -1,0 +1,38 @@
+"""What Linux does since when: the dated facts that models and the recorder branch on.
+
+A fact is named for what a kernel from that version on does. Stable kernels may have it earlier.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+
+class Change(NamedTuple):
+    """version: the first with it. subject: of the commit, or of the series."""
+
+    version: tuple[int, int]
+    subject: str
+
+
+SINCE: Final = {
+    "pool": Change((5, 9), "xen: add helpers to allocate unpopulated memory"),
+    "balloon_names": Change((5, 16), "xen/balloon: rename alloc/free_xenballooned_pages"),
+    "bounded_search": Change((5, 17), "xen/unpopulated-alloc: Add mechanism to use Xen resource"),
+    "extended_regions": Change(
+        (5, 17), "arm/xen: Read extended regions from DT and init Xen resource"),
+    "unusable_seeding": Change((6, 9), "x86/xen: attempt to inflate the memory balloon on PVH"),
+}
+
+
+def version_of(kernel: str) -> tuple[int, int] | None:
+    """'6.1.0-54-amd64' as (6, 1); None where it does not begin with a version."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", kernel)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def has(fact: str, kernel: str) -> bool:
+    """Whether a kernel does it; one of unknown version is taken for the newest."""
+    version = version_of(kernel)
+    return version is None or version >= SINCE[fact].version
