@@ -18,62 +18,9 @@ from replay.base.compiled import inline, compiled
 from replay.base.units import NS_PER_S
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    E_ADDING,
-    E_WAIT,
-    ENOMEM,
-    G_GIVEN,
-    R_ADD_PAGES,
-    R_ADD_START,
-    R_AVAILABLE,
-    R_BP_STATE,
-    R_CLIP,
-    R_COUNT,
-    R_CURRENT,
-    R_DELAY_S,
-    R_GOT,
-    R_LIST,
-    R_NOW,
-    R_OPTION,
-    R_PAGE_BYTES,
-    R_PV,
-    R_RAM,
-    R_RAM_CAPACITY,
-    R_RAM_COUNT,
-    R_RESUME,
-    R_RETRIES,
-    R_SECTION_COUNT,
-    R_SECTION_PAGES,
-    R_SECTIONS,
-    R_SLEEP_CREDIT,
-    R_SPLIT,
-    R_TARGET,
-    R_TOTAL,
-    R_TOTAL_RESERVE,
-    R_TREE,
-    R_UNPOPULATED,
-    R_WAKE_AT,
-    SECTION_HOTPLUG,
-    W_EXTENT_DECREASE,
-    W_EXTENT_POPULATE,
-    W_HOTPLUG_PAGE,
-    W_HOTPLUG_SECTION,
-    W_HYPERCALL,
-    W_LIST_POP,
-    W_LIST_PUSH,
-    W_P2M_INVALIDATE,
-    W_PAGE_ALLOC,
-    W_PAGE_FREE,
-    W_RESOURCE_ADD,
-    W_RESOURCE_STEP,
-    W_SCRUB,
-    W_THREAD_WAKE,
-    W_TLB_FLUSH,
-    W_VA_RESET,
-    W_VA_UPDATE,
-    did,
-    log_section,
-    new_state,
-)
+    BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, options_of,
+    words,
+)  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import (
     break_superpages, hold_range, hold_words, let_go, push, take,
@@ -85,8 +32,9 @@ BP_DONE, BP_WAIT, BP_EAGAIN, BP_ECANCELED = range(4)
 MAX_SCHEDULE_DELAY_S, MAX_RETRY_COUNT = 32, 4
 """balloon_init(): max_schedule_delay, max_retry_count (Linux 6.1; unlimited retries before)."""
 
-O_CAN_HOTPLUG, O_HOTPLUG_UNPOPULATED, O_AUTO_ONLINE, O_DIRECT_MAPPED, O_SCRUB = range(
-    R_OPTION, R_OPTION + 5)
+OWN, options = options_of("can_hotplug", "hotplug_unpopulated", "auto_online", "direct_mapped",
+                          "scrub")
+"""What the driver was built and set with."""
 
 TOP = (1 << 62) - 1
 
@@ -94,15 +42,17 @@ TOP = (1 << 62) - 1
 @inline
 def credit_of(m: np.ndarray) -> int:
     """current_credit(): pages the domain may still take (positive) or must give."""
-    return m[R_TARGET] - m[R_CURRENT]
+    s = words(m)
+    return s.target - s.current
 
 
 @inline
 def wake_thread(m: np.ndarray) -> None:
     """wake_up(&balloon_thread_wq): the thread runs if balloon_thread_cond() holds."""
-    slept_with = 0 if m[R_BP_STATE] == BP_DONE else m[R_SLEEP_CREDIT]
-    if credit_of(m) != slept_with and m[R_WAKE_AT] > m[R_NOW]:
-        m[R_WAKE_AT] = m[R_NOW]
+    s = words(m)
+    slept_with = 0 if s.bp_state == BP_DONE else s.sleep_credit
+    if credit_of(m) != slept_with and s.wake_at > s.now:
+        s.wake_at = s.now
 
 
 @inline
@@ -112,29 +62,34 @@ def decrease_reservation(m: np.ndarray, nr_pages: int) -> int:
     One page of xen_pfn_t bounds a batch: 512 frames with 4 KiB pages. The pages pass through two
     list reversals, so the first one allocated is the first one retrieved.
     """
-    nr_pages = min(nr_pages, m[R_PAGE_BYTES] // 8)
+    s, own = words(m), options(m)
+    nr_pages = min(nr_pages, s.page_bytes // 8)
     state = BP_DONE
-    have = m[R_RAM_COUNT]
+    have = s.ram_count
     if nr_pages > have:
         nr_pages = have
         state = BP_EAGAIN
-    at = m[R_RAM] + have - nr_pages
+    at = s.ram + have - nr_pages
     hold_words(m, at, nr_pages)
-    if m[R_PV] == 0:
+    if s.pv == 0:
         break_superpages(m, at, nr_pages)
-    m[R_RAM_COUNT] = have - nr_pages
-    m[R_AVAILABLE] -= nr_pages
-    m[R_CURRENT] -= nr_pages
-    m[G_GIVEN] += nr_pages
-    did(m, W_PAGE_ALLOC, nr_pages)
-    did(m, W_LIST_PUSH, nr_pages)
-    if m[O_SCRUB]:
-        did(m, W_SCRUB, nr_pages)
-    if m[R_PV]:
-        did(m, W_VA_RESET, nr_pages)
-    did(m, W_TLB_FLUSH, 1)
-    did(m, W_HYPERCALL, 1)
-    did(m, W_EXTENT_DECREASE, nr_pages)
+    s.ram_count = have - nr_pages
+    s.available -= nr_pages
+    s.current -= nr_pages
+    s.gauge.given += nr_pages
+    s.work.page_alloc += nr_pages
+    s.work.list_push += nr_pages
+    s.dirty |= BEYOND_LIST
+    if own.scrub:
+        s.work.scrub += nr_pages
+        s.dirty |= BEYOND_LIST
+    if s.pv:
+        s.work.va_reset += nr_pages
+        s.dirty |= BEYOND_LIST
+    s.work.tlb_flush += 1
+    s.work.hypercall += 1
+    s.work.extent_decrease += nr_pages
+    s.dirty |= BEYOND_LIST
     return state
 
 
@@ -145,10 +100,11 @@ def _populatable(m: np.ndarray, frame: int) -> int:
     A direct-mapped domain gets mfn == gfn and only if the page is its own already
     (populate_physmap, xen/common/memory.c), so a hot-added frame fails there.
     """
-    if m[O_DIRECT_MAPPED] == 0:
+    s, own = words(m), options(m)
+    if own.direct_mapped == 0:
         return 1
-    at = m[R_SECTIONS]
-    for k in range(m[R_SECTION_COUNT]):
+    at = s.sections
+    for k in range(s.section_count):
         start = m[at + 4 * k + 1]
         if start <= frame < start + m[at + 4 * k + 2]:
             return 0
@@ -158,43 +114,49 @@ def _populatable(m: np.ndarray, frame: int) -> int:
 @inline
 def increase_reservation(m: np.ndarray, nr_pages: int) -> int:
     """Ask Xen for memory behind the frames at the list's head, free them as RAM; BP state."""
-    nr_pages = min(min(nr_pages, m[R_PAGE_BYTES] // 8), m[R_COUNT])
-    count = m[R_COUNT]
-    at = m[R_LIST]
+    s = words(m)
+    nr_pages = min(min(nr_pages, s.page_bytes // 8), s.count)
+    count = s.count
+    at = s.list
     done = 0
     while done < nr_pages and _populatable(m, m[at + count - 1 - done]):
         done += 1
-    did(m, W_HYPERCALL, 1)
+    s.work.hypercall += 1
+    s.dirty |= BEYOND_LIST
     if done <= 0:
         return BP_EAGAIN
     let_go(m, done)
-    ram = m[R_RAM_COUNT]
-    kept = max(0, min(done, m[R_RAM_CAPACITY] - ram))
+    ram = s.ram_count
+    kept = max(0, min(done, s.ram_capacity - ram))
     for k in range(kept):
-        m[m[R_RAM] + ram + k] = m[at + count - 1 - k]
-    m[R_RAM_COUNT] = ram + kept
-    m[R_CURRENT] += done
-    m[R_AVAILABLE] += done
-    m[G_GIVEN] -= done
-    did(m, W_EXTENT_POPULATE, done)
-    did(m, W_LIST_POP, done)
-    did(m, W_PAGE_FREE, done)
-    if m[R_PV]:
-        did(m, W_VA_UPDATE, done)
+        m[s.ram + ram + k] = m[at + count - 1 - k]
+    s.ram_count = ram + kept
+    s.current += done
+    s.available += done
+    s.gauge.given -= done
+    s.work.extent_populate += done
+    s.work.list_pop += done
+    s.work.page_free += done
+    s.dirty |= BEYOND_LIST
+    if s.pv:
+        s.work.va_update += done
+        s.dirty |= BEYOND_LIST
     return BP_DONE
 
 
 @inline
 def memory_added(m: np.ndarray) -> int:
     """The end of reserve_additional_memory(): the new pages are online, the mutex is held again."""
-    start, nr_pages = m[R_ADD_START], m[R_ADD_PAGES]
-    m[R_ADD_PAGES] = 0
-    m[R_TOTAL] += nr_pages
+    s, own = words(m), options(m)
+    start, nr_pages = s.add_start, s.add_pages
+    s.add_pages = 0
+    s.total += nr_pages
     log_section(m, start, nr_pages, SECTION_HOTPLUG)
-    if m[O_AUTO_ONLINE]:
+    if own.auto_online:
         # xen_online_page(): ascending, each page to the head of the list.
         hold_range(m, start, nr_pages)
-        did(m, W_LIST_PUSH, nr_pages)
+        s.work.list_push += nr_pages
+        s.dirty |= BEYOND_LIST
         wake_thread(m)  # xen_memory_notifier(), MEM_ONLINE
     return BP_WAIT
 
@@ -207,39 +169,45 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     (additional_memory_resource); the frames come only when the block is onlined. The mutex is
     dropped around add_memory_resource(): -E_ADDING where the loop lets others have it meanwhile.
     """
-    if m[O_CAN_HOTPLUG] == 0:
-        m[R_TARGET] = m[R_CURRENT] + m[R_UNPOPULATED]
+    s, own = words(m), options(m)
+    if own.can_hotplug == 0:
+        s.target = s.current + s.unpopulated
         return BP_ECANCELED
-    credit = m[R_TARGET] + m[R_UNPOPULATED] - m[R_TOTAL]
+    credit = s.target + s.unpopulated - s.total
     if credit <= 0:
         return BP_WAIT
-    section = m[R_SECTION_PAGES]
+    section = s.section_pages
     nr_pages = (credit + section - 1) // section * section
-    page = m[R_PAGE_BYTES]
-    start, steps = find(m, R_TREE, R_CLIP, nr_pages * page, (0, TOP, section * page))
-    did(m, W_RESOURCE_STEP, steps)
-    did(m, W_RESOURCE_ADD, 1)
-    if start < 0 or request(m, R_TREE, start, start + nr_pages * page - 1) < 0:
+    page = s.page_bytes
+    start, steps = find(m, s.tree, s.reserved, nr_pages * page, (0, TOP, section * page))
+    s.work.resource_step += steps
+    s.work.resource_add += 1
+    s.dirty |= BEYOND_LIST
+    if start < 0 or request(m, s.tree, start, start + nr_pages * page - 1) < 0:
         return BP_ECANCELED
-    did(m, W_RESOURCE_ADD, 1)  # merge_system_ram_resource()
-    if m[R_PV]:
-        did(m, W_P2M_INVALIDATE, nr_pages)
-    did(m, W_HOTPLUG_SECTION, nr_pages // section)
-    did(m, W_HOTPLUG_PAGE, nr_pages)
-    m[R_ADD_START], m[R_ADD_PAGES] = start // page, nr_pages
-    return -E_ADDING if m[R_SPLIT] else memory_added(m)
+    s.work.resource_add += 1  # merge_system_ram_resource()
+    s.dirty |= BEYOND_LIST
+    if s.pv:
+        s.work.p2m_invalidate += nr_pages
+        s.dirty |= BEYOND_LIST
+    s.work.hotplug_section += nr_pages // section
+    s.work.hotplug_page += nr_pages
+    s.dirty |= BEYOND_LIST
+    s.add_start, s.add_pages = start // page, nr_pages
+    return -E_ADDING if s.split else memory_added(m)
 
 
 @compiled()
 def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
     """Get something onto the empty list: 0, -ENOMEM, or -E_WAIT for a sleep on balloon_wq."""
-    if m[O_HOTPLUG_UNPOPULATED]:
-        state = memory_added(m) if m[R_ADD_PAGES] else reserve_additional_memory(m)
+    s, own = words(m), options(m)
+    if own.hotplug_unpopulated:
+        state = memory_added(m) if s.add_pages else reserve_additional_memory(m)
         if state == -E_ADDING:
             return state
         if state != BP_ECANCELED:
-            return 0 if m[R_COUNT] > 0 else -E_WAIT
-    if m[R_AVAILABLE] < nr_pages:
+            return 0 if s.count > 0 else -E_WAIT
+    if s.available < nr_pages:
         return -ENOMEM
     if decrease_reservation(m, nr_pages) != BP_DONE:
         return -ENOMEM
@@ -249,8 +217,9 @@ def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
 @inline
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_ballooned_pages()."""
+    s = words(m)
     push(m, frames, at, nr_pages)
-    m[R_UNPOPULATED] -= nr_pages
+    s.unpopulated -= nr_pages
     if credit_of(m) != 0:
         wake_thread(m)
     return 0
@@ -258,25 +227,27 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 
 @compiled()
 def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """The list is too short, or a sleeper goes on: m[R_GOT] pages are there already then."""
-    got = m[R_GOT] if m[R_RESUME] else 0
+    """The list is too short, or a sleeper goes on: s.got pages are there already then."""
+    s = words(m)
+    got = s.got if s.resume else 0
     while got < nr_pages:
-        listed = 0 if m[R_ADD_PAGES] else min(m[R_COUNT], nr_pages - got)
+        listed = 0 if s.add_pages else min(s.count, nr_pages - got)
         if listed > 0:
             take(m, listed, frames, at + got)
             got += listed
             continue
         error = _add_ballooned_pages(m, nr_pages - got)
         if error == -E_WAIT or error == -E_ADDING:
-            m[R_GOT] = got
+            s.got = got
             return error
         if error < 0:
             # out_undo: what was taken goes back, in the order it came.
             free(m, now, got, frames, at)
-            m[R_UNPOPULATED] -= nr_pages - got
+            s.unpopulated -= nr_pages - got
             if got > 0:
-                did(m, W_LIST_PUSH, got)
-                did(m, W_LIST_POP, got)
+                s.work.list_push += got
+                s.work.list_pop += got
+                s.dirty |= BEYOND_LIST
             return error
     return 0
 
@@ -285,12 +256,13 @@ def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: 
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_ballooned_pages().
 
-    After a sleep it is called again, the same but for m[R_RESUME]: it has m[R_GOT] pages already.
+    After a sleep it is called again, the same but for s.resume: it has s.got pages already.
     """
-    if m[R_RESUME]:
+    s = words(m)
+    if s.resume:
         return _alloc_slow(m, now, nr_pages, frames, at)
-    m[R_UNPOPULATED] += nr_pages
-    if m[R_COUNT] < nr_pages:
+    s.unpopulated += nr_pages
+    if s.count < nr_pages:
         return _alloc_slow(m, now, nr_pages, frames, at)
     take(m, nr_pages, frames, at)
     return 0
@@ -299,50 +271,53 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
 @inline
 def _update_schedule(m: np.ndarray) -> None:
     """update_schedule(): the back-off of the balloon thread."""
-    state = m[R_BP_STATE]
+    s = words(m)
+    state = s.bp_state
     if state == BP_WAIT or state == BP_ECANCELED:
         return
     if state == BP_DONE:
-        m[R_DELAY_S] = 1
-        m[R_RETRIES] = 1
+        s.delay_s = 1
+        s.retries = 1
         return
-    m[R_RETRIES] += 1
-    if m[R_RETRIES] > MAX_RETRY_COUNT:
-        m[R_DELAY_S] = 1
-        m[R_RETRIES] = 1
-        m[R_BP_STATE] = BP_ECANCELED
+    s.retries += 1
+    if s.retries > MAX_RETRY_COUNT:
+        s.delay_s = 1
+        s.retries = 1
+        s.bp_state = BP_ECANCELED
         return
-    m[R_DELAY_S] = min(m[R_DELAY_S] * 2, MAX_SCHEDULE_DELAY_S)
+    s.delay_s = min(s.delay_s * 2, MAX_SCHEDULE_DELAY_S)
 
 
 @compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """One pass of balloon_thread(), then the time at which it runs again."""
-    did(m, W_THREAD_WAKE, 1)
+    s = words(m)
+    s.work.thread_wake += 1
+    s.dirty |= BEYOND_LIST
     credit = credit_of(m)
     if credit > 0:
-        if m[R_COUNT] > 0:
-            m[R_BP_STATE] = increase_reservation(m, credit)
+        if s.count > 0:
+            s.bp_state = increase_reservation(m, credit)
         else:
-            m[R_BP_STATE] = reserve_additional_memory(m)
+            s.bp_state = reserve_additional_memory(m)
     if credit < 0:
-        nr_pages = min(-credit, m[R_AVAILABLE])
-        m[R_BP_STATE] = decrease_reservation(m, max(nr_pages, 0))
-        if (m[R_BP_STATE] == BP_DONE and nr_pages != -credit
-                and nr_pages < m[R_TOTAL_RESERVE]):
-            m[R_BP_STATE] = BP_EAGAIN
+        nr_pages = min(-credit, s.available)
+        s.bp_state = decrease_reservation(m, max(nr_pages, 0))
+        if (s.bp_state == BP_DONE and nr_pages != -credit
+                and nr_pages < s.total_reserve):
+            s.bp_state = BP_EAGAIN
     _update_schedule(m)
-    state = m[R_BP_STATE]
+    state = s.bp_state
     credit = credit_of(m)
-    m[R_SLEEP_CREDIT] = credit
+    s.sleep_credit = credit
     if state == BP_DONE and credit != 0:
-        m[R_WAKE_AT] = now
+        s.wake_at = now
     elif state == BP_WAIT:
-        m[R_WAKE_AT] = now + NS_PER_S
+        s.wake_at = now + NS_PER_S
     elif state == BP_EAGAIN:
-        m[R_WAKE_AT] = now + m[R_DELAY_S] * NS_PER_S
+        s.wake_at = now + s.delay_s * NS_PER_S
     else:
-        m[R_WAKE_AT] = now + 3600 * NS_PER_S
+        s.wake_at = now + 3600 * NS_PER_S
     return 0
 
 
@@ -355,19 +330,21 @@ OPTIONS = {
 
 def set_options(m: np.ndarray, machine: Physmap, values: Mapping[str, Any]) -> None:
     """The driver's options, whoever serves the calls."""
-    m[O_CAN_HOTPLUG] = int(values["memory_hotplug"])
-    m[O_AUTO_ONLINE] = int(values["auto_online"])
-    m[O_SCRUB] = int(values["scrub"])
-    m[O_DIRECT_MAPPED] = int(machine.direct_mapped)
+    own = options(m)
+    own.can_hotplug = int(values["memory_hotplug"])
+    own.auto_online = int(values["auto_online"])
+    own.scrub = int(values["scrub"])
+    own.direct_mapped = int(machine.direct_mapped)
 
 
 def balloon_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any], *,
                   hotplug_unpopulated: bool = False) -> np.ndarray:
     """A state ready for the balloon driver's calls, with its options in the registers."""
     m = new_state(machine, peak_pages)
+    own = options(m)
     set_options(m, machine, values)
     # Without CONFIG_XEN_BALLOON_MEMORY_HOTPLUG there is no such sysctl: it reads as 0.
-    m[O_HOTPLUG_UNPOPULATED] = int(hotplug_unpopulated and values["memory_hotplug"])
+    own.hotplug_unpopulated = int(hotplug_unpopulated and values["memory_hotplug"])
     return m
 
 

@@ -17,7 +17,7 @@ for _k in range(32):
     _PLACES[((_SEQUENCE << _k) & MASK) >> 27] = _k
 
 
-def words(bits: int) -> int:
+def words_for(bits: int) -> int:
     """Words that so many bits take."""
     return (bits + 31) >> SHIFT
 

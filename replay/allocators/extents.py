@@ -44,20 +44,17 @@ from typing import Any
 import numpy as np
 
 from replay.allocators import pool
-from replay.allocators.bitmap import ONES, flip_bits, next_bit, words
+from replay.allocators.bitmap import ONES, flip_bits, next_bit, words_for
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import (
-    ENOMEM, G_HELD, G_LIVE, LIKE_LIST, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OPTION,
-    R_PAGE_BYTES, R_SECTION_COUNT, R_SECTION_PAGES, R_SECTIONS, S_OWN, SECTION_POOL, T_NR_BLOCKS,
-    W_ARRAY_WORD, W_LIST_POP, W_LIST_PUSH,
-)  # fmt: skip
+from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, options_of, words
 from replay.engine.strategy import Setup, Strategy
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
-O_TAG, O_NEXT, O_PREV, O_BIN = range(R_OPTION + 8, R_OPTION + 12)
+OWN, options = options_of("tag", "next", "prev", "bin", "open", "open_pages", base=pool.OWN)
+"""First words of the tables by frame and of the bins' heads; the open run's first frame, length."""
 """Where the word of frame 0 is: length of the free run that begins or ends here, else 0; next and
 previous run of the bin, by first frame. Then the word of bin 0, the first run of each."""
 
@@ -67,9 +64,8 @@ NONE = -1
 OPEN_MOST = 128
 """Pages of the open run at most: less than one in a hundred one-page calls opens another."""
 
-OPEN, OPEN_PAGES, USED = range(3)
-"""In the strategy's own words: the open run's first frame and length; bitmap of bins in use."""
-BINS = USED + words(NR_BINS)
+BINS = words_for(NR_BINS)
+"""Behind the bitmap of bins in use, with which the strategy's own words begin."""
 
 
 @inline
@@ -86,104 +82,112 @@ def bin_of(length: int) -> int:
 @inline
 def _unlink(m: np.ndarray, first: int, k: int) -> None:
     """A run leaves bin k. The head's link back is never read, so it need not be kept."""
-    heads = m[O_BIN]
-    after = m[m[O_NEXT] + first]
-    m[W_ARRAY_WORD] += 1
+    s, own = words(m), options(m)
+    heads = own.bin
+    after = m[own.next + first]
+    s.work.array_word += 1
     if m[heads + k] == first:
         m[heads + k] = after
         if after == NONE:
-            flip_bits(m, m[S_OWN] + USED, k, 1)
-            m[W_ARRAY_WORD] += 1
+            flip_bits(m, s.own_words, k, 1)
+            s.work.array_word += 1
         return
-    before = m[m[O_PREV] + first]
-    m[m[O_NEXT] + before] = after
-    m[W_LIST_PUSH] += 1
+    before = m[own.prev + first]
+    m[own.next + before] = after
+    s.work.list_push += 1
     if after != NONE:
-        m[m[O_PREV] + after] = before
-        m[W_LIST_PUSH] += 1
+        m[own.prev + after] = before
+        s.work.list_push += 1
 
 
 @inline
 def _link(m: np.ndarray, first: int, k: int) -> None:
     """A run becomes the head of bin k."""
-    after = m[m[O_BIN] + k]
-    m[m[O_BIN] + k] = first
-    m[m[O_NEXT] + first] = after
-    m[W_ARRAY_WORD] += 1
+    s, own = words(m), options(m)
+    after = m[own.bin + k]
+    m[own.bin + k] = first
+    m[own.next + first] = after
+    s.work.array_word += 1
     if after == NONE:
-        flip_bits(m, m[S_OWN] + USED, k, 1)
-        m[W_ARRAY_WORD] += 1
+        flip_bits(m, s.own_words, k, 1)
+        s.work.array_word += 1
     else:
-        m[m[O_PREV] + after] = first
-        m[W_LIST_PUSH] += 1
+        m[own.prev + after] = first
+        s.work.list_push += 1
 
 
 @inline
 def _tag(m: np.ndarray, first: int, length: int) -> None:
     """Tag a run whose first struct page is at hand."""
-    m[m[O_TAG] + first] = length
+    s, own = words(m), options(m)
+    m[own.tag + first] = length
     if length > 1:
-        m[m[O_TAG] + first + length - 1] = length
-        m[W_LIST_PUSH] += 1
+        m[own.tag + first + length - 1] = length
+        s.work.list_push += 1
 
 
 @inline
 def _next_used(m: np.ndarray, k: int) -> int:
     """The first bin in use from k on; NR_BINS if none."""
-    found = next_bit(m, m[S_OWN] + USED, NR_BINS, k, ONES)
-    m[W_ARRAY_WORD] += (min(found, NR_BINS - 1) >> 6) - (k >> 6) + 1
+    s = words(m)
+    found = next_bit(m, s.own_words, NR_BINS, k, ONES)
+    s.work.array_word += (min(found, NR_BINS - 1) >> 6) - (k >> 6) + 1
     return found
 
 
 @inline
 def _longest(m: np.ndarray) -> int:
     """The last bin in use. Some bin is."""
+    s = words(m)
     k = NR_BINS - 1
-    while next_bit(m, m[S_OWN] + USED, k + 1, k, ONES) > k:
+    while next_bit(m, s.own_words, k + 1, k, ONES) > k:
         k -= 1
-    m[W_ARRAY_WORD] += ((NR_BINS - 1) >> 6) - (k >> 6) + 1
+    s.work.array_word += ((NR_BINS - 1) >> 6) - (k >> 6) + 1
     return k
 
 
 @inline
 def _fit(m: np.ndarray, nr_pages: int) -> int:
     """The shortest run that fits, as the bins know it; NONE if there is none."""
+    s, own = words(m), options(m)
     k = bin_of(nr_pages)
-    first = m[m[O_BIN] + k]
-    m[W_ARRAY_WORD] += 1
+    first = m[own.bin + k]
+    s.work.array_word += 1
     if first != NONE:
-        if k < 16 or m[m[O_TAG] + first] >= nr_pages:
+        if k < 16 or m[own.tag + first] >= nr_pages:
             return first
-        m[W_LIST_POP] += 1
+        s.work.list_pop += 1
     k = _next_used(m, k + 1)
-    return m[m[O_BIN] + k] if k < NR_BINS else NONE
+    return m[own.bin + k] if k < NR_BINS else NONE
 
 
 @inline
 def _carve(m: np.ndarray, first: int, nr_pages: int) -> None:
     """Take pages off the low end of a run."""
-    length = m[m[O_TAG] + first]
+    s, own = words(m), options(m)
+    length = m[own.tag + first]
     left = length - nr_pages
-    m[W_LIST_POP] += 1
+    s.work.list_pop += 1
     _unlink(m, first, bin_of(length))
-    m[m[O_TAG] + first] = m[m[O_TAG] + first + length - 1] = 0
+    m[own.tag + first] = m[own.tag + first + length - 1] = 0
     if left > 0:
-        m[W_LIST_PUSH] += 1
+        s.work.list_push += 1
         _tag(m, first + nr_pages, left)
         _link(m, first + nr_pages, bin_of(left))
     elif length > 1:
-        m[W_LIST_PUSH] += 1
-    m[R_COUNT] -= nr_pages
+        s.work.list_push += 1
+    s.count -= nr_pages
 
 
 @inline
 def _release(m: np.ndarray, first: int, length: int) -> None:
     """A run becomes free and joins the free runs on either side."""
-    tag = m[O_TAG]
+    s, own = words(m), options(m)
+    tag = own.tag
     below, above = m[tag + first - 1], m[tag + first + length]
-    m[W_LIST_POP] += 2
-    m[W_LIST_PUSH] += 1 - (below > 0)
-    m[R_COUNT] += length
+    s.work.list_pop += 2
+    s.work.list_push += 1 - (below > 0)
+    s.count += length
     if above > 0:
         _unlink(m, first + length, bin_of(above))
         m[tag + first + length] = 0
@@ -191,7 +195,7 @@ def _release(m: np.ndarray, first: int, length: int) -> None:
     if below > 0:
         m[tag + first - 1] = 0
         first -= below
-        m[W_LIST_POP] += below > 1
+        s.work.list_pop += below > 1
         length += below
         if bin_of(below) == bin_of(length):
             _tag(m, first, length)
@@ -204,30 +208,31 @@ def _release(m: np.ndarray, first: int, length: int) -> None:
 @inline
 def _widen(m: np.ndarray, first: int, length: int) -> bool:
     """A freed run beside the open one joins it, as far as that may grow."""
-    own = m[S_OWN]
-    pages = m[own + OPEN_PAGES]
+    s, own = words(m), options(m)
+    pages = own.open_pages
     if pages == 0 or pages + length > OPEN_MOST:
         return False
-    if first + length == m[own + OPEN]:
-        m[own + OPEN] = first
-    elif first != m[own + OPEN] + pages:
+    if first + length == own.open:
+        own.open = first
+    elif first != own.open + pages:
         return False
-    m[own + OPEN_PAGES] = pages + length
-    m[R_COUNT] += length
+    own.open_pages = pages + length
+    s.count += length
     return True
 
 
 @compiled()
 def _fill(m: np.ndarray, deficit: int) -> int:
     """fill_list(), but the new pages are one run; 0 or -errno."""
+    s = words(m)
     nr_pages = refill_pages(m, deficit)
     start = reserve_region(m, nr_pages)
     if start < 0:
         return start
     map_region(m, start, nr_pages, SECTION_POOL)
-    first = start // m[R_PAGE_BYTES]
-    if first + nr_pages > m[T_NR_BLOCKS] * m[R_BLOCK_PAGES]:
-        m[R_FAULT] = 4
+    first = start // s.page_bytes
+    if first + nr_pages > s.table.nr_blocks * s.block_pages:
+        s.fault = 4
         return -ENOMEM
     enter_range(m, first, nr_pages)
     _release(m, first, nr_pages)
@@ -237,72 +242,76 @@ def _fill(m: np.ndarray, deficit: int) -> int:
 @inline
 def _close(m: np.ndarray) -> None:
     """The open run's pages go back to the bins."""
-    own = m[S_OWN]
-    pages = m[own + OPEN_PAGES]
+    s, own = words(m), options(m)
+    pages = own.open_pages
     if pages > 0:
-        m[own + OPEN_PAGES] = 0
-        m[R_COUNT] -= pages
-        _release(m, m[own + OPEN], pages)
+        own.open_pages = 0
+        s.count -= pages
+        _release(m, own.open, pages)
 
 
 @compiled()
 def _open(m: np.ndarray) -> None:
     """The shortest run becomes the open one, or its low end where it is long."""
-    first = m[m[O_BIN] + _next_used(m, 1)]
-    length = m[m[O_TAG] + first]
+    s, own = words(m), options(m)
+    first = m[own.bin + _next_used(m, 1)]
+    length = m[own.tag + first]
     count = min(length, OPEN_MOST)
     _carve(m, first, count)
-    m[m[S_OWN] + OPEN] = first
-    m[m[S_OWN] + OPEN_PAGES] = count
-    m[R_COUNT] += count
-    m[R_DIRTY] |= LIKE_LIST
+    own.open = first
+    own.open_pages = count
+    s.count += count
+    s.dirty |= LIKE_LIST
 
 
 @compiled()
 def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
     """The pages of a request, in as few runs as there can be."""
+    s, own = words(m), options(m)
     done = 0
     while done < nr_pages:
         run = _fit(m, nr_pages - done)
         if run == NONE:
             _close(m)
             run = _fit(m, nr_pages - done)
-        if run == NONE and done == 0 and m[R_COUNT] < m[R_SECTION_PAGES] and _fill(
+        if run == NONE and done == 0 and s.count < s.section_pages and _fill(
                 m, nr_pages) == 0:
             run = _fit(m, nr_pages)
         if run == NONE:
-            run = m[m[O_BIN] + _longest(m)]
-        count = min(nr_pages - done, m[m[O_TAG] + run])
+            run = m[own.bin + _longest(m)]
+        count = min(nr_pages - done, m[own.tag + run])
         _carve(m, run, count)
         for k in range(count):
             frames[at + done + k] = run + k
         done += count
-    m[R_DIRTY] |= LIKE_LIST
+    s.dirty |= LIKE_LIST
 
 
 @inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages(): one page of the open run, or the bins' best fit."""
-    if m[R_COUNT] < nr_pages:
-        error = _fill(m, nr_pages - m[R_COUNT])
+    s = words(m)
+    if s.count < nr_pages:
+        error = _fill(m, nr_pages - s.count)
         if error < 0:
             return error
     if nr_pages > 1:
         _alloc_runs(m, nr_pages, frames, at)
         return 0
-    own = m[S_OWN]
-    if m[own + OPEN_PAGES] == 0:
+    own = options(m)
+    if own.open_pages == 0:
         _open(m)
-    frames[at] = m[own + OPEN]
-    m[own + OPEN] += 1
-    m[own + OPEN_PAGES] -= 1
-    m[R_COUNT] -= 1
+    frames[at] = own.open
+    own.open += 1
+    own.open_pages -= 1
+    s.count -= 1
     return 0
 
 
 @inline
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_unpopulated_pages(): neighbours in a row, up or down, are released together."""
+    s = words(m)
     k, end = at, at + nr_pages
     while k < end:
         since = k
@@ -314,7 +323,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
         first = min(frames[since], frames[k - 1])
         if not _widen(m, first, k - since):
             _release(m, first, k - since)
-            m[R_DIRTY] |= LIKE_LIST
+            s.dirty |= LIKE_LIST
             if k - since > OPEN_MOST:
                 _close(m)
     return 0
@@ -328,41 +337,43 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def runs_of(m: np.ndarray) -> list[list[tuple[int, int]]]:
     """(first frame, length) of the runs of each bin, head first; checks and tests call it."""
+    own = options(m)
     bins: list[list[tuple[int, int]]] = []
     for k in range(NR_BINS):
-        rows, first = [], int(m[int(m[O_BIN]) + k])
+        rows, first = [], int(m[int(own.bin) + k])
         while first != NONE:
-            rows.append((first, int(m[int(m[O_TAG]) + first])))
-            first = int(m[int(m[O_NEXT]) + first])
+            rows.append((first, int(m[int(own.tag) + first])))
+            first = int(m[int(own.next) + first])
         bins.append(rows)
     return bins
 
 
 def free_frames(m: np.ndarray) -> list[int]:
     """All free frames, sorted; checks and tests call it."""
-    own = int(m[S_OWN])
+    own = options(m)
     runs = [*(run for rows in runs_of(m) for run in rows),
-            (int(m[own + OPEN]), int(m[own + OPEN_PAGES]))]
+            (int(own.open), int(own.open_pages))]
     return sorted(frame for first, length in runs for frame in range(first, first + length))
 
 
 def check(m: np.ndarray) -> list[str]:
     """Bins, tags, bitmap and gauges agree, and no two runs touch."""
-    broken = [] if not m[R_FAULT] else [f"an internal bound was hit (fault {int(m[R_FAULT])})"]
+    s, own = words(m), options(m)
+    broken = [] if not s.fault else [f"an internal bound was hit (fault {int(s.fault)})"]
     bins = runs_of(m)
     runs = sorted(run for rows in bins for run in rows)
-    total = sum(length for _, length in runs) + int(m[int(m[S_OWN]) + OPEN_PAGES])
-    if total != int(m[R_COUNT]) or total != int(m[G_HELD]) - int(m[G_LIVE]):
-        broken.append(f"the runs have {total} pages, {int(m[R_COUNT])} are counted and "
-                      f"{int(m[G_HELD]) - int(m[G_LIVE])} held but not live")
+    total = sum(length for _, length in runs) + int(own.open_pages)
+    if total != int(s.count) or total != int(s.gauge.held) - int(s.gauge.live):
+        broken.append(f"the runs have {total} pages, {int(s.count)} are counted and "
+                      f"{int(s.gauge.held) - int(s.gauge.live)} held but not live")
     for k, rows in enumerate(bins):
-        used = int(m[int(m[S_OWN]) + USED + (k >> 5)]) >> (k & 31) & 1
+        used = int(m[int(s.own_words) + (k >> 5)]) >> (k & 31) & 1
         if used != bool(rows) or any(bin_of(length) != k for _, length in rows):
             broken.append(f"bin {k} and its bit or its runs do not agree")
     tags = sorted({page for first, length in runs for page in (first, first + length - 1)})
-    log = m[int(m[R_SECTIONS]) :][: 4 * int(m[R_SECTION_COUNT])].reshape(-1, 4)
+    log = m[int(s.sections) :][: 4 * int(s.section_count)].reshape(-1, 4)
     found = [int(start) + int(page) for _, start, pages, _ in log.tolist()
-             for page in np.flatnonzero(m[int(m[O_TAG]) + start :][:pages])]
+             for page in np.flatnonzero(m[int(own.tag) + start :][:pages])]
     if sorted(found) != tags:
         broken.append("a tag is missing, or stands where no run ends")
     if any(a + n >= b for (a, n), (b, _) in zip(runs, runs[1:], strict=False)):
@@ -379,12 +390,14 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     # One section more than the pages need, and what a request's rounding up adds to it.
     more = 2 * (values["section_pages"] or machine.section_pages) + values["fill_pages"]
     m = pool_state(machine, peak_pages + more, values, own=_own_words)
-    frames = int(m[T_NR_BLOCKS] * m[R_BLOCK_PAGES])
-    own = int(m[S_OWN])
-    m[O_BIN] = own + BINS
-    m[own + BINS : own + BINS + NR_BINS] = NONE
-    m[O_TAG] = own + BINS + NR_BINS + 1
-    m[O_NEXT], m[O_PREV] = m[O_TAG] + frames + 1, m[O_TAG] + 2 * frames + 1
+    own = options(m)
+    s = words(m)
+    frames = int(s.table.nr_blocks * s.block_pages)
+    at = int(s.own_words)
+    own.bin = at + BINS
+    m[own.bin : own.bin + NR_BINS] = NONE
+    own.tag = at + BINS + NR_BINS + 1
+    own.next, own.prev = own.tag + frames + 1, own.tag + 2 * frames + 1
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("array_word",)),
                  ("this project's own proposal; no kernel has it",))

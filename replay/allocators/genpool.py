@@ -31,34 +31,16 @@ from typing import Any
 import numpy as np
 
 from replay.allocators import pool
-from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words
+from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words_for
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import (
-    ENOMEM,
-    G_HELD,
-    G_LIVE,
-    R_BLOCK_PAGES,
-    R_COUNT,
-    R_FAULT,
-    R_OPTION,
-    R_PAGE_BYTES,
-    R_SECTION_CAPACITY,
-    S_OWN,
-    SECTION_POOL,
-    T_NR_BLOCKS,
-    W_ARRAY_WORD,
-    W_LIST_POP,
-    W_LIST_PUSH,
-    did,
-    searched,
-)
+from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, options_of, words
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
-O_CONTIGUOUS, O_CHUNKS, O_BITS_END = range(R_OPTION + 8, R_OPTION + 11)
+OWN, options = options_of("contiguous", "chunks", "bits_end", base=pool.OWN)
 """One run per call; chunks so far; words of bitmaps handed out so far, from S_OWN on."""
 
 K_START, K_PAGES, K_AVAIL, K_BITS = range(4)
@@ -69,15 +51,17 @@ CHUNK_WORDS = 4
 @inline
 def _chunk(m: np.ndarray, k: int) -> int:
     """Where chunk k is: they lie at the front of the strategy's own words."""
-    return m[S_OWN] + CHUNK_WORDS * k
+    s = words(m)
+    return s.own_words + CHUNK_WORDS * k
 
 
 @inline
 def _search(m: np.ndarray, bits: int, size: int, start: int, what: int) -> int:
     """find_next_bit() and find_next_zero_bit(), which read 64 bits at a time."""
+    s = words(m)
     found = next_bit(m, bits, size, start, what)
     if start < size:
-        m[W_ARRAY_WORD] += (min(found, size - 1) >> 6) - (start >> 6) + 1
+        s.work.array_word += (min(found, size - 1) >> 6) - (start >> 6) + 1
     return found
 
 
@@ -113,17 +97,20 @@ def _best_fit(m: np.ndarray, bits: int, size: int, nr: int) -> int:
 @inline
 def _pool_alloc(m: np.ndarray, nr: int) -> int:
     """gen_pool_alloc(): the first frame of a run; -1 if no chunk has one."""
-    for k in range(m[O_CHUNKS] - 1, -1, -1):
+    s, own = words(m), options(m)
+    for k in range(own.chunks - 1, -1, -1):
         at = _chunk(m, k)
-        searched(m, W_LIST_POP, 1)
+        s.work.list_pop += 1
+        s.dirty |= LIKE_LIST
         if nr > m[at + K_AVAIL]:
             continue
         start = _best_fit(m, m[at + K_BITS], m[at + K_PAGES], nr)
         if start < m[at + K_PAGES]:
             flip_bits(m, m[at + K_BITS], start, nr)
-            searched(m, W_LIST_PUSH, ((start + nr - 1) >> 6) - (start >> 6) + 1)
+            s.work.list_push += ((start + nr - 1) >> 6) - (start >> 6) + 1
+            s.dirty |= LIKE_LIST
             m[at + K_AVAIL] -= nr
-            m[R_COUNT] -= nr
+            s.count -= nr
             return m[at + K_START] + start
     return -1
 
@@ -131,24 +118,26 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
 @compiled()
 def _fill_pool(m: np.ndarray, deficit: int) -> int:
     """fill_pool(): a region of whole sections becomes a chunk; 0 or -errno."""
+    s, own = words(m), options(m)
     nr_pages = refill_pages(m, deficit)
     start = reserve_region(m, nr_pages)
     if start < 0:
         return start
     map_region(m, start, nr_pages, SECTION_POOL)
-    first = start // m[R_PAGE_BYTES]
-    k = m[O_CHUNKS]
-    if k >= m[R_SECTION_CAPACITY] or first + nr_pages > m[T_NR_BLOCKS] * m[R_BLOCK_PAGES]:
-        m[R_FAULT] = 4
+    first = start // s.page_bytes
+    k = own.chunks
+    if k >= s.section_capacity or first + nr_pages > s.table.nr_blocks * s.block_pages:
+        s.fault = 4
         return -ENOMEM
     at = _chunk(m, k)
     m[at + K_START], m[at + K_PAGES], m[at + K_AVAIL] = first, nr_pages, nr_pages
-    m[at + K_BITS] = m[O_BITS_END]
-    m[O_BITS_END] += (nr_pages + 31) >> 5
-    m[O_CHUNKS] = k + 1
-    did(m, W_ARRAY_WORD, (nr_pages + 63) >> 6)
+    m[at + K_BITS] = own.bits_end
+    own.bits_end += (nr_pages + 31) >> 5
+    own.chunks = k + 1
+    s.work.array_word += (nr_pages + 63) >> 6
+    s.dirty |= BEYOND_LIST
     enter_range(m, first, nr_pages)
-    m[R_COUNT] += nr_pages
+    s.count += nr_pages
     return 0
 
 
@@ -171,10 +160,13 @@ def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int
 @compiled()
 def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """The loop that was asked about on 14 June: gen_pool_avail(), then page by page."""
-    searched(m, W_LIST_POP, m[O_CHUNKS])
-    if m[R_COUNT] < nr_pages:
-        searched(m, W_LIST_POP, m[O_CHUNKS])
-        error = _fill_pool(m, nr_pages - m[R_COUNT])
+    s, own = words(m), options(m)
+    s.work.list_pop += own.chunks
+    s.dirty |= LIKE_LIST
+    if s.count < nr_pages:
+        s.work.list_pop += own.chunks
+        s.dirty |= LIKE_LIST
+        error = _fill_pool(m, nr_pages - s.count)
         if error < 0:
             return error
     for k in range(nr_pages):
@@ -185,7 +177,8 @@ def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> i
 @inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages(), or with one run xen_alloc_unpopulated_contiguous_pages()."""
-    if m[O_CONTIGUOUS]:
+    own = options(m)
+    if own.contiguous:
         return _alloc_run(m, nr_pages, frames, at)
     return _alloc_pages(m, nr_pages, frames, at)
 
@@ -193,27 +186,30 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
 @compiled()
 def _pool_free(m: np.ndarray, frame: int) -> int:
     """gen_pool_free() of one page; returns the chunks looked at before its own."""
-    last = m[O_CHUNKS] - 1
+    s, own = words(m), options(m)
+    last = own.chunks - 1
     for k in range(last, -1, -1):
         at = _chunk(m, k)
         page = frame - m[at + K_START]
         if 0 <= page < m[at + K_PAGES]:
             flip_bits(m, m[at + K_BITS], page, 1)
             m[at + K_AVAIL] += 1
-            m[R_COUNT] += 1
+            s.count += 1
             return last - k
-    m[R_FAULT] = 5
+    s.fault = 5
     return 0
 
 
 @inline
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_unpopulated_pages(): page by page."""
+    s = words(m)
     passed = 0
     for k in range(at, at + nr_pages):
         passed += _pool_free(m, frames[k])
     if passed > 0:
-        searched(m, W_LIST_POP, passed)
+        s.work.list_pop += passed
+        s.dirty |= LIKE_LIST
     return 0
 
 
@@ -225,36 +221,39 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def free_frames(m: np.ndarray) -> list[int]:
     """The frames that the bitmaps say are free, sorted; checks and tests call it."""
+    s, own = words(m), options(m)
     found: list[int] = []
-    for k in range(int(m[O_CHUNKS])):
-        start, pages, _, bits = (int(v) for v in m[int(m[S_OWN]) + CHUNK_WORDS * k :][:4])
+    for k in range(int(own.chunks)):
+        start, pages, _, bits = (int(v) for v in m[int(s.own_words) + CHUNK_WORDS * k :][:4])
         found += [start + p for p in range(pages) if not m[bits + (p >> 5)] >> (p & 31) & 1]
     return sorted(found)
 
 
 def check(m: np.ndarray) -> list[str]:
     """The bitmaps, `avail` and the gauges agree."""
-    broken = [] if not m[R_FAULT] else [f"an internal bound was hit (fault {int(m[R_FAULT])})"]
+    s, own = words(m), options(m)
+    broken = [] if not s.fault else [f"an internal bound was hit (fault {int(s.fault)})"]
     free_pages = len(free_frames(m))
-    chunks = m[int(m[S_OWN]) :][: CHUNK_WORDS * int(m[O_CHUNKS])].reshape(-1, CHUNK_WORDS)
-    if int(chunks[:, K_AVAIL].sum()) != free_pages or int(m[R_COUNT]) != free_pages:
+    chunks = m[int(s.own_words) :][: CHUNK_WORDS * int(own.chunks)].reshape(-1, CHUNK_WORDS)
+    if int(chunks[:, K_AVAIL].sum()) != free_pages or int(s.count) != free_pages:
         broken.append(f"the bitmaps have {free_pages} free pages, `avail` says otherwise")
-    if int(m[G_HELD]) - int(m[G_LIVE]) != free_pages:
-        broken.append(f"held {int(m[G_HELD])} - live {int(m[G_LIVE])} is not {free_pages}")
+    if int(s.gauge.held) - int(s.gauge.live) != free_pages:
+        broken.append(f"held {int(s.gauge.held)} - live {int(s.gauge.live)} is not {free_pages}")
     return broken
 
 
 def _own_words(frames: int, sections: int) -> int:
     """Chunks and their bitmaps, each rounded up to a word."""
-    return (CHUNK_WORDS + 1) * sections + words(frames)
+    return (CHUNK_WORDS + 1) * sections + words_for(frames)
 
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     # Requests that find no run add sections while other pages are free: room for four times as much
     # as the pool's.
     m = pool_state(machine, 4 * peak_pages, values, own=_own_words)
-    m[O_CONTIGUOUS] = int(values["contiguous"])
-    m[O_BITS_END] = m[S_OWN] + CHUNK_WORDS * m[R_SECTION_CAPACITY]
+    s, own = words(m), options(m)
+    own.contiguous = int(values["contiguous"])
+    own.bits_end = s.own_words + CHUNK_WORDS * s.section_capacity
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("list_pop", "list_push")),
                  ("proposed in 2022 and never merged; no kernel has it",))

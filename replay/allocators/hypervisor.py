@@ -20,41 +20,20 @@ import numpy as np
 
 from replay.allocators import balloon, pool
 from replay.allocators.balloon import page_work
-from replay.allocators.pool import O_FILL_PAGES, add_region, pool_state
+from replay.allocators.pool import add_region, pool_state
 from replay.base.compiled import inline, compiled
 from replay.base.units import align_down, align_up
 from replay.engine.loop import loop
 from replay.engine.state import (
-    EBUSY,
-    R_COUNT,
-    R_NO_CLIP,
-    R_OPTION,
-    R_PAGE_BYTES,
-    R_PLUG_MAX,
-    R_PLUG_MIN,
-    R_PV,
-    R_SECTION_PAGES,
-    R_TREE,
-    R_XEN_TREE,
-    SECTION_POOL,
-    SECTION_SEED,
-    SECTION_STALE,
-    W_HYPERCALL,
-    W_P2M_INVALIDATE,
-    W_REGION_QUERY,
-    W_RESOURCE_ADD,
-    W_RESOURCE_STEP,
-    did,
-    log_section,
-    set_tree,
-)
-from replay.engine.state import R_XEN_RESOURCE
+    BEYOND_LIST, EBUSY, SECTION_POOL, SECTION_SEED, SECTION_STALE, log_section, options_of,
+    set_tree, words,
+)  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import hold_range, take
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, request
 
-O_FALLBACK, O_QUERY, O_STALE_EVERY, O_QUERIES = range(R_OPTION + 8, R_OPTION + 12)
+OWN, options = options_of("fallback", "query", "stale_every", "queries", base=pool.OWN)
 """Options beside the pool's three: the balloon serves all calls; ask at run time; the race."""
 
 EXTRA_MEM_RATIO = 10
@@ -70,26 +49,31 @@ QUERY_ALIGN = 2 << 20
 @compiled()
 def _query_fill(m: np.ndarray, deficit: int) -> int:
     """Ask Xen for an unused range of whole sections; 0 or -errno."""
-    section = m[R_SECTION_PAGES]
-    page = m[R_PAGE_BYTES]
-    granule = m[O_FILL_PAGES]
+    s, own = words(m), options(m)
+    section = s.section_pages
+    page = s.page_bytes
+    granule = own.fill_pages
     nr_pages = (deficit + granule - 1) // granule * granule
-    m[O_QUERIES] += 1
-    did(m, W_REGION_QUERY, 1)
-    did(m, W_HYPERCALL, 1)
-    bounds = (m[R_PLUG_MIN], m[R_PLUG_MAX], section * page)
-    start, steps = find(m, R_XEN_TREE, R_NO_CLIP, nr_pages * page, bounds)
-    did(m, W_RESOURCE_STEP, steps)
+    own.queries += 1
+    s.work.region_query += 1
+    s.work.hypercall += 1
+    s.dirty |= BEYOND_LIST
+    bounds = (s.plug_min, s.plug_max, section * page)
+    start, steps = find(m, s.xen_tree, s.unreserved, nr_pages * page, bounds)
+    s.work.resource_step += steps
+    s.dirty |= BEYOND_LIST
     if start < 0:
         return -EBUSY
     last = start + nr_pages * page - 1
     # In Xen's view the range is taken from now on, whatever Linux then makes of it.
-    if request(m, R_XEN_TREE, start, last) < 0 or request(m, R_TREE, start, last) < 0:
+    if request(m, s.xen_tree, start, last) < 0 or request(m, s.tree, start, last) < 0:
         return -EBUSY
-    did(m, W_RESOURCE_ADD, 1)
-    if m[R_PV]:
-        did(m, W_P2M_INVALIDATE, nr_pages)
-    stale = m[O_STALE_EVERY] > 0 and m[O_QUERIES] % m[O_STALE_EVERY] == 0
+    s.work.resource_add += 1
+    s.dirty |= BEYOND_LIST
+    if s.pv:
+        s.work.p2m_invalidate += nr_pages
+        s.dirty |= BEYOND_LIST
+    stale = own.stale_every > 0 and own.queries % own.stale_every == 0
     add_region(m, start, nr_pages, SECTION_STALE if stale else SECTION_POOL)
     return 0
 
@@ -97,8 +81,9 @@ def _query_fill(m: np.ndarray, deficit: int) -> int:
 @inline
 def _alloc_query(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages() whose refill asks Xen."""
-    if m[R_COUNT] < nr_pages:
-        error = _query_fill(m, nr_pages - m[R_COUNT])
+    s = words(m)
+    if s.count < nr_pages:
+        error = _query_fill(m, nr_pages - s.count)
         if error < 0:
             return error
     take(m, nr_pages, frames, at)
@@ -108,9 +93,10 @@ def _alloc_query(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at:
 @compiled()
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages() with a target named by the hypervisor."""
-    if m[O_FALLBACK]:
+    own = options(m)
+    if own.fallback:
         return balloon.alloc(m, now, nr_pages, frames, at)
-    if m[O_QUERY]:
+    if own.query:
         return _alloc_query(m, now, nr_pages, frames, at)
     return pool.alloc(m, now, nr_pages, frames, at)
 
@@ -118,7 +104,8 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
 @compiled()
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_unpopulated_pages()."""
-    if m[O_FALLBACK]:
+    own = options(m)
+    if own.fallback:
         return balloon.free(m, now, nr_pages, frames, at)
     return pool.free(m, now, nr_pages, frames, at)
 
@@ -126,7 +113,8 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 @compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """The balloon thread: it serves the fallback, and runs beside the pool."""
-    if m[O_FALLBACK]:
+    own = options(m)
+    if own.fallback:
         return balloon.wake(m, now)
     return pool.wake(m, now)
 
@@ -138,9 +126,10 @@ def _run_query(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around whichever serves the calls; see alloc()."""
-    if m[O_FALLBACK]:
+    own = options(m)
+    if own.fallback:
         return balloon.run(m, q, out, cost)
-    if m[O_QUERY]:
+    if own.query:
         return _run_query(m, q, out, cost)
     return pool.run(m, q, out, cost)
 
@@ -193,7 +182,8 @@ def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Set
 
 def _fallen_back(machine: Physmap, peak_pages: int, values: Mapping[str, Any], why: str) -> Setup:
     m = balloon.balloon_state(machine, peak_pages, values)
-    m[O_FALLBACK] = 1
+    own = options(m)
+    own.fallback = 1
     return Setup(m, page_work(machine), (f"{why}: the balloon driver serves all calls",))
 
 
@@ -215,8 +205,9 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     if values["mode"] == "query":
         m = pool_state(machine, peak_pages, values)
         taken, end = _query_tree(machine)
-        set_tree(m, R_XEN_TREE, taken, 0, end)
-        m[O_QUERY], m[O_STALE_EVERY] = 1, values["stale_every"]
+        set_tree(m, words(m).xen_tree, taken, 0, end)
+        own = options(m)
+        own.query, own.stale_every = 1, values["stale_every"]
         return Setup(m, page_work(machine),
                      ("run-time query: proposed in 2021 and rejected; no kernel has it",))
     if machine.arch == "x86":
@@ -231,8 +222,9 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     # A recording that starts in mid-life: what the pool took before is taken in both trees.
     taken = [(c.start, c.end) for c in machine.iomem
              if c.name == SCRATCH and any(a <= c.start and c.end <= b for a, b in regions)]
-    set_tree(m, R_XEN_TREE, sorted(holes + taken), regions[0][0], regions[-1][1])
-    m[R_XEN_RESOURCE] = 1
+    s = words(m)
+    set_tree(m, s.xen_tree, sorted(holes + taken), regions[0][0], regions[-1][1])
+    s.xen_resource = 1
     return Setup(m, page_work(machine))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from replay.base.compiled import compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import NEVER, R_WAKE_AT, new_state
+from replay.engine.state import NEVER, new_state, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -31,7 +31,8 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
 @compiled()
 def wake(m: np.ndarray, now: int) -> int:
     """Nothing runs in the background."""
-    m[R_WAKE_AT] = NEVER
+    s = words(m)
+    s.wake_at = NEVER
     return 0
 
 

@@ -20,36 +20,15 @@ from replay.allocators.balloon import page_work
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    R_XEN_RESOURCE,
-    EBUSY,
-    R_CLIP,
-    R_COUNT,
-    R_OPTION,
-    R_PAGE_BYTES,
-    R_PLUG_MAX,
-    R_PLUG_MIN,
-    R_PV,
-    R_SECTION_PAGES,
-    R_TREE,
-    R_XEN_TREE,
-    SECTION_POOL,
-    W_LIST_PUSH,
-    W_MEMMAP_PAGE,
-    W_P2M_INVALIDATE,
-    W_RESOURCE_ADD,
-    W_RESOURCE_STEP,
-    W_SECTION_MAP,
-    did,
-    log_section,
-    new_state,
-)
+    BEYOND_LIST, EBUSY, SECTION_POOL, log_section, new_state, options_of, words,
+)  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import hold_range, push, swap_lists, take
 from replay.physmap.model import Physmap
 from replay.physmap.resource import find, release, request
 
 EINVAL = 22
-O_BOUNDED, O_FILL_PAGES = range(R_OPTION + 6, R_OPTION + 8)
+OWN, options = options_of("bounded", "fill_pages", base=balloon.OWN)
 """Search the Xen resource instead of iomem; clip to the pluggable range; refill granule, pages."""
 
 TOP = (1 << 62) - 1
@@ -58,23 +37,28 @@ TOP = (1 << 62) - 1
 @inline
 def map_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
     """What follows a reserved region: its struct pages."""
-    did(m, W_MEMMAP_PAGE, nr_pages)
-    did(m, W_SECTION_MAP, (nr_pages + m[R_SECTION_PAGES] - 1) // m[R_SECTION_PAGES])
-    log_section(m, start // m[R_PAGE_BYTES], nr_pages, kind)
+    s = words(m)
+    s.work.memmap_page += nr_pages
+    s.work.section_map += (nr_pages + s.section_pages - 1) // s.section_pages
+    s.dirty |= BEYOND_LIST
+    log_section(m, start // s.page_bytes, nr_pages, kind)
 
 
 @inline
 def add_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
     """A reserved region's pages are mapped and go to the list."""
+    s = words(m)
     map_region(m, start, nr_pages, kind)
-    hold_range(m, start // m[R_PAGE_BYTES], nr_pages)
-    did(m, W_LIST_PUSH, nr_pages)
+    hold_range(m, start // s.page_bytes, nr_pages)
+    s.work.list_push += nr_pages
+    s.dirty |= BEYOND_LIST
 
 
 @inline
 def refill_pages(m: np.ndarray, deficit: int) -> int:
     """The deficit in whole granules."""
-    granule = m[O_FILL_PAGES]
+    own = options(m)
+    granule = own.fill_pages
     return (deficit + granule - 1) // granule * granule
 
 
@@ -85,31 +69,36 @@ def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     A region of the Xen resource that iomem_resource refuses is released again, so the next call
     finds the same one first: a failure that lasts although other regions are free.
     """
-    section = m[R_SECTION_PAGES]
-    page = m[R_PAGE_BYTES]
-    low = m[R_PLUG_MIN] if m[O_BOUNDED] else 0
-    high = m[R_PLUG_MAX] if m[O_BOUNDED] else TOP
-    xen = m[R_XEN_RESOURCE]
-    tree = R_XEN_TREE if xen else R_TREE
-    start, steps = find(m, tree, R_CLIP, nr_pages * page, (low, high, section * page))
-    did(m, W_RESOURCE_STEP, steps)
-    did(m, W_RESOURCE_ADD, 2 if xen and start >= 0 else 1)
+    s, own = words(m), options(m)
+    section = s.section_pages
+    page = s.page_bytes
+    low = s.plug_min if own.bounded else 0
+    high = s.plug_max if own.bounded else TOP
+    xen = s.xen_resource
+    tree = s.xen_tree if xen else s.tree
+    start, steps = find(m, tree, s.reserved, nr_pages * page, (low, high, section * page))
+    s.work.resource_step += steps
+    s.work.resource_add += 2 if xen and start >= 0 else 1
+    s.dirty |= BEYOND_LIST
     if start < 0:
         return -EBUSY
     last = start + nr_pages * page - 1
     if request(m, tree, start, last) < 0:
         return -EBUSY
-    if xen and request(m, R_TREE, start, last) < 0:
-        did(m, W_RESOURCE_ADD, 1)
+    if xen and request(m, s.tree, start, last) < 0:
+        s.work.resource_add += 1
+        s.dirty |= BEYOND_LIST
         release(m, tree, start)
         return -EBUSY
-    if m[R_PV]:
-        did(m, W_P2M_INVALIDATE, nr_pages)
-    if start < m[R_PLUG_MIN] or last > m[R_PLUG_MAX]:
+    if s.pv:
+        s.work.p2m_invalidate += nr_pages
+        s.dirty |= BEYOND_LIST
+    if start < s.plug_min or last > s.plug_max:
         # memremap_pages(): mhp_range_allowed() refuses what cannot be mapped.
-        did(m, W_RESOURCE_ADD, 2 if xen else 1)
+        s.work.resource_add += 2 if xen else 1
+        s.dirty |= BEYOND_LIST
         if xen:
-            release(m, R_TREE, start)
+            release(m, s.tree, start)
         release(m, tree, start)
         return -EINVAL
     return start
@@ -129,8 +118,9 @@ def fill_list(m: np.ndarray, deficit: int) -> int:
 @inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages()."""
-    if m[R_COUNT] < nr_pages:
-        error = fill_list(m, nr_pages - m[R_COUNT])
+    s = words(m)
+    if s.count < nr_pages:
+        error = fill_list(m, nr_pages - s.count)
         if error < 0:
             return error
     take(m, nr_pages, frames, at)
@@ -175,9 +165,10 @@ def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
     m = new_state(machine, peak_pages + values["fill_pages"],
                   section_pages=values["section_pages"], seed_pages=seed_pages,
                   own_thread=True, own=own)
-    section = int(m[R_SECTION_PAGES])
-    m[O_FILL_PAGES] = -(-(values["fill_pages"] or section) // section) * section
-    m[O_BOUNDED] = int(values["bounded"])
+    s, mine = words(m), options(m)
+    section = int(s.section_pages)
+    mine.fill_pages = -(-(values["fill_pages"] or section) // section) * section
+    mine.bounded = int(values["bounded"])
     balloon.set_options(m, machine, values)
     return m
 

@@ -124,3 +124,36 @@ def template(function: Callable[..., Any]) -> Any:
     Expanded, and not called: numba cannot cache a call that passes a compiled function along.
     """
     return numba.njit(inline="always", _nrt=False)(function)
+
+
+def record(*fields: str | tuple[str, Any]) -> Any:
+    """A record of int64 words by name, or of (name, record) in their place."""
+    names = [one if isinstance(one, str) else one[0] for one in fields]
+    if taken := [name for name in names if hasattr(np.void, name)]:
+        raise AssertionError(f"{taken[0]}: numpy's records have a method of that name")
+    return np.dtype((np.record, [(one, np.int64) if isinstance(one, str) else one
+                                 for one in fields]))
+
+
+def seen_as(kind: Any, first: int = 0) -> Callable[[Any], Any]:
+    """A function that sees the words of an int64 vector from `first` on as a record.
+
+    Over the same memory: what is written to the record is written to the vector. Compiled code
+    takes the address alone, so that a field costs what a word does.
+    """
+    size = kind.itemsize // 8
+    made = numba.from_dtype(kind)
+
+    def seen(m: Any) -> Any:
+        return m[first : first + size].view(kind)[0]
+
+    def address(typing: Any, m: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            words = context.make_array(signature.args[0])(context, builder, args[0]).data
+            place = builder.gep(words, [ir.Constant(ir.IntType(64), first)])
+            return builder.bitcast(place, context.get_value_type(signature.return_type))
+        return made(VECTOR), code
+
+    record_at = numba.extending.intrinsic(address)
+    numba.extending.overload(seen, inline="always")(lambda m: lambda m: record_at(m))
+    return seen

@@ -15,24 +15,22 @@ from replay.base.compiled import address_of, call_c, inline, compiled
 from replay.costs.primitives import WORK
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    BEYOND_LIST, E_ADDING, E_WAIT, G_GIVEN, HEADER, R_COUNT, R_CURRENT, R_DIRTY, R_FAULT, R_GOT,
-    R_MOVED, R_OPTION, R_REQUEST, R_RESUME, R_SLEEP_CREDIT, R_SPLIT, R_BP_STATE, R_TARGET,
-    R_THREAD_FREE, R_TOTAL, R_UNPOPULATED, R_WAKE_AT, SECTION_HOTPLUG, SECTION_POOL,
-    SECTION_SEED, T_BLOCK_SHIFT, W, log_section,
+    BEYOND_LIST, E_ADDING, E_WAIT, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED, log_section,
+    options_of, words,
 )  # fmt: skip
 from replay.engine.tracking import break_block, enter_range, leave_range
 
-(
-    O_ALLOC, O_FREE, O_RESUME, O_WAKE, O_TARGET,  # addresses of the C functions, 0 if missing
-    O_REPORT,  # first word of the report
-    O_LIMIT,  # frames are below this
-    O_LIVE,  # first word of one word per frame: whether a caller has it
-    O_TOLD,  # the target that the allocator knows
-    O_BAD,  # the frame, event or value of a fault
-    O_BAD_REQUEST,
-) = range(R_OPTION, R_OPTION + 11)  # fmt: skip
-NOW_CALL, NOW_PAGES = HEADER - 2, HEADER - 1
-"""Header words for whoever watches from outside: the call under way and its pages."""
+CALLS_OF_C = ("alloc", "free", "resume", "wake", "target")
+"""Addresses of the C functions, 0 if missing."""
+OWN, options = options_of(
+    *CALLS_OF_C,
+    "report",  # first word of the report
+    "limit",  # frames are below this
+    "live",  # first word of one word per frame: whether a caller has it
+    "told",  # the target that the allocator knows
+    "bad", "bad_request",  # the frame, event or value of a fault
+    "calling", "pages",  # for whoever watches from outside: the call under way and its pages
+)  # fmt: skip
 
 NR_WORK = len(WORK)
 (
@@ -68,25 +66,28 @@ FAULTS = {
 @inline
 def _fail(m: np.ndarray, fault: int, bad: int) -> None:
     """Remember the first fault."""
-    if m[R_FAULT] == 0:
-        m[R_FAULT] = fault
-        m[O_BAD] = bad
-        m[O_BAD_REQUEST] = m[R_REQUEST]
+    s, own = words(m), options(m)
+    if s.fault == 0:
+        s.fault = fault
+        own.bad = bad
+        own.bad_request = s.request
 
 
 @inline
 def _enter(m: np.ndarray, call: int, pages: int) -> None:
     """Tell whoever watches what is being called, and the allocator when its thread is due."""
-    m[NOW_CALL], m[NOW_PAGES] = call, pages
-    report = m[O_REPORT]
-    m[report + P_WAKE_AT] = m[R_WAKE_AT]
-    m[report + P_MAY_LET_GO], m[report + P_REQUEST] = m[R_SPLIT], m[R_REQUEST]
+    s, own = words(m), options(m)
+    own.calling, own.pages = call, pages
+    report = own.report
+    m[report + P_WAKE_AT] = s.wake_at
+    m[report + P_MAY_LET_GO], m[report + P_REQUEST] = s.split, s.request
 
 
 @compiled()
 def _take_events(m: np.ndarray) -> int:
     """What entered and left, regions added, superpages broken."""
-    report = m[O_REPORT]
+    s, own = words(m), options(m)
+    report = own.report
     count = m[report + P_NR_EVENTS]
     m[report + P_NR_EVENTS] = 0
     if count < 0 or count > m[report + P_MAX_EVENTS]:
@@ -95,10 +96,10 @@ def _take_events(m: np.ndarray) -> int:
     for k in range(count):
         at = report + REPORT_WORDS + 3 * k
         kind, first, pages = m[at], m[at + 1], m[at + 2]
-        inside = 0 <= first < m[O_LIMIT] and 0 <= pages <= m[O_LIMIT] - first
+        inside = 0 <= first < own.limit and 0 <= pages <= own.limit - first
         if kind == GIVEN:
-            m[G_GIVEN] += pages
-            m[R_MOVED] = 1
+            s.gauge.given += pages
+            s.moved = 1
         elif kind < 0 or kind > SEED or not inside:
             _fail(m, EVENT_RANGE, k)
         elif kind == ENTERED:
@@ -106,7 +107,7 @@ def _take_events(m: np.ndarray) -> int:
         elif kind == LEFT:
             leave_range(m, first, pages)
         elif kind == BROKEN:
-            shift = m[T_BLOCK_SHIFT]
+            shift = s.table.block_shift
             for b in range(first >> shift, ((first + pages - 1) >> shift) + 1):
                 break_block(m, b)
         elif kind == POOL_SECTION:
@@ -121,45 +122,48 @@ def _take_events(m: np.ndarray) -> int:
 @inline
 def absorb(m: np.ndarray) -> None:
     """Take over what the allocator reported in the call that has just returned."""
-    report = m[O_REPORT]
-    m[NOW_CALL] = IN_NONE
+    s, own = words(m), options(m)
+    report = own.report
+    own.calling = IN_NONE
     if m[report + P_DIRTY]:
         for k in range(NR_WORK):
-            m[W + k] += m[report + k]
+            s.works[k] += m[report + k]
             m[report + k] = 0
         m[report + P_DIRTY] = 0
-        m[R_DIRTY] |= BEYOND_LIST
+        s.dirty |= BEYOND_LIST
     if m[report + P_NR_EVENTS]:
         _take_events(m)
     if m[report + P_LISTED] < 0:
         _fail(m, LISTED_RANGE, m[report + P_LISTED])
-    m[R_COUNT] = max(0, m[report + P_LISTED])
+    s.count = max(0, m[report + P_LISTED])
     # A thread that is woken while its pass goes on starts over when it is done.
-    m[R_WAKE_AT] = max(m[report + P_WAKE_AT], m[R_THREAD_FREE])
-    if m[O_TARGET] != 0:
-        m[R_TARGET] = m[O_TOLD] = m[report + P_TARGET]
-    m[R_CURRENT] = m[report + P_CURRENT]
-    m[R_TOTAL] = m[report + P_TOTAL]
-    m[R_UNPOPULATED] = m[report + P_UNPOPULATED]
-    m[R_BP_STATE] = m[report + P_STATE]
-    m[R_SLEEP_CREDIT] = m[report + P_SLEEP_CREDIT]
+    s.wake_at = max(m[report + P_WAKE_AT], s.thread_free)
+    if own.target != 0:
+        s.target = own.told = m[report + P_TARGET]
+    s.current = m[report + P_CURRENT]
+    s.total = m[report + P_TOTAL]
+    s.unpopulated = m[report + P_UNPOPULATED]
+    s.bp_state = m[report + P_STATE]
+    s.sleep_credit = m[report + P_SLEEP_CREDIT]
 
 
 @inline
 def _tell_target(m: np.ndarray, now: int) -> None:
     """The loop only notes a new target; the allocator hears of it before anything else."""
-    if m[O_TOLD] != m[R_TARGET]:
-        m[O_TOLD] = m[R_TARGET]
-        if m[O_TARGET] != 0:
-            _enter(m, IN_TARGET, m[R_TARGET])
-            call_c(m[O_TARGET], now, m[R_TARGET], 0)
+    s, own = words(m), options(m)
+    if own.told != s.target:
+        own.told = s.target
+        if own.target != 0:
+            _enter(m, IN_TARGET, s.target)
+            call_c(own.target, now, s.target, 0)
             absorb(m)
 
 
 @inline
 def _mark(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> None:
     """Frames that a caller gets: each within the physmap, and nobody else's."""
-    live, limit = m[O_LIVE], m[O_LIMIT]
+    own = options(m)
+    live, limit = own.live, own.limit
     for k in range(first, first + count):
         frame = frames[k]
         if frame < 0 or frame >= limit:
@@ -174,66 +178,69 @@ def _mark(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> None:
 @inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """replay_alloc(), or replay_resume() when a sleeper goes on."""
-    if m[R_FAULT]:
+    s, own = words(m), options(m)
+    if s.fault:
         return -errno.EFAULT
     _tell_target(m, now)
-    had = m[R_GOT] if m[R_RESUME] else 0
+    had = s.got if s.resume else 0
     where = address_of(frames) + 8 * at
-    if m[R_RESUME]:
+    if s.resume:
         _enter(m, IN_RESUME, nr_pages)
-        error = call_c(m[O_RESUME], now, nr_pages, where)
+        error = call_c(own.resume, now, nr_pages, where)
     else:
         _enter(m, IN_ALLOC, nr_pages)
-        error = call_c(m[O_ALLOC], now, nr_pages, where)
+        error = call_c(own.alloc, now, nr_pages, where)
     absorb(m)
     got = nr_pages if error == 0 else 0
     if error > 0:
         _fail(m, POSITIVE, error)
     elif error == -E_WAIT or error == -E_ADDING:
-        if error == -E_ADDING and m[R_SPLIT] == 0:
+        if error == -E_ADDING and s.split == 0:
             _fail(m, LET_GO, 0)
-        got = m[m[O_REPORT] + P_GOT]
-        m[R_GOT] = got
-        if m[O_RESUME] == 0:
+        got = m[own.report + P_GOT]
+        s.got = got
+        if own.resume == 0:
             _fail(m, NO_RESUME, 0)
         if got < had or got >= nr_pages:
             _fail(m, GOT_RANGE, got)
     elif error < 0:
         for k in range(at, at + had):  # a sleeper that fails gives back what it had
-            if 0 <= frames[k] < m[O_LIMIT]:
-                m[m[O_LIVE] + frames[k]] = 0
-    if m[R_FAULT]:
+            if 0 <= frames[k] < own.limit:
+                m[own.live + frames[k]] = 0
+    if s.fault:
         return -errno.EFAULT
     if error == 0 or error == -E_WAIT or error == -E_ADDING:
         _mark(m, frames, at + had, got - had)
-    return -errno.EFAULT if m[R_FAULT] else error
+    return -errno.EFAULT if s.fault else error
 
 
 @inline
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """replay_free()."""
-    if m[R_FAULT]:
+    s, own = words(m), options(m)
+    if s.fault:
         return -errno.EFAULT
     _tell_target(m, now)
     for k in range(at, at + nr_pages):
-        m[m[O_LIVE] + frames[k]] = 0
+        m[own.live + frames[k]] = 0
     _enter(m, IN_FREE, nr_pages)
-    error = call_c(m[O_FREE], now, nr_pages, address_of(frames) + 8 * at)
+    error = call_c(own.free, now, nr_pages, address_of(frames) + 8 * at)
     absorb(m)
     if error > 0:
         _fail(m, POSITIVE, error)
-    return -errno.EFAULT if m[R_FAULT] else error
+    return -errno.EFAULT if s.fault else error
 
 
 @inline
 def wake(m: np.ndarray, now: int) -> int:
     """replay_wake(), where there is one."""
-    if m[R_FAULT] or m[O_WAKE] == 0:
-        m[R_WAKE_AT] = 1 << 62
+    s, own = words(m), options(m)
+    if s.fault or own.wake == 0:
+        s.wake_at = 1 << 62
         return 0
     _tell_target(m, now)
     _enter(m, IN_WAKE, 0)
-    error = call_c(m[O_WAKE], now, 0, 0)
+    error = call_c(own.wake, now, 0, 0)
     absorb(m)
     return error
 

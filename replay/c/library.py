@@ -21,35 +21,9 @@ from replay.allocators.balloon import page_work
 from replay.base.errors import InputError, ReplayError
 from replay.c import calls
 from replay.c.calls import (
-    FAULTS,
-    IN_INIT,
-    NOW_CALL,
-    O_ALLOC,
-    O_BAD,
-    O_FREE,
-    O_LIMIT,
-    O_LIVE,
-    O_REPORT,
-    O_RESUME,
-    O_TARGET,
-    O_TOLD,
-    O_WAKE,
-    P_CURRENT,
-    P_EVENTS,
-    P_MAX_EVENTS,
-    P_OWN_LOCK,
-    P_PER_PAGE,
-    P_TARGET,
-    P_TOTAL,
-    P_UNPOPULATED,
-    P_WAKE_AT,
-    REPORT_WORDS,
-)
-from replay.costs.primitives import WORK
-from replay.engine.state import (
-    G_HELD, G_LIVE, R_BLOCK_PAGES, R_COUNT, R_DIRTY, R_FAULT, R_OWN_LOCK, R_SECTION_PAGES,
-    T_NR_BLOCKS, W, new_state, ram_frames,
+    CALLS_OF_C, FAULTS, IN_INIT, P_CURRENT, P_EVENTS, P_MAX_EVENTS, P_OWN_LOCK, P_PER_PAGE, P_TARGET, P_TOTAL, P_UNPOPULATED, P_WAKE_AT, REPORT_WORDS, options,
 )  # fmt: skip
+from replay.engine.state import new_state, ram_frames, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -170,6 +144,7 @@ def _texts(texts: list[str]) -> Any:
 def machine_struct(machine: Physmap, m: np.ndarray, peak_pages: int, options: Mapping[str, Any],
                    keep: list[Any]) -> Machine:
     """struct replay_machine; `keep` gets what must live as long as the allocator."""
+    s = words(m)
     ram = ram_frames(machine)
     iomem = _ranges([(c.start, c.end) for c in machine.iomem])
     names = _texts([c.name for c in machine.iomem])
@@ -179,7 +154,7 @@ def machine_struct(machine: Physmap, m: np.ndarray, peak_pages: int, options: Ma
     memory = machine.memory
     return Machine(
         int(machine.arch == "arm64"), MODES[machine.mode], int(machine.direct_mapped),
-        machine.page_bytes, int(m[R_SECTION_PAGES]), int(m[O_LIMIT]), machine.iomem_end - 1,
+        machine.page_bytes, int(s.section_pages), int(calls.options(m).limit), machine.iomem_end - 1,
         machine.pluggable[0], machine.pluggable[1] - 1, memory.current, memory.target,
         memory.total, memory.unpopulated, memory.available, memory.total_reserve, peak_pages,
         len(machine.iomem), iomem, names, len(machine.clip), clip, len(machine.regions), regions,
@@ -188,12 +163,14 @@ def machine_struct(machine: Physmap, m: np.ndarray, peak_pages: int, options: Ma
 
 def _with_segments(m: np.ndarray, events: int, allocate: Allocate) -> np.ndarray:
     """The state with room for the report, its events and a word per frame."""
-    frames = int(m[T_NR_BLOCKS] * m[R_BLOCK_PAGES])
+    s = words(m)
+    frames = int(s.table.nr_blocks * s.block_pages)
     report = len(m)
     grown = allocate(report + REPORT_WORDS + 3 * events + frames)
     grown[:report] = m
-    grown[O_REPORT], grown[O_LIMIT] = report, frames
-    grown[O_LIVE] = report + REPORT_WORDS + 3 * events
+    own = options(grown)
+    own.report, own.limit = report, frames
+    own.live = report + REPORT_WORDS + 3 * events
     grown[report + P_MAX_EVENTS] = events
     grown[report + P_EVENTS] = grown.ctypes.data + 8 * (report + REPORT_WORDS)
     return grown
@@ -212,44 +189,45 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
     keep.append(library)
     m = _with_segments(new_state(machine, peak_pages),
                        peak_pages + machine.memory.available + 4096, allocate)
-    for option, name in ((O_ALLOC, "replay_alloc"), (O_FREE, "replay_free"),
-                         (O_RESUME, "replay_resume"), (O_WAKE, "replay_wake"),
-                         (O_TARGET, "replay_target")):
-        m[option] = library.address[name]
-    report = int(m[O_REPORT])
+    s, own = words(m), options(m)
+    for name in CALLS_OF_C:
+        setattr(own, name, library.address[f"replay_{name}"])
+    report = int(own.report)
     memory = machine.memory
     for word, value in ((P_CURRENT, memory.current), (P_TARGET, memory.target),
                         (P_TOTAL, memory.total), (P_UNPOPULATED, memory.unpopulated),
                         (P_WAKE_AT, NEVER), (P_PER_PAGE, 1)):
         m[report + word] = value
-    m[O_TOLD] = memory.target
+    own.told = memory.target
     given = machine_struct(machine, m, peak_pages, values, keep)
     keep += [given, m]
-    m[NOW_CALL] = IN_INIT
+    own.calling = IN_INIT
     start = library.handle.replay_init
     start.restype, start.argtypes = _WORD, [ctypes.c_void_p, ctypes.c_void_p]
     error = int(start(ctypes.byref(given), m.ctypes.data + 8 * report))
     if error:
         raise ReplayError(f"replay_init() refused this machine (returned {error})")
     calls.absorb(m)
-    m[R_OWN_LOCK] = int(m[report + P_OWN_LOCK] != 0)
-    m[W : W + len(WORK)] = 0  # work of the boot is nobody's request
-    m[R_DIRTY] = 0
+    s.own_lock = int(m[report + P_OWN_LOCK] != 0)
+    s.works[:] = 0  # work of the boot is nobody's request
+    s.dirty = 0
     costs = page_work(machine) if m[report + P_PER_PAGE] else ((), ())
     return Setup(m, costs, (f"the allocator calls itself {library.name!r}",))
 
 
 def fault(m: np.ndarray) -> str:
-    """What the allocator did wrong, or nothing; the request is m[calls.O_BAD_REQUEST]."""
-    text = FAULTS.get(int(m[R_FAULT]), f"internal bound (fault {int(m[R_FAULT])})")
-    return text.format(bad=int(m[O_BAD]), limit=int(m[O_LIMIT])) if m[R_FAULT] else ""
+    """What the allocator did wrong, or nothing; the request is options(m).bad_request."""
+    s = words(m)
+    text = FAULTS.get(int(s.fault), f"internal bound (fault {int(s.fault)})")
+    return text.format(bad=int(options(m).bad), limit=int(options(m).limit)) if s.fault else ""
 
 
 def _broken(m: np.ndarray) -> list[str]:
     """Invariants that can be seen from outside the allocator."""
-    if m[R_FAULT]:
+    s = words(m)
+    if s.fault:
         return [f"the allocator {fault(m)}"]
-    held, live, listed = (int(m[r]) for r in (G_HELD, G_LIVE, R_COUNT))
+    held, live, listed = int(s.gauge.held), int(s.gauge.live), int(s.count)
     return [] if held - live == listed else [
         f"told of {held} frames, callers have {live}, but {listed} are listed"]
 

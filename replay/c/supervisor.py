@@ -15,12 +15,16 @@ from typing import Any
 
 from replay.base.errors import InputError, ReplayError
 from replay.c import job as jobs
-from replay.c.calls import CALLS, IN_NONE, NOW_CALL, NOW_PAGES
+from replay.c.calls import CALLS, IN_NONE, OWN
 from replay.costs.profile import Profile
 from replay.engine.conformance import Finding
 from replay.engine.drive import Outcome, Workload
-from replay.engine.state import R_REQUEST
+from replay.engine.state import word_of
 from replay.physmap.model import Physmap
+
+REQUEST = word_of("request")
+CALLING, PAGES = (word_of("options") + OWN.names.index(name) for name in ("calling", "pages"))
+"""Words of a state that tell what is going on."""
 
 TIME_LIMIT_S = 60.0
 POLL_S = 0.02
@@ -55,7 +59,7 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[byte
 def _progress(folder: Path) -> tuple[Any, ...]:
     """What changes as long as the worker gets anywhere."""
     found = folder / "findings.json"
-    return (jobs.state_word(folder, R_REQUEST), jobs.state_word(folder, NOW_CALL),
+    return (jobs.state_word(folder, REQUEST), jobs.state_word(folder, CALLING),
             found.stat().st_mtime_ns if found.exists() else 0)
 
 
@@ -110,12 +114,12 @@ def _failure(path: Path, folder: Path, workload: Workload, ended: Ended, time_li
                           f"it {error['text']}")
     if error:
         return Misbehaved(f"{path}: {error['text']}")
-    call = jobs.state_word(folder, NOW_CALL)
-    request = jobs.state_word(folder, R_REQUEST)
+    call = jobs.state_word(folder, CALLING)
+    request = jobs.state_word(folder, REQUEST)
     if call is None:
         return Misbehaved(f"{path}: {_how(ended, time_limit)} while it was opened")
     known = CALLS[call] if 0 < call < len(CALLS) else ""
-    pages = jobs.state_word(folder, NOW_PAGES)
+    pages = jobs.state_word(folder, PAGES)
     inside = f" in {known}()" + (f" of {pages} pages" if pages else "") if known else ""
     place = "" if known == "replay_init" else f"{_where(folder, workload, request)}: "
     return Misbehaved(f"{path}: {place}it {_how(ended, time_limit)}{inside}")

@@ -14,11 +14,11 @@ import numpy as np
 
 from replay.base.errors import InputError, ReplayError
 from replay.c import job as jobs
-from replay.c.calls import O_BAD_REQUEST
+from replay.c.calls import options
 from replay.c.library import fault, open_library, strategy
 from replay.engine.conformance import findings
 from replay.engine.drive import replay
-from replay.engine.state import R_FAULT
+from replay.engine.state import words
 
 
 def _replay(folder: Path) -> None:
@@ -36,10 +36,10 @@ def _replay(folder: Path) -> None:
     except InputError as error:
         jobs.write_json(folder, jobs.ERROR, {"kind": "load", "text": error.problem})
     except ReplayError as error:
-        if states and states[-1][R_FAULT]:
+        if states and words(states[-1]).fault:
             jobs.write_json(folder, jobs.ERROR, {
                 "kind": "fault", "text": fault(states[-1]),
-                "request": int(states[-1][O_BAD_REQUEST])})
+                "request": int(options(states[-1]).bad_request)})
         else:
             jobs.write_json(folder, jobs.ERROR, {"kind": "refused", "text": str(error)})
     else:

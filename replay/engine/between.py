@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from replay.base.compiled import inline, template
+from replay.costs.primitives import WORK
 from replay.engine.gauges import integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import P_ARRIVAL, P_HELD_SLOWLY, returned
@@ -16,30 +17,30 @@ from replay.engine.outcome import (
     T_BUSY, T_EARLY, T_PASSES, T_SLEEPING, Out,
 )  # fmt: skip
 from replay.engine.requests import Requests
-from replay.engine.state import (
-    E_ADDING, E_WAIT, G_HELD, NEVER, R_ADDED_AT, R_ADDS_FREE, R_ADD_NS, R_ADD_PAGES, R_ADD_START,
-    R_COUNT, R_CURRENT, R_DIRTY, R_GOT, R_MOVED, R_NOW, R_OWN_LOCK, R_REQUEST, R_RESUME, R_SPLIT,
-    R_TARGET, R_THREAD_FREE, R_TOTAL, R_WAKE_AT, W, W_HOTPLUG_PAGE, W_HOTPLUG_SECTION,
-)  # fmt: skip
+from replay.engine.state import E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
+
+COST_OF_PAGE, COST_OF_SECTION = WORK.index("hotplug_page"), WORK.index("hotplug_section")
 
 
 @inline
 def spent_on(m: np.ndarray, cost: np.ndarray) -> int:
     """Picoseconds of the extra work that the current call reported."""
+    s = words(m)
     total = 0
     for k in range(NR_WORK):
-        total += m[W + k] * cost[k]
+        total += s.works[k] * cost[k]
     return total
 
 
 @inline
 def move_work(m: np.ndarray, into: np.ndarray, at: int) -> None:
     """Add the call's extra work to into[at:], and clear it."""
+    s = words(m)
     for k in range(NR_WORK):
-        into[at + k] += m[W + k]
-        m[W + k] = 0
-    m[R_DIRTY] = 0
+        into[at + k] += s.works[k]
+        s.works[k] = 0
+    s.dirty = 0
 
 
 @inline
@@ -58,28 +59,29 @@ def count_runs(frames: np.ndarray, first: int, count: int) -> int:
 def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.ndarray,
                  lock_free: int) -> int:
     """One pass of the background thread, which has asked for its lock; when callers' is free."""
-    start = m[R_WAKE_AT] if m[R_OWN_LOCK] else max(m[R_WAKE_AT], lock_free)
+    s = words(m)
+    start = s.wake_at if s.own_lock else max(s.wake_at, lock_free)
     integrate(m, out.area, out.peak, start)
-    m[R_NOW] = start
-    listed, target, held = m[R_COUNT], m[R_TARGET], m[G_HELD]
-    current, total = m[R_CURRENT], m[R_TOTAL]
-    split, m[R_SPLIT] = m[R_SPLIT], 0  # the thread's own hot-add keeps the lock
+    s.now = start
+    listed, target, held = s.count, s.target, s.gauge.held
+    current, total = s.current, s.total
+    split, s.split = s.split, 0  # the thread's own hot-add keeps the lock
     wake(m, start)
-    m[R_SPLIT] = split
+    s.split = split
     spent = cost[C_LOCK] + spent_on(m, cost)
     move_work(m, out.totals, 0)
     settle(m, out.area, out.peak, start)
-    end = m[R_THREAD_FREE] = start + max(1, (spent + 500) // 1000)
+    end = s.thread_free = start + max(1, (spent + 500) // 1000)
     out.totals[NR_WORK + T_PASSES] += 1
-    again = m[R_WAKE_AT] <= start
-    m[R_WAKE_AT] = max(m[R_WAKE_AT], end)
+    again = s.wake_at <= start
+    s.wake_at = max(s.wake_at, end)
     if again:
-        if (m[R_COUNT] == listed and m[G_HELD] == held and m[R_TARGET] == target
-                and m[R_CURRENT] == current and m[R_TOTAL] == total):
+        if (s.count == listed and s.gauge.held == held and s.target == target
+                and s.current == current and s.total == total):
             # The thread spins without getting anywhere; it would until something changes.
             out.totals[NR_WORK + T_BUSY] += 1
-            m[R_WAKE_AT] = NEVER
-    return lock_free if m[R_OWN_LOCK] else end
+            s.wake_at = NEVER
+    return lock_free if s.own_lock else end
 
 
 @inline
@@ -91,6 +93,7 @@ def _arrival(q: Requests, r: int) -> Any:
 @template
 def _free_early(free: Callable[..., int], m: np.ndarray, out: Out, first: int, count: int) -> None:
     """Give back pages of a woken sleeper whose free has come already."""
+    s = words(m)
     kept = returned = 0
     total = out.totals[NR_WORK + T_EARLY]
     for k in range(total):
@@ -104,7 +107,7 @@ def _free_early(free: Callable[..., int], m: np.ndarray, out: Out, first: int, c
     out.totals[NR_WORK + T_EARLY] = kept
     if returned > 0:
         frames_returned(m, out.scratch, 0, returned)
-        free(m, m[R_NOW], returned, out.scratch, 0)
+        free(m, s.now, returned, out.scratch, 0)
 
 
 @inline
@@ -124,38 +127,41 @@ def fill(frames: np.ndarray, first: int, end: int, value: int) -> None:
 @inline
 def outside(m: np.ndarray, cost: np.ndarray) -> Any:
     """Picoseconds of a call's work that add_memory_resource() does without the lock."""
-    return (m[W_HOTPLUG_PAGE] * cost[W_HOTPLUG_PAGE - W]
-            + m[W_HOTPLUG_SECTION] * cost[W_HOTPLUG_SECTION - W])
+    s = words(m)
+    return (s.work.hotplug_page * cost[COST_OF_PAGE]
+            + s.work.hotplug_section * cost[COST_OF_SECTION])
 
 
 @inline
 def add_later(m: np.ndarray, out: Out, r: int, now: int) -> None:
-    """Request r has let go of the lock at `now`; adding takes R_ADD_NS, one region at a time."""
+    """Request r has let go of the lock at `now`; adding takes `add_ns`, one region at a time."""
+    s = words(m)
     k = out.totals[NR_WORK + T_ADDING]
-    m[R_ADDS_FREE] = max(m[R_ADDS_FREE], now) + m[R_ADD_NS]
+    s.adds_free = max(s.adds_free, now) + s.add_ns
     out.totals[NR_WORK + T_ADDING] += 1
-    m[R_SPLIT] = int(k + 1 < MOST_ADDING)
-    out.adding[k, 0], out.adding[k, 1] = m[R_ADDS_FREE], r
-    out.adding[k, 2], out.adding[k, 3] = m[R_ADD_START], m[R_ADD_PAGES]
-    m[R_ADDED_AT] = min(m[R_ADDED_AT], m[R_ADDS_FREE])
-    m[R_ADD_PAGES] = 0
+    s.split = int(k + 1 < MOST_ADDING)
+    out.adding[k, 0], out.adding[k, 1] = s.adds_free, r
+    out.adding[k, 2], out.adding[k, 3] = s.add_start, s.add_pages
+    s.added_at = min(s.added_at, s.adds_free)
+    s.add_pages = 0
 
 
 @inline
 def _added(m: np.ndarray, out: Out) -> Any:
     """The request whose memory is added first goes on: of one time, the one that let go first."""
+    s = words(m)
     last = out.totals[NR_WORK + T_ADDING] - 1
     out.totals[NR_WORK + T_ADDING] = last
     at = 0
-    while out.adding[at, 0] != m[R_ADDED_AT]:
+    while out.adding[at, 0] != s.added_at:
         at += 1
-    r, m[R_ADD_START], m[R_ADD_PAGES] = out.adding[at, 1], out.adding[at, 2], out.adding[at, 3]
-    m[R_ADDED_AT], m[R_SPLIT] = NEVER, 1
+    r, s.add_start, s.add_pages = out.adding[at, 1], out.adding[at, 2], out.adding[at, 3]
+    s.added_at, s.split = NEVER, 1
     for k in range(last):
         if k >= at:
             for column in range(4):
                 out.adding[k, column] = out.adding[k + 1, column]
-        m[R_ADDED_AT] = min(m[R_ADDED_AT], out.adding[k, 0])
+        s.added_at = min(s.added_at, out.adding[k, 0])
     return r
 
 
@@ -163,25 +169,26 @@ def _added(m: np.ndarray, out: Out) -> Any:
 def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q: Requests,
            out: Out, cost: np.ndarray, r: int, start: int) -> Any:
     """A call that slept, or let go of the lock, has it again: (when it leaves it, error)."""
+    s = words(m)
     frames = out.frames
     first, pages, had = q.first[r], q.pages[r], out.rows[r, C_RUNS]
     integrate(m, out.area, out.peak, start)
     veil(frames, first, had)
-    m[R_NOW], m[R_REQUEST], m[R_GOT], m[R_RESUME] = start, r, had, 1
+    s.now, s.request, s.got, s.resume = start, r, had, 1
     error = alloc(m, start, pages, frames, first)
-    m[R_RESUME] = 0
+    s.resume = 0
     without = outside(m, cost) if error == -E_ADDING else 0
     spent = cost[C_LOCK] + spent_on(m, cost) - without + (
         pages * cost[C_ALLOC_PAGE] if error == 0 else 0)
     move_work(m, out.work[r], 0)
     lock_free = start + max(1, (spent + 500) // 1000)
     if error == -E_WAIT or error == -E_ADDING:
-        out.rows[r, C_RUNS] = m[R_GOT]
-        frames_taken(m, frames, first + had, m[R_GOT] - had)
-        veil(frames, first, m[R_GOT])
+        out.rows[r, C_RUNS] = s.got
+        frames_taken(m, frames, first + had, s.got - had)
+        veil(frames, first, s.got)
         if error == -E_ADDING:
-            m[R_ADD_NS] = (without + 500) // 1000
-            out.rows[r, C_SERVICE] += lock_free - start + m[R_ADD_NS]
+            s.add_ns = (without + 500) // 1000
+            out.rows[r, C_SERVICE] += lock_free - start + s.add_ns
             add_later(m, out, r, lock_free)
     else:
         out.rows[r, C_SERVICE] += lock_free - start
@@ -201,8 +208,8 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
             fill(frames, first, first + pages, -1)
         if q.plan.shape[0] > 0:
             returned(q.plan, r, lock_free)
-    if m[R_MOVED]:
-        settle(m, out.area, out.peak, m[R_NOW])
+    if s.moved:
+        settle(m, out.area, out.peak, s.now)
     return lock_free, error
 
 
@@ -214,16 +221,17 @@ def background(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out
     Sleepers, oldest first, once there is anything on the list; calls whose memory was added up to
     `added_due`; passes of the thread that are due up to `due`.
     """
+    s = words(m)
     totals, stuck = out.totals, False
     while True:
-        added = m[R_ADDED_AT]
-        from_list = totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0 and not stuck
-        if not from_list and (added > added_due or m[R_WAKE_AT] <= due and m[R_WAKE_AT] < added):
-            if m[R_WAKE_AT] > due:
+        added = s.added_at
+        from_list = totals[NR_WORK + T_SLEEPING] > 0 and s.count > 0 and not stuck
+        if not from_list and (added > added_due or s.wake_at <= due and s.wake_at < added):
+            if s.wake_at > due:
                 return lock_free
             lock_free = _thread_pass(wake, m, out, cost, lock_free)
             if q.plan.shape[0] > 0:
-                q.plan[P_HELD_SLOWLY] |= 1 - m[R_OWN_LOCK]
+                q.plan[P_HELD_SLOWLY] |= 1 - s.own_lock
                 due = -1
             stuck = False
             continue

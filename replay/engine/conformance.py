@@ -10,7 +10,7 @@ import numpy as np
 from replay.costs import profile
 from replay.engine.drive import Outcome, Workload, replay
 from replay.engine.requests import ALLOC, FREE, Requests
-from replay.engine.state import E_WAIT, R_COUNT, R_NOW, R_WAKE_AT
+from replay.engine.state import E_WAIT, words
 from replay.engine.strategy import Strategy
 from replay.engine.tracking import frames_returned, frames_taken
 from replay.physmap import presets
@@ -50,7 +50,7 @@ class _Driver:
     def alloc(self, nr: int) -> list[int] | int:
         """Frames, or the negative errno."""
         self.now += 1_000_000
-        self.m[R_NOW] = self.now
+        words(self.m).now = self.now
         room, at = self.room, self.at
         room[at : at + nr] = GUARD
         error = int(self.strategy.alloc(self.m, self.now, nr, room, at))
@@ -82,7 +82,7 @@ class _Driver:
     def free(self, frames: list[int]) -> None:
         """Give frames back."""
         self.now += 1_000_000
-        self.m[R_NOW] = self.now
+        words(self.m).now = self.now
         given = np.array(frames, np.int64)
         frames_returned(self.m, given, 0, len(given))
         self.live -= set(frames)
@@ -93,7 +93,7 @@ class _Driver:
     def invariants(self) -> None:
         """check() must be content; asked less often where the free list is long."""
         self.checks += 1
-        if self.m[R_COUNT] > LONG_LIST and self.checks % 16:
+        if words(self.m).count > LONG_LIST and self.checks % 16:
             return
         for broken in self.strategy.check(self.m):
             raise _Broken(f"check() says: {broken}")
@@ -164,9 +164,9 @@ def _exhaustion(d: _Driver) -> str:
 def _wake(d: _Driver) -> str:
     d.alloc(8)
     d.now += 1_000_000
-    d.m[R_NOW] = d.now
+    words(d.m).now = d.now
     d.strategy.wake(d.m, d.now)
-    if d.m[R_WAKE_AT] < d.now:
+    if words(d.m).wake_at < d.now:
         raise _Broken("wake left the next wake-up in the past: the replay would never go on")
     d.invariants()
     return "a background pass leaves the state sound and names its next time"

@@ -25,7 +25,7 @@ from replay.engine.requests import (
     ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
 )  # fmt: skip
 from replay.engine.start import Start, begin
-from replay.engine.state import E_WAIT, R_COUNT, R_FAULT, R_LIST, R_SECTION_COUNT, R_SECTIONS
+from replay.engine.state import E_WAIT, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -200,19 +200,20 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     setup, before = _at_start(strategy, machine, workload, values)
     out.frames[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
     m = setup.state
+    s = words(m)
     # The loop writes the plan, so each replay has its own.
     q = workload.requests._replace(plan=workload.requests.plan.copy())
     end = strategy.run(m, q, out, profile.vector(setup.page_work))
-    if m[R_FAULT]:
-        raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(m[R_FAULT])}); "
+    if s.fault:
+        raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(s.fault)}); "
                           "this is a defect of the strategy")
-    rows = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4).copy()
+    rows = m[s.sections : s.sections + 4 * s.section_count].reshape(-1, 4).copy()
     return Outcome(
         strategy=strategy, options=values, machine=machine, profile=profile,
         workload=_as_replayed(workload, q, out, end),
         notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames[:workload.nr_slots],
         before=before, sections=rows,
-        free_list=m[m[R_LIST] : m[R_LIST] + m[R_COUNT]].copy(),
+        free_list=m[s.list : s.list + s.count].copy(),
         histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
         areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
         peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
@@ -247,14 +248,14 @@ def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workloa
 
 def _ends(m: np.ndarray) -> dict[str, float]:
     """Values at the end, under the names of loop.AREAS."""
-    from replay.engine.state import G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, T_TOP
     from replay.engine.gauges import NR_GAUGES
 
-    ends = {AREAS[k]: float(m[G_LIVE + k]) for k in range(NR_GAUGES)}
-    free = int(m[G_HELD] - m[G_LIVE])
-    block = int(m[R_BLOCK_PAGES])
-    ends["unusable_free_index"] = 1 - int(m[G_WHOLE]) * block / free if free > 0 else 0.0
-    ends["largest_free_run"] = int(m[T_TOP]) * block / free if free > 0 else 0.0
+    s = words(m)
+    ends = {AREAS[k]: float(s.gauges[k]) for k in range(NR_GAUGES)}
+    free = int(s.gauge.held - s.gauge.live)
+    block = int(s.block_pages)
+    ends["unusable_free_index"] = 1 - int(s.gauge.whole) * block / free if free > 0 else 0.0
+    ends["largest_free_run"] = int(s.table.top) * block / free if free > 0 else 0.0
     return ends
 
 

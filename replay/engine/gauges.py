@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from replay.base.compiled import inline
-from replay.engine.state import G_HELD, G_LIVE, G_WHOLE, R_BLOCK_PAGES, R_MOVED, T_TOP
+from replay.engine.state import words
 
 AREAS = (
     "live_pages", "held_pages", "added_pages", "pinned_sections", "given_pages",
@@ -22,15 +22,16 @@ NR_AREA_WORDS = A_BEFORE + NR_GAUGES
 @inline
 def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> None:
     """Let the current values of what moves with every call stand until `until`."""
+    s = words(m)
     dt = until - int(area[A_SINCE])
     area[A_SINCE] = until
-    live = m[G_LIVE]
-    free = m[G_HELD] - live
+    live = s.gauge.live
+    free = s.gauge.held - live
     unusable = largest = 0.0
     if free > 0:
-        share = m[R_BLOCK_PAGES] / free
-        unusable = 1.0 - m[G_WHOLE] * share
-        largest = m[T_TOP] * share
+        share = s.block_pages / free
+        unusable = 1.0 - s.gauge.whole * share
+        largest = s.table.top * share
     area[A_LIVE] += float(live) * dt
     area[A_UNUSABLE] += unusable * dt
     area[A_LARGEST] += largest * dt
@@ -42,11 +43,12 @@ def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> 
 @inline
 def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
     """Some slow gauge moved at `now`: integrate what it was before, remember what it is."""
+    s = words(m)
     dt = now - area[A_SLOW_SINCE]
     area[A_SLOW_SINCE] = now
     for k in range(1, NR_GAUGES):
         area[k] += area[A_BEFORE + k] * dt
-        value = float(m[G_LIVE + k])
+        value = float(s.gauges[k])
         area[A_BEFORE + k] = value
         peak[k] = max(peak[k], value)
-    m[R_MOVED] = 0
+    s.moved = 0

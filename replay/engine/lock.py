@@ -26,7 +26,7 @@ import numpy as np
 
 from replay.base.compiled import inline, compiled
 from replay.engine.requests import TARGET
-from replay.engine.state import NEVER, R_ADDED_AT, R_OWN_LOCK, R_WAKE_AT
+from replay.engine.state import NEVER, words
 
 FIFO, SPIN, LIFO = range(3)
 DISCIPLINES = ("fifo", "spin", "lifo")
@@ -96,23 +96,26 @@ def _pop(p: np.ndarray) -> Any:
 @inline
 def _thread_time(m: np.ndarray, p: np.ndarray) -> Any:
     """When the thread asks for the callers' lock; not once no request is left."""
+    s = words(m)
     left = p[P_COMING] + p[P_WAITING] + p[P_SLEEPING]
-    return NEVER if m[R_OWN_LOCK] or p[P_THREAD_WAITS] or left == 0 else m[R_WAKE_AT]
+    return NEVER if s.own_lock or p[P_THREAD_WAITS] or left == 0 else s.wake_at
 
 
 @inline
 def _next_time(m: np.ndarray, p: np.ndarray) -> Any:
     """When the next one comes."""
-    time = min(_thread_time(m, p), m[R_ADDED_AT])
+    s = words(m)
+    time = min(_thread_time(m, p), s.added_at)
     return min(p[p[P_TIMES]], time) if p[P_COMING] > 0 else time
 
 
 @inline
 def _next(m: np.ndarray, p: np.ndarray) -> Any:
     """Take the next one; ADDED and the thread go before a request of the same time."""
+    s = words(m)
     time = _thread_time(m, p)
-    if m[R_ADDED_AT] < NEVER and m[R_ADDED_AT] <= time and (
-            p[P_COMING] == 0 or m[R_ADDED_AT] <= p[p[P_TIMES]]):
+    if s.added_at < NEVER and s.added_at <= time and (
+            p[P_COMING] == 0 or s.added_at <= p[p[P_TIMES]]):
         return ADDED
     if time < NEVER and (p[P_COMING] == 0 or time <= p[p[P_TIMES]]):
         return THREAD
@@ -198,8 +201,9 @@ def _spin(m: np.ndarray, p: np.ndarray, lock_free: int) -> Any:
 @inline
 def _choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> Any:
     """The same without P_DUE."""
+    s = words(m)
     waiting = p[P_WAITING] + p[P_SLEEPING]
-    if m[R_OWN_LOCK] and m[R_WAKE_AT] <= (
+    if s.own_lock and s.wake_at <= (
             lock_free if waiting > 0 else max(lock_free, _next_time(m, p))) and (
             waiting > 0 or p[P_COMING] > 0):
         p[P_START] = lock_free
@@ -208,7 +212,7 @@ def _choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> 
         p[P_START] = max(lock_free, _next_time(m, p))
         return _next(m, p)
     p[P_START] = lock_free
-    if m[R_ADDED_AT] <= lock_free:
+    if s.added_at <= lock_free:
         return ADDED
     who = _admit(m, p, kinds, lock_free)
     if who >= 0:
@@ -231,7 +235,8 @@ def choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> A
 
     Who comes at the very time of a release finds the lock free, if nobody waited for it.
     """
+    s = words(m)
     who = _choose(m, p, kinds, lock_free)
-    p[P_DUE] = m[R_WAKE_AT] if who == THREAD else -1
-    p[P_ADDED_DUE] = m[R_ADDED_AT] if who == ADDED else -1
+    p[P_DUE] = s.wake_at if who == THREAD else -1
+    p[P_ADDED_DUE] = s.added_at if who == ADDED else -1
     return who

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from replay.base.compiled import INT, VECTOR, index, template
+from replay.costs.primitives import WORK
 from replay.engine.between import add_later, background, fill, move_work, outside, spent_on, veil
 from replay.engine.gauges import A_LARGEST, A_LIVE, A_SINCE, A_UNUSABLE, integrate, settle
 from replay.engine.histogram import bucket_of
@@ -25,14 +26,11 @@ from replay.engine.outcome import (
     NR_WORK, OUT_TYPE, SLEPT, SLOW, T_EARLY, T_SKIPPED, T_SLEEPING, Out,
 )  # fmt: skip
 from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
-from replay.engine.state import (
-    BEYOND_LIST, E_ADDING, E_WAIT, G_HELD, G_LIVE, G_WHOLE, NEVER, R_ADD_NS, R_ADDED_AT,
-    R_BLOCK_PAGES, R_BP_STATE, R_COUNT, R_CURRENT, R_DIRTY, R_GOT, R_MOVED, R_NOW, R_OWN_LOCK,
-    R_REQUEST, R_SLEEP_CREDIT, R_SPLIT, R_TARGET, R_THREAD_FREE, R_WAKE_AT, T_TOP, W_THREAD_WAKE, W,
-)  # fmt: skip
+from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
 
 LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
+COST_OF_WAKING = WORK.index("thread_wake")
 
 
 @template
@@ -45,6 +43,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     The integrals of what moves with every call are kept in locals here (integrate() does the same
     for the rare paths): through memory they cost more than the rest of the loop together.
     """
+    s = words(m)
     times, kinds, counts, firsts, slots, plan = q
     frames, rows, scratch = out.frames, out.rows, out.scratch
     area, peak, totals = out.area, out.peak, out.totals
@@ -53,23 +52,23 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     live_area = unusable_area = largest_area = unusable_peak = largest_peak = 0.0
     settle(m, area, peak, 0)
     # The thread beside a pool takes no lock that callers wait for.
-    m[R_SPLIT] = 1 - m[R_OWN_LOCK]
+    s.split = 1 - s.own_lock
     planned, step = plan.shape[0] > 0, -1
     if planned:
         plan[P_DUE], plan[P_ADDED_DUE] = -1, -1
-        plan[P_WAKE_NS] = (cost[W_THREAD_WAKE - W] + 500) // 1000
+        plan[P_WAKE_NS] = (cost[COST_OF_WAKING] + 500) // 1000
     while True:
         step += 1
         # After the last request only calls that began go on: no thread is due before time 0.
         ended = step >= times.shape[0]
         arrival = -1 if planned or ended else times[step]
         # A thread with a lock of its own need not wait for its turn among the callers.
-        due = max(arrival, lock_free * m[R_OWN_LOCK]) if arrival >= 0 else -1
+        due = max(arrival, lock_free * s.own_lock) if arrival >= 0 else -1
         added_due = NEVER - 1 if ended else arrival
         if planned:
             due, added_due = plan[P_DUE], plan[P_ADDED_DUE]
-        if m[R_WAKE_AT] <= due or m[R_ADDED_AT] <= added_due or (
-                totals[NR_WORK + T_SLEEPING] > 0 and m[R_COUNT] > 0):
+        if s.wake_at <= due or s.added_at <= added_due or (
+                totals[NR_WORK + T_SLEEPING] > 0 and s.count > 0):
             area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
             area[A_SINCE] = since
             lock_free = background(alloc, free, wake, m, q, out, cost, lock_free, due, added_due)
@@ -90,21 +89,21 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         kind, pages, first = kinds[r], counts[r], firsts[r]
         dt = start - since
         since = start
-        live = m[G_LIVE]
-        listed = m[G_HELD] - live
+        live = s.gauge.live
+        listed = s.gauge.held - live
         live_area += float(live) * dt
         live_peak = max(live_peak, live)
         if listed > 0:
-            share = m[R_BLOCK_PAGES] / listed
-            unusable = 1.0 - m[G_WHOLE] * share
-            largest = m[T_TOP] * share
+            share = s.block_pages / listed
+            unusable = 1.0 - s.gauge.whole * share
+            largest = s.table.top * share
             unusable_area += unusable * dt
             largest_area += largest * dt
             if unusable > unusable_peak:
                 unusable_peak = unusable
             if largest > largest_peak:
                 largest_peak = largest
-        m[R_NOW], m[R_REQUEST], error = start, r, 0
+        s.now, s.request, error = start, r, 0
         spent = cost[C_LOCK]
         path, runs = FAST, 0
         if kind == ALLOC:
@@ -131,18 +130,18 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         else:
             # balloon_set_new_target(): no lock; the thread wakes if balloon_thread_cond() holds,
             # where BP_DONE, 0, stands for a credit of 0.
-            m[R_TARGET] = pages
-            if pages - m[R_CURRENT] != (m[R_SLEEP_CREDIT] if m[R_BP_STATE] else 0):
-                m[R_WAKE_AT] = min(m[R_WAKE_AT], max(start, m[R_THREAD_FREE]))
+            s.target = pages
+            if pages - s.current != (s.sleep_credit if s.bp_state else 0):
+                s.wake_at = min(s.wake_at, max(start, s.thread_free))
             spent = 0
-        if m[R_DIRTY]:
-            path = SLOW if m[R_DIRTY] & BEYOND_LIST else FAST
+        if s.dirty:
+            path = SLOW if s.dirty & BEYOND_LIST else FAST
             spent += spent_on(m, cost)
             if error == -E_ADDING:
-                m[R_ADD_NS] = (outside(m, cost) + 500) // 1000
+                s.add_ns = (outside(m, cost) + 500) // 1000
                 spent -= outside(m, cost)
             move_work(m, work[r], 0)
-        if m[R_MOVED]:
+        if s.moved:
             settle(m, area, peak, start)
         service = (spent + 500) // 1000
         lock_free = start + service
@@ -159,17 +158,17 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 if path == SLOW:
                     histograms[3, bucket_of(lock_free - arrival)] += 1
             elif error == -E_WAIT or error == -E_ADDING:
-                rows[r, C_RUNS] = m[R_GOT]
-                frames_taken(m, frames, first, m[R_GOT])
-                veil(frames, first, m[R_GOT])
-                fill(frames, first + m[R_GOT], first + pages, ASLEEP)
+                rows[r, C_RUNS] = s.got
+                frames_taken(m, frames, first, s.got)
+                veil(frames, first, s.got)
+                fill(frames, first + s.got, first + pages, ASLEEP)
                 settle(m, area, peak, start)
                 if error == -E_WAIT:
                     rows[r, C_PATH] = SLEPT
                     sleeping[totals[NR_WORK + T_SLEEPING]] = r
                     totals[NR_WORK + T_SLEEPING] += 1
                 else:
-                    rows[r, C_SERVICE] += m[R_ADD_NS]
+                    rows[r, C_SERVICE] += s.add_ns
                     add_later(m, out, r, lock_free)
             else:
                 # What a failing call wrote before it gave up is not the caller's.

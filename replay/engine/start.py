@@ -20,13 +20,8 @@ from typing import Any
 import numpy as np
 
 from replay.base.units import align_up
-from replay.costs.primitives import WORK
 from replay.engine.state import (
-    R_XEN_RESOURCE,
-    E_ADDING, E_WAIT, G_GIVEN, NEVER, R_AVAILABLE, R_BP_STATE, R_COUNT, R_CURRENT, R_DELAY_S,
-    R_DIRTY, R_GOT, R_LIST, R_MOVED, R_OWN_LOCK, R_RAM, R_RAM_COUNT, R_RETRIES, R_SLEEP_CREDIT,
-    R_TARGET, R_TOTAL, R_TREE, R_UNPOPULATED, R_WAKE_AT, R_XEN_TREE, SECTION_HOTPLUG,
-    SECTION_POOL, W, log_section,
+    E_ADDING, E_WAIT, NEVER, SECTION_HOTPLUG, SECTION_POOL, log_section, words,
 )  # fmt: skip
 from replay.engine.strategy import Setup, Strategy, lists_agree
 from replay.engine.tracking import enter_range, frames_taken, hold_range, swap_lists
@@ -191,20 +186,22 @@ class _Machine:
         self.m, self.setup = setup.state, setup
         if self.own:
             self._without(taken)
-            self.m[R_AVAILABLE] = room
+            words(self.m).available = room
 
     def _without(self, taken: np.ndarray) -> None:
         """Frames that the pool or callers have are no RAM that alloc_page() could pick."""
         m = self.m
-        ram = m[m[R_RAM] : m[R_RAM] + m[R_RAM_COUNT]]
+        s = words(m)
+        ram = m[s.ram : s.ram + s.ram_count]
         kept = ram[~np.isin(ram, taken)]
-        m[m[R_RAM] : m[R_RAM] + len(kept)] = kept
-        m[R_RAM_COUNT] = len(kept)
+        m[s.ram : s.ram + len(kept)] = kept
+        s.ram_count = len(kept)
 
     def give_up(self) -> None:
         """What the balloon hot-added, then its passes down to what dom0 had."""
         m, memory = self.m, self.machine.memory
-        beside = self.own and bool(m[R_OWN_LOCK])
+        s = words(m)
+        beside = self.own and bool(s.own_lock)
         for first, nr in self.hot:
             if beside:
                 swap_lists(m)
@@ -212,14 +209,14 @@ class _Machine:
             hold_range(m, first, nr)
             if beside:
                 swap_lists(m)
-        m[R_TARGET] = memory.current
-        while m[R_CURRENT] > memory.current:
-            before = int(m[R_CURRENT])
+        s.target = memory.current
+        while s.current > memory.current:
+            before = int(s.current)
             self.strategy.wake(m, 0)
-            if m[R_CURRENT] >= before:
+            if s.current >= before:
                 break
         if self.own:
-            m[R_TOTAL] = max(memory.total, memory.current + self.start.given)
+            s.total = max(memory.total, memory.current + self.start.given)
 
     def _hold(self, frames: np.ndarray) -> None:
         """Frames come under the strategy from outside, whatever order they are in."""
@@ -235,7 +232,8 @@ class _Machine:
     def place_pool(self) -> str:
         """The recorded pool's sections, list and pages held; why they cannot be, if so."""
         m, page = self.m, self.machine.page_bytes
-        trees = (R_XEN_TREE, R_TREE) if m[R_XEN_RESOURCE] else (R_TREE,)
+        s = words(m)
+        trees = (s.xen_tree, s.tree) if s.xen_resource else (s.tree,)
         done: list[tuple[int, int]] = []
         for first, nr in self.start.sections:
             for tree in trees:
@@ -246,9 +244,9 @@ class _Machine:
                 done.append((tree, first * page))
         for first, nr in self.start.sections:
             log_section(m, first, nr, SECTION_POOL)
-        at = int(m[R_LIST] + m[R_COUNT])
+        at = int(s.list + s.count)
         m[at : at + len(self.listed)] = self.listed[::-1]
-        m[R_COUNT] += len(self.listed)
+        s.count += len(self.listed)
         self._hold(self.listed)
         self._held()
         return ""
@@ -256,32 +254,34 @@ class _Machine:
     def place_lent(self) -> None:
         """The pages that the recorded balloon driver had lent; unknown ones are RAM's top."""
         m = self.m
+        s = words(m)
         live = np.full(self.start.live_pages, -1, np.int64)
         live[: len(self.live)] = self.live
         unknown = np.flatnonzero(live < 0)
-        taken = min(len(unknown), int(m[R_RAM_COUNT]))
-        top = int(m[R_RAM] + m[R_RAM_COUNT])
+        taken = min(len(unknown), int(s.ram_count))
+        top = int(s.ram + s.ram_count)
         live[unknown[:taken]] = m[top - taken : top][::-1]
-        m[R_RAM_COUNT] -= taken
-        m[R_AVAILABLE] -= len(live)
-        m[R_UNPOPULATED] = len(live)
-        m[G_GIVEN] += len(live)
+        s.ram_count -= taken
+        s.available -= len(live)
+        s.unpopulated = len(live)
+        s.gauge.given += len(live)
         self.live = live
         self._held()
 
     def hand_out(self) -> int:
         """The pages callers held, from the strategy's own alloc(); its errno if it refuses some."""
         m, count = self.m, self.start.live_pages
+        s = words(m)
         frames = np.full(count, -1, np.int64)
         size, at = max(1, -(-count // MOST_CALLS)), 0
         error = 0
         while at < count and not error:
             nr = min(size, count - at)
             error = int(self.strategy.alloc(m, 0, nr, frames, at))
-            got = int(m[R_GOT]) if error in (-E_WAIT, -E_ADDING) else 0 if error else nr
+            got = int(s.got) if error in (-E_WAIT, -E_ADDING) else 0 if error else nr
             frames_taken(m, frames, at, got)
             if error in (-E_WAIT, -E_ADDING) and self.own:
-                m[R_UNPOPULATED] -= nr - got
+                s.unpopulated -= nr - got
             frames[at + got : at + nr] = -1
             at += nr
         self.live = frames
@@ -290,11 +290,12 @@ class _Machine:
     def settle(self) -> None:
         """The thread sleeps, and what was done until now is nobody's request."""
         m = self.m
-        m[R_TARGET] = self.machine.memory.target
-        m[R_BP_STATE] = m[R_SLEEP_CREDIT] = m[R_DIRTY] = m[R_MOVED] = m[R_GOT] = 0
-        m[R_DELAY_S] = m[R_RETRIES] = 1
-        m[R_WAKE_AT] = NEVER
-        m[W : W + len(WORK)] = 0
+        s = words(m)
+        s.target = self.machine.memory.target
+        s.bp_state = s.sleep_credit = s.dirty = s.moved = s.got = 0
+        s.delay_s = s.retries = 1
+        s.wake_at = NEVER
+        s.works[:] = 0
 
 
 def begin(strategy: Strategy, machine: Physmap, peak_pages: int, values: Mapping[str, Any],
@@ -320,9 +321,10 @@ def begin(strategy: Strategy, machine: Physmap, peak_pages: int, values: Mapping
 def _notes(b: _Machine, refused: str, error: int) -> list[str]:
     """How this strategy begins, and what of it is assumed."""
     start, m = b.start, b.m
+    s = words(m)
     found = []
     if start.given:
-        listed = b.to_give + b.hot_pages - max(0, int(m[R_CURRENT]) - b.machine.memory.current)
+        listed = b.to_give + b.hot_pages - max(0, int(s.current) - b.machine.memory.current)
         text = f"began with {listed:,} pages given up to the balloon (frames assumed: from the top "
         found.append(text + "of RAM down)")
         if b.hot_pages:

@@ -12,15 +12,16 @@ The free list of all strategies is a stack: Linux's pool is a singly linked list
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline
+from replay.base.compiled import inline, record, seen_as
 from replay.base.errors import ReplayError
 from replay.base.units import SUPERPAGE_BYTES, align_up
 from replay.costs.primitives import WORK
 from replay.physmap.model import Physmap
-from replay.physmap.resource import TREE_WORDS
+from replay.physmap.resource import TREE
 
 ENOMEM, EBUSY = 12, 16
 E_WAIT = 11
@@ -28,65 +29,95 @@ E_ADDING = 512
 """Not a kernel errno of this path: the call sleeps on a wait queue; the engine resumes it."""
 
 # -- registers -------------------------------------------------------------------------------
-(
-    R_NOW,  # ns, modelled time at which the current call got the lock
-    R_LIST, R_COUNT, R_CAPACITY,  # the free list: first word, length, room
-    R_RAM, R_RAM_COUNT, R_RAM_CAPACITY,  # dom0's allocatable RAM frames, a stack
-    R_PAGE_BYTES, R_SECTION_PAGES, R_BLOCK_PAGES,
-    R_PLUG_MIN, R_PLUG_MAX,  # bytes, max inclusive
-    R_CURRENT, R_TARGET, R_UNPOPULATED, R_TOTAL,  # balloon_stats, pages
-    R_AVAILABLE, R_TOTAL_RESERVE,  # si_mem_available(), totalreserve_pages
-    R_BP_STATE, R_DELAY_S, R_RETRIES, R_SLEEP_CREDIT, R_WAKE_AT, R_WOKEN,  # the balloon thread
-    R_GOT, R_RESUME,  # a sleeping call: pages it has; whether this call resumes one
-    R_DIRTY, R_MOVED,  # the call did more work than its pages' own; some gauge moved
-    R_SECTIONS, R_SECTION_COUNT, R_SECTION_CAPACITY,  # log of added sections
-    R_PV, R_FAULT,  # xen_alloc_p2m_entry per page; an internal bound was hit
-    R_REQUEST,  # the request that was begun last
-    R_OWN_LOCK,  # whether the thread has a lock of its own: it runs beside a pool then
-    R_THREAD_FREE,  # when the thread's last pass ended
-    R_OTHER_LIST, R_OTHER_COUNT, R_OTHER_CAPACITY,  # the list that is not in use: see swap_lists()
-    R_UNTRACKED,  # frames on the list in use are not what callers get: no table counts them
-    R_SPLIT,  # a call may let go of the lock while memory is hot-added, and end with -E_ADDING
-    R_ADD_START, R_ADD_PAGES,  # what the current call adds, from that until it goes on
-    R_ADDED_AT,  # when the first of such calls wants the lock again
-    R_ADD_NS,  # of the call that let go last: how long adding takes
-    R_ADDS_FREE,  # when device_hotplug_lock is free: one region is added at a time
-    R_OPTION,  # twelve words for the strategy's own options
-) = range(47)  # fmt: skip
-R_XEN_RESOURCE = R_OPTION + 5  # regions come out of Xen's resource, and not the root's alone
-R_TREE = 58
-R_XEN_TREE = R_TREE + TREE_WORDS
-R_CLIP = R_XEN_TREE + TREE_WORDS
-R_NO_CLIP = R_CLIP + TREE_WORDS
+REGISTERS = (
+    "now",  # ns, modelled time at which the current call got the lock
+    "list", "count", "capacity",  # the free list: first word, length, room
+    "ram", "ram_count", "ram_capacity",  # dom0's allocatable RAM frames, a stack
+    "page_bytes", "section_pages", "block_pages",
+    "plug_min", "plug_max",  # bytes, max inclusive
+    "current", "target", "unpopulated", "total",  # balloon_stats, pages
+    "available", "total_reserve",  # si_mem_available(), totalreserve_pages
+    "bp_state", "delay_s", "retries", "sleep_credit", "wake_at", "woken",  # the balloon thread
+    "got", "resume",  # a sleeping call: pages it has; whether this call resumes one
+    "dirty", "moved",  # the call did more work than its pages' own; some gauge moved
+    "sections", "section_count", "section_capacity",  # log of added sections
+    "pv", "fault",  # xen_alloc_p2m_entry per page; an internal bound was hit
+    "request",  # the request that was begun last
+    "own_lock",  # whether the thread has a lock of its own: it runs beside a pool then
+    "thread_free",  # when the thread's last pass ended
+    "other_list", "other_count", "other_capacity",  # the list not in use: see swap_lists()
+    "untracked",  # frames on the list in use are not what callers get: no table counts them
+    "split",  # a call may let go of the lock while memory is hot-added, and end with -E_ADDING
+    "add_start", "add_pages",  # what the current call adds, from that until it goes on
+    "added_at",  # when the first of such calls wants the lock again
+    "add_ns",  # of the call that let go last: how long adding takes
+    "adds_free",  # when device_hotplug_lock is free: one region is added at a time
+    "xen_resource",  # regions come out of Xen's resource, and not the root's alone
+    "own_words",  # first word of what a strategy keeps in place of the free list; see new_state()
+)  # fmt: skip
 
-# -- what is tracked of the frames: tables over the address space, see Segments ------------------
-T_BLOCKS, T_NR_BLOCKS, T_BLOCK_SHIFT = range(78, 81)
-"""Free frames per 2 MiB block."""
-T_RUN, T_RUN_COUNT, T_TOP = range(81, 84)
-"""Length of a run of wholly free blocks, at its first and last block; how many runs of each length
-there are; the longest."""
-T_LIVE, T_SECTION_SHIFT = range(84, 86)
-"""Live frames per memory section."""
-T_BROKEN = 86
-"""Whether the stage-2 superpage of a block was broken."""
-S_OWN = 87
-"""First word of what a strategy keeps in place of the free list; see new_state()."""
+TABLES = (
+    "blocks", "nr_blocks", "block_shift",  # free frames per 2 MiB block
+    # Length of a run of wholly free blocks, at its first and last block; how many runs of each
+    # length there are; the longest.
+    "run", "run_count", "top",
+    "live", "section_shift",  # live frames per memory section
+    "broken",  # whether the stage-2 superpage of a block was broken
+)  # fmt: skip
+"""What is tracked of the frames: tables over the address space, see Segments."""
 
-# -- gauges: current values, integrated over time by the engine --------------------------------
-G_LIVE, G_HELD, G_ADDED, G_PINNED, G_GIVEN, G_BROKEN, G_WHOLE = range(90, 97)
-"""live pages; live + free pages; pages of added sections; sections with a live page; RAM pages
-given back to Xen; superpages broken in stage 2; wholly free 2 MiB blocks."""
+GAUGES = ("live", "held", "added", "pinned", "given", "broken", "whole")
+"""Current values, integrated over time by the engine: live pages; live + free pages; pages of added
+sections; sections with a live page; RAM pages given back to Xen; superpages broken in stage 2;
+wholly free 2 MiB blocks."""
 
-# -- work: primitives of the current call ------------------------------------------------------
-W = 100
-(
-    W_RESOURCE_STEP, W_RESOURCE_ADD, W_MEMMAP_PAGE, W_SECTION_MAP, W_HOTPLUG_PAGE,
-    W_HOTPLUG_SECTION, W_PAGE_ALLOC, W_PAGE_FREE, W_SCRUB, W_VA_RESET, W_VA_UPDATE, W_TLB_FLUSH,
-    W_HYPERCALL, W_EXTENT_DECREASE, W_EXTENT_POPULATE, W_P2M_INVALIDATE, W_SUPERPAGE_BREAK,
-    W_THREAD_WAKE, W_REGION_QUERY, W_LIST_PUSH, W_LIST_POP, W_P2M_ENTRY, W_ARRAY_WORD,
-) = range(W, W + len(WORK))  # fmt: skip
+OPTION_WORDS = 24
+"""For a strategy's own record, see options_of()."""
 
-HEADER = 144
+
+def _layout() -> Any:
+    """The header of a state. `gauges`, `works` and `options` are the same words as arrays."""
+    parts: list[tuple[str, Any]] = [(name, np.int64) for name in REGISTERS]
+    parts += [(name, TREE) for name in ("tree", "xen_tree", "reserved", "unreserved")]
+    parts += [("table", record(*TABLES)), ("gauge", record(*GAUGES)), ("work", record(*WORK)),
+              ("options", (np.int64, (OPTION_WORDS,)))]
+    ends = np.cumsum([0, *(np.dtype(kind).itemsize for _, kind in parts)]).tolist()
+    assert not any(hasattr(np.void, name) for name, _ in parts)  # it would hide the field
+    place = dict(zip((name for name, _ in parts), ends[:-1], strict=True))
+    parts += [("gauges", (np.int64, (len(GAUGES),))), ("works", (np.int64, (len(WORK),)))]
+    place |= {"gauges": place["gauge"], "works": place["work"]}
+    return np.dtype((np.record, {
+        "names": [name for name, _ in parts], "formats": [kind for _, kind in parts],
+        "offsets": [place[name] for name, _ in parts], "itemsize": ends[-1]}))
+
+
+STATE = _layout()
+HEADER = STATE.itemsize // 8
+"""Words before the first segment."""
+words = seen_as(STATE)
+"""A state's header by name, over the same memory: words(m).count is the list's length."""
+
+
+def word_of(register: str) -> int:
+    """The place of a register, such as gauge.held, for those who see nothing but words."""
+    kind, place = STATE, 0
+    for name in register.split("."):
+        kind, at = kind.fields[name][:2]
+        place += int(at)
+    return place // 8
+
+
+def options_of(*fields: str, base: Any = None) -> tuple[Any, Callable[[Any], Any]]:
+    """(a strategy's own record, the function that sees it in a state).
+
+    Its fields follow those of `base`, the record of a strategy whose calls it uses.
+    """
+    kind = record(*(base.names if base is not None else ()), *fields)
+    if kind.itemsize > 8 * OPTION_WORDS:
+        raise AssertionError(f"a strategy has {kind.itemsize // 8} words of its own, there is room "
+                             f"for {OPTION_WORDS}")
+    return kind, seen_as(kind, word_of("options"))
+
 
 # -- section log rows ----------------------------------------------------------------------------
 SECTION_COLUMNS = ("time_ns", "start_pfn", "nr_pages", "kind")
@@ -95,39 +126,25 @@ SECTION_KINDS = ("pool", "hotplug", "seed", "stale")
 
 NEVER = 1 << 62  # a time that never comes
 
-
 BEYOND_LIST, LIKE_LIST = 1, 2
-"""Bits of R_DIRTY: the call did work that list operations do not; it did other ones in their place.
+"""Bits of `dirty`: the call did work that list operations do not; it did other ones in their place.
 """
 
 
-# -- reporting work and regions -------------------------------------------------------------------
-@inline
-def did(m: np.ndarray, primitive: int, count: int) -> None:
-    """Report work beyond the per-page list operations, which the engine counts itself."""
-    m[primitive] += count
-    m[R_DIRTY] |= BEYOND_LIST
-
-
-@inline
-def searched(m: np.ndarray, primitive: int, count: int) -> None:
-    """Report what a strategy without a list does instead of its operations: no slow path."""
-    m[primitive] += count
-    m[R_DIRTY] |= LIKE_LIST
-
-
+# -- reporting regions -----------------------------------------------------------------------
 @inline
 def log_section(m: np.ndarray, start_pfn: int, nr_pages: int, kind: int) -> None:
     """Remember an added region for the report and for `verify`."""
-    count = m[R_SECTION_COUNT]
-    m[G_ADDED] += nr_pages
-    m[R_MOVED] = 1
-    if count >= m[R_SECTION_CAPACITY]:
-        m[R_FAULT] = 3
+    s = words(m)
+    count = s.section_count
+    s.gauge.added += nr_pages
+    s.moved = 1
+    if count >= s.section_capacity:
+        s.fault = 3
         return
-    m[R_SECTION_COUNT] = count + 1
-    at = m[R_SECTIONS] + 4 * count
-    m[at] = m[R_NOW]
+    s.section_count = count + 1
+    at = s.sections + 4 * count
+    m[at] = s.now
     m[at + 1] = start_pfn
     m[at + 2] = nr_pages
     m[at + 3] = kind
@@ -194,7 +211,8 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
 
     section_pages: Linux's section unless overridden. seed_pages: frames put on the list at boot.
     own_thread: the balloon thread runs beside a pool, with a list and a lock of its own.
-    own(frames below the tables' end, sections at most) -> words that a strategy needs at S_OWN.
+    own(frames below the tables' end, sections at most) -> words that a strategy needs from
+    `own_words` on.
     """
     page = machine.page_bytes
     section = section_pages or machine.section_pages
@@ -213,47 +231,51 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
     blocks, sections = top // block + 1, top // section + 1
     added = (peak_pages + seed_pages + len(ram)) // section * 2 + 1024
 
-    s = Segments()
-    regs: dict[int, int] = {
-        R_PAGE_BYTES: page, R_SECTION_PAGES: section, R_BLOCK_PAGES: block,
-        R_PLUG_MIN: machine.pluggable[0], R_PLUG_MAX: machine.pluggable[1] - 1,
-        R_CURRENT: machine.memory.current, R_TARGET: machine.memory.target,
-        R_UNPOPULATED: machine.memory.unpopulated, R_TOTAL: machine.memory.total,
-        R_AVAILABLE: machine.memory.available, R_TOTAL_RESERVE: machine.memory.total_reserve,
-        R_DELAY_S: 1, R_RETRIES: 1, R_WAKE_AT: NEVER, R_ADDED_AT: NEVER,
-        R_PV: int(machine.mode == "pv"),
-        R_CAPACITY: capacity, R_LIST: s.room(capacity), R_OWN_LOCK: int(own_thread),
-        R_OTHER_CAPACITY: capacity, R_OTHER_LIST: s.room(capacity if own_thread else 0),
-        R_RAM: s.fill(ram, len(ram) + capacity), R_RAM_COUNT: len(ram),
-        R_RAM_CAPACITY: len(ram) + capacity,
-        R_SECTION_CAPACITY: added, R_SECTIONS: s.room(4 * added),
-        T_BLOCKS: s.room(blocks), T_NR_BLOCKS: blocks, T_BLOCK_SHIFT: block.bit_length() - 1,
-        T_RUN: s.room(blocks), T_RUN_COUNT: s.room(blocks + 1), T_BROKEN: s.room(blocks),
-        T_LIVE: s.room(sections), T_SECTION_SHIFT: section.bit_length() - 1,
-        S_OWN: s.room(own(blocks * block, added)),
+    segments = Segments()
+    registers = {
+        "page_bytes": page, "section_pages": section, "block_pages": block,
+        "plug_min": machine.pluggable[0], "plug_max": machine.pluggable[1] - 1,
+        "current": machine.memory.current, "target": machine.memory.target,
+        "unpopulated": machine.memory.unpopulated, "total": machine.memory.total,
+        "available": machine.memory.available, "total_reserve": machine.memory.total_reserve,
+        "delay_s": 1, "retries": 1, "wake_at": NEVER, "added_at": NEVER,
+        "pv": int(machine.mode == "pv"), "own_lock": int(own_thread),
+        "capacity": capacity, "list": segments.room(capacity),
+        "other_capacity": capacity, "other_list": segments.room(capacity if own_thread else 0),
+        "ram": segments.fill(ram, len(ram) + capacity), "ram_count": len(ram),
+        "ram_capacity": len(ram) + capacity,
+        "section_capacity": added, "sections": segments.room(4 * added),
     }  # fmt: skip
+    tables = {
+        "blocks": segments.room(blocks), "nr_blocks": blocks,
+        "block_shift": block.bit_length() - 1, "run": segments.room(blocks),
+        "run_count": segments.room(blocks + 1), "broken": segments.room(blocks),
+        "live": segments.room(sections), "section_shift": section.bit_length() - 1,
+    }  # fmt: skip
+    registers["own_words"] = segments.room(own(blocks * block, added))
     iomem = [(c.start, c.end) for c in machine.iomem]
-    for base, rows, start, last, room in (
-        (R_TREE, iomem, 0, machine.iomem_end - 1, added),
-        (R_XEN_TREE, [], 0, 0, added + 2 * len(machine.regions)),
-        (R_CLIP, list(machine.clip), 0, 0, 0),
-        (R_NO_CLIP, [], 0, 0, 0),
-    ):
-        at = _tree(s, rows, room)
-        for word, value in enumerate((at, len(rows), len(rows) + room, start, last)):
-            regs[base + word] = value
-    m = s.build()
-    for register, value in regs.items():
-        m[register] = value
+    trees = {name: (_tree(segments, rows, room), len(rows), len(rows) + room, 0, last)
+             for name, rows, last, room in (
+                 ("tree", iomem, machine.iomem_end - 1, added),
+                 ("xen_tree", [], 0, added + 2 * len(machine.regions)),
+                 ("reserved", list(machine.clip), 0, 0), ("unreserved", [], 0, 0))}
+    m = segments.build()
+    s = words(m)
+    for name, value in registers.items():
+        setattr(s, name, value)
+    for name, value in tables.items():
+        setattr(s.table, name, value)
+    for name, row in trees.items():
+        setattr(s, name, row)
     return m
 
 
-def set_tree(m: np.ndarray, base: int, rows: Sequence[tuple[int, int]], start: int,
+def set_tree(m: np.ndarray, tree: Any, rows: Sequence[tuple[int, int]], start: int,
              end: int) -> None:
-    """Fill a tree's descriptor with a root [start, end) and sorted children, before a replay."""
-    if len(rows) > m[base + 2]:
-        raise ReplayError(f"{len(rows)} resources do not fit the room of {m[base + 2]}")
-    at = m[base]
+    """Give a tree a root [start, end) and sorted children, before a replay."""
+    if len(rows) > tree.room:
+        raise ReplayError(f"{len(rows)} resources do not fit the room of {tree.room}")
+    at = tree.at
     for k, (low, high) in enumerate(rows):
         m[at + 2 * k], m[at + 2 * k + 1] = low, high - 1
-    m[base + 1], m[base + 3], m[base + 4] = len(rows), start, end - 1
+    tree.count, tree.start, tree.last = len(rows), start, end - 1

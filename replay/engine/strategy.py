@@ -5,11 +5,11 @@ alloc(m, now_ns, nr_pages, frames, at) -> 0 or -errno
 free(m, now_ns, nr_pages, frames, at) -> 0
     Take back frames[at : at + nr_pages], in that order.
 wake(m, now_ns) -> 0
-    Background work (the balloon thread): one pass under the lock, then set m[R_WAKE_AT].
+    Background work (the balloon thread): one pass under the lock, then set words(m).wake_at.
 check(m) -> list of broken invariants, in words. Tests and `--check` call it.
 
 `m` is the state array of allocators/state.py. Strategies know no time and no cost: they report
-primitives with `did()`; the list operations of a successful call are counted by the engine from
+primitives in words(m).work and set a bit of `dirty`; the list operations of a successful call are counted by the engine from
 `page_work`, so that the common path stays a few nanoseconds.
 """
 
@@ -24,15 +24,7 @@ import numpy as np
 from replay.base.compiled import INT, VECTOR
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.since import has
-from replay.engine.state import (
-    G_HELD,
-    G_LIVE,
-    R_COUNT,
-    R_FAULT,
-    R_LIST,
-    T_BLOCKS,
-    T_NR_BLOCKS,
-)
+from replay.engine.state import words
 from replay.physmap.model import Physmap
 
 CALL = INT(VECTOR, INT, INT, VECTOR, INT)
@@ -85,16 +77,17 @@ class Setup:
 
 def lists_agree(m: np.ndarray) -> list[str]:
     """The invariants of every strategy that keeps the shared free list."""
+    s = words(m)
     broken = []
-    count = int(m[R_COUNT])
-    frames = m[m[R_LIST] : m[R_LIST] + count]
+    count = int(s.count)
+    frames = m[s.list : s.list + count]
     if len(np.unique(frames)) != count:
         broken.append("the free list holds a frame twice")
-    if m[R_FAULT]:
-        broken.append(f"an internal bound was hit (fault {int(m[R_FAULT])})")
-    if int(m[G_HELD]) - int(m[G_LIVE]) != count:
-        broken.append(f"held {int(m[G_HELD])} - live {int(m[G_LIVE])} is not the {count} listed")
-    tracked = int(m[m[T_BLOCKS] : m[T_BLOCKS] + m[T_NR_BLOCKS]].sum())
+    if s.fault:
+        broken.append(f"an internal bound was hit (fault {int(s.fault)})")
+    if int(s.gauge.held) - int(s.gauge.live) != count:
+        broken.append(f"held {int(s.gauge.held)} - live {int(s.gauge.live)} is not the {count} listed")
+    tracked = int(m[s.table.blocks : s.table.blocks + s.table.nr_blocks].sum())
     if tracked != count:
         broken.append(f"blocks count {tracked} free frames, the list has {count}")
     return broken

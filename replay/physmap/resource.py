@@ -4,33 +4,35 @@ Models kernel/resource.c, Linux 6.1 and 6.12 (`__find_resource`, renamed `__find
 `__request_resource`, `__release_resource`), and arch/x86/kernel/resource.c
 (`arch_remove_reservations`, `remove_e820_regions`).
 
-A tree lives in one int64 array: a descriptor of TREE_WORDS words at index `d`, and rows of
-(start, last), both in bytes and inclusive as in the kernel, sorted by start. Addresses stay below
+A tree lives in one int64 array: a record TREE `d`, and rows of (start, last), both in bytes and inclusive as in the kernel, sorted by start. Addresses stay below
 2^62 (physmap/model.py checks), so sums cannot overflow where the kernel relies on wrap-around.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from replay.base.compiled import inline
+from replay.base.compiled import inline, record
 
-TREE_AT, TREE_COUNT, TREE_CAPACITY, TREE_START, TREE_LAST = range(5)
-TREE_WORDS = 5
+TREE = record("at", "count", "room", "start", "last")
+"""A resource and its first-level children: the first word of their rows, how many there are and
+may be, and the bytes of the root, the last one included."""
 
 ROW_WORDS = 2
 EBUSY = 16
 
 
 @inline
-def _clip(m: np.ndarray, c: int, start: int, last: int) -> tuple[int, int]:
-    """Cut the clip ranges of descriptor `c` from [start, last], in table order.
+def _clip(m: np.ndarray, c: Any, start: int, last: int) -> tuple[int, int]:
+    """Cut the clip ranges of tree `c` from [start, last], in table order.
 
     The kernel keeps the part above or below a conflicting range, whichever is larger; the upper
     one when they are equal.
     """
-    at = m[c + TREE_AT]
-    for k in range(m[c + TREE_COUNT]):
+    at = c.at
+    for k in range(c.count):
         low_end = m[at + 2 * k]
         high_end = m[at + 2 * k + 1]
         if last < low_end or start > high_end:
@@ -45,17 +47,17 @@ def _clip(m: np.ndarray, c: int, start: int, last: int) -> tuple[int, int]:
 
 
 @inline
-def find(m: np.ndarray, d: int, c: int, size: int, bounds: tuple[int, int, int]) -> tuple[int, int]:
+def find(m: np.ndarray, d: Any, c: Any, size: int, bounds: tuple[int, int, int]) -> tuple[int, int]:
     """First fit, lowest address first, among the gaps between first-level children.
 
-    d, c: descriptors of the tree and of the clip ranges. size: bytes. bounds: (min, max, align),
+    d, c: the tree and the clip ranges, see TREE. size: bytes. bounds: (min, max, align),
     max inclusive, align a power of two. Returns (start in bytes or -1, gaps looked at).
     """
     low, high, align = bounds
-    at = m[d + TREE_AT]
-    count = m[d + TREE_COUNT]
-    root_last = m[d + TREE_LAST]
-    gap = m[d + TREE_START]
+    at = d.at
+    count = d.count
+    root_last = d.last
+    gap = d.start
     k = 0
     steps = 0
     # A child that begins with the root is passed over: its predecessor gap would be negative.
@@ -79,13 +81,13 @@ def find(m: np.ndarray, d: int, c: int, size: int, bounds: tuple[int, int, int])
 
 
 @inline
-def request(m: np.ndarray, d: int, start: int, last: int) -> int:
+def request(m: np.ndarray, d: Any, start: int, last: int) -> int:
     """Insert [start, last] as a first-level child; -EBUSY if it overlaps one or leaves the root."""
-    if start < m[d + TREE_START] or last > m[d + TREE_LAST] or last < start:
+    if start < d.start or last > d.last or last < start:
         return -EBUSY
-    at = m[d + TREE_AT]
-    count = m[d + TREE_COUNT]
-    if count >= m[d + TREE_CAPACITY]:
+    at = d.at
+    count = d.count
+    if count >= d.room:
         return -EBUSY
     k = count
     while k > 0 and m[at + 2 * (k - 1)] > start:
@@ -99,20 +101,20 @@ def request(m: np.ndarray, d: int, start: int, last: int) -> int:
         m[at + 2 * j + 1] = m[at + 2 * j - 1]
     m[at + 2 * k] = start
     m[at + 2 * k + 1] = last
-    m[d + TREE_COUNT] = count + 1
+    d.count = count + 1
     return 0
 
 
 @inline
-def release(m: np.ndarray, d: int, start: int) -> int:
+def release(m: np.ndarray, d: Any, start: int) -> int:
     """Remove the first-level child that begins at `start`; -EBUSY if there is none."""
-    at = m[d + TREE_AT]
-    count = m[d + TREE_COUNT]
+    at = d.at
+    count = d.count
     for k in range(count):
         if m[at + 2 * k] == start:
             for j in range(k, count - 1):
                 m[at + 2 * j] = m[at + 2 * j + 2]
                 m[at + 2 * j + 1] = m[at + 2 * j + 3]
-            m[d + TREE_COUNT] = count - 1
+            d.count = count - 1
             return 0
     return -EBUSY

@@ -24,7 +24,7 @@ from replay.engine.drive import Outcome, most_pages
 from replay.engine.drive import replay as replay_once
 from replay.engine.outcome import C_PATH, SLEPT
 from replay.engine.requests import TARGET
-from replay.engine.state import R_OWN_LOCK
+from replay.engine.state import words
 from replay.metrics.calls import is_served, work_of
 from replay.metrics.latency import bucket_edges, bucket_index
 
@@ -96,8 +96,8 @@ def _means(o: Outcome) -> tuple[float, float]:
 
 def _takes_replays(o: Outcome, given: Mapping[str, str]) -> bool:
     """Whether anything but requests in their order has the callers' lock."""
-    own_lock = o.strategy.init(o.machine, most_pages(o.workload, o.machine),
-                               o.strategy.values(given)).state[R_OWN_LOCK]
+    made = o.strategy.init(o.machine, most_pages(o.workload, o.machine), o.strategy.values(given))
+    own_lock = words(made.state).own_lock
     hot_added = o.work[:, WORK.index("hotplug_section")].any() or o.background["hotplug_section"]
     return bool(hot_added or (o.rows[:, C_PATH] == SLEPT).any()
                 or (o.tallies["thread_passes"] and not own_lock))

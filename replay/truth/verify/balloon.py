@@ -13,11 +13,7 @@ import numpy as np
 from replay.allocators import balloon
 from replay.costs.primitives import WORK
 from replay.engine.requests import ALLOC, FREE
-from replay.engine.state import (
-    NEVER, R_AVAILABLE, R_COUNT, R_CURRENT, R_LIST, R_NOW, R_PAGE_BYTES, R_RAM, R_RAM_CAPACITY,
-    R_RAM_COUNT, R_SECTION_COUNT, R_SECTIONS, R_TARGET, R_TOTAL, R_UNPOPULATED, R_WAKE_AT,
-    W_EXTENT_DECREASE, W_EXTENT_POPULATE, W,
-)  # fmt: skip
+from replay.engine.state import NEVER, word_of, words
 from replay.importers.ordering.calls import next_of_task
 from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
@@ -49,11 +45,12 @@ class _Stepper:
         self.hot_added = HotAdded(self.m)
         self.out = np.full(max(1, total), -1, np.int64)
         m = self.m
+        s = words(m)
         self._begin(trace, listed, PLACEHOLDER + supply)
         # alloc_page() hands out a new placeholder each time; freed RAM does not come back by name.
-        m[m[R_RAM] : m[R_RAM] + supply] = PLACEHOLDER + np.arange(supply)
-        m[R_RAM_COUNT], m[R_RAM_CAPACITY] = supply, 0
-        m[R_AVAILABLE] = PLENTY
+        m[s.ram : s.ram + supply] = PLACEHOLDER + np.arange(supply)
+        s.ram_count, s.ram_capacity = supply, 0
+        s.available = PLENTY
         self.frames = Frames(result)
         self.frames.is_listed = self.is_listed
         self.scratch = np.zeros(int(self.c.nr.max(initial=1)) + 1, np.int64)
@@ -65,38 +62,42 @@ class _Stepper:
     def _begin(self, trace: Trace, listed: int, first: int) -> None:
         """The state as the recording found it; frames of the list are learned at first sight."""
         m, start = self.m, trace.meta.start
-        m[m[R_LIST] : m[R_LIST] + listed] = first + np.arange(listed)
-        m[R_COUNT] = listed
-        for name, register in (("current", R_CURRENT), ("target", R_TARGET)):
+        s = words(m)
+        m[s.list : s.list + listed] = first + np.arange(listed)
+        s.count = listed
+        for name, register in (("current", word_of("current")), ("target", word_of("target"))):
             if name in start.get("balloon", {}):
                 m[register] = pages_of(start, "balloon", name)
         if trace.meta.recorded_strategy == "balloon" and start:
-            m[R_UNPOPULATED] = pages_of(start, "live")
-            m[R_TOTAL] = max(int(m[R_TOTAL]), int(m[R_CURRENT] + m[R_UNPOPULATED]) + listed)
+            s.unpopulated = pages_of(start, "live")
+            s.total = max(int(s.total), int(s.current + s.unpopulated) + listed)
 
     def run_short(self, pages: int) -> int:
         """Leave alloc_page() so many pages to give; returns what to pass to run_on()."""
         m = self.m
-        left = int(m[R_RAM_COUNT]) - pages
-        m[R_RAM] += left
-        m[R_RAM_COUNT] = pages
+        s = words(m)
+        left = int(s.ram_count) - pages
+        s.ram += left
+        s.ram_count = pages
         return left
 
     def run_on(self, left: int) -> None:
         """Undo run_short()."""
-        self.m[R_RAM] -= left
-        self.m[R_RAM_COUNT] += left
+        words(self.m).ram -= left
+        words(self.m).ram_count += left
 
     def work(self) -> np.ndarray:
         """The primitives since the last look."""
-        done = self.m[W : W + len(WORK)].copy()
-        self.m[W : W + len(WORK)] = 0
+        work = words(self.m).works
+        done = work.copy()
+        work[:] = 0
         return done
 
     def is_listed(self, frame: int) -> bool:
         """Whether a frame is on the free list now."""
         m = self.m
-        return bool((m[m[R_LIST] : m[R_LIST] + m[R_COUNT]] == frame).any())
+        s = words(m)
+        return bool((m[s.list : s.list + s.count] == frame).any())
 
     def last_freed(self, r: int) -> int:
         """The last page of a free, which goes to the list's head; -1 where it is not known."""
@@ -108,8 +109,8 @@ class _Stepper:
 
     def head(self, count: int) -> np.ndarray:
         """The first `count` frames of the list, head first."""
-        top = int(self.m[R_LIST] + self.m[R_COUNT])
-        return self.m[max(int(self.m[R_LIST]), top - count) : top][::-1].copy()
+        top = int(words(self.m).list + words(self.m).count)
+        return self.m[max(int(words(self.m).list), top - count) : top][::-1].copy()
 
     def compare_stats(self, r: int) -> None:
         """balloon_stats as the recorded kernel read them in the lock, before the call."""
@@ -124,7 +125,7 @@ class _Stepper:
         after = int(self.c.stats["list_count_after"][r])
         if after != NONE:
             self.result.compare("stats", self.c.time[r], r, {"list_count_after": after},
-                                {"list_count_after": int(self.m[R_COUNT])})
+                                {"list_count_after": int(words(self.m).count)})
 
     def alloc(self, at: int, r: int, nested: list[int]) -> None:
         """xen_alloc_ballooned_pages(). nested: rows of the decrease hypercalls within it.
@@ -133,16 +134,17 @@ class _Stepper:
         alloc_page() fails within one: then what was got is given to Xen, and the call undone.
         """
         m, c = self.m, self.c
+        s = words(m)
         self.hot_added.before(int(c.stats["list_count"][r]), c.frames.row(r))
         self.compare_stats(r)
         nr, base = int(c.nr[r]), int(c.base[r])
-        m[R_NOW] = at
+        s.now = at
         failed = c.errno[r] < 0
-        m[R_AVAILABLE] = PLENTY if nested or not failed else 0
+        s.available = PLENTY if nested or not failed else 0
         left = self.run_short(int(c.nr[nested].sum())) if failed and nested else 0
         error = int(balloon.alloc(m, at, nr, self.out, base))
         self.run_on(left)
-        m[R_AVAILABLE] = PLENTY
+        s.available = PLENTY
         self.result.compare("errnos", c.time[r], r, int(c.errno[r]), error)
         if error == 0:
             self.compare_length_after(r)
@@ -155,6 +157,7 @@ class _Stepper:
     def free(self, at: int, r: int) -> None:
         """xen_free_ballooned_pages(): the model's own frames of the slots; unknown ones by name."""
         m, c = self.m, self.c
+        s = words(m)
         slots, recorded = c.slots.row(r), c.frames.row(r)
         if c.lock[r] != NONE:
             self.hot_added.before(int(c.stats["list_count"][r]), recorded[:0])
@@ -164,7 +167,7 @@ class _Stepper:
             known = int(recorded[k]) if k < len(recorded) else -1
             self.frames.unnamed += known < 0
             pages[k] = self.frames.stands_for.get(known, ANONYMOUS + r * 65536 + k)
-        m[R_NOW] = at
+        s.now = at
         self.scratch[: len(pages)] = pages
         balloon.free(m, at, len(pages), self.scratch, 0)
         if c.lock[r] != NONE:
@@ -174,25 +177,27 @@ class _Stepper:
         """Whether alloc_page() failed in a pass: it moved fewer pages than a batch, and the thread
         then paused (BP_EAGAIN: for a second at least, unless the credit changes)."""
         m, c = self.m, self.c
-        asked = min(int(m[R_CURRENT] - m[R_TARGET]), int(m[R_PAGE_BYTES]) // 8)
+        s = words(m)
+        asked = min(int(s.current - s.target), int(s.page_bytes) // 8)
         return what == "decrease" and int(c.nr[r]) < asked and r in self.paused
 
     def refused(self, at: int, r: int, offered: np.ndarray) -> None:
         """A pass for which Xen populated fewer pages than it was asked for: which ones it refuses
         is Xen's affair (hot-added ones, of a direct-mapped dom0), so their number is fed."""
         m, c, got = self.m, self.c, int(self.c.moved[r])
+        s = words(m)
         self.refusals += 1
-        asked = min(max(0, int(m[R_TARGET] - m[R_CURRENT])), int(m[R_PAGE_BYTES]) // 8,
-                    int(m[R_COUNT]))
+        asked = min(max(0, int(s.target - s.current)), int(s.page_bytes) // 8,
+                    int(s.count))
         if not self.result.compare("thread_passes", c.time[r], r, {"increase": int(c.nr[r])},
                                    {"increase": asked}):
             return
         self.frames.check(int(c.time[r]), r, c.frames.row(r), offered)
-        target = int(m[R_TARGET])
-        m[R_TARGET] = m[R_CURRENT] + got
+        target = int(s.target)
+        s.target = s.current + got
         if got:
             balloon.wake(m, at)
-        m[R_TARGET], m[R_WAKE_AT] = target, NEVER
+        s.target, s.wake_at = target, NEVER
         self.work()
         for frame in offered[:got].tolist():
             self.frames.forget(frame)
@@ -200,11 +205,12 @@ class _Stepper:
     def thread(self, at: int, r: int, what: str) -> None:
         """One pass of the balloon thread, at the time the recording shows it at work."""
         m, c = self.m, self.c
+        s = words(m)
         popped = c.frames.row(r)[: c.nr[r] if what == "increase" else 0]
         self.hot_added.before(int(c.stats["list_count"][r]), popped)
         offered = self.head(512)
-        m[R_NOW] = at
-        before = int(m[R_COUNT])
+        s.now = at
+        before = int(s.count)
         if what == "increase" and 0 <= c.moved[r] < c.nr[r]:
             self.refused(at, r, offered)
             return
@@ -213,10 +219,10 @@ class _Stepper:
         left = self.run_short(int(c.nr[r])) if short else 0
         balloon.wake(m, at)
         self.run_on(left)
-        m[R_WAKE_AT] = NEVER
+        s.wake_at = NEVER
         done = self.work()
-        moved = {"increase": int(done[W_EXTENT_POPULATE - W]),
-                 "decrease": int(done[W_EXTENT_DECREASE - W])}
+        moved = {"increase": int(done[WORK.index("extent_populate")]),
+                 "decrease": int(done[WORK.index("extent_decrease")])}
         if what == "hotplug":
             self.result.compare("thread_passes", c.time[r], r, {"increase": 0, "decrease": 0},
                                 moved)
@@ -228,7 +234,7 @@ class _Stepper:
             for frame in offered[: moved[what]].tolist():
                 self.frames.forget(frame)
         elif same and not self.pv:
-            held = m[m[R_LIST] + before : m[R_LIST] + m[R_COUNT]]
+            held = m[s.list + before : s.list + s.count]
             self.frames.check(int(c.time[r]), r, c.frames.row(r), held)
 
 
@@ -240,7 +246,7 @@ def _nested_hypercalls(stepper: _Stepper, alloc_row: int, rows: list[int]) -> No
     calls = int(done[WORK.index("hypercall")])
     if c.errno[alloc_row] < 0 and rows and calls == len(rows) + 1:
         calls -= 1  # refused by si_mem_available() between batches, where the model finds no page
-    model = {"hypercalls": calls, "pages": int(done[W_EXTENT_DECREASE - W])}
+    model = {"hypercalls": calls, "pages": int(done[WORK.index("extent_decrease")])}
     stepper.result.compare("hypercalls", c.time[alloc_row], alloc_row, recorded, model)
 
 
@@ -254,9 +260,10 @@ def _comes_later(stepper: _Stepper, free: int, step: tuple[int, int, str, int],
     if what not in ("increase", "hotplug") or latest <= at:
         return False
     c, m = stepper.c, stepper.m
-    listed, nr = int(m[R_COUNT]), int(c.nr[free])
-    credit = int(m[R_TARGET] - m[R_CURRENT])
-    batch = 512 * int(m[R_PAGE_BYTES]) // 4096
+    s = words(m)
+    listed, nr = int(s.count), int(c.nr[free])
+    credit = int(s.target - s.current)
+    batch = 512 * int(s.page_bytes) // 4096
     if what == "hotplug":
         return listed == 0
     moved = int(c.nr[r])
@@ -305,7 +312,7 @@ def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool
             stepper.free(at, r)
             stepper.done[r] = stepper.work()
         elif what == "target":
-            stepper.m[R_TARGET] = stepper.c.target[r]
+            words(stepper.m).target = stepper.c.target[r]
         else:
             stepper.thread(at, r, what)
     result.begin(ambiguous=False)
@@ -349,8 +356,9 @@ def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verificatio
 
 def _compare_sections(trace: Trace, stepper: _Stepper, result: Verification) -> None:
     table, c, m = trace.table, stepper.c, stepper.m
+    s = words(m)
     rows = np.flatnonzero(is_kind(table, "section") & (strings(table, "label") == "System RAM"))
-    log = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4)
+    log = m[s.sections : s.sections + 4 * s.section_count].reshape(-1, 4)
     model = [(int(start), int(nr)) for _, start, nr, _ in log.tolist()]
     for k, r in enumerate(rows.tolist()):
         result.compare("sections", c.time[r], r, (int(c.start[r]), int(c.nr[r])),

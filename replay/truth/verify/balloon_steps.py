@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.units import NS_PER_S
-from replay.engine.state import R_COUNT, R_CURRENT, R_TARGET, R_UNPOPULATED
+from replay.engine.state import word_of
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
 from replay.trace.schema import OPEN_ORDER
 from replay.trace.store import Trace
@@ -39,8 +39,8 @@ class Columns:
     ambiguous: np.ndarray
 
 
-STATS = {"list_count": R_COUNT, "current_pages": R_CURRENT, "target_pages": R_TARGET,
-         "target_unpopulated": R_UNPOPULATED}
+STATS = {"list_count": word_of("count"), "current_pages": word_of("current"),
+         "target_pages": word_of("target"), "target_unpopulated": word_of("unpopulated")}
 
 
 def columns(table: pa.Table) -> Columns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.engine.state import R_COUNT, R_LIST, R_SECTION_COUNT, R_SECTIONS
+from replay.engine.state import words
 from replay.engine.tracking import hold_range
 from replay.importers.ordering.learn import BLOCK
 from replay.trace.columns import NONE
@@ -33,10 +33,11 @@ class HotAdded:
     def _look(self) -> bool:
         """Take up what the model has added since; whether any page is still to come."""
         m = self.m
-        for k in range(self._sections, int(m[R_SECTION_COUNT])):
-            at = int(m[R_SECTIONS]) + 4 * k
+        s = words(m)
+        for k in range(self._sections, int(s.section_count)):
+            at = int(s.sections) + 4 * k
             self._waiting.append([int(m[at + 1]), int(m[at + 1] + m[at + 2])])
-        self._sections = int(m[R_SECTION_COUNT])
+        self._sections = int(s.section_count)
         self._waiting = [w for w in self._waiting if w[0] < w[1]]
         return bool(self._waiting)
 
@@ -50,7 +51,7 @@ class HotAdded:
         if listed == NONE:
             self._by_frames(frames)
             return
-        missing = max(0, listed - int(self.m[R_COUNT])) // BLOCK
+        missing = max(0, listed - int(words(self.m).count)) // BLOCK
         for waiting in self._waiting:
             blocks = min(missing, (waiting[1] - waiting[0]) // BLOCK)
             self._feed(waiting, blocks, 0)
@@ -58,7 +59,7 @@ class HotAdded:
 
     def _by_frames(self, frames: np.ndarray) -> None:
         """The first page that leaves a block is its last one; pages before it lay above it."""
-        listed = int(self.m[R_COUNT])
+        listed = int(words(self.m).count)
         for above, frame in enumerate(frames[: listed + 1].tolist()):
             for waiting in self._waiting:
                 if waiting[0] <= frame < waiting[1] and (frame + 1) % BLOCK == 0:
@@ -70,10 +71,11 @@ class HotAdded:
         if blocks == 0:
             return
         m = self.m
-        top = int(m[R_LIST] + m[R_COUNT])
+        s = words(m)
+        top = int(s.list + s.count)
         head = m[top - above : top].copy()
         hold_range(m, waiting[0], blocks * BLOCK)
-        end = int(m[R_LIST] + m[R_COUNT])
+        end = int(s.list + s.count)
         m[top - above : end - above] = m[top:end].copy()
         m[end - above : end] = head
         waiting[0] += blocks * BLOCK

@@ -12,7 +12,7 @@ from replay.costs import profile
 from replay.engine.drive import Workload, checked, room
 from replay.engine.outcome import C_ERRNO, Out
 from replay.engine.requests import ALLOC, FREE, Requests
-from replay.engine.state import R_COUNT, R_LIST
+from replay.engine.state import words
 from replay.engine.strategy import Setup, Strategy
 from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
@@ -90,10 +90,11 @@ def _replayed(trace: Trace, strategy: Strategy, machine: Physmap
     setup = strategy.init(machine, stream.workload.peak_pages + known,
                           strategy.values(strategy.as_of(kernel, {})))
     m = setup.state
+    s = words(m)
     # What was on the list at the start is unknown: placeholders, learned at first sight.
-    count = int(m[R_COUNT])
-    m[m[R_LIST] + count : m[R_LIST] + count + known] = PLACEHOLDER + np.arange(known)
-    m[R_COUNT] = count + known
+    count = int(s.count)
+    m[s.list + count : s.list + count + known] = PLACEHOLDER + np.arange(known)
+    s.count = count + known
     out = room(stream.workload)
     strategy.run(m, stream.workload.requests, out,
                  profile.load("x86").vector(setup.page_work))
@@ -143,14 +144,14 @@ def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verificat
 
 
 def _compare_sections(trace: Trace, m: np.ndarray, result: Verification) -> None:
-    from replay.engine.state import R_SECTION_COUNT, R_SECTIONS, SECTION_POOL
+    from replay.engine.state import SECTION_POOL
 
     table = trace.table
     label, time = strings(table, "label"), ints(table, "time_ns")
     start, nr = ints(table, "start_pfn"), ints(table, "nr_pages", 0)
     rows = [r for r in np.flatnonzero(is_kind(table, "section")).tolist()
             if label[r] == "Xen scratch"]
-    log = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4)
+    log = m[words(m).sections : words(m).sections + 4 * words(m).section_count].reshape(-1, 4)
     model = [(int(s), int(n)) for _, s, n, kind in log.tolist() if kind == SECTION_POOL]
     for k, r in enumerate(rows):
         added = model[k] if k < len(model) else None

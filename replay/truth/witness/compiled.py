@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from replay.allocators import hypervisor
-from replay.allocators.hypervisor import O_FALLBACK
+from replay.allocators.hypervisor import options
 from replay.base.compiled import compiled
 from replay.c import calls
 from replay.truth.witness.lockstep import LOCKSTEP, lockstep
@@ -13,7 +13,7 @@ from replay.truth.witness.lockstep import LOCKSTEP, lockstep
 
 def serve_by_balloon(m: np.ndarray) -> None:
     """Lead the calls on this state of the balloon driver to it; else they go to the pool."""
-    m[O_FALLBACK] = 1
+    options(m).fallback = 1
 
 
 @compiled(LOCKSTEP)

@@ -14,25 +14,20 @@ import numpy as np
 
 from replay.base.compiled import INT, TABLE, VECTOR, address_of, call_c, inline, template
 from replay.costs.primitives import WORK
-from replay.engine.state import (
-    E_WAIT, G_ADDED, G_BROKEN, G_GIVEN, G_HELD, G_LIVE, G_PINNED, G_WHOLE, NEVER, R_BP_STATE,
-    R_COUNT, R_CURRENT, R_DIRTY, R_FAULT, R_GOT, R_LIST, R_NOW, R_OTHER_COUNT, R_OTHER_LIST,
-    R_OWN_LOCK, R_PAGE_BYTES, R_REQUEST, R_RESUME, R_SECTION_COUNT, R_SECTION_PAGES, R_SECTIONS,
-    R_SLEEP_CREDIT, R_TARGET, R_TOTAL, R_TREE, R_UNPOPULATED, R_WAKE_AT, R_XEN_TREE,
-    W_HYPERCALL, W_RESOURCE_ADD, W,
-)  # fmt: skip
+from replay.engine.state import E_WAIT, NEVER, word_of, words
 from replay.engine.tracking import frames_returned, frames_taken
 
 NR_WORK = len(WORK)
-REGISTERS = {
-    "list length": R_COUNT, "current_pages": R_CURRENT, "target_pages": R_TARGET,
-    "target_unpopulated": R_UNPOPULATED, "total_pages": R_TOTAL, "thread's next time": R_WAKE_AT,
-    "balloon state": R_BP_STATE, "thread's credit": R_SLEEP_CREDIT, "sections": R_SECTION_COUNT,
-    "fault": R_FAULT, "held pages": G_HELD, "given pages": G_GIVEN, "added pages": G_ADDED,
-    "broken superpages": G_BROKEN, "whole blocks": G_WHOLE, "pinned sections": G_PINNED,
-    "live pages": G_LIVE,
-}
+REGISTERS = {name: word_of(register) for name, register in (
+    ("list length", "count"), ("current_pages", "current"), ("target_pages", "target"),
+    ("target_unpopulated", "unpopulated"), ("total_pages", "total"),
+    ("thread's next time", "wake_at"), ("balloon state", "bp_state"),
+    ("thread's credit", "sleep_credit"), ("sections", "section_count"), ("fault", "fault"),
+    ("held pages", "gauge.held"), ("given pages", "gauge.given"), ("added pages", "gauge.added"),
+    ("broken superpages", "gauge.broken"), ("whole blocks", "gauge.whole"),
+    ("pinned sections", "gauge.pinned"), ("live pages", "gauge.live"))}
 COMPARED = tuple(REGISTERS.values())
+FIRST_WORK = word_of("work")
 
 (
     P_SEED, P_REQUESTS, P_MOST, P_CALM, P_PEAK, P_TARGETS, P_FULL, P_LIST, P_BALLOON, P_TREE,
@@ -60,8 +55,8 @@ def difference(what: int) -> str:
     """The name of what differed."""
     if what in OTHERS:
         return OTHERS[what]
-    if W <= what < W + NR_WORK:
-        return f"work {WORK[what - W]}"
+    if FIRST_WORK <= what < FIRST_WORK + NR_WORK:
+        return f"work {WORK[what - FIRST_WORK]}"
     return next(name for name, register in REGISTERS.items() if register == what)
 
 
@@ -78,9 +73,10 @@ def _random(p: np.ndarray, below: int) -> Any:
 @inline
 def _how_many(p: np.ndarray, m: np.ndarray) -> Any:
     """Pages to ask for: few or many, and every fifth time what ends with the list or a section."""
+    s = words(m)
     if _random(p, 5) > 0:
         return 1 + _random(p, 1 + _random(p, p[P_MOST]))
-    edge = m[R_COUNT] + _random(p, 4) * m[R_SECTION_PAGES] + _random(p, 3) - 1
+    edge = s.count + _random(p, 4) * s.section_pages + _random(p, 3) - 1
     return min(max(edge, 1), 5000)
 
 
@@ -105,15 +101,16 @@ def _next_row(rows: np.ndarray, at: int, k: int, count: int) -> tuple[int, int, 
 @inline
 def _compare_trees(m: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray) -> None:
     """Both resources; neighbours joined, as merge_system_ram_resource() joins them."""
+    s = words(m)
     f[F_TREES] += 1
     for which in range(2):
-        d = R_XEN_TREE if which else R_TREE
-        if which and m[d + 4] == 0:
+        d = s.xen_tree if which else s.tree
+        if which and d.last == 0:
             continue  # the model has no Xen resource: the kernel's target is iomem_resource
         theirs = call_c(p[P_TREE], which, room.shape[0] // 2, address_of(room))
-        ours, i, j = m[d + 1], 0, 0
+        ours, i, j = d.count, 0, 0
         while i < ours and j < theirs:
-            start_a, last_a, i = _next_row(m, m[d], i, ours)
+            start_a, last_a, i = _next_row(m, d.at, i, ours)
             start_b, last_b, j = _next_row(room, 0, j, theirs)
             if start_a != start_b or last_a != last_b:
                 _differ(f, D_TREE, which, start_a, start_b)
@@ -126,9 +123,10 @@ def _compare_trees(m: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray
 def _compare_lists(m: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray,
                    most: int) -> None:
     """The free list, and the balloon's beside a pool, head first, as far as `most` frames."""
-    for beside in range(1 + m[R_OWN_LOCK]):
-        count = m[R_OTHER_COUNT] if beside else m[R_COUNT]
-        at = m[R_OTHER_LIST] if beside else m[R_LIST]
+    s = words(m)
+    for beside in range(1 + s.own_lock):
+        count = s.other_count if beside else s.count
+        at = s.other_list if beside else s.list
         listed = p[P_BALLOON] if beside else p[P_LIST]
         theirs = call_c(listed, min(most, room.shape[0]), address_of(room), 0)
         if theirs != count:
@@ -143,32 +141,26 @@ def _compare_lists(m: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray
 @inline
 def _compare(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, room: np.ndarray) -> None:
     """Everything but frames; both sides' work is cleared."""
-    tree = a[W_RESOURCE_ADD] + b[W_RESOURCE_ADD]
-    moved = a[W_HYPERCALL] + b[W_HYPERCALL]
+    tree = words(a).work.resource_add + words(b).work.resource_add
+    moved = words(a).work.hypercall + words(b).work.hypercall
     for register in COMPARED:
         if a[register] != b[register]:
             _differ(f, register, 0, a[register], b[register])
-    for k in range(W, W + NR_WORK):
+    for k in range(FIRST_WORK, FIRST_WORK + NR_WORK):
         if a[k] != b[k]:
             _differ(f, k, 0, a[k], b[k])
         a[k] = b[k] = 0
-    a[R_DIRTY] = b[R_DIRTY] = 0
-    count = a[R_SECTION_COUNT]
+    words(a).dirty = words(b).dirty = 0
+    count = words(a).section_count
     if count > f[F_SECTIONS] and f[F_WHAT] == 0:
         for k in range(4 * f[F_SECTIONS], 4 * count):
-            if a[a[R_SECTIONS] + k] != b[b[R_SECTIONS] + k]:
-                _differ(f, D_SECTION, k, a[a[R_SECTIONS] + k], b[b[R_SECTIONS] + k])
+            if a[words(a).sections + k] != b[words(b).sections + k]:
+                _differ(f, D_SECTION, k, a[words(a).sections + k], b[words(b).sections + k])
         f[F_SECTIONS] = count
     if tree > 0 and f[F_WHAT] == 0:
         _compare_trees(a, p, f, room)
     if moved > 0 and f[F_WHAT] == 0:  # the extents of a hypercall are what the list begins with
-        _compare_lists(a, p, f, room, a[R_PAGE_BYTES] // 8)
-
-
-@inline
-def _set(a: np.ndarray, b: np.ndarray, register: int, value: int) -> None:
-    a[register] = value
-    b[register] = value
+        _compare_lists(a, p, f, room, words(a).page_bytes // 8)
 
 
 @inline
@@ -210,9 +202,9 @@ def step_alloc(alloc_a: Callable[..., int], alloc_b: Callable[..., int], a: np.n
         return error
     got = pages if error == 0 else 0
     if error == -E_WAIT:
-        got = a[R_GOT]
-        if got != b[R_GOT]:
-            _differ(f, D_GOT, pages, got, b[R_GOT])
+        got = words(a).got
+        if got != words(b).got:
+            _differ(f, D_GOT, pages, got, words(b).got)
     _same_frames(x, y, got, f)
     if got > had:
         frames_taken(a, x, had, got - had)
@@ -228,17 +220,17 @@ def passes(wake_a: Callable[..., int], wake_b: Callable[..., int], a: np.ndarray
            p: np.ndarray, f: np.ndarray, room: np.ndarray, now: int) -> None:
     """Background passes that are due; one that gets nowhere sleeps until something changes."""
     for _ in range(100):
-        if a[R_WAKE_AT] > now or f[F_WHAT] != 0:
+        if words(a).wake_at > now or f[F_WHAT] != 0:
             return
-        current, total, target = a[R_CURRENT], a[R_TOTAL], a[R_TARGET]
-        _set(a, b, R_NOW, now)
+        current, total, target = words(a).current, words(a).total, words(a).target
+        words(a).now = words(b).now = now
         wake_a(a, now)
         wake_b(b, now)
         f[F_PASSES] += 1
         _compare(a, b, p, f, room)
-        if (a[R_WAKE_AT] <= now and a[R_CURRENT] == current and a[R_TOTAL] == total
-                and a[R_TARGET] == target):
-            _set(a, b, R_WAKE_AT, NEVER)
+        if (words(a).wake_at <= now and words(a).current == current and words(a).total == total
+                and words(a).target == target):
+            words(a).wake_at = words(b).wake_at = NEVER
 
 
 @template
@@ -249,16 +241,16 @@ def resume(alloc_a: Callable[..., int], alloc_b: Callable[..., int], a: np.ndarr
 
     table: row 0 holds (count, then pages and got of each sleeper), then two rows of frames each.
     """
-    while table[0, 0] > 0 and a[R_COUNT] > 0 and f[F_WHAT] == 0:
+    while table[0, 0] > 0 and words(a).count > 0 and f[F_WHAT] == 0:
         pages, had = table[0, 1], table[0, 2]
-        _set(a, b, R_NOW, now)
-        _set(a, b, R_GOT, had)
-        _set(a, b, R_RESUME, 1)
+        words(a).now = words(b).now = now
+        words(a).got = words(b).got = had
+        words(a).resume = words(b).resume = 1
         error = step_alloc(alloc_a, alloc_b, a, b, now, pages, had, table[1], table[2], f)
-        _set(a, b, R_RESUME, 0)
+        words(a).resume = words(b).resume = 0
         _compare(a, b, p, f, room)
         if error == -E_WAIT:
-            table[0, 2] = a[R_GOT]
+            table[0, 2] = words(a).got
             continue
         if error == 0:
             nr_live = _keep(live, nr_live, table[1], pages)
@@ -282,20 +274,20 @@ def lockstep(alloc_a: Any, free_a: Any, wake_a: Any, alloc_b: Any, free_b: Any, 
     for r in range(p[P_REQUESTS]):
         if f[F_WHAT] != 0:
             break
-        _set(a, b, R_REQUEST, r)
+        words(a).request = words(b).request = r
         if _random(p, 100) >= p[P_QUICK]:
             now += 1 + _random(p, 1 << (3 * _random(p, 13)))
         passes(wake_a, wake_b, a, b, p, f, room, now)
         nr_live = resume(alloc_a, alloc_b, a, b, p, f, table, room, now, live, nr_live)
-        _set(a, b, R_NOW, now)
+        words(a).now = words(b).now = now
         roll, asleep = _random(p, 100), table[0, 0]
         pages = _how_many(p, a)
         if roll < p[P_TARGETS]:
             target = max(0, p[P_FULL] - _random(p, 1 + _random(p, 2000)))
-            slept = a[R_SLEEP_CREDIT] if a[R_BP_STATE] else 0
-            _set(a, b, R_TARGET, target)
-            if target - a[R_CURRENT] != slept:
-                _set(a, b, R_WAKE_AT, min(a[R_WAKE_AT], now))
+            slept = words(a).sleep_credit if words(a).bp_state else 0
+            words(a).target = words(b).target = target
+            if target - words(a).current != slept:
+                words(a).wake_at = words(b).wake_at = min(words(a).wake_at, now)
         elif nr_live > 0 and (roll >= p[P_CALM] or nr_live + pages > p[P_PEAK]
                               or asleep == MAX_SLEEPERS):
             count = _choose(p, live, nr_live, x, y)
@@ -314,7 +306,7 @@ def lockstep(alloc_a: Any, free_a: Any, wake_a: Any, alloc_b: Any, free_b: Any, 
                 nr_live = _keep(live, nr_live, u, pages)
             elif error == -E_WAIT:
                 f[F_SLEPT] += 1
-                table[0, 1 + 2 * asleep], table[0, 2 + 2 * asleep] = pages, a[R_GOT]
+                table[0, 1 + 2 * asleep], table[0, 2 + 2 * asleep] = pages, words(a).got
                 table[0, 0] = asleep + 1
             else:
                 f[F_FAILED] += 1

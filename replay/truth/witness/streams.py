@@ -15,7 +15,7 @@ from replay.base.errors import unknown_name
 from replay.c.kernel_tree.build import arch_init, bounds_search, build
 from replay.c.kernel_tree.source import POOL, Tree
 from replay.c.library import Library, strategy
-from replay.engine.state import R_DIRTY, R_FAULT, W
+from replay.engine.state import words
 from replay.physmap.model import Physmap
 from replay.truth.witness.compiled import run, serve_by_balloon
 from replay.truth.witness.lockstep import (
@@ -32,7 +32,6 @@ from replay.truth.witness.lockstep import (
     F_TREES,
     F_WHAT,
     MAX_SLEEPERS,
-    NR_WORK,
     difference,
 )
 from replay.truth.witness.machines import random_machine
@@ -122,7 +121,8 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
              "ballooned": name in ("balloon", "hotplug"), "hotplug_unpopulated": name == "hotplug"}
     b = strategy(built.path, opened=opened).init(machine, PEAK, given).state
     for m in (a, b):
-        m[W : W + NR_WORK] = m[R_DIRTY] = 0
+        s = words(m)
+        s.works[:] = s.dirty = 0
     library = next(item for item in opened if isinstance(item, Library))
     p = _parameters(name, rng, machine, requests, library)
     f = np.zeros(16, np.int64)
@@ -138,8 +138,8 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
             f"request {int(f[F_DONE])}: {difference(int(f[F_WHAT]))} [{int(f[F_AT])}] is "
             f"{int(f[F_OURS])} in the model, {int(f[F_THEIRS])} in the kernel "
             f"(machine {machine.arch} {machine.mode}, {machine.page_bytes} byte pages)")
-    elif a[R_FAULT] or b[R_FAULT]:
-        result.difference = f"an internal bound was hit (fault {int(a[R_FAULT] or b[R_FAULT])})"
+    elif words(a).fault or words(b).fault:
+        result.difference = f"an internal bound was hit (fault {int(words(a).fault or words(b).fault)})"
     if result.difference:
         result.seed = seed
 
