@@ -10,13 +10,11 @@ from rich.text import Text
 
 from replay.metrics.catalogue import FAMILIES
 from replay.report.telling.escapes import plain
+from replay.report.telling.figures import SHOWN, TITLES
 from replay.report.telling.tables import (
     NONE, duration, fitted, heading, notes, pairs, render, share, table,
 )  # fmt: skip
-from replay.report.telling.text import SHOWN
 
-TITLES = {"latency": "Latency of an allocation (modelled)", "memory": "Fragmentation and memory",
-          "hazards": "Hazards (counts)", "work": "Work"}
 STYLES = {"better": "green", "worse": "red"}
 SIGNS = {"better": "+", "worse": "-", "differs": "o"}
 PER_TABLE = 2
@@ -28,7 +26,7 @@ def comparison(data: dict[str, Any], *, color: bool = False) -> str:
     parts: list[RenderableType] = []
     for one in data["tables"]:
         labels = [side["label"] for side in one["sides"]]
-        parts += [*_provenance(one, labels), *_families(one, labels), *_paired(one, labels)]
+        parts += [*_provenance(one, labels), *_warnings(one, labels), *_families(one, labels), *_paired(one, labels)]
     parts.append(notes([
         "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
         ("each is held against the first; + better, - worse, o neither way is better; one sign "
@@ -45,6 +43,14 @@ def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableTy
             for row in one["provenance"]]
     return [table(title, ["", *(heading(n, 24) for n in labels)], rows,
                   align="l" + "w" * len(labels))]
+
+
+def _warnings(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
+    """What to mind of the runs, and of which of them."""
+    rows = [(w["label"], plain(w["text"]) + (
+        "" if w["sides"] == labels else f" ({', '.join(plain(side) for side in w['sides'])})"))
+        for w in one["warnings"]]
+    return [Text("Warnings", style="bold"), pairs(rows)] if rows else []
 
 
 def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
