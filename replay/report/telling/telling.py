@@ -47,6 +47,7 @@ KINDS = {
     "other_machine": Kind("OTHER MACHINE", "replayed on a machine other than the recorded one"),
     "partial_start": Kind("BEGAN ANEW", "what the recording began with is taken over in part"),
     "fitted_elsewhere": Kind("COSTS", "costs calibrated on another kind of machine"),
+    "fitted_under_emulation": Kind("COSTS", "costs calibrated on what an emulator recorded"),
     "other_architecture": Kind("COSTS", "a cost profile of another architecture"),
     "assumed_costs": Kind("ASSUMED COSTS", "constants that nobody measured"),
     "assumed_frames": Kind("ASSUMED FRAMES", "machine frames of grants are not recorded"),
@@ -179,6 +180,9 @@ def _of_costs(run: Mapping[str, Any]) -> Iterator[Warned]:
     if fitted and (fitted["arch"], fitted["dom0_mode"]) != (run["arch"], run["dom0_mode"]):
         yield Warned("fitted_elsewhere", "FITTED ON ANOTHER KIND OF MACHINE "
                      f"({plain(fitted['arch'])}, {plain(fitted['dom0_mode'])})")
+    if fitted and fitted.get("emulated"):
+        yield Warned("fitted_under_emulation", "fitted to times of an EMULATOR "
+                     f"({plain(fitted['emulated'])}): they say nothing of hardware")
     if not fitted and run["profile"] in ARCHITECTURES and run["profile"] != run["arch"]:
         yield Warned("other_architecture", f"profile of ANOTHER ARCHITECTURE ({run['profile']}, "
                      f"the machine is {plain(run['arch'])})")
