@@ -165,8 +165,7 @@ def write_report(*runs: Run | Source, output: Source | None = None, form: str = 
                  ) -> list[Path]:
     """Make a report of runs: html (one self-contained file), md, csv, txt, or svg and png (a file
     per figure, in a folder). Gives the files."""
-    from replay.base.files import written
-    from replay.runs.files import write_files
+    from replay.base.files import write_files, written
 
     if form not in FORMS:
         raise unknown_name("format", form, list(FORMS))
@@ -349,7 +348,7 @@ def find_drift(history: Source = "reports/history", *, recent: int = 14,
     data = drift(Path(history), recent)
     if out is not None:
         from replay.report.drifted import files
-        from replay.runs.files import text_writer, write_files
+        from replay.base.files import text_writer, write_files
 
         bodies = files(data, series_of(Path(history)))
         write_files(Path(out), {name: text_writer(body) for name, body in bodies.items()})
@@ -362,7 +361,7 @@ def export_history(history: Source = "reports/history", *, out: Source, form: st
     series.csv, which says what each is. Gives the files."""
     from replay.gate.drift import series_of
     from replay.gate.otava import export
-    from replay.runs.files import text_writer, write_files
+    from replay.base.files import text_writer, write_files
 
     if form != "otava":
         raise unknown_name("format", form, ["otava"])

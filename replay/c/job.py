@@ -17,6 +17,7 @@ import numpy as np
 
 from replay.c.library import strategy
 from replay.costs.profile import Cost, Profile
+from replay.base.files import replaced
 from replay.engine.drive import Outcome, Workload
 from replay.engine.requests import Requests
 from replay.engine.start import Start
@@ -31,9 +32,8 @@ PLAIN = ("areas", "peaks", "ends", "background", "tallies", "page_work", "durati
 
 def write_json(folder: Path, name: str, data: Any) -> None:
     """Aside first, then renamed: a reader finds all of it or nothing."""
-    aside = folder / f".{name}"
-    aside.write_text(json.dumps(data), encoding="utf-8")
-    aside.replace(folder / name)
+    with replaced(folder / name, sync=False) as aside:
+        aside.write_text(json.dumps(data), encoding="utf-8")
 
 
 def read_json(folder: Path, name: str) -> Any:
