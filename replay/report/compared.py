@@ -26,7 +26,8 @@ def comparison(data: dict[str, Any], *, color: bool = False) -> str:
     parts: list[RenderableType] = []
     for one in data["tables"]:
         labels = [side["label"] for side in one["sides"]]
-        parts += [*_provenance(one, labels), *_warnings(one, labels), *_families(one, labels), *_paired(one, labels)]
+        parts += [*_provenance(one, labels), *_warnings(one, labels), *_families(one, labels),
+                  *_paired(one, labels)]
     parts.append(notes([
         "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
         ("each is held against the first; + better, - worse, o neither way is better; one sign "

@@ -200,7 +200,8 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
 
 def test_header_hazards_and_notes_are_the_same_in_every_form(undrawn: None) -> None:
     """What a form leaves out of what is told would be lost again."""
-    data = made(notes=("mind this",), options={"mode": "static"})
+    data = made(notes=("mind this",), options={"mode": "static"},
+                frames=np.array([5120, *FRAMES[1:]]))
     run, said = Run(data), told(data)
     text, mark = flat(formats.text([run])), formats.markdown([run])
     page = html.unescape(pages.page([run]))

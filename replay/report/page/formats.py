@@ -34,7 +34,6 @@ def markdown(runs: Sequence[Run]) -> str:
             for hazard in said.hazards for name, count in hazard.counts.items() if count])
         lines += _listed("", [f"none of: {cell(', '.join(said.clear))}"] if said.clear else [])
         lines += _listed("Notes", [cell(line) for line in said.about("strategies")])
-        lines += [line for verdict in said.verdict for line in ("", f"**{cell(verdict)}**")]
         lines.append("")
     return "\n".join(lines)
 

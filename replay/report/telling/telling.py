@@ -121,7 +121,8 @@ class Note:
 @dataclass(frozen=True)
 class Told:
     """All that is said of a run, harmless to print; a form escapes what it takes for more than
-    text. clear: names of hazards that were not met. verdict: what makes the run fail, else empty.
+    text. clear: names of hazards that were not met. verdict: what makes the run fail, for the end
+    of a long text.
     """
 
     header: tuple[tuple[str, str], ...]
@@ -207,7 +208,8 @@ def _of_strategies(run: Mapping[str, Any], chosen: Strategies) -> Iterator[Warne
     few = [f"above {label}: {_span(above)}" for label, above in _above(chosen)
            if min(above) < FEW_SAMPLES]
     if few:
-        yield Warned("few_samples", f"samples {', '.join(few)}; fewer than {FEW_SAMPLES} say little")
+        yield Warned("few_samples",
+                     f"samples {', '.join(few)}; fewer than {FEW_SAMPLES} say little")
 
 
 def _collides(run: Mapping[str, Any]) -> bool:
