@@ -207,6 +207,8 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *,
     from replay.runs.plan import Plan, prepared
     from replay.calibration.sensitivity.design import sensitivity
     from replay.calibration.sensitivity.recost import recost
+    from replay.metrics.summary import header
+    from replay.report.telling.telling import of_header
     from replay.trace.machine import MachineChoice
 
     p = prepared(_trace(trace), Plan(tuple(allocators), dict(settings or {}),
@@ -218,7 +220,9 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *,
     found = sensitivity(made, p.costs, samples=samples, seed=seed)
     return {"trace": p.trace.meta.name, "synthetic": p.trace.meta.synthetic,
             "profile": p.costs.name, "profile_summary": p.costs.summary,
-            "physmap": p.machine.name, **found}
+            "physmap": p.machine.name, **found,
+            "warnings": [w.as_dict() for w in of_header(
+                header([r.outcome for r in made.values()], p.trace))]}
 
 
 def try_claims(claims: Sequence[int] = ()) -> dict[str, Any]:

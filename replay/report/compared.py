@@ -12,8 +12,9 @@ from replay.metrics.catalogue import FAMILIES
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN, TITLES
 from replay.report.telling.tables import (
-    NONE, duration, fitted, heading, notes, pairs, render, share, table,
+    NONE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
 )  # fmt: skip
+from replay.report.telling.telling import KINDS
 
 STYLES = {"better": "green", "worse": "red"}
 SIGNS = {"better": "+", "worse": "-", "differs": "o"}
@@ -49,9 +50,9 @@ def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableTy
 def _warnings(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     """What to mind of the runs, and of which of them."""
     rows = [(w["label"], plain(w["text"]) + (
-        "" if w["sides"] == labels else f" ({', '.join(plain(side) for side in w['sides'])})"))
-        for w in one["warnings"]]
-    return [Text("Warnings", style="bold"), pairs(rows)] if rows else []
+        "" if w["sides"] == labels else f" ({', '.join(plain(side) for side in w['sides'])})"),
+        KINDS[w["kind"]].fails) for w in one["warnings"]]
+    return warning_rows(rows)
 
 
 def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:

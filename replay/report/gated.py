@@ -13,9 +13,11 @@ from replay.report.compared import change
 from replay.report.page.document import document
 from replay.report.telling import markdown as md
 from replay.report.telling.escapes import cell, fenced, plain, xml_text
-from replay.report.telling.tables import NONE, fitted, notes, pairs, render, table
-from replay.report.telling.telling import KINDS
 from replay.report.telling.figures import SHOWN
+from replay.report.telling.tables import (
+    NONE, fitted, notes, pairs, render, table, warning_rows,
+)  # fmt: skip
+from replay.report.telling.telling import KINDS
 
 WORDS = {"regressed": "worse", "changed": "changed", "improved": "better", "ok": "as accepted"}
 STYLES = {"regressed": "bold red", "changed": "yellow", "improved": "green"}
@@ -107,9 +109,8 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
                 for f in one["findings"]]
             parts.append(table("", COLUMNS, rows, align="lwrrrrl"))
             parts.append(pairs([("shown by", _command(one))]))
-    if found := mind(data):
-        parts += [Text("Warnings", style="bold"),
-                  pairs([(label, f"{text} ({whose})") for label, text, whose in found])]
+    parts += warning_rows([(label, f"{said} ({whose})", False)
+                           for label, said, whose in mind(data)])
     parts.append(verdict(data) + "\n")
     return render(parts, color=color)
 

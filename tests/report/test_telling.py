@@ -28,8 +28,9 @@ from replay.report import compared as compared_text
 from replay.report import gated
 from replay.report.page import formats
 from replay.report.page import page as pages
+from replay.report.sensitivity import sensitivity
 from replay.report.telling.escapes import cell
-from replay.report.telling.telling import KINDS, TAILS, Warned, told
+from replay.report.telling.telling import KINDS, TAILS, Warned, of_header, told
 from replay.runs.run import Run
 from replay.trace.store import Trace
 
@@ -103,6 +104,9 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "failed_requests": refused,
     "few_samples": few,
 }
+OF_STRATEGIES = {"broken_invariant", "failed_allocator", "assumed_frames", "no_collisions",
+                 "failed_requests", "few_samples"}
+"""Kinds that the header alone does not give."""
 IMPLIED = {"partial_start": {"other_machine"}}
 
 
@@ -196,6 +200,17 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     assert f"- **{one.label}**: {cell(one.said)} (a)\n" in gated.markdown(found)
     assert f">{one.label}</dt><dd>{one.said} (a)</dd>" in html.unescape(gated.html(found))
     assert [e for e in xml.iter("system-err") if f"{one.label}: {one.text}" in (e.text or "")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_warning_of_the_header_stands_in_a_sweep_of_costs(kind: str) -> None:
+    found = of_header(CASES[kind]()["run"])
+    data = {"trace": "made", "synthetic": False, "profile": "p", "profile_summary": "s",
+            "constants": [], "samples": 4, "seed": 1, "pairs": [], "never": [], "replayed": [],
+            "warnings": [w.as_dict() for w in found]}
+    text = flat(sensitivity(data))
+    assert all(f"{w.label} {w.said}" in text for w in found)
+    assert (kind in {w.kind for w in found}) == (kind not in OF_STRATEGIES)
 
 
 def test_header_hazards_and_notes_are_the_same_in_every_form(undrawn: None) -> None:

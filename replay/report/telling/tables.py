@@ -113,6 +113,14 @@ def pairs(rows: Sequence[tuple[str, str | Text]]) -> RenderableType:
     return Group(made, Text())
 
 
+def warning_rows(rows: Sequence[tuple[str, str, bool]]) -> list[RenderableType]:
+    """Warnings beneath a title: label, sentence, whether what made it fails; nothing of none."""
+    if not rows:
+        return []
+    return [Text("Warnings", style="bold"), pairs([
+        (label, Text(said, style="bold red" if fails else "")) for label, said, fails in rows])]
+
+
 def notes(lines: Sequence[str]) -> RenderableType:
     """Short remarks beneath a table, indented and wrapped."""
     made = Table.grid(padding=(0, 1))

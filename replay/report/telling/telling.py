@@ -160,6 +160,11 @@ def warnings(run: Mapping[str, Any], chosen: Strategies,
     return tuple(sorted(made, key=lambda w: order.index(w.kind)))
 
 
+def of_header(run: Mapping[str, Any]) -> tuple[Warned, ...]:
+    """The warnings that a summary's header alone gives: for what replays, but reports no run."""
+    return tuple(_of_run(run))
+
+
 def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
     if run["records_lost"] or run["sources_cut"]:
         lost = missing(run["records_lost"], run["sources_cut"])

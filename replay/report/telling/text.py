@@ -12,9 +12,9 @@ from replay.metrics.calls import PATHS, SIZE_CLASSES
 from replay.metrics.catalogue import LATENCY, MEMORY, Metric
 from replay.report.telling.figures import TITLES, rows_of
 from replay.report.telling.tables import (
-    NONE, best_marked, count, duration, fitted, heading, notes, pairs, render, table,
+    NONE, best_marked, count, duration, fitted, heading, notes, pairs, render, table, warning_rows,
 )  # fmt: skip
-from replay.report.telling.telling import Told, Warned, told
+from replay.report.telling.telling import Told, told
 
 PER_TABLE = 5
 """Strategies side by side before a table is split."""
@@ -94,19 +94,13 @@ def _hazards(said: Told, chosen: Chosen) -> list[RenderableType]:
             notes(lines)]
 
 
-def warning_rows(found: Sequence[Warned]) -> list[RenderableType]:
-    """What to mind, each with its title; nothing where there is nothing."""
-    rows = [(w.label, Text(w.said, style="bold red" if w.fails else "")) for w in found]
-    return [Text("Warnings", style="bold"), pairs(rows)] if rows else []
-
-
 def report(data: dict[str, Any], *, color: bool = False) -> str:
     """The text of a summary (metrics.summary.summary)."""
     said = told(data)
     chosen: Chosen = {n: data["allocators"][n] for n in data["order"]}
     works = sorted({name for d in chosen.values() for name in d["work"]})
     return render([
-        pairs(said.header), *warning_rows(said.warnings),
+        pairs(said.header), *warning_rows([(w.label, w.said, w.fails) for w in said.warnings]),
         *_family(TITLES["latency"], LATENCY, chosen), notes(said.about("latency")),
         *_groups(chosen),
         *_family(TITLES["memory"], MEMORY, chosen), notes(said.about("memory")),
