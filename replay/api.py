@@ -154,8 +154,7 @@ def write_report(*runs: Run | Source, output: Source | None = None, form: str = 
                  ) -> list[Path]:
     """Make a report of runs: html (one self-contained file), md, csv, txt, or svg and png (a file
     per figure, in a folder). Gives the files."""
-    from replay.base.files import written
-    from replay.runs.files import write_files
+    from replay.base.files import write_files, written
 
     if form not in FORMS:
         raise unknown_name("format", form, list(FORMS))
@@ -198,6 +197,8 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
     from replay.calibration.sensitivity.design import sensitivity
     from replay.calibration.sensitivity.recost import recost
     from replay.engine.drive import replay
+    from replay.metrics.summary import header
+    from replay.report.telling.telling import of_header
     from replay.runs.options import given
     from replay.runs.plan import prepared
 
@@ -209,7 +210,9 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
     found = sensitivity(made, p.costs, samples=samples, seed=seed)
     return {"trace": p.trace.meta.name, "synthetic": p.trace.meta.synthetic,
             "profile": p.costs.name, "profile_summary": p.costs.summary,
-            "physmap": p.machine.name, **found}
+            "physmap": p.machine.name, **found,
+            "warnings": [w.as_dict() for w in of_header(
+                header([r.outcome for r in made.values()], p.trace))]}
 
 
 def try_claims(claims: Sequence[int] = ()) -> dict[str, Any]:
@@ -339,7 +342,7 @@ def find_drift(history: Source = "reports/history", *, recent: int = 14,
     data = drift(Path(history), recent)
     if out is not None:
         from replay.report.drifted import files
-        from replay.runs.files import text_writer, write_files
+        from replay.base.files import text_writer, write_files
 
         bodies = files(data, series_of(Path(history)))
         write_files(Path(out), {name: text_writer(body) for name, body in bodies.items()})
@@ -352,7 +355,7 @@ def export_history(history: Source = "reports/history", *, out: Source, form: st
     series.csv, which says what each is. Gives the files."""
     from replay.gate.drift import series_of
     from replay.gate.otava import export
-    from replay.runs.files import text_writer, write_files
+    from replay.base.files import text_writer, write_files
 
     if form != "otava":
         raise unknown_name("format", form, ["otava"])

@@ -1,13 +1,35 @@
-"""Files that no reader sees half of."""
+"""Files that no reader sees half of: written aside, then renamed. The one place that does so.
+
+The recorder has it too, on a dom0's Python 3.9.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from replay.base.errors import InputError
+
+
+@contextmanager
+def replaced(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """Where to write what becomes `path` when the block is through; errors are left as they are.
+
+    The name beside it is always the same one, so that what a killed writer left is overwritten by
+    the next: for files that have a single writer. sync: see all_written().
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        if sync:
+            _to_disk(part)
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink()
 
 
 @contextmanager
@@ -22,7 +44,7 @@ def written(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def all_written(paths: Collection[Path], sync: bool = True) -> Iterator[dict[Path, Path]]:
-    """The same for several: none is renamed before all are written.
+    """The same for several, by any number of writers: none is renamed before all are written.
 
     A process that is killed between two renames leaves whole files, some of them old. sync: let
     the bytes reach the disk before the names do, whatever becomes of the machine.
@@ -42,16 +64,29 @@ def all_written(paths: Collection[Path], sync: bool = True) -> Iterator[dict[Pat
             part.replace(at)
             done = True
     except OSError as error:
+        at = next((path for path, part in aside.items() if str(part) == error.filename), at)
         raise InputError(at, f"cannot be written: {error.strerror or error}", hint=(
             "run it again: the files before it are new, the others are as they were" if done
             else "nothing was changed")) from None
     finally:
         for part in aside.values():
             with suppress(OSError):
-                part.unlink(missing_ok=True)
+                part.unlink()
         for folder in [] if done else sorted(made, key=lambda p: len(p.parts), reverse=True):
             with suppress(OSError):
                 folder.rmdir()
+
+
+def write_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Files of a folder by name, each by a function that takes where to write it; all or none."""
+    with all_written([folder / name for name in files], sync=False) as aside:
+        for name, write in files.items():
+            write(aside[folder / name])
+
+
+def text_writer(text: str) -> Callable[[Path], Any]:
+    """Writes a text as UTF-8."""
+    return lambda path: path.write_text(text, encoding="utf-8")
 
 
 def _to_disk(path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from replay.base.files import replaced
 from replay.c.library import strategy
 from replay.costs.primitives import Cost
 from replay.costs.profile import Profile
@@ -32,9 +33,8 @@ PLAIN = ("areas", "peaks", "ends", "background", "tallies", "page_work", "durati
 
 def write_json(folder: Path, name: str, data: Any) -> None:
     """Aside first, then renamed: a reader finds all of it or nothing."""
-    aside = folder / f".{name}"
-    aside.write_text(json.dumps(data), encoding="utf-8")
-    aside.replace(folder / name)
+    with replaced(folder / name, sync=False) as aside:
+        aside.write_text(json.dumps(data), encoding="utf-8")
 
 
 def read_json(folder: Path, name: str) -> Any:

@@ -44,7 +44,7 @@ def claims(
 
 def _write(folder: Path, data: dict[str, Any]) -> None:
     from replay.report import claims as shown
-    from replay.runs.files import text_writer, write_files
+    from replay.base.files import text_writer, write_files
 
     bodies = {"claims.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
               "claims.txt": shown.text(data), "claims.md": shown.markdown(data)}

@@ -40,7 +40,7 @@ def check(
     compared."""
     from replay.api import check_gate
     from replay.report import gated
-    from replay.runs.files import text_writer, write_files
+    from replay.base.files import text_writer, write_files
 
     data = check_gate(config, baseline=baseline, only=only or (), strict=strict)
     if out:
@@ -183,7 +183,7 @@ def job(
 ) -> None:
     """Ready-made files for a nightly job, to be saved beside gate.toml."""
     import replay.gate
-    from replay.runs.files import text_writer, write_files
+    from replay.base.files import text_writer, write_files
 
     if where not in JOBS:
         raise unknown_name("place for a job", where, list(JOBS))

@@ -25,6 +25,7 @@ from replay.cli.options import (
 from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
+from replay.report.telling.escapes import plain
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -268,6 +269,5 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> None:
 def _fail(sentence: str) -> NoReturn:
     """One line on standard error, free of control characters, and exit code 2."""
     line = " ".join(sentence.split())
-    safe = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    sys.stderr.write(f"replay: {safe}\n")
+    sys.stderr.write(f"replay: {plain(line)}\n")
     sys.exit(2)

@@ -14,6 +14,8 @@ import numpy as np
 from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.summary import rounded
+from replay.report.telling.escapes import plain
+from replay.report.telling.telling import KINDS, told
 
 SIZES = ((0.01, "negligible"), (0.1, "small"), (1.0, "moderate"))
 """Upper bound of |ln(value / base)| or, from or to zero, none: what is above is large. Below 1 % a
@@ -106,6 +108,19 @@ def _pairs(given: Any, others: Sequence[Any]) -> str:
                      if any(o.get(k) != v for o in others))
 
 
+def warnings(sides: Sequence[Side]) -> list[dict[str, Any]]:
+    """What to mind of the runs, each once: kind, label, sentence, and the sides it concerns."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for side in sides:
+        for w in told(side.run.summary).warnings:
+            if w.concerns(plain(side.allocator)):
+                found.setdefault((w.kind, w.label, w.text), []).append(side.label)
+    order = list(KINDS)
+    return [{"kind": kind, "label": label, "text": text, "sides": labels}
+            for (kind, label, text), labels in sorted(
+                found.items(), key=lambda one: order.index(one[0][0]))]
+
+
 def paired(base: Side, other: Side) -> dict[str, Any] | None:
     """The same requests under both: which side was faster how often, and by how much.
 
@@ -150,7 +165,7 @@ def compared(sides: Sequence[Side]) -> dict[str, Any]:
     return {
         "sides": [{"label": s.label, "trace": s.run.name, "allocator": s.allocator}
                   for s in sides],
-        "provenance": provenance(sides),
+        "provenance": provenance(sides), "warnings": warnings(sides),
         "metrics": [
             {"metric": metric.name, "label": metric.label, "unit": metric.unit,
              "better": metric.better, "values": [metric.of(s.figures) for s in sides],

@@ -16,6 +16,7 @@ from replay.compare.effects import effect
 from replay.gate.baseline import Baseline, commits_since, load, of_run
 from replay.gate.config import FRAMES, Check, Config
 from replay.metrics.catalogue import Metric, catalogue
+from replay.report.telling.telling import Warned, told
 from replay.runs.run import Run
 
 OK, IMPROVED, REGRESSED, CHANGED = "ok", "improved", "regressed", "changed"
@@ -42,7 +43,7 @@ class Finding:
 class Checked:
     """One check. problem: why it could not be compared, else empty. provenance: what the replay
     rests on other than the baseline did: name, then, now. findings: all but those that are ok.
-    counts: figures by status."""
+    counts: figures by status. warnings: what the replay says of itself."""
 
     name: str
     trace: str
@@ -55,6 +56,7 @@ class Checked:
     counts: dict[str, int]
     strategies: list[str]
     commands: dict[str, str] = field(default_factory=dict)
+    warnings: list[Warned] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
@@ -63,7 +65,8 @@ class Checked:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {**asdict(self), "passed": self.passed}
+        return {**asdict(self), "passed": self.passed,
+                "warnings": [w.as_dict() for w in self.warnings]}
 
 
 def replay_check(check: Check) -> Run:
@@ -89,10 +92,14 @@ def replayed(check: Check, commit: str = "", why: str = "") -> Baseline:
     """Replay one check; rows of kernel trees are called kernel, kernel-2 and so on, whatever the
     commit that their reports name."""
     run = replay_check(check)
+    return of_run(run, commit, why, _names(check, run))
+
+
+def _names(check: Check, run: Run) -> dict[str, str]:
+    """What rows of kernel trees are called."""
     trees = check.options.kernel_trees
     rows = run.summary["order"][-len(trees):] if trees else []
-    names = {name: "kernel" if not k else f"kernel-{k + 1}" for k, name in enumerate(rows)}
-    return of_run(run, commit, why, names)
+    return {name: "kernel" if not k else f"kernel-{k + 1}" for k, name in enumerate(rows)}
 
 
 def check_all(config: Config, chosen: Sequence[Check]) -> list[Checked]:
@@ -108,7 +115,8 @@ def _checked(config: Config, check: Check) -> Checked:
         base = load(config.baseline, check.name)
         if base is None:
             raise ReplayError(f"no baseline in {config.baseline}: `replay gate accept` makes one")
-        now = replayed(check)
+        run = replay_check(check)
+        now = of_run(run, "", "", _names(check, run))
         if now.provenance["requests_digest"] != base.provenance.get("requests_digest"):
             raise ReplayError("the trace holds other requests than those of the baseline: "
                               "accept it anew")
@@ -116,11 +124,19 @@ def _checked(config: Config, check: Check) -> Checked:
         return _made(config, check, base, str(error), [], [])
     moved = [(name, base.provenance.get(name, ""), text)
              for name, text in now.provenance.items() if base.provenance.get(name, "") != text]
-    return _made(config, check, base, "", moved, findings(config, check, base, now))
+    return _made(config, check, base, "", moved, findings(config, check, base, now),
+                 _warnings(check, run))
+
+
+def _warnings(check: Check, run: Run) -> list[Warned]:
+    names = _names(check, run)
+    return [replace(w, strategy=names.get(w.strategy, w.strategy))
+            for w in told(run.summary).warnings]
 
 
 def _made(config: Config, check: Check, base: Baseline | None, problem: str,
-          moved: list[tuple[str, str, str]], found: list[Finding]) -> Checked:
+          moved: list[tuple[str, str, str]], found: list[Finding],
+          warnings: Sequence[Warned] = ()) -> Checked:
     since = base.commit if base else ""
     shown = [f for f in found if f.status != OK]
     return Checked(
@@ -128,7 +144,9 @@ def _made(config: Config, check: Check, base: Baseline | None, problem: str,
         commits_since(config.baseline, since), problem, moved, shown,
         dict(sorted(Counter(f.status for f in found).items())),
         sorted({f.allocator for f in found}),
-        {name: check.options.command(check.trace, name) for name in sorted({f.allocator for f in shown})})
+        {name: check.options.command(check.trace, name)
+         for name in sorted({f.allocator for f in shown})},
+        list(warnings))
 
 
 def findings(config: Config, check: Check, base: Baseline, now: Baseline) -> list[Finding]:

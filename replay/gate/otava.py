@@ -12,6 +12,7 @@ import polars as pl
 
 from replay.base.units import NS_PER_S
 from replay.gate.history import SERIES
+from replay.report.telling.escapes import formula_free
 
 INDEX = "series.csv"
 """Which test is which series."""
@@ -45,12 +46,5 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
     for row in rows:
-        writer.writerow([_text(value) for value in row])
+        writer.writerow([formula_free(value) for value in row])
     return sink.getvalue()
-
-
-def _text(value: str) -> str:
-    """Printable, and nothing that a spreadsheet takes for a formula."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii")
-                    for c in value)
-    return f"'{shown}" if shown[:1] in tuple("=+-@") else shown

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from replay.base.errors import InputError, ReplayError
+from replay.base.ranks import rank
 from replay.base.units import NS_PER_S, moment
 from replay.gate.history import COLUMNS, RECORDED
 from replay.trace.columns import NONE, ints, is_kind, strings
@@ -72,7 +73,7 @@ def _percentiles(kind: str, whose: str, ns: np.ndarray) -> Iterator[tuple[str, i
     ordered = np.sort(ns)
     for percent, least in PERCENTILES.items():
         if len(ordered) >= least:
-            value = int(ordered[-(-len(ordered) * percent // 100) - 1])  # nearest rank
+            value = int(ordered[rank(len(ordered), 100 * percent) - 1])
             if value > 0:
                 yield f"{kind} p{percent}{whose}", value
 

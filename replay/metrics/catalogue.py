@@ -75,7 +75,7 @@ def _gauge(name: str, part: str, label: str, unit: str, better: Better, what: st
     return Metric(("fragmentation", name, part), f"{label}, {part}", unit, better, what)
 
 
-_UNUSABLE = "share of the free frames outside wholly free 2 MiB blocks"
+UNUSABLE = "share of the free frames outside wholly free 2 MiB blocks"
 _RUNS = "runs of neighbouring frames that one request gets"
 
 MEMORY = (
@@ -86,8 +86,8 @@ MEMORY = (
            "address space taken, in pages"),
     Metric(("high_water_ratio",), "held peak / live mean", "ratio", "lower",
            "most pages held against the mean of those in use"),
-    _gauge("unusable_free_index", "mean", "unusable free index", "share", "lower", _UNUSABLE),
-    _gauge("unusable_free_index", "end", "unusable free index", "share", "lower", _UNUSABLE),
+    _gauge("unusable_free_index", "mean", "unusable free index", "share", "lower", UNUSABLE),
+    _gauge("unusable_free_index", "end", "unusable free index", "share", "lower", UNUSABLE),
     _gauge("largest_free_run", "mean", "largest free run", "share", "higher",
            "longest run of wholly free 2 MiB blocks / free frames"),
     _gauge("runs_per_request", "mean", "runs per request", "ratio", "lower", _RUNS),

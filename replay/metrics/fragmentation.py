@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from replay.base.ranks import ranked
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
 from replay.engine.drive import Outcome
 from replay.engine.outcome import C_RUNS
@@ -108,8 +109,8 @@ def contiguity(o: Outcome, table: pa.Table | None = None,
     runs = pl.col("runs")
     return served.group_by("size").agg(
         pl.len().cast(pl.Int64).alias("calls"), pl.col("pages").sum(), runs.sum().alias("runs"),
-        runs.mean().alias("mean"), runs.sort().get((pl.len() + 1) // 2 - 1).alias("p50"),
-        runs.sort().get((pl.len() * 9 + 9) // 10 - 1).alias("p90"), runs.max().alias("max"),
+        runs.mean().alias("mean"), ranked(runs.sort(), 5_000).alias("p50"),
+        ranked(runs.sort(), 9_000).alias("p90"), runs.max().alias("max"),
         (runs == 1).mean().alias("one_run"),
         (pl.col("pages").sum() / runs.sum()).alias("pages_per_run"),
     ).sort("size")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from replay.base.hashes import splitmix64
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged
 
@@ -125,14 +126,6 @@ def _firsts(frames: Ragged) -> np.ndarray:
     return first
 
 
-def _mix(words: np.ndarray) -> np.ndarray:
-    """SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): the same numbers on every machine."""
-    z = words.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
 def assumed_frames(machine: Physmap, domid: np.ndarray, nth: np.ndarray) -> np.ndarray:
     """A machine frame for the nth page that a domain grants: hashed, even over others' RAM.
 
@@ -146,7 +139,7 @@ def assumed_frames(machine: Physmap, domid: np.ndarray, nth: np.ndarray) -> np.n
     sizes = np.array([b - a for a, b in spans], np.int64)
     ends = np.cumsum(sizes)
     word = (domid.astype(np.uint64) << np.uint64(40)) + nth.astype(np.uint64)
-    picked = (_mix(word) % np.uint64(int(ends[-1]))).astype(np.int64)
+    picked = (splitmix64(word) % np.uint64(int(ends[-1]))).astype(np.int64)
     span = np.searchsorted(ends, picked, side="right")
     return np.array([a for a, _ in spans], np.int64)[span] + picked - (ends - sizes)[span]
 

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from replay.base.ranks import rank, ranked
 from replay.engine.drive import Outcome
 from replay.engine.histogram import HIST_BUCKETS, HIST_SUB_BITS
 from replay.engine.outcome import C_PATH, C_SERVICE, C_WAIT
@@ -65,8 +66,8 @@ def distribution(histogram: np.ndarray, values: np.ndarray) -> dict[str, Any]:
     seen = np.cumsum(histogram)
     top = int(values.max())
     result: dict[str, Any] = {"count": count, "above": {}}
-    for name, rank in PERCENTILES:
-        at = -(-count * rank // 10_000)
+    for name, share in PERCENTILES:
+        at = rank(count, share)
         bucket = int(np.searchsorted(seen, at, side="left"))
         result[name] = min(int(bucket_edges()[1][bucket]), top)
         result["above"][name] = count - at
@@ -107,8 +108,7 @@ def latency(o: Outcome) -> dict[str, dict[str, Any]]:
 
 def _ranked(column: str) -> list[pl.Expr]:
     ordered = pl.col(column).sort()
-    return [ordered.get((pl.len() * rank + 9_999) // 10_000 - 1).alias(name)
-            for name, rank in PERCENTILES]
+    return [ranked(ordered, share).alias(name) for name, share in PERCENTILES]
 
 
 def latency_by(o: Outcome, key: str, table: pa.Table | None = None,

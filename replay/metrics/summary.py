@@ -108,7 +108,8 @@ def _profile(profile: Profile) -> dict[str, Any]:
     assumed = [n for n, c in profile.costs.items() if c.source.lower().startswith("assumed")]
     fitted = profile.fitted
     origin = {} if fitted is None else {
-        "profile_fitted_on": {"arch": fitted.arch, "dom0_mode": fitted.mode}}
+        "profile_fitted_on": {"arch": fitted.arch, "dom0_mode": fitted.mode,
+                              "emulated": fitted.emulated}}
     return {"profile": profile.name, "profile_summary": profile.summary, **origin,
             "profile_constants": len(profile.costs), "profile_assumed": len(assumed),
             "costs_ns": {n: {"ns": c.ns, "low": c.low, "high": c.high}

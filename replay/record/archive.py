@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from replay.base.errors import ReplayError
+from replay.base.files import replaced
 
 ZSTD: Final = "zstd"
 ENDINGS: Final = (".tar.zst", ".tar.gz")
@@ -42,18 +43,11 @@ def check_name(output: Path) -> None:
 def pack(folder: Path, names: list[str], output: Path) -> int:
     """Write `names` of `folder` to `output`, aside first; the number of bytes written."""
     check_name(output)
-    aside = output.with_name(output.name + ".part")
-    try:
+    with replaced(output) as aside:
         with _compressed(aside, output.name.endswith(ENDINGS[0])) as packed:
             with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive:
                 for name in names:
                     _add(archive, folder / name, name)
-        with aside.open("rb") as written:
-            os.fsync(written.fileno())
-        aside.replace(output)
-    finally:
-        if aside.exists():
-            aside.unlink()
     return output.stat().st_size
 
 

@@ -8,15 +8,16 @@ The same sources give the same bytes: fixed times, sorted names, nothing compres
 from __future__ import annotations
 
 import io
-import os
 import sys
 import zipfile
 from pathlib import Path
 from typing import Final
 
+from replay.base.files import replaced
+
 PACKAGE: Final = Path(__file__).parents[1]
-FILES: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/recording.py",
-                  "base/since.py")
+FILES: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/files.py",
+                "base/recording.py", "base/since.py")
 """Of the package, besides the recorder's own."""
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 _START: Final = """import sys
@@ -49,10 +50,9 @@ def build() -> bytes:
 
 def main(output: Path) -> None:
     """Write it aside, then rename."""
-    aside = output.with_name(output.name + ".part")
-    aside.write_bytes(build())
-    aside.chmod(0o755)
-    os.replace(aside, output)
+    with replaced(output, sync=False) as aside:
+        aside.write_bytes(build())
+        aside.chmod(0o755)
     sys.stdout.write(f"{output}: {output.stat().st_size:,} bytes; copy it to the dom0, and run "
                      f"`python3 {output.name} --help` there\n")
 

@@ -7,13 +7,13 @@ that never happened does nothing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from replay.base.errors import InputError
+from replay.base.files import replaced
 
 NAME: Final = "state.json"
 VERSION: Final = 1
@@ -42,12 +42,8 @@ class Journal:
         if self.dry:
             return
         data = {"version": VERSION, "facts": self.facts, "undo": self.undo}
-        aside = self.path.with_name(self.path.name + ".part")
-        with aside.open("w") as file:
-            file.write(json.dumps(data))  # without indent=, which takes the encoder in Python
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path)
+        with replaced(self.path) as aside:
+            aside.write_text(json.dumps(data))  # without indent=, which takes the encoder in Python
 
     def unwind(self, how: Callable[[list[Any]], None]) -> None:
         """Undo the changes, the last first; each is forgotten when it is undone."""

@@ -9,7 +9,8 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from replay.report.telling.escapes import plain
+from replay.report.telling import markdown as md
+from replay.report.telling.escapes import bars, plain
 from replay.report.telling.tables import (
     count, decimal, duration, notes, pairs, render, share, size, table,
 )  # fmt: skip
@@ -79,17 +80,10 @@ def text(data: dict[str, Any], *, whole: bool = True, color: bool = False) -> st
                    *(part for claim in data["claims"] for part in _behind(claim))], color=color)
 
 
-def _line(cells: tuple[str, ...] | list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _head(columns: tuple[str, ...] | list[str]) -> list[str]:
-    return [_line(columns), "|" + "---|" * len(columns)]
-
-
 def main_table(data: dict[str, Any]) -> str:
     """The one table, in Markdown."""
-    return "\n".join([*_head(("#", *COLUMNS[1:])), *(_line(_cells(c)) for c in data["claims"])])
+    return "\n".join(md.table(("#", *COLUMNS[1:]), [_cells(c) for c in data["claims"]],
+                              escape=bars))
 
 
 def markdown(data: dict[str, Any]) -> str:
@@ -99,10 +93,10 @@ def markdown(data: dict[str, Any]) -> str:
     for claim in data["claims"]:
         lines += [f"## Claim {claim['number']}: {claim['verdict']}", "",
                   *(f"* {said}" for said in _said(claim)), "",
-                  *_head(["run", "strategy", *(c["name"] for c in claim["columns"])]),
-                  *(_line([_where(row), plain(row["strategy"]),
-                           *(value for _, value in _figures(claim, row))])
-                    for row in claim["rows"]), "", "```",
+                  *md.table(["run", "strategy", *(c["name"] for c in claim["columns"])],
+                            [[_where(row), plain(row["strategy"]),
+                              *(value for _, value in _figures(claim, row))]
+                             for row in claim["rows"]], escape=bars), "", "```",
                   *(line for command in claim["commands"] for line in shell_lines(command)),
                   "```", ""]
     return "\n".join(lines)

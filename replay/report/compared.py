@@ -10,13 +10,12 @@ from rich.text import Text
 
 from replay.metrics.catalogue import FAMILIES
 from replay.report.telling.escapes import plain
+from replay.report.telling.figures import SHOWN, TITLES
 from replay.report.telling.tables import (
-    NONE, duration, fitted, heading, notes, pairs, render, share, table,
+    NONE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
 )  # fmt: skip
-from replay.report.telling.text import SHOWN
+from replay.report.telling.telling import KINDS
 
-TITLES = {"latency": "Latency of an allocation (modelled)", "memory": "Fragmentation and memory",
-          "hazards": "Hazards (counts)", "work": "Work"}
 STYLES = {"better": "green", "worse": "red"}
 SIGNS = {"better": "+", "worse": "-", "differs": "o"}
 PER_TABLE = 2
@@ -28,7 +27,8 @@ def comparison(data: dict[str, Any], *, color: bool = False) -> str:
     parts: list[RenderableType] = []
     for one in data["tables"]:
         labels = [side["label"] for side in one["sides"]]
-        parts += [*_provenance(one, labels), *_families(one, labels), *_paired(one, labels)]
+        parts += [*_provenance(one, labels), *_warnings(one, labels), *_families(one, labels),
+                  *_paired(one, labels)]
     parts.append(notes([
         "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
         ("each is held against the first; + better, - worse, o neither way is better; one sign "
@@ -45,6 +45,14 @@ def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableTy
             for row in one["provenance"]]
     return [table(title, ["", *(heading(n, 24) for n in labels)], rows,
                   align="l" + "w" * len(labels))]
+
+
+def _warnings(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
+    """What to mind of the runs, and of which of them."""
+    rows = [(w["label"], plain(w["text"]) + (
+        "" if w["sides"] == labels else f" ({', '.join(plain(side) for side in w['sides'])})"),
+        KINDS[w["kind"]].fails) for w in one["warnings"]]
+    return warning_rows(rows)
 
 
 def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:

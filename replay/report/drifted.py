@@ -11,6 +11,7 @@ from rich.console import RenderableType
 
 from replay.base.units import NS_PER_S
 from replay.report.page.trends import page
+from replay.report.telling import markdown as md
 from replay.report.telling.drift import commits, name, short, verdict, whose
 from replay.report.telling.escapes import cell, xml_text
 from replay.report.telling.tables import duration, fitted, notes, render, table
@@ -50,9 +51,8 @@ def markdown(data: dict[str, Any]) -> str:
     lines = [f"**Drift: {cell(verdict(data))}**"]
     for kind, said in KINDS.items():
         if rows := _rows(data, kind, wide=True):
-            lines += ["", f"Changes of {said}, median of a day.", "", f"| {' | '.join(HEAD)} |",
-                      "|---|---|---|---|--:|--:|--:|--:|"]
-            lines += [f"| {' | '.join(cell(value) for value in row)} |" for row in rows]
+            lines += ["", f"Changes of {said}, median of a day.", "",
+                      *md.table(HEAD, rows, "llllrrrr")]
     if said := short(data):
         lines += ["", f"{said[:1].upper()}{said[1:]}."]
     return "\n".join(lines) + "\n"

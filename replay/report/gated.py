@@ -11,13 +11,18 @@ from rich.text import Text
 
 from replay.report.compared import change
 from replay.report.page.document import document
-from replay.report.telling.escapes import cell, plain, xml_text
-from replay.report.telling.tables import NONE, fitted, notes, pairs, render, table
-from replay.report.telling.text import SHOWN
+from replay.report.telling import markdown as md
+from replay.report.telling.escapes import cell, fenced, plain, xml_text
+from replay.report.telling.figures import SHOWN
+from replay.report.telling.tables import (
+    NONE, fitted, notes, pairs, render, table, warning_rows,
+)  # fmt: skip
+from replay.report.telling.telling import KINDS
 
 WORDS = {"regressed": "worse", "changed": "changed", "improved": "better", "ok": "as accepted"}
 STYLES = {"regressed": "bold red", "changed": "yellow", "improved": "green"}
 COLUMNS = ("strategy", "figure", "accepted", "now", "change", "allowed", "")
+ALIGN = "llrrrrl"
 
 
 def said(checked: dict[str, Any]) -> str:
@@ -56,6 +61,19 @@ def _cells(finding: dict[str, Any]) -> list[str]:
             _value(finding, "value"), moved, allowed, WORDS[finding["status"]]]
 
 
+def mind(data: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(label, sentence, checks) of each warning of the replays, said once for all that have it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in data["checks"]:
+        for w in one["warnings"]:
+            text = f"{w['strategy']}: {w['text']}" if w["strategy"] else w["text"]
+            found.setdefault((w["label"], text), []).append(plain(one["name"]))
+    order = [kind.label for kind in KINDS.values()]
+    ran = sum(bool(one["strategies"]) for one in data["checks"])
+    return [(label, plain(text), f"all {ran} checks" if len(names) == ran > 1 else ", ".join(names))
+            for (label, text), names in sorted(found.items(), key=lambda f: order.index(f[0][0]))]
+
+
 def verdict(data: dict[str, Any]) -> str:
     """The last line: whether the gate is open."""
     bad = [c["name"] for c in data["checks"] if not c["passed"]]
@@ -91,6 +109,8 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
                 for f in one["findings"]]
             parts.append(table("", COLUMNS, rows, align="lwrrrrl"))
             parts.append(pairs([("shown by", _command(one))]))
+    parts += warning_rows([(label, f"{said} ({whose})", False)
+                           for label, said, whose in mind(data)])
     parts.append(verdict(data) + "\n")
     return render(parts, color=color)
 
@@ -104,9 +124,12 @@ def _command(one: dict[str, Any]) -> str:
 def markdown(data: dict[str, Any]) -> str:
     """For the comment of a pull request."""
     lines = [f"**Gate {verdict(data)}**", "", "Model results of `replay`, times modelled.", "",
-             "| check | accepted at | result |", "|---|---|---|"]
-    lines += [f"| {cell(c['name'])} | {cell(since(c))} | {cell(said(c))} |"
-              for c in data["checks"]]
+             *md.table(["check", "accepted at", "result"],
+                       [[c["name"], since(c), said(c)] for c in data["checks"]])]
+    if data["checks"] and (found := mind(data)):
+        lines += ["", "### Warnings", "",
+                  *(f"- **{cell(label)}**: {cell(text)} ({cell(whose)})"
+                    for label, text, whose in found)]
     for one in data["checks"]:
         if not (one["problem"] or one["findings"] or one["provenance"]):
             continue
@@ -114,16 +137,11 @@ def markdown(data: dict[str, Any]) -> str:
         if one["problem"]:
             lines += [cell(one["problem"]), ""]
         if one["provenance"]:
-            lines += ["| rests on | then | now |", "|---|---|---|"]
-            lines += [f"| {cell(name)} | {cell(fitted(a, 60))} | {cell(fitted(b, 60))} |"
-                      for name, a, b in one["provenance"]]
-            lines.append("")
+            lines += [*md.table(["rests on", "then", "now"], [
+                [name, fitted(a, 60), fitted(b, 60)] for name, a, b in one["provenance"]]), ""]
         if one["findings"]:
-            lines += ["| strategy | figure | accepted | now | change | allowed | |",
-                      "|---|---|--:|--:|--:|--:|---|"]
-            lines += ["| " + " | ".join(cell(c) for c in _cells(f)) + " |"
-                      for f in one["findings"]]
-            lines += ["", "```", _command(one).replace("```", "'''"), "```"]
+            lines += md.table(COLUMNS, [_cells(f) for f in one["findings"]], ALIGN)
+            lines += ["", "```", fenced(_command(one)), "```"]
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +155,8 @@ def html(data: dict[str, Any]) -> str:
         "rows": [_cells(f) for f in c["findings"]], "command": _command(c)}
         for k, c in enumerate(data["checks"])]
     return document("gate.html.j2", [], None, checks=checks, verdict=verdict(data),
-                    passed=data["passed"], columns=[*COLUMNS[:-1], "result"])
+                    passed=data["passed"], mind=mind(data),
+                    columns=[*COLUMNS[:-1], "result"])
 
 
 def junit(data: dict[str, Any]) -> str:
@@ -173,6 +192,9 @@ def _cases(one: dict[str, Any], case_type: Any) -> Sequence[Any]:
                               "regression")
             failure.text = xml_text("\n".join([*lines, one["commands"].get(name, "")]))
             case.result = [failure]
+        found = [w for w in one["warnings"] if w["strategy"] in ("", name)]
+        if found:
+            case.system_err = xml_text("\n".join(f"{w['label']}: {w['text']}" for w in found))
         better = [f for f in one["findings"]
                   if f["allocator"] == name and f["status"] == "improved"]
         if better:

@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import RenderableType
 
 from replay.report.telling.escapes import plain
-from replay.report.telling.tables import count, duration, notes, pairs, render, share, size, table
+from replay.report.telling.tables import (
+    count, duration, notes, pairs, render, share, size, table, warning_rows,
+)  # fmt: skip
 
 COLUMNS = ("A", "B", "A better", "equal", "B better", "A now", "B now", "turned alone by",
            "goes with")
@@ -43,7 +45,7 @@ def _measure(data: dict[str, Any], name: str) -> RenderableType:
 def sensitivity(data: dict[str, Any], *, color: bool = False) -> str:
     """A table per measure, a row per pair of strategies; lower is better."""
     head = pairs([
-        ("Trace", plain(data["trace"]) + (", SYNTHETIC" if data["synthetic"] else "")),
+        ("Trace", plain(data["trace"])),
         ("Costs", f"{plain(data['profile'])}: {plain(data['profile_summary'])}"),
         ("Times", "all MODELLED (work counts x costs + waiting), never measured"),
         ("Ranges", (f"{len(data['constants'])} constants that occur, each from its low to its "
@@ -63,4 +65,6 @@ def sensitivity(data: dict[str, Any], *, color: bool = False) -> str:
         said.append("replayed at each point, since others than its requests take the lock: "
                     + ", ".join(plain(n) for n in data["replayed"])
                     + "; the others' times follow from their work counts, exactly")
-    return render([head, *(_measure(data, name) for name in MEASURES), notes(said)], color=color)
+    mind = warning_rows([(w["label"], w["text"], False) for w in data["warnings"]])
+    return render([head, *mind, *(_measure(data, name) for name in MEASURES), notes(said)],
+                  color=color)

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.base.anomalies import KNOWN, Anomalies
+from replay.base.ranks import ranked
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.clocks import relation
 from replay.report.sketch import curve, physmap_table
@@ -161,12 +162,6 @@ def _anomalies(trace: Trace) -> list[RenderableType]:
                   align="lrlw")]
 
 
-def _rank(values: pl.Expr, per_thousand: int) -> pl.Expr:
-    known = values.drop_nulls().sort()
-    at = (known.len() * per_thousand + 999) // 1000 - 1
-    return known.get(at.clip(0), null_on_oob=True)
-
-
 def _calls(trace: Trace, kind: str) -> pl.DataFrame:
     """The recorded calls of a kind: caller, size class, nr of pages, failed, ns (null: unknown)."""
     t = trace.table
@@ -199,10 +194,11 @@ def _requests(trace: Trace) -> list[RenderableType]:
 
 def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:
     ns = pl.col("ns")
+    known = ns.drop_nulls().sort()
     order = ["len", key] if key == "caller" else [key]
     groups = calls.group_by(key).agg(
         pl.len(), pl.col("nr").sum(), pl.col("failed").sum().alias("bad"),
-        _rank(ns, 500).alias("p50"), _rank(ns, 990).alias("p99"), ns.max().alias("max"),
+        ranked(known, 5_000).alias("p50"), ranked(known, 9_900).alias("p99"), ns.max().alias("max"),
     ).sort(order, descending=[True, False][: len(order)] if key == "caller" else False)
     rows = [[fitted(r[key], 34), count(r["len"]), count(r["nr"]), count(r["bad"]),
              *(duration(r[k]) for k in ("p50", "p99", "max"))]

@@ -1,18 +1,15 @@
-"""The files of a run: written aside first, then renamed."""
+"""The outcome of a run as an Arrow table."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from replay.base.errors import InputError
 from replay.costs.primitives import WORK
 from replay.engine.drive import Outcome
 from replay.engine.outcome import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
@@ -59,31 +56,3 @@ def arrow_writer(table: pa.Table) -> Callable[[Path], None]:
                 sink, table.schema, options=options) as writer:
             writer.write_table(table)
     return write
-
-
-def text_writer(text: str) -> Callable[[Path], Any]:
-    """Writes a text as UTF-8."""
-    return lambda path: path.write_text(text, encoding="utf-8")
-
-
-def write_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
-    """Write all files aside first, then rename each: no reader sees a half-written one."""
-    aside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
-    made = [] if folder.exists() else [p for p in (folder, *folder.parents) if not p.exists()]
-    done = False
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, write in files.items():
-            write(aside[name])
-        for name, path in aside.items():
-            path.replace(folder / name)
-        done = True
-    except OSError as error:
-        raise InputError(folder, f"cannot be written: {error.strerror or error}",
-                         hint="nothing was left half-written") from None
-    finally:
-        with suppress(OSError):
-            for path in aside.values():
-                path.unlink(missing_ok=True)
-            for path in [] if done else made:
-                path.rmdir()

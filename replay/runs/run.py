@@ -13,10 +13,11 @@ import polars as pl
 import pyarrow as pa
 
 from replay.base.errors import InputError, unknown_name
+from replay.base.files import text_writer, write_files
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
 from replay.report.telling.text import report
-from replay.runs.files import arrow_writer, text_writer, write_files
+from replay.runs.files import arrow_writer
 from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
 

@@ -22,6 +22,8 @@ HEADER = {
     **dict.fromkeys(("synthetic", "physmap_of_trace", "direct_mapped", "iommu"), FLAG),
     **dict.fromkeys(("records_lost", "sources_cut", "profile_constants", "profile_assumed",
                      "page_bytes", "section_bytes", "modelled_span_ns"), COUNT),
+    "advertised": {"type": "object", "required": ["bytes", "usable_bytes"],
+                   "properties": {"bytes": COUNT, "usable_bytes": COUNT}},
 }
 GROUPED = {**dict.fromkeys(("calls", "failed", "pages"), COUNT),
            **dict.fromkeys(("p50", "p90", "p99", "p99_9", "p99_99", "max", "mean"), NUMBER)}
@@ -72,13 +74,17 @@ def _validator() -> Any:
         **{f"latency_by_{key}": _rows({key: TEXT, **GROUPED})
            for key in ("caller", "size", "path")}})
     header = _object(HEADER)
-    header["properties"] = {**header["properties"], "start": {"type": "array", "items": TEXT}}
-    return Draft202012Validator(_object({
+    header["properties"] |= {
+        "start": {"type": "array", "items": TEXT},
+        "profile_fitted_on": _object({"arch": TEXT, "dom0_mode": TEXT})}
+    whole = _object({
         "run": header,
         "order": {"type": "array", "items": {"type": "string", "pattern": r"^[^/\\\x00-\x1f]+$",
                                              "maxLength": 200},
                   "uniqueItems": True, "minItems": 1, "maxItems": MOST_ALLOCATORS},
-        "allocators": {"type": "object", "additionalProperties": one}}))
+        "allocators": {"type": "object", "additionalProperties": one}})
+    whole["properties"]["failed_allocators"] = {"type": "object", "additionalProperties": TEXT}
+    return Draft202012Validator(whole)
 
 
 def checked(path: Path, data: Any) -> dict[str, Any]:

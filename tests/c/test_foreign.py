@@ -21,7 +21,7 @@ from replay.physmap import presets
 
 CC = next((found for found in map(shutil.which, ("gcc", "clang", "cc")) if found), None)
 pytestmark = pytest.mark.skipif(not CC, reason="no C compiler")
-FOLDER = ROOT / "replay" / "foreign"
+FOLDER = ROOT / "replay" / "c"
 TRACE = ROOT / "traces" / "pvh-dom0.arrow"
 MACHINE = presets.load("qemu-q35-pvh")
 

@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 
-from replay.report.page.page import alone, figures, hazards, provenance
+from replay.report.page.page import alone, figures
 from replay.report.page.summary_table import MARK, rows_of
-from replay.report.telling.escapes import cell
-from replay.report.telling.escapes import plain
+from replay.report.telling import markdown as md
+from replay.report.telling.escapes import cell, formula_free, plain
+from replay.report.telling.telling import told
 from replay.report.telling.text import report
 from replay.runs.run import Run
 
@@ -21,41 +22,55 @@ def markdown(runs: Sequence[Run]) -> str:
     """The summary table and what it rests on."""
     lines: list[str] = []
     for run in runs:
+        said = told(run.summary)
         lines += [f"# {cell(run.name)}", ""]
-        lines += [f"- {cell(name)}: {cell(text)}" for name, text in provenance(run)]
-        lines += ["", "| | " + " | ".join(cell(n) for n in run.allocators) + " |",
-                  "|---|" + "--:|" * len(run.allocators)]
-        before = ""
-        for family, metric, shown, best in rows_of(run):
-            if family != before:
-                lines.append(f"| **{cell(family)}** |" + " |" * len(shown))
-                before = family
-            lines.append(f"| {cell(metric)} | " + " | ".join(
-                cell(s) + (f" {MARK}" if b else "") for s, b in zip(shown, best, strict=True))
-                + " |")
-        lines += ["", f"{MARK} marks the best of a row. All times are MODELLED.", ""]
-        lines += [f"- {cell(name)}: {cell(count)}: {cell(what)}"
-                  for name, count, what in hazards(run)]
+        lines += [f"- {cell(name)}: {cell(text)}" for name, text in said.header]
+        lines += _listed("Warnings", [f"**{w.label}**: {cell(w.said)}" for w in said.warnings])
+        lines += ["", *_figures(run), "",
+                  f"{MARK} marks the best of a row. All times are MODELLED."]
+        lines += _listed("", [cell(line) for line in said.about("latency") + said.about("memory")])
+        lines += _listed("Hazards met", [
+            f"{cell(name)}: {count:,} {cell(hazard.name)}: {cell(hazard.of(name))}"
+            for hazard in said.hazards for name, count in hazard.counts.items() if count])
+        lines += _listed("", [f"none of: {cell(', '.join(said.clear))}"] if said.clear else [])
+        lines += _listed("Notes", [cell(line) for line in said.about("strategies")])
         lines.append("")
     return "\n".join(lines)
 
 
+def _listed(title: str, items: Sequence[str]) -> list[str]:
+    head = ["", f"## {title}"] if title else []
+    return [*head, "", *(f"- {item}" for item in items)] if items else []
+
+
+def _figures(run: Run) -> list[str]:
+    rows: list[list[str]] = []
+    before = ""
+    for family, metric, shown, best in rows_of(run):
+        if family != before:
+            rows.append([f"**{cell(family)}**", *("" for _ in shown)])
+            before = family
+        rows.append([cell(metric), *(cell(s) + (f" {MARK}" if b else "")
+                                     for s, b in zip(shown, best, strict=True))])
+    return md.table(["", *(cell(name) for name in run.allocators)], rows,
+                    "l" + "r" * len(run.allocators), escape=str)
+
+
 def table(runs: Sequence[Run]) -> str:
-    """CSV, a line per run, allocator and metric. Texts that a spreadsheet would take for a formula
-    have an apostrophe before them."""
+    """CSV, a line per run, allocator and metric, the last column what to mind of it. Texts that a
+    spreadsheet would take for a formula have an apostrophe before them."""
     sink = io.StringIO()
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(["run", "allocator", "metric", "unit", "better", "value"])
+    writer.writerow(["run", "allocator", "metric", "unit", "better", "value", "warnings"])
     for run in runs:
+        found = told(run.summary).warnings
+        mind = {name: formula_free("; ".join(f"{w.label}: {w.said}" for w in found
+                                             if w.concerns(plain(name))))
+                for name in run.allocators}
         for name, metric, unit, better, value in run.metrics().rows():
-            writer.writerow([_harmless(run.name), _harmless(name), metric, unit, better,
-                             "" if value is None else f"{value:.12g}"])
+            writer.writerow([formula_free(run.name), formula_free(name), metric, unit, better,
+                             "" if value is None else f"{value:.12g}", mind[name]])
     return sink.getvalue()
-
-
-def _harmless(text: str) -> str:
-    shown = plain(text)
-    return f"'{shown}" if shown[:1] in tuple("=+-@") else shown
 
 
 def text(runs: Sequence[Run]) -> str:

@@ -8,11 +8,10 @@ from markupsafe import escape
 
 from replay.metrics.catalogue import FAMILIES
 from replay.report.telling.escapes import plain
-from replay.report.telling.text import SHOWN
+from replay.report.telling.figures import rows_of as rows
+from replay.report.telling.figures import TITLES
 from replay.runs.run import Run
 
-TITLES = {"latency": "Latency of an allocation (MODELLED)", "memory": "Fragmentation and memory",
-          "hazards": "Hazards: what the strategy cannot know", "work": "Work"}
 MARK = "★"
 
 
@@ -20,16 +19,10 @@ def rows_of(run: Run) -> list[tuple[str, str, list[str], list[bool]]]:
     """(family, metric, shown values, which are the best) of all that any strategy has."""
     found = []
     for family, metrics in FAMILIES.items():
-        for metric in metrics:
-            values = [metric.of(data) for data in run.allocators.values()]
-            known = [v for v in values if v is not None]
-            if not known or (family == "hazards" and not any(known)):
-                continue
-            shown = [SHOWN[metric.unit](v) for v in values]
-            best = None
-            if metric.better and len(set(shown)) > 1:
-                best = SHOWN[metric.unit](min(known) if metric.better == "lower" else max(known))
-            found.append((TITLES[family], metric.label, shown, [s == best for s in shown]))
+        for row in rows(metrics, run.allocators):
+            known = [v for v in row.values if v is not None]
+            if known and (family != "hazards" or any(known)):
+                found.append((TITLES[family], row.metric.label, row.shown, row.best))
     return found
 
 
@@ -38,18 +31,18 @@ def summary_table(run: Run) -> str:
     import polars as pl
     from great_tables import GT, loc, style
 
-    rows = rows_of(run)
+    shown = rows_of(run)
     names = [f"s{k}" for k in range(len(run.allocators))]
     frame = pl.DataFrame({
-        "family": [r[0] for r in rows], "metric": [r[1] for r in rows],
-        **{column: [f"{r[2][k]} {MARK}" if r[3][k] else r[2][k] for r in rows]
+        "family": [r[0] for r in shown], "metric": [r[1] for r in shown],
+        **{column: [f"{r[2][k]} {MARK}" if r[3][k] else r[2][k] for r in shown]
            for k, column in enumerate(names)}})
     labels: Any = {column: str(escape(plain(name)))
                    for column, name in zip(names, run.allocators, strict=True)}
     table: Any = GT(frame, rowname_col="metric", groupname_col="family", id="summary").cols_label(
         **labels).tab_stubhead("metric").cols_align("right", columns=names)
     for k, column in enumerate(names):
-        best = [i for i, r in enumerate(rows) if r[3][k]]
+        best = [i for i, r in enumerate(shown) if r[3][k]]
         if best:
             table = table.tab_style(style.text(weight="bold"), loc.body(columns=column, rows=best))
     return str(table.as_raw_html())

@@ -11,7 +11,7 @@ from replay.compare.effects import paired
 from replay.compare.sides import Side
 from replay.metrics.catalogue import FAMILIES, Metric
 from replay.report.page.figure import Figure
-from replay.report.telling.text import SHOWN
+from replay.report.telling.figures import SHOWN
 from replay.runs.run import Run
 
 BEYOND = 1000.0

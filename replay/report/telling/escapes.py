@@ -21,6 +21,22 @@ def cell(value: object) -> str:
     return plain(value).translate(ESCAPES)
 
 
+def bars(text: str) -> str:
+    """A text that is Markdown already, as that of a table's cell."""
+    return text.replace("|", "\\|")
+
+
+def fenced(text: str) -> str:
+    """A text between the fences of a Markdown code block, which it cannot end."""
+    return plain(text).replace("```", "'''")
+
+
+def formula_free(text: str) -> str:
+    """A cell of CSV that no spreadsheet takes for a formula: an apostrophe before it."""
+    shown = plain(text)
+    return f"'{shown}" if shown[:1] in tuple("=+-@") else shown
+
+
 def xml_text(value: str) -> str:
     """Without what XML 1.0 cannot hold."""
     return "\n".join(plain(line) for line in value.split("\n"))

@@ -113,6 +113,14 @@ def pairs(rows: Sequence[tuple[str, str | Text]]) -> RenderableType:
     return Group(made, Text())
 
 
+def warning_rows(rows: Sequence[tuple[str, str, bool]]) -> list[RenderableType]:
+    """Warnings beneath a title: label, sentence, whether what made it fails; nothing of none."""
+    if not rows:
+        return []
+    return [Text("Warnings", style="bold"), pairs([
+        (label, Text(said, style="bold red" if fails else "")) for label, said, fails in rows])]
+
+
 def notes(lines: Sequence[str]) -> RenderableType:
     """Short remarks beneath a table, indented and wrapped."""
     made = Table.grid(padding=(0, 1))
@@ -134,11 +142,18 @@ def render(parts: Sequence[RenderableType], *, color: bool = False) -> str:
     return "\n".join(line.rstrip() for line in sink.getvalue().split("\n")).rstrip("\n") + "\n"
 
 
+def best(values: Sequence[float | None], shown: Sequence[str], *, lowest: bool = True
+         ) -> list[bool]:
+    """Which values show as the best one of a row: none where all that are known show the same."""
+    known = [(v, s) for v, s in zip(values, shown, strict=True) if v is not None]
+    if len({s for _, s in known}) < 2:
+        return [False] * len(shown)
+    top = (min(known) if lowest else max(known))[1]
+    return [text == top for text in shown]
+
+
 def best_marked(values: Sequence[float | None], shown: Sequence[str], *,
                 lowest: bool = True) -> list[Text]:
-    """The cells of one row; what shows as the best value is starred, unless all show the same."""
-    known = [(v, s) for v, s in zip(values, shown, strict=True) if v is not None]
-    best = (min(known) if lowest else max(known))[1] if known else None
-    differ = len({s for _, s in known}) > 1
-    return [Text(f"{text} *" if differ and text == best else f"{text}  ",
-                 style="bold green" if differ and text == best else "") for text in shown]
+    """The cells of one row, the best value starred."""
+    return [Text(f"{text} *" if marked else f"{text}  ", style="bold green" if marked else "")
+            for text, marked in zip(shown, best(values, shown, lowest=lowest), strict=True)]
