@@ -44,7 +44,8 @@ from typing import Any
 import numpy as np
 
 from replay.allocators import pool
-from replay.allocators.bitmap import ONES, flip_bits, next_bit, words_for
+from replay.allocators.bins import BINS, NR_BINS, bin_of, longest, next_used
+from replay.allocators.bitmap import flip_bits
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
@@ -54,29 +55,14 @@ from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
 OWN, options = options_of("tag", "next", "prev", "bin", "open", "open_pages", base=pool.OWN)
-"""First words of the tables by frame and of the bins' heads; the open run's first frame, length."""
 """Where the word of frame 0 is: length of the free run that begins or ends here, else 0; next and
-previous run of the bin, by first frame. Then the word of bin 0, the first run of each."""
+previous run of the bin, by first frame. Then the word of bin 0, the first run of each; the open
+run's first frame and length."""
 
-NR_BINS = 16 + 8 * 30
 NONE = -1
 
 OPEN_MOST = 128
 """Pages of the open run at most: less than one in a hundred one-page calls opens another."""
-
-BINS = words_for(NR_BINS)
-"""Behind the bitmap of bins in use, with which the strategy's own words begin."""
-
-
-@inline
-def bin_of(length: int) -> int:
-    """The bin of a run: one per length below 16, then eight per power of two."""
-    if length < 16:
-        return length
-    log = 4
-    while length >> (log + 1) > 0:
-        log += 1
-    return min(16 + 8 * (log - 4) + ((length >> (log - 3)) & 7), NR_BINS - 1)
 
 
 @inline
@@ -127,26 +113,6 @@ def _tag(m: np.ndarray, first: int, length: int) -> None:
 
 
 @inline
-def _next_used(m: np.ndarray, k: int) -> int:
-    """The first bin in use from k on; NR_BINS if none."""
-    s = words(m)
-    found = next_bit(m, s.own_words, NR_BINS, k, ONES)
-    s.work.array_word += (min(found, NR_BINS - 1) >> 6) - (k >> 6) + 1
-    return found
-
-
-@inline
-def _longest(m: np.ndarray) -> int:
-    """The last bin in use. Some bin is."""
-    s = words(m)
-    k = NR_BINS - 1
-    while next_bit(m, s.own_words, k + 1, k, ONES) > k:
-        k -= 1
-    s.work.array_word += ((NR_BINS - 1) >> 6) - (k >> 6) + 1
-    return k
-
-
-@inline
 def _fit(m: np.ndarray, nr_pages: int) -> int:
     """The shortest run that fits, as the bins know it; NONE if there is none."""
     s, own = words(m), options(m)
@@ -157,7 +123,7 @@ def _fit(m: np.ndarray, nr_pages: int) -> int:
         if k < 16 or m[own.tag + first] >= nr_pages:
             return first
         s.work.list_pop += 1
-    k = _next_used(m, k + 1)
+    k = next_used(m, k + 1)
     return m[own.bin + k] if k < NR_BINS else NONE
 
 
@@ -254,7 +220,7 @@ def _close(m: np.ndarray) -> None:
 def _open(m: np.ndarray) -> None:
     """The shortest run becomes the open one, or its low end where it is long."""
     s, own = words(m), options(m)
-    first = m[own.bin + _next_used(m, 1)]
+    first = m[own.bin + next_used(m, 1)]
     length = m[own.tag + first]
     count = min(length, OPEN_MOST)
     _carve(m, first, count)
@@ -278,7 +244,7 @@ def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> No
                 m, nr_pages) == 0:
             run = _fit(m, nr_pages)
         if run == NONE:
-            run = m[own.bin + _longest(m)]
+            run = m[own.bin + longest(m)]
         count = min(nr_pages - done, m[own.tag + run])
         _carve(m, run, count)
         for k in range(count):

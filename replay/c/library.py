@@ -21,7 +21,8 @@ from replay.allocators.balloon import page_work
 from replay.base.errors import InputError, ReplayError
 from replay.c import calls
 from replay.c.calls import (
-    CALLS_OF_C, FAULTS, IN_INIT, P_CURRENT, P_EVENTS, P_MAX_EVENTS, P_OWN_LOCK, P_PER_PAGE, P_TARGET, P_TOTAL, P_UNPOPULATED, P_WAKE_AT, REPORT_WORDS, options,
+    CALLS_OF_C, FAULTS, IN_INIT, P_CURRENT, P_EVENTS, P_MAX_EVENTS, P_OWN_LOCK, P_PER_PAGE,
+    P_TARGET, P_TOTAL, P_UNPOPULATED, P_WAKE_AT, REPORT_WORDS, options,
 )  # fmt: skip
 from replay.engine.state import new_state, ram_frames, words
 from replay.engine.strategy import Setup, Strategy
@@ -154,7 +155,8 @@ def machine_struct(machine: Physmap, m: np.ndarray, peak_pages: int, options: Ma
     memory = machine.memory
     return Machine(
         int(machine.arch == "arm64"), MODES[machine.mode], int(machine.direct_mapped),
-        machine.page_bytes, int(s.section_pages), int(calls.options(m).limit), machine.iomem_end - 1,
+        machine.page_bytes, int(s.section_pages), int(calls.options(m).limit),
+        machine.iomem_end - 1,
         machine.pluggable[0], machine.pluggable[1] - 1, memory.current, memory.target,
         memory.total, memory.unpopulated, memory.available, memory.total_reserve, peak_pages,
         len(machine.iomem), iomem, names, len(machine.clip), clip, len(machine.regions), regions,

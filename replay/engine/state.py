@@ -204,6 +204,24 @@ def _tree(segments: Segments, rows: Sequence[tuple[int, int]], room: int) -> int
     return segments.fill(flat, 2 * (len(rows) + room))
 
 
+def _registers(machine: Physmap, segments: Segments, ram: np.ndarray, capacity: int,
+               added: int) -> dict[str, int]:
+    """Those that hang on the machine alone, and the segments of lists, RAM and sections."""
+    memory = machine.memory
+    return {
+        "page_bytes": machine.page_bytes,
+        "plug_min": machine.pluggable[0], "plug_max": machine.pluggable[1] - 1,
+        "current": memory.current, "target": memory.target, "unpopulated": memory.unpopulated,
+        "total": memory.total, "available": memory.available,
+        "total_reserve": memory.total_reserve,
+        "delay_s": 1, "retries": 1, "wake_at": NEVER, "added_at": NEVER,
+        "pv": int(machine.mode == "pv"), "capacity": capacity, "list": segments.room(capacity),
+        "ram": segments.fill(ram, len(ram) + capacity), "ram_count": len(ram),
+        "ram_capacity": len(ram) + capacity,
+        "section_capacity": added, "sections": segments.room(4 * added),
+    }  # fmt: skip
+
+
 def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
               seed_pages: int = 0, own_thread: bool = False,
               own: Callable[[int, int], int] = lambda frames, sections: 0) -> np.ndarray:
@@ -232,20 +250,9 @@ def new_state(machine: Physmap, peak_pages: int, *, section_pages: int = 0,
     added = (peak_pages + seed_pages + len(ram)) // section * 2 + 1024
 
     segments = Segments()
-    registers = {
-        "page_bytes": page, "section_pages": section, "block_pages": block,
-        "plug_min": machine.pluggable[0], "plug_max": machine.pluggable[1] - 1,
-        "current": machine.memory.current, "target": machine.memory.target,
-        "unpopulated": machine.memory.unpopulated, "total": machine.memory.total,
-        "available": machine.memory.available, "total_reserve": machine.memory.total_reserve,
-        "delay_s": 1, "retries": 1, "wake_at": NEVER, "added_at": NEVER,
-        "pv": int(machine.mode == "pv"), "own_lock": int(own_thread),
-        "capacity": capacity, "list": segments.room(capacity),
-        "other_capacity": capacity, "other_list": segments.room(capacity if own_thread else 0),
-        "ram": segments.fill(ram, len(ram) + capacity), "ram_count": len(ram),
-        "ram_capacity": len(ram) + capacity,
-        "section_capacity": added, "sections": segments.room(4 * added),
-    }  # fmt: skip
+    registers = _registers(machine, segments, ram, capacity, added) | {
+        "section_pages": section, "block_pages": block, "own_lock": int(own_thread),
+        "other_capacity": capacity, "other_list": segments.room(capacity if own_thread else 0)}
     tables = {
         "blocks": segments.room(blocks), "nr_blocks": blocks,
         "block_shift": block.bit_length() - 1, "run": segments.room(blocks),

@@ -9,8 +9,8 @@ wake(m, now_ns) -> 0
 check(m) -> list of broken invariants, in words. Tests and `--check` call it.
 
 `m` is the state array of allocators/state.py. Strategies know no time and no cost: they report
-primitives in words(m).work and set a bit of `dirty`; the list operations of a successful call are counted by the engine from
-`page_work`, so that the common path stays a few nanoseconds.
+primitives in words(m).work and set a bit of `dirty`; the list operations of a successful call are
+counted by the engine from `page_work`, so that the common path stays a few nanoseconds.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def lists_agree(m: np.ndarray) -> list[str]:
     if s.fault:
         broken.append(f"an internal bound was hit (fault {int(s.fault)})")
     if int(s.gauge.held) - int(s.gauge.live) != count:
-        broken.append(f"held {int(s.gauge.held)} - live {int(s.gauge.live)} is not the {count} listed")
+        broken.append(f"held {int(s.gauge.held)} - live {int(s.gauge.live)} is not the {count} "
+                      "listed")
     tracked = int(m[s.table.blocks : s.table.blocks + s.table.nr_blocks].sum())
     if tracked != count:
         broken.append(f"blocks count {tracked} free frames, the list has {count}")

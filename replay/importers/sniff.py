@@ -31,7 +31,8 @@ def _head(path: Path) -> bytes:
     except DAMAGE as error:
         raise InputError(path, f"damaged compression ({error})", hint=_hint()) from None
     except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror or error})", hint=_hint()) from None
+        raise InputError(path, f"cannot be read ({error.strerror or error})",
+                         hint=_hint()) from None
     return head
 
 

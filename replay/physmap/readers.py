@@ -304,8 +304,8 @@ def _arm64(files: _Folder, top: list[iomem.Entry], facts: dict[str, Any], page: 
     log = files.text("xen_log")
     claims, regions, table = _device_tree(files)
     host, notes = arm64.host_view(top, log, claims)
-    section = int(files.settle("section_bytes", (
-        arm64.section_bytes(page, version_of(facts["kernel"]) or (0, 0)), "arm64"), 0))
+    kernel = version_of(facts["kernel"]) or (0, 0)
+    section = int(files.settle("section_bytes", (arm64.section_bytes(page, kernel), "arm64"), 0))
     direct = True if "Allocating 1:1 mappings" in log else None
     children, scratch = iomem.first_level(top)
     if scratch:
@@ -331,9 +331,9 @@ def _dram_start(top: list[iomem.Entry], host: list[HostRange]) -> int:
     ram = [e for e in top if e.name == "System RAM"]
     own = [e for e in ram if any(b.start < e.end and e.start < b.end for b in banks)]
     starts = [e.start for e in (own or ram or banks)]
-    if not starts:
-        raise ReplayError("no System RAM in /proc/iomem and no dom0 bank in the Xen log")
-    return min(starts)
+    if starts:
+        return min(starts)
+    raise ReplayError("no System RAM in /proc/iomem and no dom0 bank in the Xen log")
 
 
 Regions = list[tuple[int, int]]
@@ -342,8 +342,7 @@ Regions = list[tuple[int, int]]
 def _device_tree(files: _Folder) -> tuple[list[fdt.Claim], Regions, tuple[int, int] | None]:
     """(address claims, extended regions, grant table): the device tree, else Xen's own log.
 
-    Binding: Documentation/devicetree/bindings/arm/xen.txt: reg[0] of the node compatible with
-    "xen,xen" is the grant table, reg[1..] are regions of unused guest physical addresses.
+    bindings/arm/xen.txt: reg[0] of the node "xen,xen" is the grant table, reg[1..] unused regions.
     """
     claims: list[fdt.Claim] = []
     raw: bytes | None = None

@@ -4,8 +4,9 @@ Models kernel/resource.c, Linux 6.1 and 6.12 (`__find_resource`, renamed `__find
 `__request_resource`, `__release_resource`), and arch/x86/kernel/resource.c
 (`arch_remove_reservations`, `remove_e820_regions`).
 
-A tree lives in one int64 array: a record TREE `d`, and rows of (start, last), both in bytes and inclusive as in the kernel, sorted by start. Addresses stay below
-2^62 (physmap/model.py checks), so sums cannot overflow where the kernel relies on wrap-around.
+A tree lives in one int64 array: a record TREE `d`, and rows of (start, last), both in bytes and
+inclusive as in the kernel, sorted by start. Addresses stay below 2^62 (physmap/model.py checks), so
+sums cannot overflow where the kernel relies on wrap-around.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from replay.trace.store import Trace
 
 @dataclass(frozen=True)
 class Prepared:
-    """Options with their names looked up. options: by strategy or C row. objects: shared objects."""
+    """Options with their names looked up. options: by strategy or C row. objects: in C."""
 
     trace: Trace
     machine: Physmap

@@ -10,29 +10,7 @@ from naive_machine import Asleep, NaiveBalloon, NaivePool, largest_run, runs, un
 
 from replay import allocators
 from replay.allocators.hypervisor import usable_regions
-from replay.engine.state import (
-    E_WAIT,
-    G_HELD,
-    G_LIVE,
-    G_PINNED,
-    G_WHOLE,
-    NEVER,
-    R_AVAILABLE,
-    R_BLOCK_PAGES,
-    R_COUNT,
-    R_CURRENT,
-    R_LIST,
-    R_NOW,
-    R_RAM,
-    R_RAM_COUNT,
-    R_SECTION_COUNT,
-    R_SECTIONS,
-    R_TARGET,
-    R_TOTAL,
-    R_TREE,
-    R_UNPOPULATED,
-    R_WAKE_AT,
-)
+from replay.engine.state import E_WAIT, NEVER, words
 from replay.engine.strategy import lists_agree
 from replay.engine.tracking import frames_returned, frames_taken
 from replay.physmap.model import HostRange, Memory, Physmap, Resource, validated
@@ -91,7 +69,7 @@ class Pair:
         self.setup = self.strategy.init(machine, PEAK, self.strategy.values(given))
         self.m = self.setup.state
         self.out = np.full(PEAK * 2, -7, np.int64)
-        ram = self.m[self.m[R_RAM] : self.m[R_RAM] + self.m[R_RAM_COUNT]].tolist()
+        ram = self.m[words(self.m).ram : words(self.m).ram + words(self.m).ram_count].tolist()
         regions, _ = usable_regions(machine)
         if name in ("balloon", "hotplug"):
             self.naive = NaiveBalloon(machine, ram, hotplug_unpopulated=name == "hotplug",
@@ -104,12 +82,12 @@ class Pair:
 
     def listed(self) -> list[int]:
         """The kernel's free list, head last."""
-        return self.m[self.m[R_LIST] : self.m[R_LIST] + self.m[R_COUNT]].tolist()
+        return self.m[words(self.m).list : words(self.m).list + words(self.m).count].tolist()
 
     def alloc(self, now: int, nr: int) -> list[int] | None:
         """Both allocate; the frames, or None where both fail. Raises Asleep where both sleep."""
         m = self.m
-        m[R_NOW] = now
+        words(m).now = now
         error = int(self.strategy.alloc(m, now, nr, self.out, 0))
         try:
             expected, frames = self.naive.alloc(now, nr)
@@ -128,7 +106,7 @@ class Pair:
         return frames
 
     def free(self, now: int, pages: list[int]) -> None:
-        self.m[R_NOW] = now
+        words(self.m).now = now
         given = np.array(pages, np.int64)
         frames_returned(self.m, given, 0, len(pages))
         self.strategy.free(self.m, now, len(pages), given, 0)
@@ -138,28 +116,28 @@ class Pair:
         """Background passes up to a time, in both; a pass takes 1 us."""
         now = 0
         for _ in range(200):
-            due = int(self.m[R_WAKE_AT])
+            due = int(words(self.m).wake_at)
             naive_due = getattr(self.naive, "wake_at", None)
             assert due == (NEVER if naive_due is None else naive_due)
             if due > until:
                 return
             now = max(now, due)
-            self.m[R_NOW] = now
+            words(self.m).now = now
             self.strategy.wake(self.m, now)
             self.naive.wake(now)
             now += 1000
             for side in ("kernel", "naive"):
-                if side == "kernel" and self.m[R_WAKE_AT] < now:
-                    self.m[R_WAKE_AT] = now
+                if side == "kernel" and words(self.m).wake_at < now:
+                    words(self.m).wake_at = now
                 elif side == "naive" and self.naive.wake_at < now:
                     self.naive.wake_at = now
 
     def set_target(self, now: int, pages: int) -> None:
         if not isinstance(self.naive, NaiveBalloon):
             return
-        self.m[R_TARGET] = self.naive.target = pages
-        if self.m[R_WAKE_AT] > now:
-            self.m[R_WAKE_AT] = self.naive.wake_at = now
+        words(self.m).target = self.naive.target = pages
+        if words(self.m).wake_at > now:
+            words(self.m).wake_at = self.naive.wake_at = now
 
     def compare(self, live: set[int]) -> None:
         """Lists, statistics, trees, sections, gauges."""
@@ -167,26 +145,26 @@ class Pair:
         listed = self.listed()
         if isinstance(naive, NaiveBalloon):
             assert listed == naive.ballooned[::-1]
-            stats = [int(m[r]) for r in (R_CURRENT, R_TARGET, R_TOTAL, R_UNPOPULATED, R_AVAILABLE)]
+            stats = [int(getattr(words(m), name)) for name in (
+                "current", "target", "total", "unpopulated", "available")]
             assert stats == [naive.current, naive.target, naive.total, naive.unpopulated,
                              naive.available]
         else:
             assert listed == naive.free_list
-        tree = m[m[R_TREE] : m[R_TREE] + 2 * m[R_TREE + 1]].reshape(-1, 2).tolist()
+        tree = m[words(m).tree.at : words(m).tree.at + 2 * words(m).tree.count].reshape(-1, 2).tolist()
         assert [tuple(row) for row in tree] == naive.iomem.rows
-        log = m[m[R_SECTIONS] : m[R_SECTIONS] + 4 * m[R_SECTION_COUNT]].reshape(-1, 4)
+        log = m[words(m).sections : words(m).sections + 4 * words(m).section_count].reshape(-1, 4)
         assert [(int(s), int(n)) for _, s, n, _ in log] == naive.sections
-        block = int(m[R_BLOCK_PAGES])
-        free = int(m[G_HELD] - m[G_LIVE])
-        assert (free, int(m[G_LIVE])) == (len(listed), len(live))
+        block = int(words(m).block_pages)
+        free = int(words(m).gauge.held - words(m).gauge.live)
+        assert (free, int(words(m).gauge.live)) == (len(listed), len(live))
         if free:
-            assert 1 - int(m[G_WHOLE]) * block / free == pytest.approx(
+            assert 1 - int(words(m).gauge.whole) * block / free == pytest.approx(
                 float(unusable_index(listed, block)), abs=1e-12)
-            from replay.engine.state import T_TOP
-            assert int(m[T_TOP]) * block / free == pytest.approx(
+            assert int(words(m).table.top) * block / free == pytest.approx(
                 float(largest_run(listed, block)), abs=1e-12)
         section = self.machine.section_pages
-        assert int(m[G_PINNED]) == len({f // section for f in live})
+        assert int(words(m).gauge.pinned) == len({f // section for f in live})
         assert lists_agree(m) == []
 
 

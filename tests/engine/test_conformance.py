@@ -9,7 +9,7 @@ import pytest
 from replay import allocators
 from replay.base.errors import ReplayError
 from replay.engine.conformance import Finding, check_strategy
-from replay.engine.state import R_TREE
+from replay.engine.state import words
 from replay.engine.strategy import Strategy
 
 PLUGIN = '''
@@ -41,7 +41,7 @@ LOOP = """@compiled(LOOP)
 def run(m, q, out, cost):
     return loop(alloc, free, wake, m, q, out, cost)"""
 SOUND = {"run": "run = pool.run", "name": "mine", "alloc": "return pool.alloc(m, now, nr_pages, frames, at)",
-         "free": "return pool.free(m, now, nr_pages, frames, at)", "wake": "m[R_WAKE_AT] = NEVER"}
+         "free": "return pool.free(m, now, nr_pages, frames, at)", "wake": "words(m).wake_at = NEVER"}
 
 
 def plugin(folder: Path, **parts: str) -> Strategy:
@@ -98,7 +98,7 @@ def test_a_sound_plug_in_conforms(tmp_path: Path) -> None:
     pool.free(m, now, 1, frames, at)
     return 0"""}, "."),
     ({"free": "return 0"}, "."),
-    ({"wake": "m[R_WAKE_AT] = 0"}, "past"),
+    ({"wake": "words(m).wake_at = 0"}, "past"),
 ])
 def test_each_broken_plug_in_is_named_in_a_sentence(tmp_path: Path, parts: dict[str, str],
                                                     sentence: str) -> None:
@@ -115,9 +115,9 @@ def test_a_plug_in_that_is_not_deterministic_is_named(tmp_path: Path) -> None:
     def init(machine, peak, values):
         setup = allocators.load("pool").init(machine, peak, values)
         if next(turns) % 2:
-            at, count = setup.state[R_TREE], setup.state[R_TREE + 1]
-            last = setup.state[at + 2 * count - 1]
-            setup.state[R_TREE + 3] = min(int(last) + 1, int(setup.state[R_TREE + 4]) - (1 << 34))
+            tree = words(setup.state).tree
+            last = setup.state[tree.at + 2 * tree.count - 1]
+            tree.start = min(int(last) + 1, int(tree.last) - (1 << 34))
         return setup
 
     found = broken(check_strategy(Strategy(**{**vars(strategy), "init": init})))

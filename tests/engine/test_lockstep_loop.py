@@ -20,7 +20,8 @@ from naive_loop import NaiveLoop
 
 from replay import allocators
 from replay.allocators import extents, genpool, tracking
-from replay.allocators import state as s
+from replay.costs.primitives import WORK
+from replay.engine.state import words
 from replay.engine.drive import checked, most_pages, replay
 from replay.engine.gauges import AREAS
 from replay.engine.outcome import ROW
@@ -68,15 +69,15 @@ class Lockstep:
         if name in ("wake_at", "work", "slow", "resuming", "split", "adding"):
             setattr(self.model, name, value)
             if name == "split":
-                self.m[s.R_SPLIT] = int(value)
+                words(self.m).split = int(value)
             if name == "adding":
                 address, pages = value or (0, 0)
-                self.m[s.R_ADD_START] = address // self.model.page
-                self.m[s.R_ADD_PAGES] = pages
+                words(self.m).add_start = address // self.model.page
+                words(self.m).add_pages = pages
             if name == "wake_at":
-                self.m[s.R_WAKE_AT] = value
+                words(self.m).wake_at = value
             if name == "work":
-                self.m[s.W : s.W + len(s.WORK)] = 0
+                words(self.m).works[:] = 0
         else:
             super().__setattr__(name, value)
 
@@ -88,18 +89,18 @@ class Lockstep:
         m = self.m
         frames = np.full(nr + 16, -7, np.int64)
         frames[8 : 8 + len(has)] = has
-        m[s.R_NOW], m[s.R_GOT], m[s.R_RESUME] = now, len(has), int(self.model.resuming)
+        words(m).now, words(m).got, words(m).resume = now, len(has), int(self.model.resuming)
         ours = int(self.strategy.alloc(m, now, nr, frames, 8))
-        m[s.R_RESUME] = 0
+        words(m).resume = 0
         error, got = self.model.alloc(now, nr, has)
         self.same("errno", ours, error)
         if not (frames[:8] == -7).all() or not (frames[8 + nr :] == -7).all():
             raise Mismatch("alloc wrote beyond its frames")
         if error in (-naive.E_WAIT, -naive.E_ADDING):
-            self.same("pages got before the sleep", int(m[s.R_GOT]), len(got))
+            self.same("pages got before the sleep", int(words(m).got), len(got))
         if error == -naive.E_ADDING:
             address, pages = self.model.adding
-            self.same("added", (int(m[s.R_ADD_START]) * self.model.page, int(m[s.R_ADD_PAGES])),
+            self.same("added", (int(words(m).add_start) * self.model.page, int(words(m).add_pages)),
                       (address, pages))
         if error in (0, -naive.E_WAIT, -naive.E_ADDING):
             self.same("frames", frames[8 : 8 + len(got)].tolist(), got)
@@ -112,23 +113,23 @@ class Lockstep:
     def free(self, now, frames):
         m = self.m
         given = np.array([-7, *frames], np.int64)
-        m[s.R_NOW] = now
+        words(m).now = now
         tracking.frames_returned(m, given, 1, len(frames))
         self.same("errno", int(self.strategy.free(m, now, len(frames), given, 1)), 0)
         self.model.free(now, frames)
         self.agree(f"free of {len(frames)}")
 
     def wake(self, now):
-        self.m[s.R_NOW] = now
+        words(self.m).now = now
         self.strategy.wake(self.m, now)
         self.model.wake(now)
         self.agree("thread")
 
     def set_target(self, now, pages):
         # This part of the kernel is in the loop itself: compared by the whole run below.
-        self.m[s.R_NOW] = now
+        words(self.m).now = now
         self.model.set_target(now, pages)
-        self.m[s.R_TARGET], self.m[s.R_WAKE_AT] = pages, self.model.wake_at
+        words(self.m).target, words(self.m).wake_at = pages, self.model.wake_at
         self.agree(f"target {pages}")
 
     def agree(self, after):
@@ -137,38 +138,39 @@ class Lockstep:
         self.steps += 1
         where = f"after step {self.steps}, {after}: "
         listed = (LISTED[self.strategy.name](m) if self.strategy.name in LISTED
-                  else m[m[s.R_LIST] : m[s.R_LIST] + m[s.R_COUNT]].tolist())
+                  else m[words(m).list : words(m).list + words(m).count].tolist())
         self.same(where + "free list", listed, model.free_list)
-        tree = m[m[s.R_TREE] :][: 2 * m[s.R_TREE + 1]].reshape(-1, 2)
+        tree = m[words(m).tree.at :][: 2 * words(m).tree.count].reshape(-1, 2)
         self.same(where + "iomem", [tuple(row) for row in tree.tolist()], model.iomem.children)
-        log = m[m[s.R_SECTIONS] :][: 4 * m[s.R_SECTION_COUNT]].reshape(-1, 4).tolist()
+        log = m[words(m).sections :][: 4 * words(m).section_count].reshape(-1, 4).tolist()
         self.same(where + "sections", [tuple(row) for row in log], model.sections)
-        work = {name: int(m[s.W + k]) for k, name in enumerate(s.WORK) if m[s.W + k]}
+        works = words(m).works
+        work = {name: int(works[k]) for k, name in enumerate(WORK) if works[k]}
         self.same(where + "work", work, {k: v for k, v in model.work.items() if v})
-        gauges = m[s.G_LIVE : s.G_LIVE + 6].tolist()
+        gauges = words(m).gauges[:6].tolist()
         self.same(where + "gauges", gauges, list(model.gauges()))
-        self.same(where + "fault", int(m[s.R_FAULT]), 0)
-        self.same(where + "wake at", int(m[s.R_WAKE_AT]), model.wake_at)
+        self.same(where + "fault", int(words(m).fault), 0)
+        self.same(where + "wake at", int(words(m).wake_at), model.wake_at)
         if isinstance(model, naive.NaiveBalloon):
             self.balloon(where, model)
         else:
             self.balloon(where, model.beside)
-            beside = m[m[s.R_OTHER_LIST] :][: m[s.R_OTHER_COUNT]].tolist()
+            beside = m[words(m).other_list :][: words(m).other_count].tolist()
             self.same(where + "balloon's own list", beside, model.beside.free_list)
         if self.steps % self.look == 0:
-            self.same(where + "whole blocks", int(m[s.G_WHOLE]), len(model.whole_blocks()))
-            self.same(where + "largest run", int(m[s.T_TOP]), model.largest_run())
+            self.same(where + "whole blocks", int(words(m).gauge.whole), len(model.whole_blocks()))
+            self.same(where + "largest run", int(words(m).table.top), model.largest_run())
             self.same(where + "check", self.strategy.check(m), [])
 
     def balloon(self, where, model):
         m = self.m
-        ours = {name: int(m[r]) for name, r in (
-            ("current", s.R_CURRENT), ("target", s.R_TARGET), ("unpopulated", s.R_UNPOPULATED),
-            ("total", s.R_TOTAL), ("available", s.R_AVAILABLE), ("delay", s.R_DELAY_S),
-            ("retries", s.R_RETRIES))}
+        ours = {name: int(getattr(words(m), r)) for name, r in (
+            ("current", "current"), ("target", "target"), ("unpopulated", "unpopulated"),
+            ("total", "total"), ("available", "available"), ("delay", "delay_s"),
+            ("retries", "retries"))}
         self.same(where + "balloon", ours, {name: getattr(model, name) for name in ours})
-        self.same(where + "thread state", STATES[int(m[s.R_BP_STATE])], model.state)
-        ram = m[m[s.R_RAM] : m[s.R_RAM] + m[s.R_RAM_COUNT]].tolist()
+        self.same(where + "thread state", STATES[int(words(m).bp_state)], model.state)
+        ram = m[words(m).ram : words(m).ram + words(m).ram_count].tolist()
         self.same(where + "RAM", ram, model.ram)
 
 
@@ -193,7 +195,7 @@ def compare_runs(outcome, loop, workload):
     for r, row in enumerate(loop.rows):
         same(f"row {r}", dict(zip(ROW, outcome.rows[r].tolist(), strict=True)),
              {name: row[name] for name in ROW})
-        work = {name: int(v) for name, v in zip(s.WORK, outcome.work[r], strict=True) if v}
+        work = {name: int(v) for name, v in zip(WORK, outcome.work[r], strict=True) if v}
         same(f"work of row {r}", work, {k: v for k, v in loop.work[r].items() if v})
     same("frames", outcome.frames.tolist(),
          [loop.returned.get(slot, -1) for slot in range(workload.nr_slots)])

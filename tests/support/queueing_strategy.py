@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from replay.base.compiled import compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import NEVER, R_OPTION, R_WAKE_AT, W_SCRUB, W_SECTION_MAP, did, new_state
+from replay.engine.state import BEYOND_LIST, NEVER, new_state, options_of, words
 from replay.engine.strategy import Setup, Strategy
 
-PERIOD = R_OPTION
+OWN, options = options_of("period")
 
 
 @compiled()
@@ -18,21 +18,24 @@ def alloc(m, now, nr_pages, frames, at):
     for k in range(nr_pages):
         frames[at + k] = at + k
     if nr_pages % 3 == 0:
-        did(m, W_SECTION_MAP, nr_pages)
+        words(m).work.section_map += nr_pages
+        words(m).dirty |= BEYOND_LIST
     return 0
 
 
 @compiled()
 def free(m, now, nr_pages, frames, at):
     if nr_pages % 3 == 0:
-        did(m, W_SECTION_MAP, nr_pages)
+        words(m).work.section_map += nr_pages
+        words(m).dirty |= BEYOND_LIST
     return 0
 
 
 @compiled()
 def wake(m, now):
-    did(m, W_SCRUB, 1)
-    m[R_WAKE_AT] = now + m[PERIOD]
+    words(m).work.scrub += 1
+    words(m).dirty |= BEYOND_LIST
+    words(m).wake_at = now + options(m).period
     return 0
 
 
@@ -45,7 +48,7 @@ def strategy(period: int, own_lock: bool) -> Strategy:
     """period: ns between passes of the thread, 0 for no thread."""
     def init(machine, peak_pages, values):
         m = new_state(machine, 0, own_thread=own_lock)
-        m[R_WAKE_AT], m[PERIOD] = (period, period) if period else (NEVER, NEVER)
+        words(m).wake_at = options(m).period = period or NEVER
         return Setup(m, (("list_pop",), ("list_push",)))
 
     return Strategy(name="timed", summary="", models="", init=init, run=run, alloc=alloc, free=free,

@@ -26,8 +26,9 @@ class Pages(NamedTuple):
     """The pages of all calls one behind the other; those of call c begin at first[c].
 
     frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
-    same frame, of a call that came before, or -1; so no chain of them returns. list: places of listed pages, the head at the end, or -2 - a frame. hot: per
-    range that was hot-added to the balloon, its next page to come and its end.
+    same frame, of a call that came before, or -1; so no chain of them returns. list: places of
+    listed pages, the head at the end, or -2 - a frame. hot: per range that was hot-added to the
+    balloon, its next page to come and its end.
     """
 
     first: Ints

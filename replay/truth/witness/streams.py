@@ -139,7 +139,8 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
             f"{int(f[F_OURS])} in the model, {int(f[F_THEIRS])} in the kernel "
             f"(machine {machine.arch} {machine.mode}, {machine.page_bytes} byte pages)")
     elif words(a).fault or words(b).fault:
-        result.difference = f"an internal bound was hit (fault {int(words(a).fault or words(b).fault)})"
+        fault = int(words(a).fault or words(b).fault)
+        result.difference = f"an internal bound was hit (fault {fault})"
     if result.difference:
         result.seed = seed
 
