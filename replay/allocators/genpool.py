@@ -33,7 +33,7 @@ import numpy as np
 from replay.allocators import pool
 from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words_for
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import compiled, inline, record, seen_at
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, options_of, words
 from replay.engine.strategy import Option, Setup, Strategy
@@ -41,15 +41,17 @@ from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
 OWN, options = options_of("contiguous", "chunks", "bits_end", base=pool.OWN)
-"""One run per call; chunks so far; words of bitmaps handed out so far, from S_OWN on."""
+"""One run per call; chunks so far; words of bitmaps handed out so far, from
+`own_words` on."""
 
-K_START, K_PAGES, K_AVAIL, K_BITS = range(4)
-"""A chunk: first frame, pages, free pages, first word of its bitmap (a bit set: not free)."""
-CHUNK_WORDS = 4
+CHUNK = record("start", "pages", "avail", "bits")
+"""First frame, pages, free pages, first word of its bitmap (a bit set: not free)."""
+CHUNK_WORDS = CHUNK.itemsize // 8
+chunk_at = seen_at(CHUNK)
 
 
 @inline
-def _chunk(m: np.ndarray, k: int) -> int:
+def _place(m: np.ndarray, k: int) -> int:
     """Where chunk k is: they lie at the front of the strategy's own words."""
     s = words(m)
     return s.own_words + CHUNK_WORDS * k
@@ -99,19 +101,19 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
     """gen_pool_alloc(): the first frame of a run; -1 if no chunk has one."""
     s, own = words(m), options(m)
     for k in range(own.chunks - 1, -1, -1):
-        at = _chunk(m, k)
+        chunk = chunk_at(m, _place(m, k))
         s.work.list_pop += 1
         s.dirty |= LIKE_LIST
-        if nr > m[at + K_AVAIL]:
+        if nr > chunk.avail:
             continue
-        start = _best_fit(m, m[at + K_BITS], m[at + K_PAGES], nr)
-        if start < m[at + K_PAGES]:
-            flip_bits(m, m[at + K_BITS], start, nr)
+        start = _best_fit(m, chunk.bits, chunk.pages, nr)
+        if start < chunk.pages:
+            flip_bits(m, chunk.bits, start, nr)
             s.work.list_push += ((start + nr - 1) >> 6) - (start >> 6) + 1
             s.dirty |= LIKE_LIST
-            m[at + K_AVAIL] -= nr
+            chunk.avail -= nr
             s.count -= nr
-            return m[at + K_START] + start
+            return chunk.start + start
     return -1
 
 
@@ -129,9 +131,9 @@ def _fill_pool(m: np.ndarray, deficit: int) -> int:
     if k >= s.section_capacity or first + nr_pages > s.table.nr_blocks * s.block_pages:
         s.fault = 4
         return -ENOMEM
-    at = _chunk(m, k)
-    m[at + K_START], m[at + K_PAGES], m[at + K_AVAIL] = first, nr_pages, nr_pages
-    m[at + K_BITS] = own.bits_end
+    chunk = chunk_at(m, _place(m, k))
+    chunk.start, chunk.pages, chunk.avail = first, nr_pages, nr_pages
+    chunk.bits = own.bits_end
     own.bits_end += (nr_pages + 31) >> 5
     own.chunks = k + 1
     s.work.array_word += (nr_pages + 63) >> 6
@@ -189,11 +191,11 @@ def _pool_free(m: np.ndarray, frame: int) -> int:
     s, own = words(m), options(m)
     last = own.chunks - 1
     for k in range(last, -1, -1):
-        at = _chunk(m, k)
-        page = frame - m[at + K_START]
-        if 0 <= page < m[at + K_PAGES]:
-            flip_bits(m, m[at + K_BITS], page, 1)
-            m[at + K_AVAIL] += 1
+        chunk = chunk_at(m, _place(m, k))
+        page = frame - chunk.start
+        if 0 <= page < chunk.pages:
+            flip_bits(m, chunk.bits, page, 1)
+            chunk.avail += 1
             s.count += 1
             return last - k
     s.fault = 5
@@ -221,10 +223,11 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def free_frames(m: np.ndarray) -> list[int]:
     """The frames that the bitmaps say are free, sorted; checks and tests call it."""
-    s, own = words(m), options(m)
+    own = options(m)
     found: list[int] = []
     for k in range(int(own.chunks)):
-        start, pages, _, bits = (int(v) for v in m[int(s.own_words) + CHUNK_WORDS * k :][:4])
+        chunk = chunk_at(m, int(_place(m, k)))
+        start, pages, bits = int(chunk.start), int(chunk.pages), int(chunk.bits)
         found += [start + p for p in range(pages) if not m[bits + (p >> 5)] >> (p & 31) & 1]
     return sorted(found)
 
@@ -234,8 +237,8 @@ def check(m: np.ndarray) -> list[str]:
     s, own = words(m), options(m)
     broken = [] if not s.fault else [f"an internal bound was hit (fault {int(s.fault)})"]
     free_pages = len(free_frames(m))
-    chunks = m[int(s.own_words) :][: CHUNK_WORDS * int(own.chunks)].reshape(-1, CHUNK_WORDS)
-    if int(chunks[:, K_AVAIL].sum()) != free_pages or int(s.count) != free_pages:
+    avail = sum(int(chunk_at(m, int(_place(m, k))).avail) for k in range(int(own.chunks)))
+    if avail != free_pages or int(s.count) != free_pages:
         broken.append(f"the bitmaps have {free_pages} free pages, `avail` says otherwise")
     if int(s.gauge.held) - int(s.gauge.live) != free_pages:
         broken.append(f"held {int(s.gauge.held)} - live {int(s.gauge.live)} is not {free_pages}")

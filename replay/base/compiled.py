@@ -135,8 +135,8 @@ def record(*fields: str | tuple[str, Any]) -> Any:
                                  for one in fields]))
 
 
-def seen_as(kind: Any, first: int = 0) -> Callable[[Any], Any]:
-    """A function that sees the words of an int64 vector from `first` on as a record.
+def seen_at(kind: Any) -> Callable[[Any, int], Any]:
+    """A function that sees the words of an int64 vector from a place on as a record.
 
     Over the same memory: what is written to the record is written to the vector. Compiled code
     takes the address alone, so that a field costs what a word does.
@@ -144,16 +144,27 @@ def seen_as(kind: Any, first: int = 0) -> Callable[[Any], Any]:
     size = kind.itemsize // 8
     made = numba.from_dtype(kind)
 
-    def seen(m: Any) -> Any:
-        return m[first : first + size].view(kind)[0]
+    def seen(m: Any, at: int) -> Any:
+        return m[at : at + size].view(kind)[0]
 
-    def address(typing: Any, m: Any) -> Any:
+    def address(typing: Any, m: Any, at: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             words = context.make_array(signature.args[0])(context, builder, args[0]).data
-            place = builder.gep(words, [ir.Constant(ir.IntType(64), first)])
+            place = builder.gep(words, [args[1]])
             return builder.bitcast(place, context.get_value_type(signature.return_type))
-        return made(VECTOR), code
+        return made(VECTOR, INT), code
 
     record_at = numba.extending.intrinsic(address)
-    numba.extending.overload(seen, inline="always")(lambda m: lambda m: record_at(m))
+    numba.extending.overload(seen, inline="always")(lambda m, at: lambda m, at: record_at(m, at))
+    return seen
+
+
+def seen_as(kind: Any, first: int = 0) -> Callable[[Any], Any]:
+    """The same at a place that is always the same."""
+    place = seen_at(kind)
+
+    def seen(m: Any) -> Any:
+        return place(m, first)
+
+    numba.extending.overload(seen, inline="always")(lambda m: lambda m: place(m, first))
     return seen

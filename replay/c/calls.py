@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import address_of, call_c, inline, compiled
+from replay.base.compiled import address_of, call_c, compiled, inline, record, seen_at
 from replay.costs.primitives import WORK
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
@@ -33,13 +33,14 @@ OWN, options = options_of(
 )  # fmt: skip
 
 NR_WORK = len(WORK)
-(
-    P_DIRTY, P_LISTED, P_WAKE_AT, P_GOT, P_PER_PAGE, P_OWN_LOCK, P_CURRENT, P_TARGET, P_TOTAL,
-    P_UNPOPULATED, P_STATE, P_SLEEP_CREDIT, P_NR_EVENTS, P_MAX_EVENTS, P_EVENTS, P_MAY_LET_GO,
-    P_REQUEST,
-) = range(NR_WORK, NR_WORK + 17)  # fmt: skip
-REPORT_WORDS = NR_WORK + 17
-"""The words of struct replay_report; the events follow it at once."""
+REPORT = record(
+    ("work", record(*WORK)), "dirty", "listed", "wake_at", "got", "per_page", "own_lock", "current",
+    "target", "total", "unpopulated", "state", "sleep_credit", "nr_events", "max_events", "events",
+    "may_let_go", "request",
+)  # fmt: skip
+"""struct replay_report; the events follow it at once."""
+REPORT_WORDS = REPORT.itemsize // 8
+report_at = seen_at(REPORT)
 
 ENTERED, LEFT, GIVEN, BROKEN, POOL_SECTION, HOTPLUG_SECTIONS, SEED = range(7)
 
@@ -78,23 +79,23 @@ def _enter(m: np.ndarray, call: int, pages: int) -> None:
     """Tell whoever watches what is being called, and the allocator when its thread is due."""
     s, own = words(m), options(m)
     own.calling, own.pages = call, pages
-    report = own.report
-    m[report + P_WAKE_AT] = s.wake_at
-    m[report + P_MAY_LET_GO], m[report + P_REQUEST] = s.split, s.request
+    report = report_at(m, own.report)
+    report.wake_at = s.wake_at
+    report.may_let_go, report.request = s.split, s.request
 
 
 @compiled()
 def _take_events(m: np.ndarray) -> int:
     """What entered and left, regions added, superpages broken."""
     s, own = words(m), options(m)
-    report = own.report
-    count = m[report + P_NR_EVENTS]
-    m[report + P_NR_EVENTS] = 0
-    if count < 0 or count > m[report + P_MAX_EVENTS]:
+    report = report_at(m, own.report)
+    count = report.nr_events
+    report.nr_events = 0
+    if count < 0 or count > report.max_events:
         _fail(m, EVENTS, count)
         return 0
     for k in range(count):
-        at = report + REPORT_WORDS + 3 * k
+        at = own.report + REPORT_WORDS + 3 * k
         kind, first, pages = m[at], m[at + 1], m[at + 2]
         inside = 0 <= first < own.limit and 0 <= pages <= own.limit - first
         if kind == GIVEN:
@@ -123,28 +124,28 @@ def _take_events(m: np.ndarray) -> int:
 def absorb(m: np.ndarray) -> None:
     """Take over what the allocator reported in the call that has just returned."""
     s, own = words(m), options(m)
-    report = own.report
+    report = report_at(m, own.report)
     own.calling = IN_NONE
-    if m[report + P_DIRTY]:
+    if report.dirty:
         for k in range(NR_WORK):
-            s.works[k] += m[report + k]
-            m[report + k] = 0
-        m[report + P_DIRTY] = 0
+            s.works[k] += m[own.report + k]
+            m[own.report + k] = 0
+        report.dirty = 0
         s.dirty |= BEYOND_LIST
-    if m[report + P_NR_EVENTS]:
+    if report.nr_events:
         _take_events(m)
-    if m[report + P_LISTED] < 0:
-        _fail(m, LISTED_RANGE, m[report + P_LISTED])
-    s.count = max(0, m[report + P_LISTED])
+    if report.listed < 0:
+        _fail(m, LISTED_RANGE, report.listed)
+    s.count = max(0, report.listed)
     # A thread that is woken while its pass goes on starts over when it is done.
-    s.wake_at = max(m[report + P_WAKE_AT], s.thread_free)
+    s.wake_at = max(report.wake_at, s.thread_free)
     if own.target != 0:
-        s.target = own.told = m[report + P_TARGET]
-    s.current = m[report + P_CURRENT]
-    s.total = m[report + P_TOTAL]
-    s.unpopulated = m[report + P_UNPOPULATED]
-    s.bp_state = m[report + P_STATE]
-    s.sleep_credit = m[report + P_SLEEP_CREDIT]
+        s.target = own.told = report.target
+    s.current = report.current
+    s.total = report.total
+    s.unpopulated = report.unpopulated
+    s.bp_state = report.state
+    s.sleep_credit = report.sleep_credit
 
 
 @inline
@@ -197,7 +198,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     elif error == -E_WAIT or error == -E_ADDING:
         if error == -E_ADDING and s.split == 0:
             _fail(m, LET_GO, 0)
-        got = m[own.report + P_GOT]
+        got = report_at(m, own.report).got
         s.got = got
         if own.resume == 0:
             _fail(m, NO_RESUME, 0)

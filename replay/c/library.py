@@ -20,10 +20,7 @@ import numpy as np
 from replay.allocators.balloon import page_work
 from replay.base.errors import InputError, ReplayError
 from replay.c import calls
-from replay.c.calls import (
-    CALLS_OF_C, FAULTS, IN_INIT, P_CURRENT, P_EVENTS, P_MAX_EVENTS, P_OWN_LOCK, P_PER_PAGE,
-    P_TARGET, P_TOTAL, P_UNPOPULATED, P_WAKE_AT, REPORT_WORDS, options,
-)  # fmt: skip
+from replay.c.calls import CALLS_OF_C, FAULTS, IN_INIT, REPORT_WORDS, options, report_at
 from replay.engine.state import new_state, ram_frames, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
@@ -173,8 +170,9 @@ def _with_segments(m: np.ndarray, events: int, allocate: Allocate) -> np.ndarray
     own = options(grown)
     own.report, own.limit = report, frames
     own.live = report + REPORT_WORDS + 3 * events
-    grown[report + P_MAX_EVENTS] = events
-    grown[report + P_EVENTS] = grown.ctypes.data + 8 * (report + REPORT_WORDS)
+    told = report_at(grown, report)
+    told.max_events = events
+    told.events = grown.ctypes.data + 8 * (report + REPORT_WORDS)
     return grown
 
 
@@ -196,10 +194,9 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
         setattr(own, name, library.address[f"replay_{name}"])
     report = int(own.report)
     memory = machine.memory
-    for word, value in ((P_CURRENT, memory.current), (P_TARGET, memory.target),
-                        (P_TOTAL, memory.total), (P_UNPOPULATED, memory.unpopulated),
-                        (P_WAKE_AT, NEVER), (P_PER_PAGE, 1)):
-        m[report + word] = value
+    told = report_at(m, report)
+    told.current, told.target, told.total = memory.current, memory.target, memory.total
+    told.unpopulated, told.wake_at, told.per_page = memory.unpopulated, NEVER, 1
     own.told = memory.target
     given = machine_struct(machine, m, peak_pages, values, keep)
     keep += [given, m]
@@ -210,10 +207,10 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
     if error:
         raise ReplayError(f"replay_init() refused this machine (returned {error})")
     calls.absorb(m)
-    s.own_lock = int(m[report + P_OWN_LOCK] != 0)
+    s.own_lock = int(told.own_lock != 0)
     s.works[:] = 0  # work of the boot is nobody's request
     s.dirty = 0
-    costs = page_work(machine) if m[report + P_PER_PAGE] else ((), ())
+    costs = page_work(machine) if told.per_page else ((), ())
     return Setup(m, costs, (f"the allocator calls itself {library.name!r}",))
 
 
