@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "replay").rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
-MAX_FUNCTION, MAX_FILE, MAX_COLUMNS = 60, 400, 100
+MAX_FUNCTION, MAX_FILE, MAX_COLUMNS, MAX_SUBJECT = 60, 400, 100, 72
 LONG_FUNCTIONS = {
     ("replay/engine/loop.py", "loop"): "one compiled body; each array passed to a helper costs 10 ns",
 }
@@ -26,6 +27,9 @@ ROOMS = (
     "report", "record", "claims", "api", "cli", "__main__",
 )
 """Folders, and single files at the top: each imports from itself and from those before it."""
+
+NAMED = ("allocators", "physmap", "costs", "c")
+"""Rooms without subscripts by index constants; the others are on their way."""
 
 BANNED = ("pickle", "eval(", "exec(", "marshal", "shell=True", "yaml.load(", "FIXME", "breakpoint(")
 
@@ -95,6 +99,24 @@ def test_rooms_import_only_from_rooms_before_them() -> None:
     assert wrong == []
 
 
+def named_by_number(node: ast.expr) -> bool:
+    """Whether a subscript is an index constant, alone or added to something."""
+    if isinstance(node, ast.Tuple):
+        return any(map(named_by_number, node.elts))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        return named_by_number(node.left) or named_by_number(node.right)
+    name = node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
+    return name.isupper() and len(name) > 1
+
+
+def test_words_have_names() -> None:
+    """No subscript by an index constant, in the folders that are through with them."""
+    found = [f"{name}:{node.lineno} {ast.unparse(node)}" for name, tree in trees()
+             if room(Path(name).with_suffix("").parts[1:]) in NAMED for node in ast.walk(tree)
+             if isinstance(node, ast.Subscript) and named_by_number(node.slice)]
+    assert found == []
+
+
 def test_nothing_runs_what_a_file_says_or_is_left_behind() -> None:
     found = [(name, word) for name, path in zip(NAMES, FILES, strict=True) for word in BANNED
              if word in path.read_text(encoding="utf-8").replace("exec_module(", "")]
@@ -124,3 +146,11 @@ def test_modules_public_functions_and_classes_have_docstrings() -> None:
             if not ast.get_docstring(node)]
     bare += [name for name, tree in trees() if tree.body and not ast.get_docstring(tree)]
     assert bare == []
+
+
+def test_subjects_of_the_last_commits_are_short() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    log = subprocess.run(["git", "-C", str(ROOT), "log", "-20", "--format=%s"], text=True,
+                         capture_output=True, check=True).stdout.splitlines()
+    assert [subject for subject in log if len(subject) > MAX_SUBJECT] == []
