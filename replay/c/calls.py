@@ -15,8 +15,8 @@ from replay.base.compiled import address_of, call_c, compiled, inline, record, s
 from replay.costs.primitives import WORK
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    BEYOND_LIST, E_ADDING, E_WAIT, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED, log_section,
-    options_of, words,
+    BEYOND_LIST, E_ADDING, E_WAIT, FIRST_WORK, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED,
+    log_section, options_of, words,
 )  # fmt: skip
 from replay.engine.tracking import break_block, enter_range, leave_range
 
@@ -127,8 +127,9 @@ def absorb(m: np.ndarray) -> None:
     report = report_at(m, own.report)
     own.calling = IN_NONE
     if report.dirty:
+        into = FIRST_WORK
         for k in range(NR_WORK):
-            s.works[k] += m[own.report + k]
+            m[into + k] += m[own.report + k]
             m[own.report + k] = 0
         report.dirty = 0
         s.dirty |= BEYOND_LIST

@@ -21,7 +21,7 @@ from replay.allocators.balloon import page_work
 from replay.base.errors import InputError, ReplayError
 from replay.c import calls
 from replay.c.calls import CALLS_OF_C, FAULTS, IN_INIT, REPORT_WORDS, options, report_at
-from replay.engine.state import new_state, ram_frames, words
+from replay.engine.state import new_state, ram_frames, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -208,7 +208,7 @@ def _init(path: Path, allocate: Allocate, keep: list[Any], machine: Physmap, pea
         raise ReplayError(f"replay_init() refused this machine (returned {error})")
     calls.absorb(m)
     s.own_lock = int(told.own_lock != 0)
-    s.works[:] = 0  # work of the boot is nobody's request
+    m[span("work")] = 0  # work of the boot is nobody's request
     s.dirty = 0
     costs = page_work(machine) if told.per_page else ((), ())
     return Setup(m, costs, (f"the allocator calls itself {library.name!r}",))

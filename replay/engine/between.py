@@ -17,7 +17,7 @@ from replay.engine.outcome import (
     T_BUSY, T_EARLY, T_PASSES, T_SLEEPING, Out,
 )  # fmt: skip
 from replay.engine.requests import Requests
-from replay.engine.state import E_ADDING, E_WAIT, NEVER, words
+from replay.engine.state import E_ADDING, E_WAIT, FIRST_WORK, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
 
 COST_OF_PAGE, COST_OF_SECTION = WORK.index("hotplug_page"), WORK.index("hotplug_section")
@@ -26,10 +26,9 @@ COST_OF_PAGE, COST_OF_SECTION = WORK.index("hotplug_page"), WORK.index("hotplug_
 @inline
 def spent_on(m: np.ndarray, cost: np.ndarray) -> int:
     """Picoseconds of the extra work that the current call reported."""
-    s = words(m)
     total = 0
     for k in range(NR_WORK):
-        total += s.works[k] * cost[k]
+        total += m[FIRST_WORK + k] * cost[k]
     return total
 
 
@@ -38,8 +37,8 @@ def move_work(m: np.ndarray, into: np.ndarray, at: int) -> None:
     """Add the call's extra work to into[at:], and clear it."""
     s = words(m)
     for k in range(NR_WORK):
-        into[at + k] += s.works[k]
-        s.works[k] = 0
+        into[at + k] += m[FIRST_WORK + k]
+        m[FIRST_WORK + k] = 0
     s.dirty = 0
 
 

@@ -25,7 +25,7 @@ from replay.engine.requests import (
     ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
 )  # fmt: skip
 from replay.engine.start import Start, begin
-from replay.engine.state import E_WAIT, words
+from replay.engine.state import E_WAIT, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -248,10 +248,8 @@ def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workloa
 
 def _ends(m: np.ndarray) -> dict[str, float]:
     """Values at the end, under the names of loop.AREAS."""
-    from replay.engine.gauges import NR_GAUGES
-
     s = words(m)
-    ends = {AREAS[k]: float(s.gauges[k]) for k in range(NR_GAUGES)}
+    ends = dict(zip(AREAS, map(float, m[span("gauge")]), strict=False))
     free = int(s.gauge.held - s.gauge.live)
     block = int(s.block_pages)
     ends["unusable_free_index"] = 1 - int(s.gauge.whole) * block / free if free > 0 else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from replay.base.compiled import inline
-from replay.engine.state import words
+from replay.engine.state import FIRST_GAUGE, words
 
 AREAS = (
     "live_pages", "held_pages", "added_pages", "pinned_sections", "given_pages",
@@ -48,7 +48,7 @@ def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
     area[A_SLOW_SINCE] = now
     for k in range(1, NR_GAUGES):
         area[k] += area[A_BEFORE + k] * dt
-        value = float(s.gauges[k])
+        value = float(m[FIRST_GAUGE + k])
         area[A_BEFORE + k] = value
         peak[k] = max(peak[k], value)
     s.moved = 0

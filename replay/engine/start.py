@@ -21,7 +21,7 @@ import numpy as np
 
 from replay.base.units import align_up
 from replay.engine.state import (
-    E_ADDING, E_WAIT, NEVER, SECTION_HOTPLUG, SECTION_POOL, log_section, words,
+    E_ADDING, E_WAIT, NEVER, SECTION_HOTPLUG, SECTION_POOL, log_section, span, words,
 )  # fmt: skip
 from replay.engine.strategy import Setup, Strategy, lists_agree
 from replay.engine.tracking import enter_range, frames_taken, hold_range, swap_lists
@@ -295,7 +295,7 @@ class _Machine:
         s.bp_state = s.sleep_credit = s.dirty = s.moved = s.got = 0
         s.delay_s = s.retries = 1
         s.wake_at = NEVER
-        s.works[:] = 0
+        m[span("work")] = 0
 
 
 def begin(strategy: Strategy, machine: Physmap, peak_pages: int, values: Mapping[str, Any],

@@ -76,7 +76,7 @@ OPTION_WORDS = 24
 
 
 def _layout() -> Any:
-    """The header of a state. `gauges`, `works` and `options` are the same words as arrays."""
+    """The header of a state."""
     parts: list[tuple[str, Any]] = [(name, np.int64) for name in REGISTERS]
     parts += [(name, TREE) for name in ("tree", "xen_tree", "reserved", "unreserved")]
     parts += [("table", record(*TABLES)), ("gauge", record(*GAUGES)), ("work", record(*WORK)),
@@ -84,8 +84,6 @@ def _layout() -> Any:
     ends = np.cumsum([0, *(np.dtype(kind).itemsize for _, kind in parts)]).tolist()
     assert not any(hasattr(np.void, name) for name, _ in parts)  # it would hide the field
     place = dict(zip((name for name, _ in parts), ends[:-1], strict=True))
-    parts += [("gauges", (np.int64, (len(GAUGES),))), ("works", (np.int64, (len(WORK),)))]
-    place |= {"gauges": place["gauge"], "works": place["work"]}
     return np.dtype((np.record, {
         "names": [name for name, _ in parts], "formats": [kind for _, kind in parts],
         "offsets": [place[name] for name, _ in parts], "itemsize": ends[-1]}))
@@ -105,6 +103,16 @@ def word_of(register: str) -> int:
         kind, at = kind.fields[name][:2]
         place += int(at)
     return place // 8
+
+
+def span(part: str) -> slice:
+    """The words of a part of the header, such as work, as a slice of a state."""
+    first = word_of(part)
+    return slice(first, first + STATE.fields[part][0].itemsize // 8)
+
+
+FIRST_WORK, FIRST_GAUGE = word_of("work"), word_of("gauge")
+"""For loops over all of them: compiled code gets a copy of an array within a record."""
 
 
 def options_of(*fields: str, base: Any = None) -> tuple[Any, Callable[[Any], Any]]:

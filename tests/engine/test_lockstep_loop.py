@@ -21,7 +21,7 @@ from naive_loop import NaiveLoop
 from replay import allocators
 from replay.allocators import extents, genpool, tracking
 from replay.costs.primitives import WORK
-from replay.engine.state import words
+from replay.engine.state import span, words
 from replay.engine.drive import checked, most_pages, replay
 from replay.engine.gauges import AREAS
 from replay.engine.outcome import ROW
@@ -77,7 +77,7 @@ class Lockstep:
             if name == "wake_at":
                 words(self.m).wake_at = value
             if name == "work":
-                words(self.m).works[:] = 0
+                self.m[span("work")] = 0
         else:
             super().__setattr__(name, value)
 
@@ -144,10 +144,10 @@ class Lockstep:
         self.same(where + "iomem", [tuple(row) for row in tree.tolist()], model.iomem.children)
         log = m[words(m).sections :][: 4 * words(m).section_count].reshape(-1, 4).tolist()
         self.same(where + "sections", [tuple(row) for row in log], model.sections)
-        works = words(m).works
+        works = m[span("work")]
         work = {name: int(works[k]) for k, name in enumerate(WORK) if works[k]}
         self.same(where + "work", work, {k: v for k, v in model.work.items() if v})
-        gauges = words(m).gauges[:6].tolist()
+        gauges = m[span("gauge")][:6].tolist()
         self.same(where + "gauges", gauges, list(model.gauges()))
         self.same(where + "fault", int(words(m).fault), 0)
         self.same(where + "wake at", int(words(m).wake_at), model.wake_at)

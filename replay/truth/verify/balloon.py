@@ -13,7 +13,7 @@ import numpy as np
 from replay.allocators import balloon
 from replay.costs.primitives import WORK
 from replay.engine.requests import ALLOC, FREE
-from replay.engine.state import NEVER, word_of, words
+from replay.engine.state import NEVER, span, word_of, words
 from replay.importers.ordering.calls import next_of_task
 from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
@@ -88,7 +88,7 @@ class _Stepper:
 
     def work(self) -> np.ndarray:
         """The primitives since the last look."""
-        work = words(self.m).works
+        work = self.m[span("work")]
         done = work.copy()
         work[:] = 0
         return done

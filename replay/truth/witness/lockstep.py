@@ -14,7 +14,7 @@ import numpy as np
 
 from replay.base.compiled import INT, TABLE, VECTOR, address_of, call_c, inline, template
 from replay.costs.primitives import WORK
-from replay.engine.state import E_WAIT, NEVER, word_of, words
+from replay.engine.state import E_WAIT, FIRST_WORK, NEVER, word_of, words
 from replay.engine.tracking import frames_returned, frames_taken
 
 NR_WORK = len(WORK)
@@ -27,7 +27,6 @@ REGISTERS = {name: word_of(register) for name, register in (
     ("broken superpages", "gauge.broken"), ("whole blocks", "gauge.whole"),
     ("pinned sections", "gauge.pinned"), ("live pages", "gauge.live"))}
 COMPARED = tuple(REGISTERS.values())
-FIRST_WORK = word_of("work")
 
 (
     P_SEED, P_REQUESTS, P_MOST, P_CALM, P_PEAK, P_TARGETS, P_FULL, P_LIST, P_BALLOON, P_TREE,

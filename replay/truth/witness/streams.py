@@ -15,7 +15,7 @@ from replay.base.errors import unknown_name
 from replay.c.kernel_tree.build import arch_init, bounds_search, build
 from replay.c.kernel_tree.source import POOL, Tree
 from replay.c.library import Library, strategy
-from replay.engine.state import words
+from replay.engine.state import span, words
 from replay.physmap.model import Physmap
 from replay.truth.witness.compiled import run, serve_by_balloon
 from replay.truth.witness.lockstep import (
@@ -121,8 +121,7 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
              "ballooned": name in ("balloon", "hotplug"), "hotplug_unpopulated": name == "hotplug"}
     b = strategy(built.path, opened=opened).init(machine, PEAK, given).state
     for m in (a, b):
-        s = words(m)
-        s.works[:] = s.dirty = 0
+        m[span("work")] = words(m).dirty = 0
     library = next(item for item in opened if isinstance(item, Library))
     p = _parameters(name, rng, machine, requests, library)
     f = np.zeros(16, np.int64)
