@@ -1,374 +1,307 @@
-"""ftrace text read plainly: a regular expression per line, a Python list per column.
+"""ftrace text read slowly, a character after the other, from the description of the format.
 
-What replay.importers.text.read must find, whatever it compiles: the tests compare the two.
+An oracle: it shares no rule with replay/importers/text/, and is written from what prints the text.
+
+A line of an event, by kernel/trace/trace_output.c (trace_print_context()):
+
+    %16s-%-7d [%03d] FLAGS %5lu.%06lu: EVENT: ...     task, pid, CPU, seconds
+    %16s-%-7d (%7d) [%03d] FLAGS %12llu: EVENT: ...   thread group; a clock that does not count ns
+
+A task's name has up to 15 bytes, which may be anything; so the dash is byte 16 of the line, and
+only where it is not (names cut or padded by other hands) is the first dash taken that the rest of a
+context follows. FLAGS are missing without the option irq-info; their number grew from 4 to 5 and
+more, their letters change. trace-cmd leaves out the space behind the CPU and pads EVENT.
+Latency format (trace_print_lat_context()):
+
+    %8.8s-%-7d %3dFLAGS %4lldus%c: EVENT: ...         %c: how long, one of " +!#*@$"
+    %8.8s-%-7d %3dFLAGS %4lld: EVENT: ...             a clock that does not count ns
+
+perf script: name, optionally process id and slash, thread id, [CPU], time, optionally the period,
+EVENT behind its system's name and a colon; no dash.
+
+EVENT of a probe goes on (kernel/trace/trace_kprobe.c, trace_probe.c) with where it sits,
+`(f+0x1/0x20 [module])` or `(returned to <- f)`, or an address where there is no symbol; with the
+option sym-addr, ` <address>` behind a symbol. Then ` name=value`: a number of 64 bits, a symbol, a
+string in quotes, an array in braces.
+
+What is cut: a line that ends with the file; with `[LINE TOO BIG]`; or, by kernels before that note,
+in the middle, so that the next one follows on it, its name still padded to 16 bytes.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+import gzip
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, NamedTuple
+from string import digits
+from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from naive_ftrace_heads import BLANKS, LONGEST, Cursor, Head, Other, head_of, usual
+from naive_ftrace_probes import Place, elements, fields_of, number, place_of, string
 
-from replay.base.errors import InputError
-from replay.importers.source.inputs import plain_bytes
-from replay.importers.source.probes import MISSING, Decoded, Elements, Ints, Loss, ProbeStream
+from replay.importers.source.probes import Decoded, Elements, Loss, ProbeStream
 
-_FIELD: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)")
-_NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+")
-MAX_ELEMENTS: Final = 4096
-Place = tuple[str, int, bool, str]
+LATEST = 1 << 62
+LOST_VALUE = -(1 << 63)
+"""Where a field of numbers has none in this line."""
+
+
+class Refused(Exception):
+    """The file cannot be read: why, in one word, and the line (0: all of it)."""
+
+    def __init__(self, why: str, line: int) -> None:
+        super().__init__(why, line)
+        self.why, self.line = why, line
 
 
 class Event(NamedTuple):
-    """What stands before the event's own fields."""
+    """One event as it is read; text: of a marker, what was written."""
 
-    name: str
-    time: int
-    cpu: int
-    pid: int
-    task: str
+    head: Head
     line: int
+    place: Place | None
+    fields: list[tuple[str, str]]
+    text: list[str] | None
 
 
-def number(text: str) -> int | None:
-    """A printed integer as the 64 bits it had; None when it is none."""
-    if not _NUMBER.fullmatch(text) or len(text) > 21:
+def contents(path: Path) -> bytes:
+    """The file, expanded."""
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        return gzip.decompress(data)
+    if data[:4] == b"\x28\xb5\x2f\xfd":
+        with pa.input_stream(pa.py_buffer(data), compression="zstd") as stream:
+            return stream.read()
+    return data
+
+
+def shown(text: str) -> str:
+    """The characters that these bytes stand for, escapes where they are none."""
+    return text.encode("latin-1").decode("utf-8", "backslashreplace")
+
+
+def count_after(text: str, before: str) -> int | None:
+    """The number of up to 18 digits behind a literal, if both begin the text."""
+    c = Cursor(text)
+    try:
+        c.need(before)
+        return int(c.run(digits, 1, 18))
+    except Other:
         return None
-    value = int(text, 16) if "x" in text else int(text)
-    if not -(1 << 63) <= value < 1 << 64:
-        return None
-    return value - (1 << 64) if value >= 1 << 63 else value
 
 
-class _Columns:
-    """One stream while it grows."""
-
-    def __init__(self, event: str, place: Place | None) -> None:
-        self.event, self.place = event, place
-        self.base: list[Event] = []
-        self.order: list[int] = []
-        self.fields: dict[str, list[str | None]] = {}
-        self.markers: list[str] = []
-        self.return_to: list[str] = []
-
-    def add(self, event: Event, order: int) -> None:
-        self.base.append(event)
-        self.order.append(order)
-
-    def add_fields(self, pairs: list[tuple[str, str]]) -> None:
-        row = len(self.base) - 1
-        for name, value in pairs:
-            column = self.fields.get(name)
-            if column is None:
-                column = self.fields[name] = []
-            if len(column) < row:
-                column.extend([None] * (row - len(column)))
-            if len(column) == row:
-                column.append(value)
-
-    def stream(self) -> ProbeStream:
-        function, offset, is_return, _ = self.place or ("", 0, False, "")
-        stream = ProbeStream(
-            self.event, function, offset, is_return, self.place is not None,
-            _ints([e.time for e in self.base]), _ints([e.cpu for e in self.base]),
-            _ints([e.pid for e in self.base]), _ints(self.order),
-            _ints([e.line for e in self.base]), [e.task for e in self.base], {}, {}, {})
-        if self.markers:
-            stream.texts["text"] = self.markers
-        if is_return:
-            stream.texts["return_to"] = self.return_to
-        for name, values in self.fields.items():
-            values.extend([None] * (len(self.base) - len(values)))
-            _add_column(stream, name, values)
-        return stream
-
-
-class StreamBuilder:
-    """Takes events in file order; one stream per event name and probed place."""
-
-    def __init__(self) -> None:
-        self._streams: dict[tuple[str, str, int, bool], _Columns] = {}
-        self._count = 0
-
-    def _columns(self, event: Event, place: Place | None) -> _Columns:
-        key = (event.name, *(place[:3] if place else ("", -1, False)))
-        columns = self._streams.get(key)
-        if columns is None:
-            columns = self._streams[key] = _Columns(event.name, place)
-        columns.add(event, self._count)
-        self._count += 1
-        return columns
-
-    def add(self, event: Event, place: Place | None, rest: str, cut_short: bool) -> None:
-        """One event; of a line that was cut, an unfinished last value is not taken."""
-        columns = self._columns(event, place)
-        if place is None:
-            return
-        pairs = _FIELD.findall(rest)
-        if cut_short and pairs and not pairs[-1][1].startswith("{") and not rest.endswith(" "):
-            pairs.pop()
-        columns.add_fields(pairs)
-        if place[2]:
-            columns.return_to.append(place[3])
-
-    def add_marker(self, event: Event, text: str) -> None:
-        """A line user space wrote to trace_marker."""
-        self._columns(event._replace(name="print"), None).markers.append(text)
-
-    def extend_marker(self, line: str) -> bool:
-        """A further line of the marker that was added last, if one was."""
-        for columns in self._streams.values():
-            if columns.markers and columns.order[-1] == self._count - 1:
-                columns.markers[-1] += "\n" + line
-                return True
-        return False
-
-    def streams(self) -> list[ProbeStream]:
-        """All streams, in the order of their first events."""
-        return [columns.stream() for columns in self._streams.values()]
-
-
-def _ints(values: list[int]) -> Ints:
-    return np.array(values, dtype=np.int64)
-
-
-def _add_column(stream: ProbeStream, name: str, values: list[str | None]) -> None:
-    first = next((v for v in values if v is not None), "")
-    if first.startswith("{"):
-        stream.arrays[name] = _elements(values)
-    elif number(first) is not None:
-        parsed = [MISSING if v is None else number(v) for v in values]
-        stream.numbers[name] = _ints([MISSING if p is None else p for p in parsed])
-    else:
-        stream.texts[name] = [_text(v or "") for v in values]
-
-
-def _text(value: str) -> str:
-    """A string without quotes; a symbol without offset, size and module."""
-    if value.startswith('"'):
-        return value.strip('"')
-    return value.partition("+0x")[0].partition(" [")[0]
-
-
-def _elements(values: list[str | None]) -> Elements:
-    rows = [_whole_elements(value or "{") for value in values]
-    width = max(map(len, rows), default=0)
-    table = np.zeros((len(rows), width), dtype=np.int64)
-    whole = np.zeros(len(rows), dtype=np.int64)
-    for index, row in enumerate(rows):
-        table[index, :len(row)] = row
-        whole[index] = len(row)
-    return Elements(table, whole)
-
-
-def _whole_elements(text: str) -> list[int]:
-    """The elements of `{0x1,0x2}`; of a cut array those followed by a comma."""
-    parts = text[1:].rstrip("}").split(",") if text.endswith("}") else text[1:].split(",")[:-1]
-    found = []
-    for part in parts[:MAX_ELEMENTS]:
-        value = number(part)
-        if value is None:
-            break
-        found.append(value)
-    return found
-
-
-MAX_LINE: Final = 1 << 20
-_TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
-_EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*|0): *"
-_CONTEXT: Final = (
-    r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] *(?:[^\s\d]\S{3,9} +)?"
-    + _TIME + ": +" + _EVENT)
-_PADDED: Final = re.compile(r" *(?P<comm>.{1,16}(?<=^.{16}))" + _CONTEXT)
-"""The kernel and trace-cmd pad a command's name to 16 characters: where that fits it is certain."""
-_ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT)
-_JOINED: Final = re.compile(_CONTEXT)
-_LATENCY: Final = re.compile(
-    r" *(?P<comm>.{1,16}?)-(?P<pid>\d{1,10}) +(?P<cpu>\d{1,5})(?=[^\s\d])\S{4,9} +"
-    + _TIME + r"(?P<us>us)?[ !+#*@$]?: +" + _EVENT)
-"""trace_print_lat_context(): the CPU before the flags, microseconds since the trace began."""
-_PERF: Final = re.compile(
-    r" *(?P<comm>.{1,40}?) +(?:\d+/)?(?P<pid>\d{1,10}) +\[(?P<cpu>\d{3,5})\] +" + _TIME
-    + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT)
-"""perf script: the names of system and event, and no dash."""
-_MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
-_PLACE: Final = re.compile(
-    r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?"
-    r"(?: <- (?P<probed>[^\s()+]+)(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?)?\)")
-_LOST: Final = re.compile(r"CPU:(\d{1,5}) \[(?:LOST (\d{1,18}) EVENTS|(\d{1,18}) EVENTS DROPPED)\]")
-_ENTRIES: Final = re.compile(
-    r"# (?:entries-in-buffer/entries-written: |latency: \d+ us, #)(\d{1,18})/(\d{1,18})")
-_NOTICE: Final = re.compile(
-    r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
-    r"|version = \d|cpus=\d+$|CPU \d+ is empty$")
-_COMM_WIDTH: Final = 16
-_TOO_BIG: Final = "[LINE TOO BIG]"
-"""What trace_seq puts behind a line that outgrew it."""
-MARKER_EVENTS: Final = ("tracing_mark_write", "print", "0")
+def head_of_stack(line: str) -> bool:
+    """Whether the line heads a stack: a context, and `<stack trace>` in place of an event."""
+    before, _, kind = line.rpartition("<")
+    return before[-1:] == " " and before.rstrip(" ")[-1:] == ":" and kind in (
+        "stack trace>", "stack trace >", "user stack trace>", "user stack trace >")
 
 
 def read_plainly(path: Path) -> Decoded:
-    """Decode ftrace text; InputError when it is none, damaged, or of a tracer without lines."""
-    return _Reader(Path(path)).read()
+    """All that is in a file of ftrace text; Refused if it is none."""
+    return _File(path).read()
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    """The file's lines, each of bounded length."""
-    with plain_bytes(path) as data:
-        number = start = 0
-        while start < len(data):
-            number += 1
-            end = data.find(b"\n", start, start + MAX_LINE)
-            if end < 0 and len(data) - start >= MAX_LINE:
-                raise InputError(path, f"longer than {MAX_LINE} bytes", f"line {number}")
-            end = len(data) if end < 0 else end + 1
-            yield data[start:end]
-            start = end
+class _File:
+    """A file while it is read."""
 
-
-class _Reader:
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.decoded = Decoded(str(path), "ftrace text", "ns")
+        self.data = contents(path)
+        self.events: list[Event] = []
+        self.waiting: list[tuple[int, int, int]] = []
+        self.header = self.latency = False
         self.dotted: bool | None = None
-        self.builder = StreamBuilder()
-        self.pending_losses: dict[int, tuple[int, int]] = {}
-        self.header = self.latency = self.in_marker = False
         self.line = 0
-        self.places: dict[str, tuple[str, int, bool, str]] = {}
 
     def read(self) -> Decoded:
-        for raw in _lines(self.path):
-            self.line += 1
-            if b"\0" in raw:
-                raise InputError(self.path, "binary data where ftrace text was expected",
-                                 f"line {self.line}")
-            whole = raw.endswith(b"\n")
+        lines = self.data.split(b"\n")
+        for self.line, raw in enumerate(lines, 1):
+            whole = self.line < len(lines)
+            if not whole and not raw:
+                break
+            if len(raw) >= LONGEST:
+                raise Refused("long", self.line)
+            if 0 in raw:
+                raise Refused("binary", self.line)
             if not whole:
                 self.decoded.anomalies.count("file_truncated")
-            self._read_line(raw.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), whole)
+            self.read_line(raw.decode("latin-1").rstrip("\r"), cut=not whole)
+        return self.finish()
+
+    def finish(self) -> Decoded:
         decoded = self.decoded
-        if not decoded.records and not (self.header and not decoded.anomalies.counts):
-            raise InputError(self.path, "no ftrace event found", hint=(
-                "expected lines such as `task-1 [000] ..... 12.345678: event: (function+0x0/0x10)`"
-            ))
-        if self.dotted is False:
-            decoded.unit = "ticks"
-        decoded.streams = self.builder.streams()
-        for stream in decoded.streams:
-            decoded.seen(stream.time)
+        if not self.events and (not self.header or decoded.anomalies.counts):
+            raise Refused("empty", 0)
+        decoded.unit = "ticks" if self.dotted is False else "ns"
+        decoded.records = len(self.events)
+        decoded.streams = streams(self.events)
+        times = [event.head.time for event in self.events]
+        if times:
+            decoded.first_time, decoded.last_time = min(times), max(times)
         decoded.anomalies.count("records_lost", decoded.records_lost)
         return decoded
 
-    def _read_line(self, line: str, whole: bool) -> None:
-        match = _PADDED.match(line) or _ANCHOR.match(line) or self._other_form(line)
-        if not match:
-            self._read_notice(line)
+    def read_line(self, line: str, *, cut: bool) -> None:
+        head = head_of(line, self.latency)
+        if head is None:
+            self.read_remark(line)
             return
-        rest = line[match.end():]
-        comm = match["comm"]
-        text, too_big, behind = rest.partition(_TOO_BIG)
-        if too_big and not behind:
-            rest, whole = text, False
-        while _MAYBE_JOINED.search(rest) and rest.startswith("("):
-            joined = _JOINED.search(rest)
-            if not joined:
-                break
-            # the kernel pads the command name to 16 characters
-            cut = max(0, joined.start() - _COMM_WIDTH)
-            self._add(match, comm, rest[:cut], cut_short=True)
-            self.decoded.anomalies.count("joined_lines")
-            self.decoded.anomalies.count("joined_lines_recovered")
-            comm = rest[cut:joined.start()].lstrip(" ")
-            rest, match = rest[joined.end():], joined
-        self._add(match, comm, rest, cut_short=not whole)
+        if head.dotted is None:
+            self.latency = True
+        text = line[head.end:]
+        if text.endswith("[LINE TOO BIG]"):
+            text, cut = text[:-len("[LINE TOO BIG]")], True
+        while text[:1] == "(" and (behind := self.next_head(text)):
+            dash, following = behind
+            begin = max(0, dash - 16)
+            self.add(head, text[:begin], cut=True)
+            for name in ("joined_lines", "joined_lines_recovered"):
+                self.decoded.anomalies.count(name)
+            head = following._replace(task=text[begin:dash].lstrip(" "))
+            text = text[following.end:]
+        self.add(head, text, cut=cut)
 
-    def _other_form(self, line: str) -> re.Match[str] | None:
-        """Latency format and perf script: lines that are neither are sorted out at once."""
-        if "us" in line[:64] or self.latency:
-            match = _LATENCY.match(line)
-            if match:
-                self.latency = True
-                return match
-        return _PERF.match(line) if "[" in line[:80] else None
+    @staticmethod
+    def next_head(text: str) -> tuple[int, Head] | None:
+        """Where the dash of a further head in the line stands, and that head."""
+        dash = text.find("-")
+        while dash >= 0:
+            try:
+                return dash, usual(text, dash, dash, spaced=True)
+            except Other:
+                dash = text.find("-", dash + 1)
+        return None
 
-    def _read_notice(self, line: str) -> None:
-        entries = _ENTRIES.match(line)
-        lost = _LOST.match(line)
-        if entries:
-            self.header = True
-            kept, written = int(entries[1]), int(entries[2])
-            self.decoded.records_lost += max(0, written - kept)
-        elif lost:
-            count = int(lost[2] or lost[3])
-            self.decoded.records_lost += count
-            self.pending_losses[int(lost[1])] = (count, self.line)
-        elif line.startswith("# tracer: function_graph"):
-            raise InputError(self.path, "the function_graph tracer writes no task and no time",
-                             f"line {self.line}", "Record kprobe and kretprobe events instead")
-        elif line.startswith("# tracer:"):
-            self.header = True
-        elif not _NOTICE.match(line):
-            known = self.in_marker and self.builder.extend_marker(line)
-            self.decoded.anomalies.count("marker_lines" if known else "lines_unmatched")
-
-    def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
-        time = self._time(match)
-        cpu, event = int(match["cpu"]), match["event"]
-        if cpu in self.pending_losses:
-            count, line = self.pending_losses.pop(cpu)
-            self.decoded.losses.append(Loss(time, cpu, count, line))
-        found = Event(event, time, cpu, int(match["pid"]), comm, self.line)
-        self.decoded.records += 1
-        self.in_marker = event in MARKER_EVENTS
-        if self.in_marker:
-            self.builder.add_marker(found, rest.strip().removeprefix("tracing_mark_write: "))
+    def add(self, head: Head, text: str, *, cut: bool) -> None:
+        if head.dotted is not None:
+            if self.dotted not in (None, head.dotted):
+                raise Refused("clock", self.line)
+            self.dotted = head.dotted
+        if head.time >= LATEST:
+            raise Refused("late", self.line)
+        for cpu, count, line in self.waiting:
+            if cpu == head.cpu:
+                self.decoded.losses.append(Loss(head.time, cpu, count, line))
+        self.waiting = [loss for loss in self.waiting if loss[0] != head.cpu]
+        head, text = head._replace(task=shown(head.task)), shown(text)
+        if head.event in ("0", "print", "tracing_mark_write"):
+            written = text.strip()
+            if written.startswith("tracing_mark_write: "):
+                written = written[len("tracing_mark_write: "):]
+            self.events.append(Event(head._replace(event="print"), self.line, None, [], [written]))
             return
-        place, tail = self._place(rest)
-        self.builder.add(found, place, tail, cut_short)
+        place, behind = place_of(text)
+        fields = fields_of(behind, cut) if place else []
+        self.events.append(Event(head, self.line, place, fields, None))
 
-    def _time(self, match: re.Match[str]) -> int:
-        seconds, fraction = int(match["seconds"]), match["fraction"]
-        dotted = fraction is not None
-        if match.groupdict().get("us"):
-            time = seconds * 1000
-        elif self.dotted not in (None, dotted):
-            raise InputError(self.path, "time stamps change between seconds and plain counts",
-                             f"line {self.line}")
+    def read_remark(self, line: str) -> None:
+        """A line of no event."""
+        if line.startswith("CPU:") and self.read_loss(line):
+            return
+        if line.startswith("#"):
+            self.read_comment(line)
+            return
+        if (not line.strip(BLANKS) or line.startswith((" => ", "=> "))
+                or head_of_stack(line)
+                or count_after(line, "version = ") is not None
+                or line == f"cpus={line[5:].strip()}" and line[5:].isdigit()
+                or line == f"CPU {line[4:-9]} is empty" and line[4:-9].isdigit()):
+            return
+        written = self.events[-1].text if self.events else None
+        if written is None:
+            self.decoded.anomalies.count("lines_unmatched")
         else:
-            self.dotted = dotted
-            time = seconds * 10**9 + int(fraction.ljust(9, "0")) if dotted else seconds
-        if time >= 1 << 62:
-            raise InputError(self.path, f"time stamp {time} is beyond 2^62", f"line {self.line}")
-        return time
+            written.append(shown(line))
+            self.decoded.anomalies.count("marker_lines")
 
-    def _place(self, rest: str) -> tuple[tuple[str, int, bool, str] | None, str]:
-        """((function, offset, is_return, returned to), the rest); None when it is no probe."""
-        end = rest.find(")")
-        if not rest.startswith("(") or end < 0:
-            return None, rest
-        text = rest[:end + 1]
-        place = self.places.get(text)
-        if place is None:
-            match = _PLACE.fullmatch(text)
-            if not match:
-                return None, rest
-            place = self.places[text] = _read_place(match)
-        return place, rest[end + 1:]
+    def read_comment(self, line: str) -> None:
+        if line.startswith("# tracer: function_graph"):
+            raise Refused("graph", self.line)
+        self.header |= line.startswith("# tracer:")
+        for start in ("# entries-in-buffer/entries-written: ", "# latency: "):
+            if not line.startswith(start):
+                continue
+            counts = line[len(start):]
+            if start == "# latency: ":
+                self.latency = True
+                if count_after(counts, "") is None or " us, #" not in counts:
+                    continue
+                counts = counts.split(" us, #")[1]
+            kept = count_after(counts, "")
+            written = count_after(counts, f"{counts.split('/')[0]}/")
+            if kept is not None and written is not None:
+                self.header = True
+                self.decoded.records_lost += max(written - kept, 0)
+
+    def read_loss(self, line: str) -> bool:
+        """`CPU:1 [LOST 7 EVENTS]`, of trace-cmd `CPU:1 [7 EVENTS DROPPED]`; both without a count."""
+        c = Cursor(line)
+        try:
+            c.need("CPU:")
+            cpu = int(c.run(digits, 1, 5))
+            c.need(" [")
+            kernel = c.has("LOST ")
+            said = c.run(digits, 0, 18)
+            if said:
+                c.need(" ")
+            c.need("EVENTS]" if kernel else "EVENTS DROPPED]")
+        except Other:
+            return False
+        self.decoded.records_lost += int(said or 1)
+        self.waiting.append((cpu, int(said or -1), self.line))
+        return True
 
 
-def _read_place(match: re.Match[str]) -> tuple[str, int, bool, str]:
-    first, probed = match["first"], match["probed"]
-    if probed is not None:
-        return _symbol(probed), 0, True, _symbol(first)
-    return _symbol(first), int(match["offset"] or "0", 16), False, ""
+# -- streams
+def streams(events: list[Event]) -> list[ProbeStream]:
+    """One per event's name and place, in the order in which they begin."""
+    groups: dict[tuple[object, ...], list[tuple[int, Event]]] = {}
+    for order, event in enumerate(events):
+        where = event.place and event.place[:3]
+        groups.setdefault((event.head.event, where), []).append((order, event))
+    return [stream(group) for group in groups.values()]
 
 
-def _symbol(name: str) -> str:
-    """A function's name, "" for a bare address."""
-    return "" if re.fullmatch(r"(0x)?[0-9a-f]{8,16}", name) else name
+def stream(group: list[tuple[int, Event]]) -> ProbeStream:
+    """All events of one probe."""
+    events = [event for _, event in group]
+    place = events[0].place
+    made = ProbeStream(
+        event=events[0].head.event, function=place.function if place else "",
+        offset=place.offset if place else 0, is_return=bool(place and place.is_return),
+        is_probe=place is not None, time=column(e.head.time for e in events),
+        cpu=column(e.head.cpu for e in events), pid=column(e.head.pid for e in events),
+        order=column(order for order, _ in group), source_offset=column(e.line for e in events),
+        task=[e.head.task for e in events], numbers={}, arrays={}, texts={})
+    if events[0].text is not None:
+        made.texts["text"] = ["\n".join(e.text or []) for e in events]
+    if made.is_return:
+        made.texts["return_to"] = [e.place.return_to if e.place else "" for e in events]
+    rows = [dict(reversed(e.fields)) for e in events]  # the first of two of the same name
+    names = dict.fromkeys(name for e in events for name, _ in e.fields)
+    for name in names:
+        put(made, name, [row.get(name) for row in rows])
+    return made
 
 
+def column(values: Iterable[int | list[int]]) -> np.ndarray:
+    return np.array(list(values), dtype=np.int64)
+
+
+def put(made: ProbeStream, name: str, values: list[str | None]) -> None:
+    """A field of all events; what is printed first says of what kind it is."""
+    kind = next(value for value in values if value is not None)
+    if kind[:1] == "{":
+        rows = [elements(value or "") for value in values]
+        longest = max(len(row) for row in rows)
+        made.arrays[name] = Elements(
+            column(row + [0] * (longest - len(row)) for row in rows).reshape(len(rows), longest),
+            column(len(row) for row in rows))
+    elif number(kind) is None:
+        made.texts[name] = [string(value or "") for value in values]
+    else:
+        parsed = [number(value or "") for value in values]
+        made.numbers[name] = column(LOST_VALUE if value is None else value for value in parsed)

@@ -14,12 +14,8 @@ def clipped(gap: Span, cuts: list[Span]) -> Span:
     for start, last in cuts:
         if high < start or low > last:
             continue
-        below = max(start - low, 0)
-        above = max(high - last, 0)
-        if below > above:
-            high = start - 1
-        else:
-            low = last + 1
+        remainders = [(last + 1, high), (low, start - 1)]
+        low, high = max(remainders, key=lambda rest: max(rest[1] + 1 - rest[0], 0))
     return low, high
 
 

@@ -1,6 +1,7 @@
 """The slow reading of an xentrace file: one record after the other, then a sort. An oracle.
 
-It shares nothing with the importer but the names of kinds and hypercalls.
+It shares nothing with the importer: names and numbers of hypercalls are written out from
+xen/include/public/xen.h (__HYPERVISOR_*), by number where the header numbers them.
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from replay.importers.xen.names import HYPERCALLS
-
 GRANTS = {0x10F001: "grant_map", 0x10F002: "grant_unmap", 0x10F003: "grant_transfer",
           0x41001: "domain_create", 0x41002: "domain_destroy"}
 EXTENTS = {0x10F005: ("decrease_extent", 4), 0x10F010: ("pod_populate", 6),
@@ -18,6 +17,19 @@ EXTENTS = {0x10F005: ("decrease_extent", 4), 0x10F010: ("pod_populate", 6),
 NUMBER_IN = {0x20100D: 0, 0x20200E: 0, 0x201001: 1, 0x201101: 2, 0x82012: 0, 0x82412: 0}
 EXITS = {0x81002, 0x81102, 0x81003, 0x81103, 0x81402, 0x81502, 0x81403, 0x81503}
 ENTRIES = {0x81001, 0x81401}
+CALLS = {
+    0: "set_trap_table", 1: "mmu_update", 2: "set_gdt", 3: "stack_switch", 4: "set_callbacks",
+    5: "fpu_taskswitch", 6: "sched_op_compat", 7: "platform_op", 8: "set_debugreg",
+    9: "get_debugreg", 10: "update_descriptor", 12: "memory_op", 13: "multicall",
+    14: "update_va_mapping", 15: "set_timer_op", 16: "event_channel_op_compat",
+    17: "xen_version", 18: "console_io", 19: "physdev_op_compat", 20: "grant_table_op",
+    21: "vm_assist", 22: "update_va_mapping_otherdomain", 23: "iret", 24: "vcpu_op",
+    25: "set_segment_base", 26: "mmuext_op", 27: "xsm_op", 28: "nmi_op", 29: "sched_op",
+    30: "callback_op", 31: "xenoprof_op", 32: "event_channel_op", 33: "physdev_op",
+    34: "hvm_op", 35: "sysctl", 36: "domctl", 37: "kexec_op", 38: "tmem_op", 39: "argo_op",
+    40: "xenpmu_op", 41: "dm_op", 42: "hypfs_op",
+    11: "op 11",  # not assigned
+}
 
 
 @dataclass
@@ -93,7 +105,7 @@ def meaning(r: Record, old: bool) -> dict[str, Any] | None:
             number &= 0xFFFFF
         part = "multicall " if r.event == 0x20200E else ""
         return {"kind": "hypercall", "value": number,
-                "label": part + HYPERCALLS.get(number, "unknown")}
+                "label": part + CALLS.get(number, "unknown")}
     elif r.event & 0xFFFF00F == 0x21001 and w:
         return {"kind": "runstate", "domid": w[0] >> 16, "value":
                 (w[0] & 0xFFFF) << 16 | (r.event >> 8 & 3) << 8 | r.event >> 4 & 3}

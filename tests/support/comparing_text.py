@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from naive_ftrace_text import read_plainly
+from naive_ftrace_text import Refused, read_plainly
 
 from replay.base.errors import InputError
 from replay.importers.source.probes import Coded, Decoded, Elements, ProbeStream
@@ -50,25 +50,36 @@ def same_stream(ours: ProbeStream, theirs: ProbeStream) -> None:
         assert plain_texts(ours.texts[name]) == plain_texts(texts), name
 
 
-def read_by(reader: Any, path: Path) -> Decoded | str:
-    """What a reader finds, or how it refuses."""
+REFUSALS = {"long": "longer than", "binary": "binary data", "clock": "change between",
+            "late": "is beyond 2^62", "graph": "function_graph", "empty": "no ftrace event found"}
+"""What the oracle refuses a file for, and words of the sentence that says it."""
+
+
+def same_reading(path: Path, read: Any = read_ftrace_text) -> Decoded | None:
+    """What both readers find in a file, None if they refuse it at the same line for one reason."""
     try:
-        return reader(path)
-    except InputError as error:
-        return str(error)
-
-
-def same_reading(path: Path) -> Decoded | None:
-    """What both readers find in a file, None if they refuse it in the same words."""
-    ours, theirs = read_by(read_ftrace_text, path), read_by(read_plainly, path)
-    if isinstance(ours, str) or isinstance(theirs, str):
-        assert ours == theirs
+        theirs = read_plainly(path)
+    except Refused as refused:
+        same_refusal(refused, path, read)
         return None
+    ours = read(path)
     for left, right in zip(ours.streams, theirs.streams, strict=True):
         same_stream(left, right)
     left, right = (asdict(d) for d in (_without_streams(ours), _without_streams(theirs)))
     assert left == right
     return ours
+
+
+def same_refusal(theirs: Refused, path: Path, read: Any) -> None:
+    """The reader refuses the file as the oracle does."""
+    try:
+        read(path)
+    except InputError as error:
+        said = str(error)
+        assert REFUSALS[theirs.why] in said, said
+        assert (f"line {theirs.line}" in said) == bool(theirs.line), said
+        return
+    raise AssertionError(f"{path} is read, though at line {theirs.line}: {theirs.why}")
 
 
 def _without_streams(decoded: Decoded) -> Decoded:

@@ -35,26 +35,29 @@ _EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*|0): *"
 _CONTEXT: Final = (
     r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] *(?:[^\s\d]\S{3,9} +)?"
     + _TIME + ": +" + _EVENT)
-_PADDED: Final = re.compile(r" *(?P<comm>.{1,16}(?<=^.{16}))" + _CONTEXT)
+_PADDED: Final = re.compile(r" *(?P<comm>.{1,16}(?<=^.{16}))" + _CONTEXT, re.ASCII)
 """The kernel and trace-cmd pad a command's name to 16 characters: where that fits it is certain."""
-_ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT)
-_JOINED: Final = re.compile(_CONTEXT)
+_ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT, re.ASCII)
+_JOINED: Final = re.compile(_CONTEXT, re.ASCII)
 _LATENCY: Final = re.compile(
-    r" *(?P<comm>.{1,16}?)-(?P<pid>\d{1,10}) +(?P<cpu>\d{1,5})(?=[^\s\d])\S{4,9} +"
-    + _TIME + r"(?P<us>us)?[ !+#*@$]?: +" + _EVENT)
-"""trace_print_lat_context(): the CPU before the flags, microseconds since the trace began."""
+    r" *(?P<comm>.{1,16}?)-(?P<pid>\d{1,10}) +(?P<cpu>\d{1,5})(?=[^\s\d])\S{4,10} +"
+    r"(?P<seconds>\d{1,19})(?:(?P<us>us)[ !+#*@$]|\.(?P<fraction>\d{1,9}))?: +" + _EVENT, re.ASCII)
+"""trace_print_lat_context(): the CPU before the flags, microseconds since the trace began and a
+mark of the delay; a plain count of a clock that does not count nanoseconds."""
 _PERF: Final = re.compile(
     r" *(?P<comm>.{1,40}?) +(?:\d+/)?(?P<pid>\d{1,10}) +\[(?P<cpu>\d{3,5})\] +" + _TIME
-    + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT)
+    + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT, re.ASCII)
 """perf script: the names of system and event, and no dash."""
-_MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ")
-_LOST: Final = re.compile(r"CPU:(\d{1,5}) \[(?:LOST (\d{1,18}) EVENTS|(\d{1,18}) EVENTS DROPPED)\]")
+_MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ", re.ASCII)
+_LOST: Final = re.compile(
+    r"CPU:(\d{1,5}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]", re.ASCII)
+"""print_trace_line(), and trace-cmd; both leave out a number that is not known."""
 _ENTRIES: Final = re.compile(
-    r"# (?:entries-in-buffer/entries-written: |latency: \d+ us, #)(\d{1,18})/(\d{1,18})")
+    r"# (?:entries-in-buffer/entries-written: |latency: \d+ us, #)(\d{1,18})/(\d{1,18})", re.ASCII)
 """print_event_info(), and print_trace_header() of the latency format."""
 _NOTICE: Final = re.compile(
     r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
-    r"|version = \d|cpus=\d+$|CPU \d+ is empty$")
+    r"|version = \d|cpus=\d+$|CPU \d+ is empty$", re.ASCII)
 _COMM_WIDTH: Final = 16
 _TOO_BIG: Final = scan.CUT.decode()
 MARKER_EVENTS: Final = ("tracing_mark_write", "print", "0")
@@ -75,6 +78,11 @@ def read_ftrace_text(path: Path, wanted: Wanted = everything) -> Decoded:
 def decode_text(path: Path, data: Buffer, wanted: Wanted = everything) -> Decoded:
     """The same of text that lies in another file, which errors name."""
     return _Reader(path, data, wanted).read()
+
+
+def _text_of(raw: str) -> str:
+    """The text of a string with a character per byte."""
+    return raw if raw.isascii() else raw.encode("latin-1").decode("utf-8", "backslashreplace")
 
 
 class _Places:
@@ -118,7 +126,7 @@ class _Reader:
         self.builder = StreamBuilder(text, wanted)
         self.scanner = scan.LineScanner(text, scan.scannable(data))
         self.places = _Places(data)
-        self.pending_losses: dict[int, tuple[int, int]] = {}
+        self.pending_losses: dict[int, list[tuple[int, int]]] = {}
         self.header = self.latency = self.in_marker = False
         self.line = 0
         self.known: dict[str, Place] = {}
@@ -211,7 +219,8 @@ class _Reader:
                              f"line {self.line}")
         if not whole:
             self.decoded.anomalies.count("file_truncated")
-        self._read_line(raw.rstrip(b"\r\n").decode("utf-8", "backslashreplace"), whole)
+        # a character per byte: the kernel pads and cuts names by bytes
+        self._read_line(raw.rstrip(b"\r\n").decode("latin-1"), whole)
 
     def _read_line(self, line: str, whole: bool) -> None:
         match = _PADDED.match(line) or _ANCHOR.match(line) or self._other_form(line)
@@ -220,9 +229,8 @@ class _Reader:
             return
         rest = line[match.end():]
         comm = match["comm"]
-        text, too_big, behind = rest.partition(_TOO_BIG)
-        if too_big and not behind:
-            rest, whole = text, False
+        if rest.endswith(_TOO_BIG):
+            rest, whole = rest.removesuffix(_TOO_BIG), False
         while _MAYBE_JOINED.search(rest) and rest.startswith("("):
             joined = _JOINED.search(rest)
             if not joined:
@@ -232,7 +240,7 @@ class _Reader:
             self._add(match, comm, rest[:cut], cut_short=True)
             self.decoded.anomalies.count("joined_lines")
             self.decoded.anomalies.count("joined_lines_recovered")
-            comm = rest[cut:joined.start()].lstrip(" ")
+            comm = rest[cut:joined.start()]
             rest, match = rest[joined.end():], joined
         self._add(match, comm, rest, cut_short=not whole)
 
@@ -248,14 +256,15 @@ class _Reader:
     def _read_notice(self, line: str) -> None:
         entries = _ENTRIES.match(line)
         lost = _LOST.match(line)
+        self.latency |= line.startswith("# latency: ")
         if entries:
             self.header = True
             kept, written = int(entries[1]), int(entries[2])
             self.decoded.records_lost += max(0, written - kept)
         elif lost:
-            count = int(lost[2] or lost[3])
-            self.decoded.records_lost += count
-            self.pending_losses[int(lost[1])] = (count, self.line)
+            count = int(lost[2] or lost[3] or -1)
+            self.decoded.records_lost += max(count, 1)
+            self.pending_losses.setdefault(int(lost[1]), []).append((count, self.line))
         elif line.startswith("# tracer: function_graph"):
             raise InputError(self.path, "the function_graph tracer writes no task and no time",
                              f"line {self.line}", "Record kprobe and kretprobe events instead")
@@ -263,7 +272,7 @@ class _Reader:
             self.header = True
         elif not _NOTICE.match(line):
             if self.in_marker:
-                self.builder.extend_marker(line)
+                self.builder.extend_marker(_text_of(line))
             self.decoded.anomalies.count("marker_lines" if self.in_marker else "lines_unmatched")
 
     def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
@@ -271,6 +280,7 @@ class _Reader:
         self._seen(time, time)
         cpu, event = int(match["cpu"]), match["event"]
         self._note_loss(time, cpu)
+        rest, comm = _text_of(rest), _text_of(comm.lstrip(" "))
         found = Event(event, time, cpu, int(match["pid"]), comm, self.line)
         self.decoded.records += 1
         self.in_marker = event in MARKER_EVENTS
@@ -282,8 +292,7 @@ class _Reader:
 
     def _note_loss(self, time: int, cpu: int) -> None:
         """Place what was lost on a CPU before its first event since then."""
-        if cpu in self.pending_losses:
-            count, line = self.pending_losses.pop(cpu)
+        for count, line in self.pending_losses.pop(cpu, []):
             self.decoded.losses.append(Loss(time, cpu, count, line))
 
     def _time(self, match: re.Match[str]) -> int:

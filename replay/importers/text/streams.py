@@ -44,9 +44,14 @@ from replay.importers.text.words import Bytes, Spans
 
 MAX_LAYOUTS: Final = 8
 MAX_SINGLE: Final = 1 << 16
+_BEHIND: Final = r"(?: \[\w+\])?(?: <[0-9a-f]+>)?"
+"""Module, and with the option sym-addr the address (seq_print_ip_sym())."""
 _PLACE: Final = re.compile(
-    r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?"
-    r"(?: <- (?P<probed>[^\s()+]+)(?:\+0x[0-9a-f]+(?:/0x[0-9a-f]+)?)?(?: \[\w+\])?)?\)")
+    r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?"
+    + _BEHIND + r"(?: <- (?P<probed>[^\s()<+]+)(?P<more>\+0x[0-9a-f]{1,8}(?:/0x[0-9a-f]+)?)?"
+    + _BEHIND + r")?\)", re.ASCII)
+
+_NO_ELEMENTS: Final = np.empty(0, dtype=np.int64)
 
 Rows = Ints | slice
 
@@ -76,10 +81,12 @@ def read_place(text: str) -> Place | None:
     match = _PLACE.fullmatch(text)
     if not match:
         return None
-    first, probed = match["first"], match["probed"]
+    first, probed, offset = match["first"], match["probed"], match["offset"]
+    if not offset:
+        first = _symbol(first)
     if probed is not None:
-        return Place(_symbol(probed), 0, True, _symbol(first))
-    return Place(_symbol(first), int(match["offset"] or "0", 16), False, "")
+        return Place(probed if match["more"] else _symbol(probed), 0, True, first)
+    return Place(first, int(offset or "0", 16), False, "")
 
 
 def _symbol(name: str) -> str:
@@ -124,7 +131,8 @@ class _Column:
         """The value of one row, as it is printed."""
         self.single_rows.append(row)
         if self.kind == ARRAY:
-            self.single_arrays.append(whole_elements(value))
+            whole = whole_elements(value) if kind_of(value) == ARRAY else _NO_ELEMENTS
+            self.single_arrays.append(whole)
         elif self.kind == NUMBER:
             parsed = number(value)
             self.single.append(MISSING if parsed is None else parsed)
