@@ -39,8 +39,10 @@ def test_at_its_own_costs_it_gives_what_a_run_prints(trace: str) -> None:
     from replay.physmap.iomem import without_scratch
 
     for name in allocators.DEFAULT:
-        o = replay(allocators.load(name), {}, without_scratch(machine), w, profile)
-        found = dict(zip(MEASURES, recost(o, {}).measures(picoseconds(profile)), strict=True))
+        strategy = allocators.load(name)
+        given = strategy.as_of(loaded.meta.provenance.get("kernel", ""), {})
+        o = replay(strategy, given, without_scratch(machine), w, profile)
+        found = dict(zip(MEASURES, recost(o, given).measures(picoseconds(profile)), strict=True))
         for rank in ("p50", "p99", "max"):
             assert found[rank] == ran[name]["latency_ns"][rank], (name, rank)
         assert found["unusable_free_index"] == pytest.approx(
