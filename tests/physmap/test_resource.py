@@ -9,7 +9,7 @@ import pytest
 from naive_allocators import NaiveResource
 from naive_resource import first_fit
 
-from replay.physmap.resource import TREE_WORDS, find, release, request
+from replay.physmap.resource import TREE, find, release, request
 
 TOP = (1 << 62) - 1
 
@@ -18,21 +18,23 @@ class Tree:
     """A compiled tree and its clip ranges in one array."""
 
     def __init__(self, start: int, last: int, rows=(), cuts=(), room: int = 64) -> None:
-        base = 2 * TREE_WORDS
+        size = TREE.itemsize // 8
+        base = 2 * size
         self.m = np.zeros(base + 2 * (len(rows) + room) + 2 * len(cuts), np.int64)
         at = base + 2 * (len(rows) + room)
-        self.m[:TREE_WORDS] = base, len(rows), len(rows) + room, start, last
-        self.m[TREE_WORDS:base] = at, len(cuts), len(cuts), 0, 0
+        self.tree, self.cuts = (self.m[k : k + size].view(TREE)[0] for k in (0, size))
+        self.m[:size] = base, len(rows), len(rows) + room, start, last
+        self.m[size:base] = at, len(cuts), len(cuts), 0, 0
         for offset, spans in ((base, sorted(rows)), (at, cuts)):
             flat = [value for span in spans for value in span]
             self.m[offset : offset + len(flat)] = flat
 
     def find(self, size: int, low: int, high: int, align: int) -> tuple[int, int]:
-        return tuple(map(int, find(self.m, 0, TREE_WORDS, size, (low, high, align))))
+        return tuple(map(int, find(self.m, self.tree, self.cuts, size, (low, high, align))))
 
     @property
     def rows(self) -> list[tuple[int, int]]:
-        at, count = self.m[0], self.m[1]
+        at, count = self.tree.at, self.tree.count
         return [tuple(row) for row in self.m[at : at + 2 * count].reshape(-1, 2).tolist()]
 
 
@@ -80,20 +82,21 @@ def test_request_and_release_agree_with_the_naive_tree() -> None:
             start = rng.randint(0, root[1] + 20)
             last = start + rng.randint(-1, 60)
             if rng.random() < 0.7:
-                assert (request(tree.m, 0, start, last) == 0) == slow.request(start, last), seed
+                done = request(tree.m, tree.tree, start, last) == 0
+                assert done == slow.request(start, last), seed
             elif slow.children:
                 start = rng.choice(slow.children)[0]
-                assert release(tree.m, 0, start) == 0
+                assert release(tree.m, tree.tree, start) == 0
                 slow.release(start)
             assert tree.rows == slow.children, f"seed {seed}"
 
 
 def test_what_is_requested_and_released_is_as_before() -> None:
     tree = Tree(0, 1000, [(10, 19), (50, 59)])
-    assert request(tree.m, 0, 20, 49) == 0
-    assert request(tree.m, 0, 49, 49) == -16
-    assert release(tree.m, 0, 20) == 0
-    assert release(tree.m, 0, 20) == -16
+    assert request(tree.m, tree.tree, 20, 49) == 0
+    assert request(tree.m, tree.tree, 49, 49) == -16
+    assert release(tree.m, tree.tree, 20) == 0
+    assert release(tree.m, tree.tree, 20) == -16
     assert tree.rows == [(10, 19), (50, 59)]
 
 
