@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel_sources import INSTALLED, POOL, BALLOON, patched
+from kernel_sources import BALLOON, INSTALLED, POOL, patched, tree  # noqa: F401 (a fixture among them)
 from replay.base.errors import ReplayError
 from replay.c.kernel_tree import build, source
 from replay.truth.witness import compare, streams
