@@ -19,12 +19,13 @@ from fuzzing import as_requests, random_profile, random_workload
 from naive_loop import NaiveLoop
 
 from replay import allocators
-from replay.allocators import extents, genpool, tracking
+from replay.allocators import extents, genpool
 from replay.costs.primitives import WORK
-from replay.engine.state import span, words
+from replay.engine import tracking
 from replay.engine.drive import checked, most_pages, replay
 from replay.engine.gauges import AREAS
 from replay.engine.outcome import ROW
+from replay.engine.state import span, words
 from replay.truth.witness.machines import random_machine
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "3000"))

@@ -38,10 +38,10 @@ def with_start(trace: Trace, **start: Any) -> Trace:
     return dataclasses.replace(trace, meta=dataclasses.replace(trace.meta, start=start))
 
 
-def all_before(trace: Trace) -> Trace:
-    """Every freed page that the trace never saw allocated was live before it."""
+def all_before(trace: Trace, slot: int = BEFORE) -> Trace:
+    """Every freed page that the trace never saw allocated was live before it; or -1: unknown."""
     slots = ragged(trace.table, "slots")
-    rows = {r: np.where(slots.row(r) == -1, BEFORE, slots.row(r))
+    rows = {r: np.where(slots.row(r) < 0, slot, slots.row(r))
             for r in np.flatnonzero(is_kind(trace.table, "free")).tolist()}
     return dataclasses.replace(trace, table=replace(trace.table, "slots",
                                                     lists(rows, len(trace.table))))
@@ -164,7 +164,7 @@ def test_pages_live_before_get_slots_of_their_own_and_unknown_ones_none() -> Non
     assert (w.start.live.tolist(), w.start.held, w.start.balloon) == ([7, 8, 9], 5, 9)
     assert w.requests.slots.tolist() == [10, 11, 12, 3, 4]
     assert (w.nr_slots, w.slots, w.peak_pages) == (10, 13, 13)
-    plain = to_workload(trace_of(mid_life(), "qemu-q35-pv", "pool"))
+    plain = to_workload(all_before(trace_of(mid_life(), "qemu-q35-pv", "pool"), -1))
     assert plain.start is None
     assert plain.requests.slots.tolist() == [-1, -1, -1, 3, 4]
 
@@ -196,7 +196,7 @@ def test_a_start_of_another_machine_is_not_taken_over(tmp_path: Path) -> None:
     told = cli("run", path, "--allocator", "pool", "--physmap", "qemu-q35-pvh",
                "--out", tmp_path / "run", "--check")
     assert told.code == 0, told.err
-    assert "On this other machine only the pages that callers held" in " ".join(told.out.split())
+    assert "on this other machine only the pages that callers held" in " ".join(told.out.split())
     assert "8 of 8 pages held by callers, handed out by itself" in " ".join(told.out.split())
 
 
