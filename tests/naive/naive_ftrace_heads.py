@@ -182,7 +182,8 @@ def perf(text: str, bracket: int, begin: int) -> Head:
     decimal = set(digits)
     task = " ".join(words).rstrip(" ")
     if not before.endswith(" ") or not 1 <= len(thread) <= 10 or set(thread) - decimal \
-            or set(process) - decimal or bool(process) != bool(slash) or not task:
+            or set(process) - decimal or bool(process) != bool(slash) \
+            or not 1 <= len(task) <= 40:
         raise Other
     c = Cursor(text, bracket)
     cpu = bracketed_cpu(c)
