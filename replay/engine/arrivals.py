@@ -31,7 +31,7 @@ MAX_SCALE: Final = 1_000_000
 
 @dataclass(frozen=True)
 class Arrivals:
-    """loop: one of LOOPS. lock: one of queueing.DISCIPLINES. time_scale: factor of all recorded
+    """loop: one of LOOPS. lock: one of lock.DISCIPLINES. time_scale: factor of all recorded
     times between requests; 2 is half the load."""
 
     loop: str = OPEN
@@ -116,7 +116,7 @@ def _waits(workload: Workload, how: Arrivals) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _plan(workload: Workload, how: Arrivals) -> np.ndarray:
-    """The packed array of queueing.py, before the first request."""
+    """The packed array of lock.py, before the first request."""
     q, n = workload.requests, len(workload)
     before, think = _chains(workload, how)
     first, waiting = _waits(workload, how)

@@ -4,7 +4,7 @@ Each strategy file compiles it around its own alloc, free and wake: direct calls
 
 Time here is modelled: requests arrive at recorded times, one mutex per allocator is taken first
 come first served, `start = max(arrival, lock free)`, and a call's effects count from its start.
-Another order of arrivals or of lock holders is a plan's affair: see queueing.py.
+Another order of arrivals or of lock holders is a plan's affair: see lock.py.
 """
 
 from __future__ import annotations

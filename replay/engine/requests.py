@@ -19,7 +19,7 @@ class Requests(NamedTuple):
     """Columns of the request stream, all int64, in the order in which the lock is asked for.
 
     time: ns. kind: ALLOC, FREE or TARGET. pages: count, or the new target. first: first slot of
-    an ALLOC, first index into `slots` of a FREE. plan: see queueing.py; the loop writes it.
+    an ALLOC, first index into `slots` of a FREE. plan: see lock.py; the loop writes it.
     """
 
     time: np.ndarray

@@ -8,7 +8,7 @@ wake(m, now_ns) -> 0
     Background work (the balloon thread): one pass under the lock, then set words(m).wake_at.
 check(m) -> list of broken invariants, in words. Tests and `--check` call it.
 
-`m` is the state array of allocators/state.py. Strategies know no time and no cost: they report
+`m` is the state array of engine/state.py. Strategies know no time and no cost: they report
 primitives in words(m).work and set a bit of `dirty`; the list operations of a successful call are
 counted by the engine from `page_work`, so that the common path stays a few nanoseconds.
 """
@@ -105,7 +105,7 @@ class Strategy:
     init: Callable[[Physmap, int, Mapping[str, Any]], Setup]
     """init(physmap, peak pages live at once, option values) -> Setup"""
     run: Callable[..., int]
-    """The engine's loop compiled around alloc, free and wake; see engine.py."""
+    """The engine's loop compiled around alloc, free and wake; see loop.py."""
     alloc: Any
     free: Any
     wake: Any

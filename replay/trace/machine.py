@@ -30,7 +30,7 @@ def machine_for(trace: Trace, choice: MachineChoice) -> Physmap:
         raise ReplayError(f"trace {trace.meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
                           "or import the recording with --machine DIR")
     else:
-        # Of the boot: what the recorded pool had added by then, allocators/start.py puts back.
+        # Of the boot: what the recorded pool had added by then, engine/start.py puts back.
         machine = without_scratch(trace.meta.physmap)
     if choice.iommu:
         machine = with_iommu(machine, choice.iommu)

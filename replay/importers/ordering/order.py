@@ -3,8 +3,8 @@
 Probes within the lock tell the order outright. Others fire at entry and return, so calls of several
 tasks may have taken effect in another order than that of their entry. The list is a stack: the
 frames that allocations got, the length and the head that were read, the hypercalls within a call
-and the lock's own exclusion leave one order, or a few (lock_search.py). Where no call overlaps
-another there is nothing to search (lock_quiet.py).
+and the lock's own exclusion leave one order, or a few (search.py). Where no call overlaps
+another there is nothing to search (quiet.py).
 """
 
 from __future__ import annotations

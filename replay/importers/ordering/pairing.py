@@ -2,7 +2,7 @@
 
 Each allocated page gets a slot number (its place in the stream of allocated pages, in the order of
 the rows); a free names slots. Real callers free other batches than they allocated, so the tie is
-the frame: recorded, or told by the order of calls (lock_learn.py). Where neither is known it is the
+the frame: recorded, or told by the order of calls (learn.py). Where neither is known it is the
 caller's page array, or the one live request of the same size with the same recorded frames, and the
 row says so. What cannot be tied is unknown or was live before the recording; nothing is tied that a
 replay could not do (stream.impossible).
