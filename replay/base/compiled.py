@@ -122,12 +122,14 @@ def template(function: Callable[..., Any]) -> Any:
     """A kernel that takes other kernels as arguments, expanded where it is called.
 
     Expanded, and not called: numba cannot cache a call that passes a compiled function along.
+    What is expanded loses what looks dead: numba drops what is only ever written to an array of a
+    tuple within a tuple, since it does not see that it is the caller's. So there are none.
     """
     return numba.njit(inline="always", _nrt=False)(function)
 
 
 def record(*fields: str | tuple[str, Any]) -> Any:
-    """A record of int64 words by name, or of (name, record) in their place."""
+    """A record of int64 words by name, or of (name, type or record) in their place."""
     names = [one if isinstance(one, str) else one[0] for one in fields]
     if taken := [name for name in names if hasattr(np.void, name)]:
         raise AssertionError(f"{taken[0]}: numpy's records have a method of that name")
@@ -135,8 +137,13 @@ def record(*fields: str | tuple[str, Any]) -> Any:
                                  for one in fields]))
 
 
+def rows_of(kind: Any) -> Any:
+    """The type of a vector of records, for a declared signature."""
+    return types.Array(numba.from_dtype(kind), 1, "C")
+
+
 def seen_at(kind: Any) -> Callable[[Any, int], Any]:
-    """A function that sees the words of an int64 vector from a place on as a record.
+    """A function that sees the words of a vector from a place on as a record.
 
     Over the same memory: what is written to the record is written to the vector. Compiled code
     takes the address alone, so that a field costs what a word does.
@@ -152,7 +159,7 @@ def seen_at(kind: Any) -> Callable[[Any, int], Any]:
             words = context.make_array(signature.args[0])(context, builder, args[0]).data
             place = builder.gep(words, [args[1]])
             return builder.bitcast(place, context.get_value_type(signature.return_type))
-        return made(VECTOR, INT), code
+        return made(m, INT), code
 
     record_at = numba.extending.intrinsic(address)
     numba.extending.overload(seen, inline="always")(lambda m, at: lambda m, at: record_at(m, at))

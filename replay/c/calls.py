@@ -15,8 +15,8 @@ from replay.base.compiled import address_of, call_c, compiled, inline, record, s
 from replay.costs.primitives import WORK
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    BEYOND_LIST, E_ADDING, E_WAIT, FIRST_WORK, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED,
-    log_section, options_of, words,
+    BEYOND_LIST, E_ADDING, E_WAIT, NR_WORK, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED,
+    log_section, options_of, words, work_words,
 )  # fmt: skip
 from replay.engine.tracking import break_block, enter_range, leave_range
 
@@ -32,7 +32,6 @@ OWN, options = options_of(
     "calling", "pages",  # for whoever watches from outside: the call under way and its pages
 )  # fmt: skip
 
-NR_WORK = len(WORK)
 REPORT = record(
     ("work", record(*WORK)), "dirty", "listed", "wake_at", "got", "per_page", "own_lock", "current",
     "target", "total", "unpopulated", "state", "sleep_credit", "nr_events", "max_events", "events",
@@ -127,9 +126,9 @@ def absorb(m: np.ndarray) -> None:
     report = report_at(m, own.report)
     own.calling = IN_NONE
     if report.dirty:
-        into = FIRST_WORK
+        work = work_words(m)
         for k in range(NR_WORK):
-            m[into + k] += m[own.report + k]
+            work[k] += m[own.report + k]
             m[own.report + k] = 0
         report.dirty = 0
         s.dirty |= BEYOND_LIST

@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from replay.base.errors import ReplayError, unknown_name
 from replay.engine.drive import MAX_TIME_NS, Workload, checked
-from replay.engine.lock import (
-    DISCIPLINES, P_AFTER, P_ARRIVAL, P_ASLEEP, P_AWAKE_AT, P_COMING, P_DISCIPLINE, P_FIRST,
-    P_FREES, P_MISSING, P_QUEUE, P_READY, P_REQUESTS, P_THINK, P_TIMES, P_TURN, P_WHO, PLAN_HEADER,
-)  # fmt: skip
+from replay.engine.lock import DISCIPLINES, PLAN_HEADER, header
 from replay.engine.requests import ALLOC, FREE, TARGET
 from replay.engine.state import NEVER
 
@@ -130,14 +127,15 @@ def _plan(workload: Workload, how: Arrivals) -> np.ndarray:
     arrival[heads], times[:len(heads)], who[:len(heads)] = at[heads], at[heads], heads
     starts = np.concatenate(([0], np.cumsum(np.bincount(first, minlength=n))))
     ring = np.zeros(n + 1, np.int64)
-    header = np.zeros(PLAN_HEADER, np.int64)
-    header[P_DISCIPLINE], header[P_REQUESTS] = DISCIPLINES.index(how.lock), n
-    header[P_COMING], header[P_AWAKE_AT] = len(heads), NEVER
-    parts: dict[int, Any] = {
-        P_ARRIVAL: arrival, P_AFTER: after, P_THINK: think, P_MISSING: missing,
-        P_READY: np.zeros(n, np.int64), P_TURN: turn, P_FIRST: starts, P_FREES: waiting,
-        P_TIMES: times, P_WHO: who, P_QUEUE: ring, P_ASLEEP: ring}
-    end = PLAN_HEADER
-    for word, part in parts.items():
-        header[word], end = end, end + len(part)
-    return np.concatenate((header, *parts.values())).astype(np.int64)
+    segments = {"arrival": arrival, "after": after, "think": think, "missing": missing,
+                "ready": np.zeros(n, np.int64), "turn": turn, "first": starts, "frees": waiting,
+                "times": times, "who": who}
+    packed = np.concatenate((np.zeros(PLAN_HEADER, np.int64), *segments.values(), ring, ring))
+    plan, end = header(packed), PLAN_HEADER
+    plan.discipline, plan.requests = DISCIPLINES.index(how.lock), n
+    plan.coming, plan.awake_at = len(heads), NEVER
+    for name, segment in segments.items():
+        setattr(plan, name, end)
+        end += len(segment)
+    plan.queue.at, plan.asleep.at = end, end + len(ring)
+    return packed

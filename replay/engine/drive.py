@@ -15,17 +15,17 @@ import numpy as np
 from replay.base.errors import ReplayError
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
-from replay.engine.gauges import AREAS, NR_AREA_WORDS
+from replay.engine.gauges import AREAS, NR_GAUGES, free_shares
 from replay.engine.histogram import HIST_BUCKETS
-from replay.engine.lock import P_ARRIVAL
+from replay.engine.lock import header
 from replay.engine.outcome import (
-    ADDING, C_ERRNO, C_PATH, HISTOGRAMS, MOST_ADDING, NR_TALLIES, NR_WORK, ROW, SLEPT, Out,
+    ADDING, HISTOGRAMS, MOST_ADDING, ROW, SLEPT, TALLIES, Out, tallies,
 )  # fmt: skip
 from replay.engine.requests import (
     ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
 )  # fmt: skip
 from replay.engine.start import Start, begin
-from replay.engine.state import E_WAIT, span, words
+from replay.engine.state import E_WAIT, NR_WORK, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -42,7 +42,7 @@ def _nothing() -> np.ndarray:
 class Workload:
     """A request stream in the order in which the lock is asked for, and what belongs to it.
 
-    requests: see stream.Requests. nr_slots: pages allocated over the whole stream; page k of the
+    requests: see requests.Requests. nr_slots: pages allocated over the whole stream; page k of the
     stream is slot k. peak_pages: most pages live at once. event: trace row of each request. task:
     id of its task, -1 if unknown; took_ns: recorded latency, -1 if unknown (arrivals.py). mode: how
     requests come and who gets the lock, in words. start: what the recording began with, if in
@@ -71,10 +71,10 @@ class Workload:
 class Outcome:
     """All that one replay gives; the metrics are computed from it.
 
-    rows: (requests, 5) of loop.ROW. work: (requests, primitives). sections: (n, 4) of
-    state.SECTION_COLUMNS. areas, peaks: by name, see loop.AREAS. duration_ns: modelled. frames: of
-    each slot; before: of each page that was live before the first request, those of Start.live
-    first.
+    rows: (requests,) of outcome.ROW. work: (requests, primitives). sections: (n, 4) of
+    state.SECTION_COLUMNS. areas, peaks: by name, see gauges.AREAS. duration_ns: modelled.
+    frames: of each slot; before: of each page that was live before the first request, those of
+    Start.live first.
     """
 
     strategy: Strategy
@@ -175,16 +175,17 @@ def room(workload: Workload) -> Out:
     most = int(q.pages[q.kind != TARGET].max(initial=1))
     return Out(
         frames=np.full(workload.slots, -1, np.int64),
-        rows=np.zeros((n, len(ROW)), np.int64),
+        rows=np.zeros(n, ROW),
         work=np.zeros((n, NR_WORK), np.int64),
-        histograms=np.zeros((len(HISTOGRAMS), HIST_BUCKETS), np.int64),
-        totals=np.zeros(NR_WORK + NR_TALLIES, np.int64),
+        **{name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS},
+        totals=np.zeros(TALLIES.itemsize // 8, np.int64),
         sleeping=np.zeros(n, np.int64),
-        adding=np.zeros((MOST_ADDING, len(ADDING)), np.int64),
+        adding=np.zeros(MOST_ADDING, ADDING),
         early=np.zeros(len(q.slots) + 1, np.int64),
         scratch=np.zeros(most, np.int64),
-        area=np.zeros(NR_AREA_WORDS, np.float64),
+        area=np.zeros(len(AREAS), np.float64),
         peak=np.zeros(len(AREAS), np.float64),
+        before=np.zeros(NR_GAUGES, np.float64),
     )
 
 
@@ -214,7 +215,7 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
         notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames[:workload.nr_slots],
         before=before, sections=rows,
         free_list=m[s.list : s.list + s.count].copy(),
-        histograms={name: out.histograms[k] for k, name in enumerate(HISTOGRAMS)},
+        histograms={name: getattr(out, name) for name in HISTOGRAMS},
         areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
         peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
         ends=_ends(m),
@@ -241,24 +242,24 @@ def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workloa
     """
     if not len(q.plan):
         return workload
-    came = q.plan[q.plan[P_ARRIVAL]:][:len(workload)]
-    out.rows[came < 0, C_ERRNO], out.rows[came < 0, C_PATH] = -E_WAIT, SLEPT
+    came = q.plan[header(q.plan).arrival:][:len(workload)]
+    out.rows["errno"][came < 0], out.rows["path"][came < 0] = -E_WAIT, SLEPT
     return replace(workload, requests=q._replace(time=np.where(came < 0, end, came)))
 
 
 def _ends(m: np.ndarray) -> dict[str, float]:
-    """Values at the end, under the names of loop.AREAS."""
+    """Values at the end, under the names of gauges.AREAS."""
     s = words(m)
     ends = dict(zip(AREAS, map(float, m[span("gauge")]), strict=False))
     free = int(s.gauge.held - s.gauge.live)
-    block = int(s.block_pages)
-    ends["unusable_free_index"] = 1 - int(s.gauge.whole) * block / free if free > 0 else 0.0
-    ends["largest_free_run"] = int(s.table.top) * block / free if free > 0 else 0.0
-    return ends
+    shares = (0.0, 0.0) if free <= 0 else free_shares(
+        int(s.gauge.whole), int(s.table.top), int(s.block_pages), free)
+    return {**ends, "unusable_free_index": shares[0], "largest_free_run": shares[1]}
 
 
 def _tallies(totals: np.ndarray) -> dict[str, int]:
     """What the loop counted beside the requests."""
-    names = ("sleeping_at_end", "freed_while_sleeping", "thread_spins", "thread_passes",
-             "frees_skipped")
-    return {name: int(totals[NR_WORK + k]) for k, name in enumerate(names)}
+    counted = tallies(totals)
+    return {"sleeping_at_end": int(counted.sleeping), "freed_while_sleeping": int(counted.early),
+            "thread_spins": int(counted.busy), "thread_passes": int(counted.passes),
+            "frees_skipped": int(counted.skipped)}

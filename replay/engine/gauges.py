@@ -4,51 +4,59 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.base.compiled import inline
-from replay.engine.state import FIRST_GAUGE, words
+from replay.base.compiled import inline, record, seen_as
+from replay.engine.outcome import Out, tallies
+from replay.engine.state import gauge_words, words
 
 AREAS = (
     "live_pages", "held_pages", "added_pages", "pinned_sections", "given_pages",
     "superpages_broken", "unusable_free_index", "largest_free_run",
 )  # fmt: skip
-"""Integrated over time: gauges (state.G_*), then ratios. Names of Out.area and Out.peak."""
+"""Integrated over time: gauges (state.GAUGES), then ratios. Names of Out.area and Out.peak."""
+AREA = record(*((name, np.float64) for name in AREAS))
+areas = seen_as(AREA)
 NR_GAUGES = 6
-A_LIVE, A_UNUSABLE, A_LARGEST = 0, 6, 7
-A_SINCE, A_SLOW_SINCE, A_BEFORE = 8, 9, 10
-"""Up to when the fast and the slow ones are integrated; the slow ones' values since then."""
-NR_AREA_WORDS = A_BEFORE + NR_GAUGES
+"""How many of them are gauges. Live pages, the first, move with every call as the ratios do."""
 
 
 @inline
-def integrate(m: np.ndarray, area: np.ndarray, peak: np.ndarray, until: int) -> None:
+def free_shares(whole: int, longest: int, block_pages: int, free: int) -> tuple[float, float]:
+    """(unusable free index, largest free run) of `free` pages, as shares of them.
+
+    whole: wholly free 2 MiB blocks. longest: blocks of the longest run of such.
+    """
+    share = block_pages / free
+    return 1.0 - whole * share, longest * share
+
+
+@inline
+def integrate(m: np.ndarray, out: Out, until: int) -> None:
     """Let the current values of what moves with every call stand until `until`."""
-    s = words(m)
-    dt = until - int(area[A_SINCE])
-    area[A_SINCE] = until
+    s, counted, area, peak = words(m), tallies(out.totals), areas(out.area), areas(out.peak)
+    dt = until - counted.since
+    counted.since = until
     live = s.gauge.live
     free = s.gauge.held - live
     unusable = largest = 0.0
     if free > 0:
-        share = s.block_pages / free
-        unusable = 1.0 - s.gauge.whole * share
-        largest = s.table.top * share
-    area[A_LIVE] += float(live) * dt
-    area[A_UNUSABLE] += unusable * dt
-    area[A_LARGEST] += largest * dt
-    peak[A_LIVE] = max(peak[A_LIVE], float(live))
-    peak[A_UNUSABLE] = max(peak[A_UNUSABLE], unusable)
-    peak[A_LARGEST] = max(peak[A_LARGEST], largest)
+        unusable, largest = free_shares(s.gauge.whole, s.table.top, s.block_pages, free)
+    area.live_pages += float(live) * dt
+    area.unusable_free_index += unusable * dt
+    area.largest_free_run += largest * dt
+    peak.live_pages = max(peak.live_pages, float(live))
+    peak.unusable_free_index = max(peak.unusable_free_index, unusable)
+    peak.largest_free_run = max(peak.largest_free_run, largest)
 
 
 @inline
-def settle(m: np.ndarray, area: np.ndarray, peak: np.ndarray, now: int) -> None:
-    """Some slow gauge moved at `now`: integrate what it was before, remember what it is."""
-    s = words(m)
-    dt = now - area[A_SLOW_SINCE]
-    area[A_SLOW_SINCE] = now
+def settle(m: np.ndarray, out: Out, now: int) -> None:
+    """Some other gauge moved at `now`: integrate what it was before, remember what it is."""
+    s, counted, gauges = words(m), tallies(out.totals), gauge_words(m)
+    dt = now - counted.settled
+    counted.settled = now
     for k in range(1, NR_GAUGES):
-        area[k] += area[A_BEFORE + k] * dt
-        value = float(m[FIRST_GAUGE + k])
-        area[A_BEFORE + k] = value
-        peak[k] = max(peak[k], value)
+        out.area[k] += out.before[k] * dt
+        value = float(gauges[k])
+        out.before[k] = value
+        out.peak[k] = max(out.peak[k], value)
     s.moved = 0

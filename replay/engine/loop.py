@@ -14,23 +14,17 @@ from typing import Any
 import numpy as np
 
 from replay.base.compiled import INT, VECTOR, index, template
-from replay.costs.primitives import WORK
-from replay.engine.between import add_later, background, fill, move_work, outside, spent_on, veil
-from replay.engine.gauges import A_LARGEST, A_LIVE, A_SINCE, A_UNUSABLE, integrate, settle
+from replay.engine.between import add_later, background, fill, veil
+from replay.engine.gauges import areas, free_shares, integrate, settle
 from replay.engine.histogram import bucket_of
-from replay.engine.lock import (
-    NOBODY, P_ADDED_DUE, P_ARRIVAL, P_DUE, P_HELD_SLOWLY, P_START, P_WAKE_NS, choose, returned,
-)  # fmt: skip
-from replay.engine.outcome import (
-    ASLEEP, C_ALLOC_PAGE, C_ERRNO, C_FREE_PAGE, C_LOCK, C_PATH, C_RUNS, C_SERVICE, C_WAIT, FAST,
-    NR_WORK, OUT_TYPE, SLEPT, SLOW, T_EARLY, T_SKIPPED, T_SLEEPING, Out,
-)  # fmt: skip
+from replay.engine.lock import NOBODY, choose, header, returned
+from replay.engine.outcome import ASLEEP, FAST, OUT_TYPE, SLEPT, SLOW, Out, tallies
 from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
+from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
 from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
 
 LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
-COST_OF_WAKING = WORK.index("thread_wake")
 
 
 @template
@@ -38,25 +32,27 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
          cost: np.ndarray) -> int:
     """Replay all requests; returns the modelled time at which the lock was last released.
 
-    cost: picoseconds per primitive (WORK order), then per lock, per page of alloc and of free.
+    cost: the words of spending.COSTS.
 
     The integrals of what moves with every call are kept in locals here (integrate() does the same
     for the rare paths): through memory they cost more than the rest of the loop together.
     """
     s = words(m)
     times, kinds, counts, firsts, slots, plan = q
-    frames, rows, scratch = out.frames, out.rows, out.scratch
-    area, peak, totals = out.area, out.peak, out.totals
-    work, histograms, early, sleeping = out.work, out.histograms, out.early, out.sleeping
+    frames, scratch, work, early, sleeping = (
+        out.frames, out.scratch, out.work, out.early, out.sleeping)
+    latencies, waits, services, slow, frees = (
+        out.alloc_latency, out.alloc_wait, out.alloc_service, out.alloc_slow, out.free_latency)
+    area, peak, counted, price = areas(out.area), areas(out.peak), tallies(out.totals), costs(cost)
     lock_free = since = live_peak = 0
     live_area = unusable_area = largest_area = unusable_peak = largest_peak = 0.0
-    settle(m, area, peak, 0)
+    settle(m, out, 0)
     # The thread beside a pool takes no lock that callers wait for.
     s.split = 1 - s.own_lock
     planned, step = plan.shape[0] > 0, -1
     if planned:
-        plan[P_DUE], plan[P_ADDED_DUE] = -1, -1
-        plan[P_WAKE_NS] = (cost[COST_OF_WAKING] + 500) // 1000
+        header(plan).due = header(plan).added_due = -1
+        header(plan).wake_ns = nanoseconds(price.thread_wake)
     while True:
         step += 1
         # After the last request only calls that began go on: no thread is due before time 0.
@@ -66,24 +62,24 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         due = max(arrival, lock_free * s.own_lock) if arrival >= 0 else -1
         added_due = NEVER - 1 if ended else arrival
         if planned:
-            due, added_due = plan[P_DUE], plan[P_ADDED_DUE]
+            due, added_due = header(plan).due, header(plan).added_due
         if s.wake_at <= due or s.added_at <= added_due or (
-                totals[NR_WORK + T_SLEEPING] > 0 and s.count > 0):
-            area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
-            area[A_SINCE] = since
+                counted.sleeping > 0 and s.count > 0):
+            area.live_pages, counted.since = live_area, since
+            area.unusable_free_index, area.largest_free_run = unusable_area, largest_area
             lock_free = background(alloc, free, wake, m, q, out, cost, lock_free, due, added_due)
-            live_area, unusable_area, largest_area = area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST]
-            since = int(area[A_SINCE])
+            live_area, since = area.live_pages, counted.since
+            unusable_area, largest_area = area.unusable_free_index, area.largest_free_run
         r, start = step, max(arrival, lock_free)
         if planned:
             r = choose(m, plan, kinds, lock_free)
             if r == NOBODY:
                 break
-            start = plan[P_START]
+            start = header(plan).start
             if r < 0:
                 lock_free = max(lock_free, start)
                 continue
-            arrival = plan[plan[P_ARRIVAL] + r]
+            arrival = plan[header(plan).arrival + r]
         elif ended:
             break
         kind, pages, first = kinds[r], counts[r], firsts[r]
@@ -94,9 +90,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         live_area += float(live) * dt
         live_peak = max(live_peak, live)
         if listed > 0:
-            share = s.block_pages / listed
-            unusable = 1.0 - s.gauge.whole * share
-            largest = s.table.top * share
+            unusable, largest = free_shares(s.gauge.whole, s.table.top, s.block_pages, listed)
             unusable_area += unusable * dt
             largest_area += largest * dt
             if unusable > unusable_peak:
@@ -104,13 +98,13 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             if largest > largest_peak:
                 largest_peak = largest
         s.now, s.request, error = start, r, 0
-        spent = cost[C_LOCK]
+        spent = price.lock
         path, runs = FAST, 0
         if kind == ALLOC:
             error = alloc(m, start, pages, frames, first)
             if error == 0:
                 runs = frames_taken(m, frames, first, pages)
-                spent += pages * cost[C_ALLOC_PAGE]
+                spent += pages * price.alloc_page
         elif kind == FREE:
             known = 0
             for k in range(index(first), index(first + pages)):
@@ -120,13 +114,13 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                     scratch[known] = frame
                     known += 1
                 elif frame < -1:  # its allocation is asleep
-                    early[totals[NR_WORK + T_EARLY]] = slot
-                    totals[NR_WORK + T_EARLY] += 1
+                    early[counted.early] = slot
+                    counted.early += 1
             frames_returned(m, scratch, 0, known)
-            totals[NR_WORK + T_SKIPPED] += pages - known
+            counted.skipped += pages - known
             if known > 0:
                 error = free(m, start, known, scratch, 0)
-            spent += known * cost[C_FREE_PAGE]
+            spent += known * price.free_page
         else:
             # balloon_set_new_target(): no lock; the thread wakes if balloon_thread_cond() holds,
             # where BP_DONE, 0, stands for a credit of 0.
@@ -138,56 +132,58 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             path = SLOW if s.dirty & BEYOND_LIST else FAST
             spent += spent_on(m, cost)
             if error == -E_ADDING:
-                s.add_ns = (outside(m, cost) + 500) // 1000
+                s.add_ns = nanoseconds(outside(m, cost))
                 spent -= outside(m, cost)
-            move_work(m, work[r], 0)
+            move_work(m, work[r])
         if s.moved:
-            settle(m, area, peak, start)
-        service = (spent + 500) // 1000
+            settle(m, out, start)
+        service = nanoseconds(spent)
         lock_free = start + service
-        rows[r, C_WAIT] = start - arrival
-        rows[r, C_SERVICE] = service
-        rows[r, C_ERRNO] = error
-        rows[r, C_PATH] = path
-        rows[r, C_RUNS] = runs
+        row = out.rows[r]
+        row.wait_ns = start - arrival
+        row.service_ns = service
+        row.errno = error
+        row.path = path
+        row.runs = runs
         if kind == ALLOC:
             if error == 0:
-                histograms[0, bucket_of(lock_free - arrival)] += 1
-                histograms[1, bucket_of(start - arrival)] += 1
-                histograms[2, bucket_of(service)] += 1
+                latencies[bucket_of(lock_free - arrival)] += 1
+                waits[bucket_of(start - arrival)] += 1
+                services[bucket_of(service)] += 1
                 if path == SLOW:
-                    histograms[3, bucket_of(lock_free - arrival)] += 1
+                    slow[bucket_of(lock_free - arrival)] += 1
             elif error == -E_WAIT or error == -E_ADDING:
-                rows[r, C_RUNS] = s.got
+                row.runs = s.got
                 frames_taken(m, frames, first, s.got)
                 veil(frames, first, s.got)
                 fill(frames, first + s.got, first + pages, ASLEEP)
-                settle(m, area, peak, start)
+                settle(m, out, start)
                 if error == -E_WAIT:
-                    rows[r, C_PATH] = SLEPT
-                    sleeping[totals[NR_WORK + T_SLEEPING]] = r
-                    totals[NR_WORK + T_SLEEPING] += 1
+                    row.path = SLEPT
+                    sleeping[counted.sleeping] = r
+                    counted.sleeping += 1
                 else:
-                    rows[r, C_SERVICE] += s.add_ns
+                    row.service_ns += s.add_ns
                     add_later(m, out, r, lock_free)
             else:
                 # What a failing call wrote before it gave up is not the caller's.
                 fill(frames, first, first + pages, -1)
         elif kind == FREE:
-            histograms[4, bucket_of(lock_free - arrival)] += 1
+            frees[bucket_of(lock_free - arrival)] += 1
         if planned:
             if kind != TARGET:
-                plan[P_HELD_SLOWLY] = path
+                header(plan).held_slowly = path
             if error != -E_WAIT and error != -E_ADDING:
                 returned(plan, r, lock_free)
-    for k in range(totals[NR_WORK + T_SLEEPING]):
-        fill(frames, firsts[sleeping[k]], firsts[sleeping[k]] + counts[sleeping[k]], -1)
-    area[A_LIVE], area[A_UNUSABLE], area[A_LARGEST] = live_area, unusable_area, largest_area
-    area[A_SINCE] = since
-    peak[A_LIVE] = max(peak[A_LIVE], float(live_peak))
-    peak[A_UNUSABLE] = max(peak[A_UNUSABLE], unusable_peak)
-    peak[A_LARGEST] = max(peak[A_LARGEST], largest_peak)
+    for k in range(counted.sleeping):
+        r = sleeping[k]
+        fill(frames, firsts[r], firsts[r] + counts[r], -1)
+    area.live_pages, counted.since = live_area, since
+    area.unusable_free_index, area.largest_free_run = unusable_area, largest_area
+    peak.live_pages = max(peak.live_pages, float(live_peak))
+    peak.unusable_free_index = max(peak.unusable_free_index, unusable_peak)
+    peak.largest_free_run = max(peak.largest_free_run, largest_peak)
     end = max(lock_free, since)
-    integrate(m, area, peak, end)
-    settle(m, area, peak, end)
+    integrate(m, out, end)
+    settle(m, out, end)
     return lock_free

@@ -6,24 +6,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import REALS, TABLE, VECTOR, types
+from replay.base.compiled import REALS, TABLE, VECTOR, record, rows_of, seen_as, types
 from replay.costs.primitives import WORK
 
 FAST, SLOW, SLEPT = 0, 1, 2
 """Values of the outcome's path: list operations only; more work; slept on a wait queue."""
 
 NR_WORK = len(WORK)
-C_LOCK, C_ALLOC_PAGE, C_FREE_PAGE = NR_WORK, NR_WORK + 1, NR_WORK + 2
-"""Places in the cost vector (picoseconds) after one entry per primitive."""
-
-ROW = ("wait_ns", "service_ns", "errno", "path", "runs")
-C_WAIT, C_SERVICE, C_ERRNO, C_PATH, C_RUNS = range(5)
+ROW = record("wait_ns", "service_ns", "errno", "path", "runs")
+"""What a request had: times in ns, modelled; a negative errno or 0; its path; runs of frames."""
 
 HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "free_latency")
 
-T_SLEEPING, T_EARLY, T_BUSY, T_PASSES, T_SKIPPED, T_ADDING = range(6)
-NR_TALLIES = 8
-ADDING = ("due_ns", "request", "start_pfn", "nr_pages")
+TALLIES = record(
+    ("work", record(*WORK)),  # primitives of background passes
+    "sleeping", "early", "adding",  # how many there are in the vectors of these names
+    "busy", "passes",  # passes of the thread, and those that got nowhere
+    "skipped",  # pages of frees of which no frame was known
+    "since", "settled",  # up to when what moves with every call, and the rest, is integrated
+)  # fmt: skip
+tallies = seen_as(TALLIES)
+"""What the loop counts beside the requests, in Out.totals."""
+
+ADDING = record("due_ns", "request", "start_pfn", "nr_pages")
 MOST_ADDING = 64
 """Calls that have let go of the lock while memory is hot-added; one more keeps it."""
 ASLEEP = -(1 << 62)
@@ -36,24 +41,32 @@ class Out(NamedTuple):
     frames: np.ndarray
     """Frame per slot, -1 where none was allocated."""
     rows: np.ndarray
-    """(requests, 5): see ROW."""
+    """(requests,) of ROW."""
     work: np.ndarray
     """(requests, NR_WORK): primitives of slow calls; list operations of fast ones are implied."""
-    histograms: np.ndarray
-    """(HISTOGRAMS, HIST_BUCKETS) counts."""
+    alloc_latency: np.ndarray
+    """This and the other HISTOGRAMS: counts of modelled ns by histogram.bucket_of()."""
+    alloc_wait: np.ndarray
+    alloc_service: np.ndarray
+    alloc_slow: np.ndarray
+    free_latency: np.ndarray
     totals: np.ndarray
-    """Primitives of background passes, then the T_* tallies."""
+    """The words of TALLIES."""
     sleeping: np.ndarray
     """Requests asleep on a wait queue, oldest first."""
     adding: np.ndarray
-    """(MOST_ADDING, 4): see ADDING."""
+    """(MOST_ADDING,) of ADDING."""
     early: np.ndarray
     """Slots whose free came while their allocation was still asleep."""
     scratch: np.ndarray
     area: np.ndarray
-    """Integrals over time, in value x ns; see AREAS."""
+    """Integrals over time, in value x ns, as words of gauges.AREA."""
     peak: np.ndarray
+    """The highest values, in the same order."""
+    before: np.ndarray
+    """The gauges as they were when they were settled; see gauges.settle()."""
 
 
 OUT_TYPE = types.NamedTuple(
-    [VECTOR, TABLE, TABLE, TABLE, VECTOR, VECTOR, TABLE, VECTOR, VECTOR, REALS, REALS], Out)
+    [VECTOR, rows_of(ROW), TABLE, *(VECTOR for _ in HISTOGRAMS),
+     VECTOR, VECTOR, rows_of(ADDING), VECTOR, VECTOR, REALS, REALS, REALS], Out)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline, record, seen_as
+from replay.base.compiled import inline, record, seen_as, template
 from replay.base.errors import ReplayError
 from replay.base.units import SUPERPAGE_BYTES, align_up
 from replay.costs.primitives import WORK
@@ -111,8 +111,23 @@ def span(part: str) -> slice:
     return slice(first, first + STATE.fields[part][0].itemsize // 8)
 
 
-FIRST_WORK, FIRST_GAUGE = word_of("work"), word_of("gauge")
-"""For loops over all of them: compiled code gets a copy of an array within a record."""
+NR_WORK, FIRST_WORK, FIRST_GAUGE = len(WORK), word_of("work"), word_of("gauge")
+
+
+@template
+def work_words(m: np.ndarray) -> np.ndarray:
+    """The work counters as a vector, for loops over all of them.
+
+    An array within a record would be a copy in compiled code; a template, since without reference
+    counts no view is returned.
+    """
+    return m[FIRST_WORK : FIRST_WORK + NR_WORK]
+
+
+@template
+def gauge_words(m: np.ndarray) -> np.ndarray:
+    """The same of the gauges."""
+    return m[FIRST_GAUGE : FIRST_GAUGE + len(GAUGES)]
 
 
 def options_of(*fields: str, base: Any = None) -> tuple[Any, Callable[[Any], Any]]:

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from replay.costs.primitives import WORK
 from replay.engine.drive import Outcome
-from replay.engine.outcome import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.engine.requests import ALLOC, FREE
 from replay.trace.columns import encoded
 
@@ -30,17 +29,17 @@ def is_alloc(o: Outcome) -> np.ndarray:
 
 def is_served(o: Outcome) -> np.ndarray:
     """Which requests are allocations that got their pages."""
-    return np.asarray(is_alloc(o) & (o.rows[:, C_ERRNO] == 0))
+    return np.asarray(is_alloc(o) & (o.rows["errno"] == 0))
 
 
 def latency_ns(o: Outcome) -> np.ndarray:
     """Modelled latency of each request: wait plus service."""
-    return np.asarray(o.rows[:, C_WAIT] + o.rows[:, C_SERVICE])
+    return np.asarray(o.rows["wait_ns"] + o.rows["service_ns"])
 
 
 def start_ns(o: Outcome) -> np.ndarray:
     """Modelled time at which each request had the lock."""
-    return np.asarray(o.workload.requests.time + o.rows[:, C_WAIT])
+    return np.asarray(o.workload.requests.time + o.rows["wait_ns"])
 
 
 def pages_moved(o: Outcome) -> np.ndarray:
@@ -112,12 +111,12 @@ def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
         "caller": pl.Series(callers(o, table)[rows], dtype=pl.String),
         "pages": q.pages[rows],
         "size": _named(size_class(q.pages[rows]), SIZE_CLASSES),
-        "path": _named(o.rows[rows, C_PATH], PATHS),
-        "errno": o.rows[rows, C_ERRNO],
-        "wait_ns": o.rows[rows, C_WAIT],
-        "service_ns": o.rows[rows, C_SERVICE],
+        "path": _named(o.rows["path"][rows], PATHS),
+        "errno": o.rows["errno"][rows],
+        "wait_ns": o.rows["wait_ns"][rows],
+        "service_ns": o.rows["service_ns"][rows],
         "latency_ns": latency_ns(o)[rows],
-        "runs": o.rows[rows, C_RUNS],
+        "runs": o.rows["runs"][rows],
     })
 
 
@@ -132,7 +131,7 @@ def handed_out(o: Outcome, wanted: np.ndarray | bool = True) -> tuple[np.ndarray
     if not len(slots):
         return slots, slots
     request = np.repeat(rows, o.workload.requests.pages[rows])[slots]
-    held = (o.rows[request, C_ERRNO] == 0) | (o.rows[request, C_PATH] == PATHS.index("slept"))
+    held = (o.rows["errno"][request] == 0) | (o.rows["path"][request] == PATHS.index("slept"))
     return slots[held], request[held]
 
 

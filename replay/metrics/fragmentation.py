@@ -16,7 +16,6 @@ import pyarrow as pa
 from replay.base.ranks import ranked
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
 from replay.engine.drive import Outcome
-from replay.engine.outcome import C_RUNS
 from replay.engine.state import SECTION_HOTPLUG
 from replay.metrics.calls import allocations, is_served
 from replay.physmap.model import Physmap
@@ -69,7 +68,7 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["pinned_section_use"] = {
         "end": _ratio(o.ends["live_pages"], o.ends["pinned_sections"] * section), "peak": None,
         "mean": _ratio(o.areas["live_pages"], o.areas["pinned_sections"] * section)}
-    runs = o.rows[is_served(o), C_RUNS]
+    runs = o.rows["runs"][is_served(o)]
     result["runs_per_request"] = {
         "end": None, "peak": float(runs.max()) if len(runs) else None,
         "mean": float(runs.mean()) if len(runs) else None}

@@ -16,7 +16,6 @@ import numpy as np
 import polars as pl
 
 from replay.engine.drive import Outcome
-from replay.engine.outcome import C_ERRNO
 from replay.engine.requests import ALLOC, FREE
 from replay.engine.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.metrics.calls import (
@@ -225,7 +224,7 @@ def while_free(o: Outcome) -> np.ndarray:
     a range the architecture clips, nor a section added by then overlaps. The deficit is the
     request less what was listed: pages of sections added by then less live ones.
     """
-    q, errors = o.workload.requests, o.rows[:, C_ERRNO]
+    q, errors = o.workload.requests, o.rows["errno"]
     refused = np.flatnonzero(is_alloc(o) & np.isin(errors, (-errno.EBUSY, -errno.EINVAL)))
     if not len(refused):
         return refused
@@ -249,7 +248,7 @@ def while_free(o: Outcome) -> np.ndarray:
 
 
 def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
-    errors, asked = o.rows[:, C_ERRNO], is_alloc(o)
+    errors, asked = o.rows["errno"], is_alloc(o)
     found = []
     for kind, rows, what in (
         ("out_of_memory", np.flatnonzero(asked & (errors == -errno.ENOMEM)),
@@ -309,4 +308,4 @@ def hazards(o: Outcome, trace: Trace | None = None) -> dict[str, int]:
 
 def failed(o: Outcome) -> int:
     """Allocations that got no pages: refused, or asleep to the end."""
-    return int((o.rows[o.workload.requests.kind == ALLOC, C_ERRNO] < 0).sum())
+    return int((o.rows["errno"][o.workload.requests.kind == ALLOC] < 0).sum())

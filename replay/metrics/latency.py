@@ -17,7 +17,6 @@ import pyarrow as pa
 from replay.base.ranks import rank, ranked
 from replay.engine.drive import Outcome
 from replay.engine.histogram import HIST_BUCKETS, HIST_SUB_BITS
-from replay.engine.outcome import C_PATH, C_SERVICE, C_WAIT
 from replay.engine.requests import FREE
 from replay.metrics.calls import allocations, is_served, latency_ns
 
@@ -87,11 +86,11 @@ def latency(o: Outcome) -> dict[str, dict[str, Any]]:
     served = is_served(o)
     freed = o.workload.requests.kind == FREE
     total = latency_ns(o)
-    off_fast = served & (o.rows[:, C_PATH] != 0)
+    off_fast = served & (o.rows["path"] != 0)
     parts = {
         "latency_ns": ("alloc_latency", total[served]),
-        "wait_ns": ("alloc_wait", o.rows[served, C_WAIT]),
-        "service_ns": ("alloc_service", o.rows[served, C_SERVICE]),
+        "wait_ns": ("alloc_wait", o.rows["wait_ns"][served]),
+        "service_ns": ("alloc_service", o.rows["service_ns"][served]),
         "slow": ("alloc_slow", total[off_fast]),
         "free_latency_ns": ("free_latency", total[freed]),
     }

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from replay.costs.primitives import WORK
 from replay.engine.drive import Outcome
-from replay.engine.outcome import C_ERRNO, C_PATH, C_RUNS, C_SERVICE, C_WAIT
 from replay.metrics.calls import PATHS, work_of
 from replay.metrics.frames import first_pfn, frames_hash
 from replay.trace.columns import encoded
@@ -33,13 +32,13 @@ def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
     work = work_of(outcome)
     kinds = pa.DictionaryArray.from_arrays(pa.array(q.kind, pa.int8()),
                                            pa.array(["alloc", "free", "target"]))
-    paths = pa.DictionaryArray.from_arrays(pa.array(rows[:, C_PATH], pa.int8()), pa.array(PATHS))
+    paths = pa.DictionaryArray.from_arrays(pa.array(rows["path"], pa.int8()), pa.array(PATHS))
     columns: dict[str, Any] = {
         "event": event, "time_ns": q.time, "kind": kinds,
         **{name: _texts(trace, name, event) for name in ("task", "caller")},
-        "nr_pages": q.pages, "wait_ns": rows[:, C_WAIT], "service_ns": rows[:, C_SERVICE],
-        "latency_ns": rows[:, C_WAIT] + rows[:, C_SERVICE], "path": paths,
-        "errno": rows[:, C_ERRNO], "runs": rows[:, C_RUNS],
+        "nr_pages": q.pages, "wait_ns": rows["wait_ns"], "service_ns": rows["service_ns"],
+        "latency_ns": rows["wait_ns"] + rows["service_ns"], "path": paths,
+        "errno": rows["errno"], "runs": rows["runs"],
         "first_pfn": first_pfn(outcome), "frames_hash": frames_hash(outcome),
         **{f"work_{name}": work[:, k] for k, name in enumerate(WORK)}}
     table = pa.table(columns)

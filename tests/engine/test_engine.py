@@ -11,7 +11,7 @@ from replay.base.errors import ReplayError
 from replay.costs.profile import Profile
 from replay.engine.drive import Workload, checked, replay
 from replay.engine.histogram import bucket_of
-from replay.engine.outcome import C_ERRNO, C_PATH, C_SERVICE, C_WAIT, FAST, SLOW
+from replay.engine.outcome import FAST, SLOW
 from replay.engine.requests import ALLOC, FREE, TARGET
 from replay.physmap import presets
 
@@ -50,8 +50,8 @@ def test_narrow_columns_are_refused() -> None:
 def test_requests_wait_for_the_lock_first_come_first_served() -> None:
     stream = workload((0, ALLOC, 10, None), (100, ALLOC, 1, None), (5000, FREE, 10, list(range(10))))
     out = run("nop", stream, costs(lock=700))
-    assert out.rows[:, C_WAIT].tolist() == [0, 600, 0]
-    assert out.rows[:, C_SERVICE].tolist() == [700, 700, 700]
+    assert out.rows["wait_ns"].tolist() == [0, 600, 0]
+    assert out.rows["service_ns"].tolist() == [700, 700, 700]
     assert out.duration_ns == 5700
 
 
@@ -59,8 +59,8 @@ def test_service_is_work_times_cost() -> None:
     stream = workload((0, ALLOC, 3, None), (10**9, ALLOC, 2, None))
     out = run("pool", stream, costs(lock=10, list_pop=2, list_push=1, memmap_page=3, section_map=1000))
     section = MACHINE.section_pages
-    assert out.rows[:, C_SERVICE].tolist() == [10 + 3 * 2 + section * (1 + 3) + 1000, 10 + 2 * 2]
-    assert out.rows[:, C_PATH].tolist() == [1, 0]
+    assert out.rows["service_ns"].tolist() == [10 + 3 * 2 + section * (1 + 3) + 1000, 10 + 2 * 2]
+    assert out.rows["path"].tolist() == [1, 0]
 
 
 def test_a_failed_request_leaves_no_frames_and_its_free_is_skipped() -> None:
@@ -69,7 +69,7 @@ def test_a_failed_request_leaves_no_frames_and_its_free_is_skipped() -> None:
     stream = workload((0, ALLOC, 100, None), (10, ALLOC, 5000, None), (20, FREE, 5000,
                       list(range(100, 5100))), (30, FREE, 100, list(range(100))))
     out = replay(allocators.load("balloon"), {}, machine, checked(stream), costs(lock=1), check=True)
-    assert out.rows[:, C_ERRNO].tolist() == [0, -12, 0, 0]
+    assert out.rows["errno"].tolist() == [0, -12, 0, 0]
     assert (out.frames[100:] == -1).all()
     assert out.tallies["frees_skipped"] == 5000
     assert out.broken == ()
@@ -79,7 +79,7 @@ def test_a_sleeper_wakes_when_pages_come_back() -> None:
     rows = [(0, ALLOC, MACHINE.section_pages, None), (1000, ALLOC, 4, None),
             (2000, FREE, 8, list(range(8)))]
     out = run("hotplug", workload(*rows), costs(lock=10, list_pop=1), auto_online="yes")
-    assert out.rows[1, C_ERRNO] == 0
+    assert out.rows[1].errno == 0
     never = run("hotplug", workload((0, ALLOC, 4, None)), costs(lock=10), auto_online="no")
     assert never.tallies["sleeping_at_end"] == 1
 
@@ -123,4 +123,4 @@ def test_only_the_call_that_adds_a_section_is_slow_whatever_stands_for_the_list(
     stream = workload((0, ALLOC, 4, None), (10, ALLOC, 1, None), (20, FREE, 4, [0, 2, 1, 3]),
                       (30, ALLOC, 9, None), (40, FREE, 1, [4]))
     outcome = run(name, stream, costs(array_word=1, list_pop=1, list_push=1))
-    assert outcome.rows[:, C_PATH].tolist() == [SLOW, FAST, FAST, FAST, FAST]
+    assert outcome.rows["path"].tolist() == [SLOW, FAST, FAST, FAST, FAST]

@@ -194,8 +194,8 @@ def compare_runs(outcome, loop, workload):
             raise Mismatch(f"whole run, {what}: kernel {str(ours)[:300]}, naive {str(theirs)[:300]}")
 
     for r, row in enumerate(loop.rows):
-        same(f"row {r}", dict(zip(ROW, outcome.rows[r].tolist(), strict=True)),
-             {name: row[name] for name in ROW})
+        same(f"row {r}", dict(zip(ROW.names, outcome.rows[r].tolist(), strict=True)),
+             {name: row[name] for name in ROW.names})
         work = {name: int(v) for name, v in zip(WORK, outcome.work[r], strict=True) if v}
         same(f"work of row {r}", work, {k: v for k, v in loop.work[r].items() if v})
     same("frames", outcome.frames.tolist(),

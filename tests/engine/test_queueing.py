@@ -15,7 +15,6 @@ from replay.base.errors import ReplayError
 from replay.engine.arrivals import ASAP, CLOSED, LOOPS, OPEN, Arrivals, arrange, parse_scale
 from replay.engine.drive import Workload, replay
 from replay.engine.lock import DISCIPLINES
-from replay.engine.outcome import C_PATH, C_SERVICE, C_WAIT
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.physmap import presets
 
@@ -96,10 +95,10 @@ def test_times_are_those_of_a_simulation_to_the_nanosecond(loop: str, lock: str,
         thread = (period, (97_300 + 257_000 + 500) // 1000) if period else None
         expected = simulate(requests, lock, WAKE_NS, closed=loop != OPEN, thread=thread)
         came = o.workload.requests.time
-        found = list(zip(came.tolist(), (came + o.rows[:, C_WAIT]).tolist(), strict=True))
+        found = list(zip(came.tolist(), (came + o.rows["wait_ns"]).tolist(), strict=True))
         assert found == expected, (seed, loop, lock)
-        assert o.rows[:, C_SERVICE].tolist() == [r.service for r in requests]
-        assert o.rows[:, C_PATH].tolist() == [int(r.slow) for r in requests]
+        assert o.rows["service_ns"].tolist() == [r.service for r in requests]
+        assert o.rows["path"].tolist() == [int(r.slow) for r in requests]
 
 
 def burst(pages: list[int]) -> Workload:
@@ -112,7 +111,7 @@ def burst(pages: list[int]) -> Workload:
 
 def starts(w: Workload, how: Arrivals) -> list[int]:
     o = replay(strategy(0, own_lock=False), {}, MACHINE, arrange(w, how), COSTS)
-    return (o.workload.requests.time + o.rows[:, C_WAIT]).tolist()
+    return (o.workload.requests.time + o.rows["wait_ns"]).tolist()
 
 
 def test_last_come_first_served_by_hand() -> None:

@@ -14,7 +14,6 @@ from replay.costs.primitives import Cost
 from replay.costs.primitives import PRIMITIVES
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload, checked, replay
-from replay.engine.outcome import C_ERRNO
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.engine.start import Start
 from replay.metrics.calls import held_before, pages_moved
@@ -103,7 +102,7 @@ def test_a_pool_goes_on_from_its_list_to_the_last_frame(name: str, preset: str, 
     found = run(name, workload(rest, len(whole.frames) - early, begun), machine)
     assert found.broken == ()
     assert found.frames.tolist() == whole.frames[early:].tolist()
-    assert (found.rows[:, C_ERRNO] == whole.rows[CUT:, C_ERRNO]).all()
+    assert (found.rows["errno"] == whole.rows["errno"][CUT:]).all()
     assert found.ends == whole.ends
     assert found.tallies["frees_skipped"] == 0
     held = held_before(found)[0].tolist()
@@ -128,7 +127,7 @@ def test_a_balloon_goes_on_from_its_list_in_all_its_numbers(seed: int) -> None:
     assert found.ends["live_pages"] == whole.ends["live_pages"]
     assert found.ends["held_pages"] == whole.ends["held_pages"]
     assert found.ends["given_pages"] == whole.ends["given_pages"]
-    assert (found.rows[:, C_ERRNO] == whole.rows[CUT:, C_ERRNO]).all()
+    assert (found.rows["errno"] == whole.rows["errno"][CUT:]).all()
     assert (found.work.sum(axis=0) == whole.work[CUT:].sum(axis=0)).all()
 
 

@@ -25,7 +25,9 @@ for name in allocators.discover():
         o = replay(allocators.load(name), {}, machine, _workload(), profile.load("x86"), check=True)
         assert not o.broken, o.broken
         found[f"{name} {preset}"] = [o.frames_digest(), hashlib.sha256(
-            o.rows.tobytes() + o.work.tobytes()).hexdigest(), sorted(o.areas.items())]
+            o.rows.tobytes() + o.work.tobytes() + b"".join(
+                counts.tobytes() for counts in o.histograms.values())).hexdigest(),
+            sorted(o.areas.items()), sorted(o.peaks.items()), sorted(o.tallies.items())]
 print(json.dumps(found))
 """
 

@@ -13,7 +13,7 @@ from replay.costs.primitives import WORK
 from replay.engine.drive import Outcome, Workload
 from replay.engine.gauges import AREAS
 from replay.engine.histogram import HIST_BUCKETS, bucket_of
-from replay.engine.outcome import HISTOGRAMS
+from replay.engine.outcome import HISTOGRAMS, ROW
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.engine.strategy import Strategy
 from replay.physmap.model import HostRange, Memory, Physmap, Resource
@@ -59,7 +59,7 @@ def outcome(calls: list[tuple[Any, ...]], rows: list[tuple[int, ...]], frames: l
             **changes: Any) -> Outcome:
     """An outcome of these requests; rows are (wait, service, errno, path, runs)."""
     workload = requests(calls)
-    table = np.array(rows, np.int64).reshape(-1, 5)
+    table = np.array([tuple(row) for row in rows], ROW)
     histograms = {name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS}
     for kind, (wait, service, errno, path, _) in zip(workload.requests.kind, table, strict=True):
         if kind == FREE:

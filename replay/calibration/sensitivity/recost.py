@@ -22,10 +22,10 @@ from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, most_pages
 from replay.engine.drive import replay as replay_once
-from replay.engine.outcome import C_PATH, SLEPT
+from replay.engine.outcome import SLEPT
 from replay.engine.requests import TARGET
 from replay.engine.state import words
-from replay.metrics.calls import is_served, work_of
+from replay.metrics.calls import is_served, latency_ns, work_of
 from replay.metrics.latency import bucket_edges, bucket_index
 
 MEASURES: Final = ("p50", "p99", "max", "ram_given_bytes", "unusable_free_index")
@@ -73,7 +73,7 @@ class Recost:
                  for name, value in zip(PRIMITIVES, ps.tolist(), strict=True)}
         again = replay_once(o.strategy, self.given, o.machine, o.workload,
                             Profile(o.profile.name, o.profile.summary, costs))
-        took = (again.rows[:, 0] + again.rows[:, 1])[is_served(again)]
+        took = latency_ns(again)[is_served(again)]
         return (*_latencies(took), *_means(again))
 
 
@@ -99,7 +99,7 @@ def _takes_replays(o: Outcome, given: Mapping[str, str]) -> bool:
     made = o.strategy.init(o.machine, most_pages(o.workload, o.machine), o.strategy.values(given))
     own_lock = words(made.state).own_lock
     hot_added = o.work[:, WORK.index("hotplug_section")].any() or o.background["hotplug_section"]
-    return bool(hot_added or (o.rows[:, C_PATH] == SLEPT).any()
+    return bool(hot_added or (o.rows["path"] == SLEPT).any()
                 or (o.tallies["thread_passes"] and not own_lock))
 
 
@@ -117,7 +117,7 @@ def recost(o: Outcome, given: Mapping[str, str]) -> Recost:
         service = (made.counts @ picoseconds(o.profile) + 500) // 1000
         took = np.empty(len(made.kind), np.int64)
         lindley(o.workload.requests.time, made.kind, service, took)
-        if not np.array_equal(took, o.rows[:, 0] + o.rows[:, 1]):
+        if not np.array_equal(took, latency_ns(o)):
             raise ReplayError(f"{o.strategy.name}: its times do not follow from its work")
     return made
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from replay.costs import profile
 from replay.engine.drive import Workload, checked, room
-from replay.engine.outcome import C_ERRNO, Out
+from replay.engine.outcome import Out
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.engine.state import words
 from replay.engine.strategy import Setup, Strategy
@@ -107,7 +107,7 @@ def pool_work(trace: Trace, strategy: Strategy, machine: Physmap
     stream, setup, out = _replayed(trace, strategy, machine)
     lead = len(stream.workload) - len(stream.rows)
     q = stream.workload.requests
-    moved = np.where(out.rows[:, C_ERRNO] == 0, q.pages, 0)
+    moved = np.where(out.rows["errno"] == 0, q.pages, 0)
     return stream.rows, with_page_work(out.work, q.kind, moved, setup.page_work)[lead:]
 
 
@@ -135,7 +135,7 @@ def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verificat
         result.begin(ambiguous=bool(ambiguous[r]))
         if not alloc[r]:
             continue
-        model_errno = int(out.rows[k + lead, C_ERRNO])
+        model_errno = int(out.rows[k + lead].errno)
         same = result.compare("errnos", time[r], r, int(errno[r]), model_errno)
         if same and model_errno == 0:
             at = int(stream.first[k])

@@ -1,0 +1,49 @@
+"""Work into modelled time: what the primitives that a call reported cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from replay.base.compiled import inline, record, seen_as
+from replay.costs.primitives import WORK
+from replay.engine.state import NR_WORK, work_words, words
+
+COSTS = record(*WORK, "lock", "alloc_page", "free_page")
+"""Picoseconds: of each primitive, of taking and releasing the lock, per page of a served allocation
+and of a free. Profile.vector() makes it."""
+costs = seen_as(COSTS)
+
+
+@inline
+def spent_on(m: np.ndarray, cost: np.ndarray) -> int:
+    """Picoseconds of the extra work that the current call reported."""
+    work, total = work_words(m), 0
+    for k in range(NR_WORK):
+        total += work[k] * cost[k]
+    return total
+
+
+@inline
+def move_work(m: np.ndarray, into: np.ndarray) -> None:
+    """Add the call's extra work to the first words of a vector, and clear it."""
+    work = work_words(m)
+    for k in range(NR_WORK):
+        into[k] += work[k]
+        work[k] = 0
+    words(m).dirty = 0
+
+
+@inline
+def outside(m: np.ndarray, cost: np.ndarray) -> Any:
+    """Picoseconds of a call's work that add_memory_resource() does without the lock."""
+    work = words(m).work
+    return (work.hotplug_page * costs(cost).hotplug_page
+            + work.hotplug_section * costs(cost).hotplug_section)
+
+
+@inline
+def nanoseconds(picoseconds: int) -> Any:
+    """Rounded to the nearest."""
+    return (picoseconds + 500) // 1000
