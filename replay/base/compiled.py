@@ -23,7 +23,7 @@ import numpy as np
 
 PACKAGE = Path(__file__).parent.parent
 CONSTANTS = ("base/compiled.py", "base/units.py", "trace/schema.py", "costs/primitives.py",
-             "importers/xen/names.py")
+             "importers/source/probes.py", "importers/xen/names.py")
 
 
 def _fingerprint() -> str:

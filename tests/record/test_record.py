@@ -30,7 +30,7 @@ from replay.base.errors import ReplayError
 from replay.importers import archive
 from replay.importers.dat.read import read_trace_dat
 from replay.importers.joining.normalise import VMEMMAP
-from replay.importers.joining.parts import PARTS
+from replay.importers.joining.parts import PART_OF
 from replay.importers.session import import_recording
 from replay.importers.source.probes import load_table
 from replay.record import dat, machine, tracefs
@@ -73,7 +73,7 @@ def test_every_planned_probe_is_understood_by_the_import_and_safe(
         assert place == one.function.name + ("%return" if btf and returns else "")
         probe = table.find(one.function.name)
         assert probe is not None
-        assert (probe.role, "return" if returns else "entry") in PARTS
+        assert (probe.role, "return" if returns else "entry") in PART_OF
         known = {name for names in probe.args.values() for name in names} | {VMEMMAP}
         for fetch in fetched:
             assert fetch["name"] in known, one.text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from replay.base.compiled import inline
-from replay.importers.joining import state as j
+from replay.importers.joining.state import KIND_ALLOC, MAX_PFN, frame_of
+from replay.importers.source.probes import MISSING
 from replay.trace.schema import Flag
 
 UNPAIRED, ARRAY_TRUNCATED = int(Flag.UNPAIRED), int(Flag.ARRAY_TRUNCATED)
@@ -12,178 +13,184 @@ UNPAIRED, ARRAY_TRUNCATED = int(Flag.UNPAIRED), int(Flag.ARRAY_TRUNCATED)
 @inline
 def put_frame(w, value):  # type: ignore[no-untyped-def]
     """Append one frame; what is none is dropped and counted."""
-    if 0 <= value < j.MAX_PFN:
-        w.frames[w.counts[j.N_FRAMES]] = value
-        w.counts[j.N_FRAMES] += 1
+    if 0 <= value < MAX_PFN:
+        w.frames[w.counts.frames] = value
+        w.counts.frames += 1
     else:
-        w.counts[j.N_OUTSIDE] += 1
+        w.counts.frames_outside_physmap += 1
 
 
 @inline
-def copy_array(p, w, s, index, wanted):  # type: ignore[no-untyped-def]
+def frames_since(w, row, start):  # type: ignore[no-untyped-def]
+    """What was appended from a place on are the row's frames."""
+    row.frames_at = start
+    row.frames_count = w.counts.frames - start
+
+
+@inline
+def copy_array(p, w, stream, index, wanted):  # type: ignore[no-untyped-def]
     """Append an event's fetched array, cut at `wanted` pages since stale memory follows.
 
     Returns whether there was one.
     """
-    if p.streams[j.S_FRAMES, s] < 0:
+    array = stream.frames
+    if array.at < 0:
         return False
-    length = p.whole[p.streams[j.S_FRAMES_WHOLE, s] + index]
+    length = p.whole[array.whole + index]
     if length <= 0:
         return False
-    if wanted != j.MISSING:
+    if wanted != MISSING:
         length = min(length, max(0, wanted))
-    at = p.streams[j.S_FRAMES, s] + index * p.streams[j.S_FRAMES_WIDTH, s]
-    pages = p.streams[j.S_FRAMES_ARE_PAGES, s]
+    at = array.at + index * array.width
+    pages = stream.frames_are_pages
     for k in range(length):
         value = p.arrays[at + k]
-        put_frame(w, j.frame_of(value, p.base) if pages else value)
+        put_frame(w, frame_of(value, p.base) if pages else value)
     return True
 
 
 @inline
-def keep_frames(p, w, s, index, r):  # type: ignore[no-untyped-def]
+def keep_frames(p, w, stream, index, row):  # type: ignore[no-untyped-def]
     """Make an event's fetched array, if it has one, the row's frames."""
-    start = w.counts[j.N_FRAMES]
-    if copy_array(p, w, s, index, w.rows[j.C_NR, r]):
-        w.rows[j.C_FRAMES, r] = start
-        w.rows[j.C_FRAMES_COUNT, r] = w.counts[j.N_FRAMES] - start
+    start = w.counts.frames
+    if copy_array(p, w, stream, index, row.nr_pages):
+        frames_since(w, row, start)
 
 
 @inline
-def keep_more_frames(p, w, s, index, r):  # type: ignore[no-untyped-def]
+def keep_more_frames(p, w, stream, index, row):  # type: ignore[no-untyped-def]
     """The same, where the array holds more than is known of the row."""
-    start = w.counts[j.N_FRAMES]
-    copy_array(p, w, s, index, w.rows[j.C_NR, r])
-    if w.counts[j.N_FRAMES] - start > max(0, w.rows[j.C_FRAMES_COUNT, r]):
-        w.rows[j.C_FRAMES, r] = start
-        w.rows[j.C_FRAMES_COUNT, r] = w.counts[j.N_FRAMES] - start
+    start = w.counts.frames
+    copy_array(p, w, stream, index, row.nr_pages)
+    if w.counts.frames - start > max(0, row.frames_count):
+        frames_since(w, row, start)
 
 
 @inline
-def keep_as_mfns(p, w, s, index, r):  # type: ignore[no-untyped-def]
+def keep_as_mfns(p, w, stream, index, row):  # type: ignore[no-untyped-def]
     """The frames of a hypercall of a PV guest are machine frames; a cut list is flagged."""
-    start = w.counts[j.N_FRAMES]
-    copy_array(p, w, s, index, w.rows[j.C_NR, r])
-    w.rows[j.C_MFNS, r] = start
-    w.rows[j.C_MFNS_COUNT, r] = w.counts[j.N_FRAMES] - start
-    if w.rows[j.C_MFNS_COUNT, r] < max(0, w.rows[j.C_NR, r]):
-        w.rows[j.C_FLAGS, r] |= ARRAY_TRUNCATED
-        w.counts[j.N_TRUNCATED] += 1
+    start = w.counts.frames
+    copy_array(p, w, stream, index, row.nr_pages)
+    row.mfns_at = start
+    row.mfns_count = w.counts.frames - start
+    if row.mfns_count < max(0, row.nr_pages):
+        row.flag_bits |= ARRAY_TRUNCATED
+        w.counts.arrays_truncated += 1
 
 
 @inline
-def keep_mfns(p, w, s, index, r):  # type: ignore[no-untyped-def]
+def keep_mfns(p, w, stream, index, row):  # type: ignore[no-untyped-def]
     """A mapping's machine frames, as they were fetched."""
-    if p.streams[j.S_MFNS, s] < 0:
+    array = stream.mfns
+    if array.at < 0:
         return
-    length = p.whole[p.streams[j.S_MFNS_WHOLE, s] + index]
+    length = p.whole[array.whole + index]
     if length <= 0:
         return
-    length = min(length, max(0, w.rows[j.C_NR, r]))
-    at = p.streams[j.S_MFNS, s] + index * p.streams[j.S_MFNS_WIDTH, s]
-    w.rows[j.C_MFNS, r] = w.counts[j.N_FRAMES]
-    w.rows[j.C_MFNS_COUNT, r] = length
+    length = min(length, max(0, row.nr_pages))
+    at = array.at + index * array.width
+    row.mfns_at = w.counts.frames
+    row.mfns_count = length
     for k in range(length):
-        w.frames[w.counts[j.N_FRAMES]] = p.arrays[at + k]
-        w.counts[j.N_FRAMES] += 1
+        w.frames[w.counts.frames] = p.arrays[at + k]
+        w.counts.frames += 1
 
 
 @inline
-def put_ends(w, r, first, last):  # type: ignore[no-untyped-def]
+def put_ends(w, row, first, last):  # type: ignore[no-untyped-def]
     """First and last frame: all there is for up to two pages; else the last goes to `value`."""
-    nr, start, known = w.rows[j.C_NR, r], w.counts[j.N_FRAMES], max(0, w.rows[j.C_FRAMES_COUNT, r])
-    if last != j.MISSING and nr == 2:
-        if first != j.MISSING:
+    nr, start, known = row.nr_pages, w.counts.frames, max(0, row.frames_count)
+    if last != MISSING and nr == 2:
+        if first != MISSING:
             put_frame(w, first)
         elif known:
-            put_frame(w, w.frames[w.rows[j.C_FRAMES, r]])
+            put_frame(w, w.frames[row.frames_at])
         put_frame(w, last)
-    elif first != j.MISSING:
+    elif first != MISSING:
         put_frame(w, first)
     else:
-        w.rows[j.C_FRAMES_COUNT, r] = known
+        row.frames_count = known
         start = -1
     if start >= 0:
-        w.rows[j.C_FRAMES, r], w.rows[j.C_FRAMES_COUNT, r] = start, w.counts[j.N_FRAMES] - start
-    if last != j.MISSING and nr > 2 and last >= 0:
-        w.rows[j.C_VALUE, r] = last
+        frames_since(w, row, start)
+    if last != MISSING and nr > 2 and last >= 0:
+        row.value = last
 
 
 @inline
-def first_from_list(w, r):  # type: ignore[no-untyped-def]
+def first_from_list(w, row):  # type: ignore[no-untyped-def]
     """The first page is the head of the free list, where the list was the one that was read.
 
     Head and length are read before the lock, so they count only if the length at return says that
     nobody came between and nothing was added: so it was with all 32,198 such calls of four
     recordings, three load programs at once among them, that hold the pages themselves.
     """
-    head, nr = w.rows[j.C_HEAD, r], w.rows[j.C_NR, r]
-    before, after = w.rows[j.C_LIST, r], w.rows[j.C_LIST_AFTER, r]
-    if head == j.MISSING or nr <= 0 or before == j.MISSING or after == j.MISSING:
+    head, nr = row.list_head, row.nr_pages
+    before, after = row.list_count, row.list_count_after
+    if head == MISSING or nr <= 0 or before == MISSING or after == MISSING:
         return
     if before - after == nr:
-        w.counts[j.N_FIRST] += 1
-        w.rows[j.C_FRAMES, r] = w.counts[j.N_FRAMES]
+        start = w.counts.frames
+        w.counts.first_frames_from_list += 1
         put_frame(w, head)
-        w.rows[j.C_FRAMES_COUNT, r] = w.counts[j.N_FRAMES] - w.rows[j.C_FRAMES, r]
+        frames_since(w, row, start)
 
 
 @inline
-def push_frame(w, t, level, value):  # type: ignore[no-untyped-def]
+def push_frame(w, call, value):  # type: ignore[no-untyped-def]
     """One page of an open call."""
-    node = w.counts[j.N_NODES]
-    w.counts[j.N_NODES] += 1
-    w.nodes[0, node], w.nodes[1, node] = value, w.tasks[j.T_LAST + level, t]
-    w.tasks[j.T_LAST + level, t] = node
-    w.tasks[j.T_COUNT + level, t] += 1
+    at = w.counts.nodes
+    w.counts.nodes = at + 1
+    node = w.nodes[at]
+    node.frame = value
+    node.before = call.last
+    call.last = at
+    call.count += 1
 
 
 @inline
-def drop_frames(w, t, level, mark):  # type: ignore[no-untyped-def]
+def drop_frames(w, call, mark):  # type: ignore[no-untyped-def]
     """Forget an open call's pages behind the first `mark`."""
-    while w.tasks[j.T_COUNT + level, t] > mark:
-        w.tasks[j.T_LAST + level, t] = w.nodes[1, w.tasks[j.T_LAST + level, t]]
-        w.tasks[j.T_COUNT + level, t] -= 1
+    while call.count > mark:
+        call.last = w.nodes[call.last].before
+        call.count -= 1
 
 
 @inline
-def _pages_of_call(w, t, level, r):  # type: ignore[no-untyped-def]
-    """The single pages of a call become its frames: the last nr of them."""
-    wanted = w.tasks[j.T_COUNT + level, t]
-    if w.rows[j.C_NR, r] != j.MISSING:
-        wanted = min(wanted, w.rows[j.C_NR, r])
-    start = w.counts[j.N_FRAMES]
-    node = w.tasks[j.T_LAST + level, t]
+def _pages_of_call(w, call, row):  # type: ignore[no-untyped-def]
+    """The single pages of a call become its frames: the last nr_pages of them."""
+    wanted = call.count
+    if row.nr_pages != MISSING:
+        wanted = min(wanted, row.nr_pages)
+    start, at = w.counts.frames, call.last
     for k in range(wanted - 1, -1, -1):
-        w.frames[start + k] = w.nodes[0, node]
-        node = w.nodes[1, node]
+        node = w.nodes[at]
+        w.frames[start + k] = node.frame
+        at = node.before
     for k in range(wanted):
         put_frame(w, w.frames[start + k])
-    w.rows[j.C_FRAMES, r], w.rows[j.C_FRAMES_COUNT, r] = start, w.counts[j.N_FRAMES] - start
+    frames_since(w, row, start)
 
 
 @inline
-def finish(w, t, level, unfinished):  # type: ignore[no-untyped-def]
+def finish(w, call, unfinished):  # type: ignore[no-untyped-def]
     """Close a call: its page events become its frames; a failed one returned nothing."""
-    r = w.tasks[j.T_ROW + level, t]
+    row = w.rows[call.row]
     if unfinished:
-        w.rows[j.C_FLAGS, r] |= UNPAIRED
-        w.counts[j.N_UNFINISHED] += 1
-    if w.rows[j.C_ERRNO, r] != j.MISSING and w.rows[j.C_ERRNO, r] != 0:
+        row.flag_bits |= UNPAIRED
+        w.counts.requests_unfinished += 1
+    if row.errno != MISSING and row.errno != 0:
         # what the array held is no result
-        w.rows[j.C_FRAMES_COUNT, r] = 0
-        w.rows[j.C_VALUE, r] = j.MISSING
-    elif w.tasks[j.T_COUNT + level, t]:
-        _pages_of_call(w, t, level, r)
+        row.frames_count = 0
+        row.value = MISSING
+    elif call.count:
+        _pages_of_call(w, call, row)
 
 
 @inline
-def flag_truncated(w):  # type: ignore[no-untyped-def]
-    """At the end: which rows hold fewer frames than they have pages."""
-    for r in range(w.counts[j.N_ROWS]):
-        known, nr = w.rows[j.C_FRAMES_COUNT, r], w.rows[j.C_NR, r]
-        failed = (w.rows[j.C_KIND, r] == j.ALLOC and w.rows[j.C_ERRNO, r] != j.MISSING
-                  and w.rows[j.C_ERRNO, r] != 0)
-        if known != j.MISSING and nr > known and not failed:
-            w.rows[j.C_FLAGS, r] |= ARRAY_TRUNCATED
-            w.counts[j.N_TRUNCATED] += 1
+def flag_truncated(w, row):  # type: ignore[no-untyped-def]
+    """At the end: whether a row holds fewer frames than it has pages."""
+    failed = row.kind == KIND_ALLOC and row.errno != MISSING and row.errno != 0
+    if row.frames_count != MISSING and row.nr_pages > row.frames_count and not failed:
+        row.flag_bits |= ARRAY_TRUNCATED
+        w.counts.arrays_truncated += 1

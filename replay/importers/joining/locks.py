@@ -7,78 +7,83 @@ pages is sound as far as the list is long; what an event holds beyond is stale m
 from __future__ import annotations
 
 from replay.base.compiled import inline
-from replay.importers.joining import state as j
 from replay.importers.joining.frames import ARRAY_TRUNCATED
 from replay.importers.joining.frees import undoes
-from replay.importers.joining.row import fill_before, hold, put
+from replay.importers.joining.operations import before, left
+from replay.importers.joining.row import fill_before, hold, newer
+from replay.importers.joining.state import frame_of
+from replay.importers.source.probes import MISSING
 
 TAKEN, RELEASED = 1, 2
-"""In C_LOCKED."""
+"""In a row's `locked`."""
 
 
 @inline
-def link(p, s, index, k):  # type: ignore[no-untyped-def]
+def link(p, stream, index, k):  # type: ignore[no-untyped-def]
     """The frame of an event's k-th page of the chain; -1 for none."""
-    return j.frame_of(p.arrays[p.streams[j.S_FRAMES, s] + index * p.streams[j.S_FRAMES_WIDTH, s]
-                               + k], p.base)
+    array = stream.frames
+    return frame_of(p.arrays[array.at + index * array.width + k], p.base)
 
 
 @inline
-def chained(p, s, index, listed):  # type: ignore[no-untyped-def]
+def chained(p, stream, index, listed):  # type: ignore[no-untyped-def]
     """How many pages of the list an event tells, of `listed` that the list has."""
-    if p.streams[j.S_FRAMES, s] < 0 or listed == j.MISSING:
+    if stream.frames.at < 0 or listed == MISSING:
         return 0
-    length = min(p.whole[p.streams[j.S_FRAMES_WHOLE, s] + index], listed)
+    length = min(p.whole[stream.frames.whole + index], listed)
     known = 0
-    while known < length and link(p, s, index, known) >= 0:
+    while known < length and link(p, stream, index, known) >= 0:
         known += 1
     return known
 
 
 @inline
-def taken(p, w, r, time, a):  # type: ignore[no-untyped-def]
+def taken(row, time, args):  # type: ignore[no-untyped-def]
     """The lock has been taken: the list as it was before the call. Whether for the first time."""
-    if w.rows[j.C_LOCKED, r] != j.MISSING:
+    if row.locked != MISSING:
         return False
-    w.rows[j.C_LOCKED, r], w.rows[j.C_LOCK, r] = TAKEN, time
-    fill_before(p, w, a, r)
-    w.rows[j.C_HEAD, r] = p.args[a + j.A_HEAD]
+    row.locked = TAKEN
+    row.lock = time
+    fill_before(row, args)
+    row.list_head = args.list_head
     return True
 
 
 @inline
-def alloc_locked(p, w, s, index, r, pool, time, a):  # type: ignore[no-untyped-def]
+def alloc_locked(p, w, stream, index, row, pool, time, a):  # type: ignore[no-untyped-def]
     """An allocation has the lock: it takes the first pages of the list, the head first, unless it
     adds a section to the pool before."""
-    if not taken(p, w, r, time, a):
+    if not taken(row, time, before(p.args, a)):
         return
-    nr, listed = w.rows[j.C_NR, r], w.rows[j.C_LIST, r]
-    known = min(nr, chained(p, s, index, listed))
+    nr, listed = row.nr_pages, row.list_count
+    known = min(nr, chained(p, stream, index, listed))
     if known <= 0 or (pool and listed < nr):
         return
-    w.rows[j.C_FRAMES, r], w.rows[j.C_FRAMES_COUNT, r] = w.counts[j.N_FRAMES], known
+    row.frames_at = w.counts.frames
+    row.frames_count = known
     for k in range(known):
-        w.frames[w.counts[j.N_FRAMES]] = link(p, s, index, k)
-        w.counts[j.N_FRAMES] += 1
+        w.frames[w.counts.frames] = link(p, stream, index, k)
+        w.counts.frames += 1
 
 
 @inline
-def left(p, w, r, a):  # type: ignore[no-untyped-def]
+def leave(row, args):  # type: ignore[no-untyped-def]
     """The lock is about to be released: the list as the call leaves it."""
-    put(w, j.C_LIST_AFTER, r, p.args[a + j.A_LIST_LEFT])
-    w.rows[j.C_HEAD_AFTER, r] = p.args[a + j.A_HEAD_LEFT]
+    row.list_count_after = newer(args.list_count_after, row.list_count_after)
+    row.list_head_after = args.list_head_after
 
 
 @inline
 def _freeing(p, w, s, t):  # type: ignore[no-untyped-def]
     """The row of the free that a task is in; -1, and counted, if there is none."""
-    r, function = w.tasks[j.T_FREE, t], p.streams[j.S_FUNCTION, s]
-    if r >= 0 and w.tasks[j.T_FREE_FUNCTION, t] == function and w.rows[j.C_END, r] == j.MISSING:
+    task, function = w.tasks[t], p.streams[s].function
+    r = task.free_row
+    if r >= 0 and task.free_function == function and w.rows[r].end == MISSING:
         return r
-    if undoes(p, w, function, j.MISSING, t):
-        w.counts[j.N_NESTED] += 1
+    if undoes(p, w, function, MISSING, t):
+        w.counts.nested_calls += 1
     else:
-        w.skips[j.X_INSIDE, s] += 1
+        w.skips[s].inside += 1
     return -1
 
 
@@ -87,7 +92,7 @@ def free_locked(p, w, s, t, time, a):  # type: ignore[no-untyped-def]
     """A free has the lock."""
     r = _freeing(p, w, s, t)
     if r >= 0:
-        taken(p, w, r, time, a)
+        taken(w.rows[r], time, before(p.args, a))
 
 
 @inline
@@ -99,54 +104,59 @@ def free_unlock(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
     r = _freeing(p, w, s, t)
     if r < 0:
         return
-    hold(w, r, time)
-    left(p, w, r, a)
-    if w.rows[j.C_LOCKED, r] == RELEASED:
+    stream, row = p.streams[s], w.rows[r]
+    hold(row, time)
+    leave(row, left(p.args, a))
+    if row.locked == RELEASED:
         return  # there is room for its pages once
-    w.rows[j.C_LOCKED, r] = RELEASED
-    nr, before, after = w.rows[j.C_NR, r], w.rows[j.C_LIST, r], w.rows[j.C_LIST_AFTER, r]
-    known = min(nr, chained(p, s, index, after))
+    row.locked = RELEASED
+    nr, listed = row.nr_pages, row.list_count
+    known = min(nr, chained(p, stream, index, row.list_count_after))
     # a page array may have empty places, which the balloon's driver passes over
-    if known <= 0 or before == j.MISSING or after - before != nr:
+    if known <= 0 or listed == MISSING or row.list_count_after - listed != nr:
         return
-    had, first = max(0, w.rows[j.C_FRAMES_COUNT, r]), w.rows[j.C_FRAMES, r]
+    had, first = max(0, row.frames_count), row.frames_at
     if known < nr and not p.holes:
         return
-    start = w.counts[j.N_FRAMES]
+    start = w.counts.frames
     for k in range(nr):
         if k >= nr - known:
-            w.frames[start + k] = link(p, s, index, nr - 1 - k)
+            w.frames[start + k] = link(p, stream, index, nr - 1 - k)
         else:
             w.frames[start + k] = w.frames[first + k] if k < had else -1
-    w.counts[j.N_FRAMES] += nr
-    w.rows[j.C_FRAMES, r], w.rows[j.C_FRAMES_COUNT, r] = start, nr
+    w.counts.frames += nr
+    row.frames_at = start
+    row.frames_count = nr
     if had < nr - known:
-        w.rows[j.C_FLAGS, r] |= ARRAY_TRUNCATED
-        w.counts[j.N_TRUNCATED] += 1
+        row.flag_bits |= ARRAY_TRUNCATED
+        w.counts.arrays_truncated += 1
 
 
 @inline
 def pass_locked(w, t, event):  # type: ignore[no-untyped-def]
     """The balloon thread has the lock."""
-    w.tasks[j.T_PASS, t], w.tasks[j.T_PASS_ROW, t] = event, -1
+    task = w.tasks[t]
+    task.pass_event = event
+    task.pass_row = -1
 
 
 @inline
 def in_pass(p, w, t, r):  # type: ignore[no-untyped-def]
     """A hypercall, of the balloon thread's if the task is that: the list is as at its lock."""
-    event = w.tasks[j.T_PASS, t]
+    task = w.tasks[t]
+    event = task.pass_event
     if event < 0:
         return
-    s = p.which[event]
-    a = p.streams[j.S_ARGS, s] + (event - p.streams[j.S_FIRST, s]) * p.streams[j.S_WIDTH, s]
-    taken(p, w, r, p.events[j.E_TIME, event], a)
-    w.tasks[j.T_PASS_ROW, t] = r
+    stream = p.streams[p.which[event]]
+    a = stream.args + (event - stream.first) * stream.width
+    taken(w.rows[r], p.events.time[event], before(p.args, a))
+    task.pass_row = r
 
 
 @inline
 def pass_unlock(p, w, t, a):  # type: ignore[no-untyped-def]
     """The balloon thread is about to release the lock."""
-    r = w.tasks[j.T_PASS_ROW, t]
-    if r >= 0:
-        left(p, w, r, a)
-    w.tasks[j.T_PASS, t] = w.tasks[j.T_PASS_ROW, t] = -1
+    task = w.tasks[t]
+    if task.pass_row >= 0:
+        leave(w.rows[task.pass_row], left(p.args, a))
+    task.pass_event = task.pass_row = -1

@@ -14,13 +14,12 @@ from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
 from replay.base.units import NS_PER_S
 from replay.importers.joining.parts import ROLES
-from replay.importers.joining.state import MISSING
 from replay.importers.joining.table import gather, to_table
 from replay.importers.joining.tape import Matched, join_events
 from replay.importers.joining.times import Clock
 from replay.importers.joining.views import View
 from replay.importers.source.imported import Imported
-from replay.importers.source.probes import Decoded, Probe, ProbeTable, Wanted
+from replay.importers.source.probes import MISSING, Decoded, Probe, ProbeTable, Wanted
 
 X86_VMEMMAP_BASE: Final = 0xFFFFEA0000000000
 """arch/x86/include/asm/pgtable_64_types.h, __VMEMMAP_BASE_L4; moves with KASLR."""

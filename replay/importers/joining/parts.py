@@ -7,13 +7,15 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.joining import state as j
-from replay.importers.joining.state import KINDS, MISSING
+from replay.importers.joining import operations as does
+from replay.importers.joining.state import KIND_ALLOC, KIND_DECREASE, KIND_FREE, KIND_SECTION
 from replay.importers.joining.views import Names, View, coded, is_refill_caller, known_caller
-from replay.importers.source.probes import Elements, Ints
+from replay.importers.source.probes import MISSING, Elements, Ints
+from replay.trace.schema import KINDS
 
 PAGE_SHIFT: Final = 12
-Columns = list[Ints | None]
+Arguments = dict[str, Ints | None]
+"""By the names of the operation's record."""
 
 
 class Part(NamedTuple):
@@ -21,7 +23,7 @@ class Part(NamedTuple):
 
     op: int
     kind: int
-    args: Columns
+    args: Arguments
     frames: Elements | None = None
     frames_are_pages: bool = True
     mfns: Elements | None = None
@@ -29,16 +31,15 @@ class Part(NamedTuple):
     """How many frames an event can add besides those of its array."""
 
 
-def _before(view: View, names: Names) -> Columns:
-    """See join_state.A_NR and the following."""
-    return [view.pages(), view.number("pointer"), _caller(view, names), view.number("list_count"),
-            view.number("current"), view.number("target"), view.number("unpopulated"),
-            view.list_head()]
+def _before(view: View, names: Names) -> Arguments:
+    return {"nr_pages": view.pages(), "pointer": view.number("pointer"),
+            "caller": _caller(view, names), "list_count": view.number("list_count"),
+            "current_pages": view.number("current"), "target_pages": view.number("target"),
+            "target_unpopulated": view.number("unpopulated"), "list_head": view.list_head()}
 
 
-def _left(view: View) -> Columns:
-    """See join_state.A_LIST_LEFT and the following."""
-    return [view.number("list_after"), view.list_head()]
+def _left(view: View) -> Arguments:
+    return {"list_count_after": view.number("list_after"), "list_head_after": view.list_head()}
 
 
 def _caller(view: View, names: Names) -> Ints | None:
@@ -47,59 +48,66 @@ def _caller(view: View, names: Names) -> Ints | None:
 
 
 def _alloc(view: View, names: Names) -> Part:
-    return Part(j.OP_ALLOC, j.ALLOC, _before(view, names))
+    return Part(does.OP_ALLOC, KIND_ALLOC, _before(view, names))
 
 
 def _alloc_inside(view: View, names: Names) -> Part:
     """A probe within an allocation; which one, its arguments tell."""
     if view.number("list_after") is not None:
-        return Part(j.OP_UNLOCK, j.ALLOC, _left(view))
+        return Part(does.OP_UNLOCK, KIND_ALLOC, _left(view))
     if view.number("page") is not None:
-        return Part(j.OP_PAGE, j.ALLOC, [view.frame("page")], single_pages=1)
+        return Part(does.OP_PAGE, KIND_ALLOC, {"pfn": view.frame("page")}, single_pages=1)
     if all(view.elements(m) is None for m in ("errno", "frames", "first", "last")):
-        return Part(j.OP_LOCKED, j.ALLOC, _before(view, names), view.chain())
-    return Part(j.OP_DONE, j.ALLOC, [view.number("errno"), view.number("list_count"),
-                                     view.frame("first"), view.frame("last")],
-                view.elements("frames"), single_pages=2)
+        return Part(does.OP_LOCKED, KIND_ALLOC, _before(view, names), view.chain())
+    return Part(does.OP_DONE, KIND_ALLOC, {
+        "errno": view.number("errno"), "list_count_after": view.number("list_count"),
+        "first": view.frame("first"), "last": view.frame("last")},
+        view.elements("frames"), single_pages=2)
 
 
 def _alloc_return(view: View, names: Names) -> Part:
     back = view.stream.texts.get("return_to")
-    return Part(j.OP_RETURN, j.ALLOC, [
-        view.number("errno"), view.number("list_count"), view.list_head(),
-        None if back is None else names.codes(coded(back), known_caller)],
+    return Part(does.OP_RETURN, KIND_ALLOC, {
+        "errno": view.number("errno"), "list_count_after": view.number("list_count"),
+        "list_head_after": view.list_head(),
+        "caller": None if back is None else names.codes(coded(back), known_caller)},
         view.elements("frames"), single_pages=1)
 
 
 def _free(view: View, names: Names) -> Part:
-    return Part(j.OP_FREE, j.FREE, _before(view, names)[:4], view.elements("frames"))
+    return Part(does.OP_FREE, KIND_FREE, {
+        "nr_pages": view.pages(), "pointer": view.number("pointer"),
+        "caller": _caller(view, names), "list_count": view.number("list_count")},
+        view.elements("frames"))
 
 
 def _free_inside(view: View, names: Names) -> Part:
     """A probe within a free: of one with the list's chain which one, its arguments tell."""
     if view.number("list_after") is not None:
-        return Part(j.OP_FREE_UNLOCK, j.FREE, _left(view), view.chain())
+        return Part(does.OP_FREE_UNLOCK, KIND_FREE, _left(view), view.chain())
     if view.elements("frames") is None and view.elements("last") is None:
-        return Part(j.OP_FREE_LOCKED, j.FREE, _before(view, names))
-    return Part(j.OP_FREE_INSIDE, j.FREE, [None, view.number("list_count"), None,
-                                           view.frame("last")],
-                view.elements("frames"), single_pages=2)
+        return Part(does.OP_FREE_LOCKED, KIND_FREE, _before(view, names))
+    return Part(does.OP_FREE_INSIDE, KIND_FREE, {
+        "list_count": view.number("list_count"), "last": view.frame("last")},
+        view.elements("frames"), single_pages=2)
 
 
 def _free_return(view: View, names: Names) -> Part:
-    return Part(j.OP_FREE_RETURN, j.FREE, [])
+    return Part(does.OP_FREE_RETURN, KIND_FREE, {})
 
 
 def _frame(view: View, names: Names) -> Part:
-    return Part(j.OP_FRAME, j.ALLOC, [view.number("pfn")], single_pages=1)
+    return Part(does.OP_FRAME, KIND_ALLOC, {"pfn": view.number("pfn")}, single_pages=1)
 
 
 def _refill(view: View, names: Names) -> Part:
     caller = view.text("caller")
     if caller is None:
-        return Part(j.OP_REFILL, j.ALLOC, [np.ones(len(view.stream), dtype=np.int64)])
-    ours = np.array([is_refill_caller(name) for name in caller.names], dtype=np.int64)
-    return Part(j.OP_REFILL, j.ALLOC, [ours[caller.codes]])
+        ours = np.ones(len(view.stream), dtype=np.int64)
+    else:
+        known = [is_refill_caller(name) for name in caller.names]
+        ours = np.array(known, dtype=np.int64)[caller.codes]
+    return Part(does.OP_REFILL, KIND_ALLOC, {"ours": ours})
 
 
 def _section(view: View, names: Names) -> Part:
@@ -122,7 +130,9 @@ def _section(view: View, names: Names) -> Part:
         other[:] = 1
         if name is not None:
             other[:] = np.array([text != "Xen scratch" for text in name.names])[name.codes]
-    return Part(j.OP_SECTION, j.SECTION, [np.where(sound, pfn, MISSING), pages, None, label, other])
+    return Part(does.OP_SECTION, KIND_SECTION, {
+        "start_pfn": np.where(sound, pfn, MISSING), "nr_pages": pages, "label": label,
+        "other": other})
 
 
 def _or_missing(column: Ints | None, length: int) -> Ints:
@@ -131,39 +141,46 @@ def _or_missing(column: Ints | None, length: int) -> Ints:
 
 def _hypercall(kind: str) -> Callable[[View, Names], Part]:
     def part(view: View, names: Names) -> Part:
-        return Part(j.OP_HYPERCALL, KINDS.index(kind), [view.pages()], view.elements("gfns"),
-                    frames_are_pages=False)
+        return Part(does.OP_HYPERCALL, KINDS.index(kind), {"nr_pages": view.pages()},
+                    view.elements("gfns"), frames_are_pages=False)
     return part
 
 
 def _hypercall_return(kind: str) -> Callable[[View, Names], Part]:
     def part(view: View, names: Names) -> Part:
-        return Part(j.OP_HYPERCALL_RETURN, KINDS.index(kind), [view.number("count")])
+        return Part(does.OP_HYPERCALL_RETURN, KINDS.index(kind),
+                    {"pages_done": view.number("count")})
     return part
 
 
 def _batch(view: View, names: Names) -> Part:
-    return Part(j.OP_BATCH, j.DECREASE, [])
+    return Part(does.OP_BATCH, KIND_DECREASE, {})
 
 
 def _pass_inside(view: View, names: Names) -> Part:
     if view.number("list_after") is not None:
-        return Part(j.OP_PASS_UNLOCK, j.DECREASE, _left(view))
-    return Part(j.OP_PASS_LOCKED, j.DECREASE, _before(view, names))
+        return Part(does.OP_PASS_UNLOCK, KIND_DECREASE, _left(view))
+    return Part(does.OP_PASS_LOCKED, KIND_DECREASE, _before(view, names))
 
 
-def _row(kind: str) -> Callable[[View, Names], Part]:
+def _mapping(kind: str) -> Callable[[View, Names], Part]:
     def part(view: View, names: Names) -> Part:
-        target = view.number("target") if kind == "target" else None
-        mapping = kind in j.MAPPINGS
-        return Part(j.OP_ROW, KINDS.index(kind), [
-            view.pages(), view.number("pointer"), view.number("domid") if mapping else None,
-            target], view.elements("frames") if mapping else None,
-            mfns=view.elements("mfns") if mapping else None)
+        return Part(does.OP_MAPPING, KINDS.index(kind), {
+            "nr_pages": view.pages(), "pointer": view.number("pointer"),
+            "domid": view.number("domid")},
+            view.elements("frames"), mfns=view.elements("mfns"))
     return part
 
 
-PARTS: Final[dict[tuple[str, str], Callable[[View, Names], Part]]] = {
+def _target(view: View, names: Names) -> Part:
+    return Part(does.OP_TARGET, KINDS.index("target"), {"target_pages": view.number("target")})
+
+
+def _hotplug_check(view: View, names: Names) -> Part:
+    return Part(does.OP_ROW, KINDS.index("hotplug_check"), {})
+
+
+PART_OF: Final[dict[tuple[str, str], Callable[[View, Names], Part]]] = {
     ("alloc", "entry"): _alloc,
     ("alloc", "inside"): _alloc_inside,
     ("alloc", "return"): _alloc_return,
@@ -179,7 +196,10 @@ PARTS: Final[dict[tuple[str, str], Callable[[View, Names], Part]]] = {
     ("pass", "inside"): _pass_inside,
     ("increase", "entry"): _hypercall("increase"),
     ("increase", "return"): _hypercall_return("increase"),
-    **{(kind, "entry"): _row(kind) for kind in (*j.MAPPINGS, "target", "hotplug_check")},
+    ("target", "entry"): _target,
+    ("hotplug_check", "entry"): _hotplug_check,
+    **{(kind, "entry"): _mapping(kind)
+       for kind in ("grant_map", "grant_unmap", "foreign_map", "foreign_unmap")},
 }
 """What the events of a role do, by their place in the function; see probes.toml for the roles."""
-ROLES: Final = frozenset(role for role, _ in PARTS)
+ROLES: Final = frozenset(role for role, _ in PART_OF)

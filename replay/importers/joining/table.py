@@ -9,22 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from replay.base.errors import ReplayError
-from replay.importers.joining import state as j
-from replay.importers.joining.state import MISSING
+from replay.importers.joining.state import ROW_COLUMNS
 from replay.importers.joining.tape import Joined
 from replay.importers.joining.times import Clock
 from replay.importers.joining.views import Names, coded
-from replay.importers.source.probes import Decoded, Ints, ProbeStream
-from replay.trace.schema import SCHEMA, Flag
+from replay.importers.source.probes import MISSING, Decoded, Ints, ProbeStream
+from replay.trace.schema import KINDS, SCHEMA, Flag
 
-KINDS: Final = (*j.KINDS, "phase", "lost")
-_NUMBERS: Final = {
-    "nr_pages": j.C_NR, "start_pfn": j.C_START, "errno": j.C_ERRNO, "list_count": j.C_LIST,
-    "list_count_after": j.C_LIST_AFTER, "list_head": j.C_HEAD,
-    "list_head_after": j.C_HEAD_AFTER, "current_pages": j.C_CURRENT, "target_pages": j.C_TARGET,
-    "target_unpopulated": j.C_UNPOPULATED, "value": j.C_VALUE, "domid": j.C_DOMID,
-    "flags": j.C_FLAGS, "lock": j.C_LOCK, "end": j.C_END, "time": j.C_TIME, "kind": j.C_KIND,
-    "label": j.C_LABEL, "caller": j.C_CALLER}
+_FILLED: Final = ("time", "lock", "end",
+                  *(name for name in ROW_COLUMNS if name in SCHEMA.names))
 """Columns that joining fills, by the name under which they are kept here."""
 Columns = dict[str, Ints]
 
@@ -57,20 +50,18 @@ _FILL: Final = {"row": -1, "flags": 0}
 
 def _joined(joined: Joined) -> Columns:
     rows, events = joined.rows, joined.tape.events
-    event = rows[j.C_EVENT]
-    columns = {name: rows[row] for name, row in _NUMBERS.items()}
-    columns |= {"cpu": events[j.E_CPU, event], "pid": events[j.E_PID, event],
-                "source_offset": events[j.E_OFFSET, event],
-                "task": _tasks(joined, event), "row": np.arange(rows.shape[1])}
-    domid = columns["domid"]
-    columns["domid"] = np.where((domid >= 0) & (domid < 1 << 15), domid, MISSING)
-    return columns
+    event, domid = rows["event"], rows["domid"]
+    return {name: rows[name] for name in _FILLED} | {
+        "cpu": events.cpu[event], "pid": events.pid[event],
+        "source_offset": events.source_offset[event], "task": _tasks(joined, event),
+        "domid": np.where((domid >= 0) & (domid < 1 << 15), domid, MISSING),
+        "flags": rows["flag_bits"], "row": np.arange(len(event))}
 
 
 def _tasks(joined: Joined, event: Ints) -> Ints:
     """The task of each row, by the stream of the event that made it."""
     which = joined.tape.which[event]
-    index = event - joined.tape.streams[j.S_FIRST, which]
+    index = event - joined.tape.streams["first"][which]
     found = np.empty(len(event), dtype=np.int64)
     for k in np.flatnonzero(np.bincount(which)).tolist():
         mine = np.flatnonzero(which == k)
@@ -135,8 +126,8 @@ def to_table(columns: Columns, joined: Joined, t0_raw: int, clock: Clock,
                for name in ("task", "label", "caller")},
             "time_ns": _times(columns["time"], t0_raw, clock),
             "lock_ns": _times(columns["lock"], t0_raw, clock),
-            "frames": _frames(columns["row"], joined, j.C_FRAMES, j.C_FRAMES_COUNT),
-            "mfns": _frames(columns["row"], joined, j.C_MFNS, j.C_MFNS_COUNT),
+            "frames": _frames(columns["row"], joined, "frames"),
+            "mfns": _frames(columns["row"], joined, "mfns"),
             "source": pa.array(np.full(len(columns["time"]), source), pa.int16())}
     made["latency_ns"] = pc.subtract(_times(columns["end"], t0_raw, clock), made["time_ns"])
     for field in SCHEMA:
@@ -171,9 +162,10 @@ def _times(raw: Ints, t0_raw: int, clock: Clock) -> pa.Array:
     return pa.array(ns, mask=absent)
 
 
-def _frames(row: Ints, joined: Joined, at: int, count: int) -> pa.ListArray:
+def _frames(row: Ints, joined: Joined, which: str) -> pa.ListArray:
     """A list of frames per row, null without one."""
-    start, length = (np.append(joined.rows[c], MISSING)[row] for c in (at, count))
+    start, length = (np.append(joined.rows[f"{which}_{word}"], MISSING)[row]
+                     for word in ("at", "count"))
     absent = length == MISSING
     length = np.where(absent, 0, length)
     offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(length)))

@@ -8,8 +8,7 @@ import numpy as np
 
 from replay.base.compiled import inline, compiled
 from replay.base.units import NS_PER_S, scale_ticks
-from replay.importers.joining.state import MISSING
-from replay.importers.source.probes import Ints
+from replay.importers.source.probes import MISSING, Ints
 
 
 @inline

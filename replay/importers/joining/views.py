@@ -8,8 +8,16 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from replay.importers.joining.state import MAX_PFN, MISSING
-from replay.importers.source.probes import Coded, Elements, Ints, Probe, ProbeStream, bare
+from replay.importers.joining.state import MAX_PFN
+from replay.importers.source.probes import (
+    MISSING,
+    Coded,
+    Elements,
+    Ints,
+    Probe,
+    ProbeStream,
+    bare,
+)
 
 STRUCT_PAGE_BYTES: Final = 64
 LRU_BYTES: Final = 8
