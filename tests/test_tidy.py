@@ -28,7 +28,7 @@ ROOMS = (
 )
 """Folders, and single files at the top: each imports from itself and from those before it."""
 
-UNNAMED = ("importers/joining", "importers/text", "importers/dat", "importers/xen",
+UNNAMED = ("importers/text", "importers/dat", "importers/xen",
            "importers/ordering", "truth/witness")
 """Rooms that still have subscripts by index constants; they are on their way."""
 
