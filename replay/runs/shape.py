@@ -30,7 +30,7 @@ GROUPED = {**dict.fromkeys(("calls", "failed", "pages"), COUNT),
 
 
 def _object(properties: dict[str, Any], *, rest: Any = True) -> dict[str, Any]:
-    return {"type": "object", "properties": properties, "required": sorted(properties),
+    return {"type": "object", "properties": dict(properties), "required": sorted(properties),
             "additionalProperties": rest}
 
 
