@@ -61,14 +61,17 @@ def columns() -> str:
 
 def metrics() -> str:
     """replay.metrics.catalogue: what summaries, comparisons and the gate speak of."""
-    from replay.metrics.catalogue import FAMILIES
+    from replay.metrics.catalogue import families
+    from replay.metrics.hazards import by_severity
 
     parts = ["# Metrics\n\nThe names are those of `gate.toml` and of `Run.metrics()`. Times are "
              "modelled; all else is exact.\n"]
-    for family, found in FAMILIES.items():
+    for family, found in families().items():
         parts.append(f"## {family.capitalize()}\n\n" + table(
             ("metric", "unit", "better", "what"),
             [(f"`{m.name}`", m.unit, m.better or "neither", m.what) for m in found]))
+    parts.append("## What a hazard does\n\n" + table(
+        ("hazard", "it"), [(one.label, one.severity) for one in by_severity()]))
     return "\n".join(parts)
 
 

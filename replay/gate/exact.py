@@ -14,8 +14,8 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError
 from replay.compare.effects import effect
 from replay.gate.baseline import Baseline, commits_since, load, of_run
-from replay.gate.config import FRAMES, Check, Config
-from replay.metrics.catalogue import Metric, catalogue
+from replay.gate.config import Check, Config
+from replay.metrics.catalogue import FRAMES, Metric, catalogue
 from replay.report.telling.telling import Warned, told
 from replay.runs.run import Run
 

@@ -33,6 +33,11 @@ def is_served(o: Outcome) -> np.ndarray:
     return np.asarray(is_alloc(o) & (o.rows[:, C_ERRNO] == 0))
 
 
+def failed(o: Outcome) -> int:
+    """Allocations that got no pages: refused, or asleep to the end."""
+    return int((o.rows[is_alloc(o), C_ERRNO] < 0).sum())
+
+
 def latency_ns(o: Outcome) -> np.ndarray:
     """Modelled latency of each request: wait plus service."""
     return np.asarray(o.rows[:, C_WAIT] + o.rows[:, C_SERVICE])

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 import replay
-from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome
-from replay.engine.requests import ALLOC, FREE, TARGET
+from replay.engine.requests import FREE, TARGET
 from replay.engine.state import SECTION_KINDS
 from replay.metrics.calls import allocations, is_served
-from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
-from replay.metrics.hazards import examine, failed
-from replay.metrics.latency import RELATIVE_ERROR, latency, latency_by
+from replay.metrics.catalogue import FRAMES, catalogue
+from replay.metrics.fragmentation import advertised, contiguity
+from replay.metrics.latency import RELATIVE_ERROR, latency_by
+from replay.metrics.measured import Measured
 from replay.trace.start import sentences
 from replay.trace.store import Trace
 
@@ -47,30 +47,6 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def work(o: Outcome) -> dict[str, int]:
-    """Primitives of the whole replay: requests, background passes, and the per-page list work."""
-    q = o.workload.requests
-    sums = o.work.sum(axis=0).tolist() if len(o.work) else [0] * len(WORK)
-    totals = {name: int(count) for name, count in zip(WORK, sums, strict=True)}
-    for name, count in o.background.items():
-        totals[name] += count
-    got = int(q.pages[is_served(o)].sum())
-    freed = int(q.pages[q.kind == FREE].sum()) - o.tallies["frees_skipped"]
-    for names, pages in zip(o.page_work, (got, freed), strict=True):
-        for name in names:
-            totals[name] += pages
-    return totals
-
-
-def _requests(o: Outcome) -> dict[str, Any]:
-    kind = o.workload.requests.kind
-    return {
-        "requests": int((kind == ALLOC).sum()), "frees": int((kind == FREE).sum()),
-        "targets": int((kind == TARGET).sum()), "failed": failed(o),
-        "pages_allocated": int(o.workload.requests.pages[is_served(o)].sum()),
-    }
-
-
 def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
     table = None if trace is None else trace.table
     calls = allocations(o, table)
@@ -85,21 +61,36 @@ def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
 
 
 def one(o: Outcome, trace: Trace | None = None) -> dict[str, Any]:
-    """One strategy's figures. All times are modelled."""
+    """One strategy's figures: the catalogue's metrics, and what is told beside them. All times are
+    modelled."""
+    m = Measured(o, trace)
+    found = {**_groups(m), **_tables(o, trace), **_about(o)}
+    for metric in (*catalogue(), FRAMES):
+        metric.put(found, m)
+    return found
+
+
+def _groups(m: Measured) -> dict[str, Any]:
+    """Groups of figures, of which some are metrics."""
+    o, (_, rows) = m.outcome, m.hazards
     sections = [{"time_ns": t, "start_pfn": start, "nr_pages": nr, "kind": SECTION_KINDS[kind]}
                 for t, start, nr, kind in o.sections[:MAX_SECTIONS].tolist()]
-    total = work(o)
-    counts, rows = examine(o, trace)
     return {
-        **_requests(o), **latency(o), **_tables(o, trace),
-        "fragmentation": fragmentation(o), **extra(o), "hazards": counts,
+        "frees": m.requests(FREE), "targets": m.requests(TARGET),
+        "pages_allocated": int(o.workload.requests.pages[is_served(o)].sum()),
+        **{name: dict(part) for name, part in m.latency.items()},
+        "fragmentation": {name: dict(part) for name, part in m.gauges.items()}, **m.singles,
         "hazard_examples": rows.group_by("kind", maintain_order=True).head(EXAMPLES).to_dicts(),
         "collisions_assumed": int(rows["assumed"].sum()),
-        "work": total, "hypercalls": total["hypercall"],
+        "work": m.work, "sections": sections,
+    }
+
+
+def _about(o: Outcome) -> dict[str, Any]:
+    """What the replay says of itself."""
+    return {
         "background": {k: v for k, v in o.background.items() if v}, "tallies": o.tallies,
-        "nr_sections": len(o.sections), "sections": sections,
-        "frames_digest": o.frames_digest(), "duration_ns": o.duration_ns,
-        "summary": o.strategy.summary, "models": o.strategy.models,
+        "duration_ns": o.duration_ns, "summary": o.strategy.summary, "models": o.strategy.models,
         "options": o.options, "notes": list(o.notes), "broken_invariants": list(o.broken),
     }
 

@@ -14,7 +14,7 @@ from replay.base.units import NS_PER_S, SUPERPAGE_BYTES
 from replay.engine.drive import Outcome
 from replay.engine.requests import ALLOC, FREE
 from replay.metrics.calls import handed_out, held_before, lifetimes, start_ns
-from replay.metrics.hazards import Ranges, ram_of_others, windows
+from replay.metrics.ranges import Ranges, others_ram, windows
 from replay.physmap.model import HostRange, Physmap
 
 INSTANTS = 240
@@ -198,7 +198,7 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     ram = [HostRange(r.start, r.end, "ram_dom0") for r in machine.iomem
            if r.name.startswith("System RAM")]
     kinds = ((DEVICE, windows(machine)),
-             (OTHER, ram_of_others(machine) if machine.direct_mapped else Ranges(machine, ())),
+             (OTHER, others_ram(machine) if machine.direct_mapped else Ranges(machine, ())),
              (RAM, Ranges(machine, ram)))
     found = np.full(len(at), NOTHING, object)
     for kind, ranges in kinds:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from replay.metrics.catalogue import FAMILIES
+from replay.metrics.catalogue import families
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN, TITLES
 from replay.report.telling.tables import (
@@ -58,7 +58,7 @@ def _warnings(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType
 def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     found: list[RenderableType] = []
     rows_of = {row["metric"]: row for row in one["metrics"]}
-    for family, metrics in FAMILIES.items():
+    for family, metrics in families().items():
         rows = [_row(rows_of[m.name]) for m in metrics
                 if any(e["verdict"] != "equal" for e in rows_of[m.name]["effects"])]
         if not rows:

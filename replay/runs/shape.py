@@ -8,7 +8,7 @@ from typing import Any
 
 from replay.base.errors import InputError
 from replay.metrics.catalogue import catalogue
-from replay.metrics.hazards import CONSEQUENCES
+from replay.metrics.hazards import HAZARDS
 
 NUMBER = {"type": ["number", "null"], "minimum": -1e19, "maximum": 1e19}
 COUNT = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -64,7 +64,7 @@ def _validator() -> Any:
     one = _object({
         **figures, "frames_digest": TEXT, "summary": TEXT, "models": TEXT,
         "work": counts, "tallies": counts, "options": {"type": "object"},
-        "hazards": _object(dict.fromkeys(CONSEQUENCES, COUNT), rest=COUNT),
+        "hazards": _object(dict.fromkeys(HAZARDS, COUNT), rest=COUNT),
         "collisions_assumed": COUNT, "duration_ns": COUNT, "nr_callers": COUNT,
         "notes": {"type": "array", "items": TEXT},
         "broken_invariants": {"type": "array", "items": TEXT},

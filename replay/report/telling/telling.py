@@ -12,7 +12,7 @@ from typing import Any
 
 from replay.base.units import human_bytes
 from replay.metrics.catalogue import UNUSABLE
-from replay.metrics.hazards import CONSEQUENCES
+from replay.metrics.hazards import HAZARDS, by_severity
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import duration, missing
 
@@ -24,8 +24,6 @@ TAILS = (("p99.9", "p99_9"), ("p99.99", "p99_99"))
 
 ARCHITECTURES = ("arm64", "x86")
 """Also the names of the cost profiles that are not calibrated."""
-
-COLLISION = "identity_collision"
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,8 @@ class Warned:
 
 
 @dataclass(frozen=True)
-class Hazard:
-    """One that was met. counts, examples: by strategy; examples are empty texts where none is."""
+class Met:
+    """A hazard that was met. counts, examples: by strategy; an example is empty where none is."""
 
     kind: str
     means: str
@@ -127,7 +125,7 @@ class Told:
 
     header: tuple[tuple[str, str], ...]
     warnings: tuple[Warned, ...]
-    hazards: tuple[Hazard, ...]
+    hazards: tuple[Met, ...]
     clear: tuple[str, ...]
     notes: tuple[Note, ...]
     verdict: tuple[str, ...]
@@ -201,7 +199,7 @@ def _of_strategies(run: Mapping[str, Any], chosen: Strategies) -> Iterator[Warne
     if any(data["collisions_assumed"] for data in chosen.values()):
         yield Warned("assumed_frames", "identity collisions: the recording lacks the machine "
                      "frames of its grants, so they are ASSUMED, spread over the RAM of others")
-    if not _collides(run):
+    if not HAZARDS["identity_collision"].possible(run):
         yield Warned("no_collisions", "identity collisions cannot happen on this machine: Xen "
                      "makes 1:1 entries only for a direct-mapped dom0 behind an IOMMU")
     for name, data in chosen.items():
@@ -215,10 +213,6 @@ def _of_strategies(run: Mapping[str, Any], chosen: Strategies) -> Iterator[Warne
     if few:
         yield Warned("few_samples",
                      f"samples {', '.join(few)}; fewer than {FEW_SAMPLES} say little")
-
-
-def _collides(run: Mapping[str, Any]) -> bool:
-    return bool(run["direct_mapped"] and run["iommu"])
 
 
 def _above(chosen: Strategies) -> list[tuple[str, list[int]]]:
@@ -267,12 +261,13 @@ def _machine(run: Mapping[str, Any]) -> str:
 
 
 # -- hazards and notes -----------------------------------------------------------------------------
-def _hazards(chosen: Strategies) -> Iterator[Hazard]:
-    every = dict.fromkeys([*CONSEQUENCES, *(k for d in chosen.values() for k in d["hazards"])])
-    for kind in every:
+def _hazards(chosen: Strategies) -> Iterator[Met]:
+    means = dict.fromkeys((k for d in chosen.values() for k in d["hazards"] if k not in HAZARDS),
+                          "not known to this version")
+    for kind, text in ({one.name: one.means for one in by_severity()} | means).items():
         counts = {plain(name): int(data["hazards"].get(kind, 0)) for name, data in chosen.items()}
         if any(counts.values()):
-            yield Hazard(kind, CONSEQUENCES.get(kind, "not known to this version"), counts, {
+            yield Met(kind, text, counts, {
                 plain(name): next((plain(e["what"]) for e in data["hazard_examples"]
                                    if e["kind"] == kind), "")
                 for name, data in chosen.items()})
@@ -280,9 +275,8 @@ def _hazards(chosen: Strategies) -> Iterator[Hazard]:
 
 def _clear(run: Mapping[str, Any], chosen: Strategies) -> list[str]:
     """Hazards that could have been met and were not."""
-    return [kind.replace("_", " ") for kind in CONSEQUENCES
-            if not any(data["hazards"].get(kind) for data in chosen.values())
-            and (kind != COLLISION or _collides(run))]
+    return [one.label for one in by_severity()
+            if one.possible(run) and not any(d["hazards"].get(one.name) for d in chosen.values())]
 
 
 def _notes(chosen: Strategies) -> Iterator[Note]:

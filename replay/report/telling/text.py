@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.metrics.calls import PATHS, SIZE_CLASSES
-from replay.metrics.catalogue import LATENCY, MEMORY, Metric
+from replay.metrics.catalogue import Metric, families
 from replay.report.telling.figures import TITLES, rows_of
 from replay.report.telling.tables import (
     NONE, best_marked, count, duration, fitted, heading, notes, pairs, render, table, warning_rows,
@@ -33,6 +33,9 @@ def _parts(names: Sequence[str], most: int) -> list[list[str]]:
 
 def _family(title: str, rows: Sequence[Metric], chosen: Chosen) -> list[RenderableType]:
     """One table of a family; the best of each row is sought among all strategies."""
+    rows = [metric for metric in rows if metric.in_tables]
+    if not rows:
+        return []
     marked: list[tuple[str, dict[str, Text]]] = []
     for row in rows_of(rows, chosen):
         cells = (best_marked(row.values, row.shown, lowest=row.metric.better == "lower")
@@ -99,13 +102,15 @@ def report(data: dict[str, Any], *, color: bool = False) -> str:
     said = told(data)
     chosen: Chosen = {n: data["allocators"][n] for n in data["order"]}
     works = sorted({name for d in chosen.values() for name in d["work"]})
+    of = families()
     return render([
         pairs(said.header), *warning_rows([(w.label, w.said, w.fails) for w in said.warnings]),
-        *_family(TITLES["latency"], LATENCY, chosen), notes(said.about("latency")),
+        *_family(TITLES["latency"], of["latency"], chosen), notes(said.about("latency")),
         *_groups(chosen),
-        *_family(TITLES["memory"], MEMORY, chosen), notes(said.about("memory")),
+        *_family(TITLES["memory"], of["memory"], chosen), notes(said.about("memory")),
         *_hazards(said, chosen),
         *_counts(TITLES["work"], "work", chosen, works),
+        *_family("Work, further figures", of["work"], chosen),
         Text("Notes", style="bold"),
         notes(["* marks the best of a row (among all strategies, if a table is split)",
                *said.about("strategies")]),
