@@ -99,6 +99,12 @@ def test_rooms_import_only_from_rooms_before_them() -> None:
     assert wrong == []
 
 
+def test_nothing_but_its_verb_imports_the_claims() -> None:
+    users = {name for name, tree in trees() for module in imported(tree)
+             if module.startswith("replay.claims") and not name.startswith("replay/claims/")}
+    assert users == {"replay/api.py"}
+
+
 def named_by_number(node: ast.expr) -> bool:
     """Whether a subscript is an index constant, alone or added to something."""
     if isinstance(node, ast.Tuple):
