@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Prediction:
     """Rows as of `compare`, for service time and for latency with waiting.
 
     guessed: primitives of these calls whose costs no recording determined, with the calls' number.
+    warnings: what to mind of the trace and the costs, as dictionaries.
     """
 
     trace: str
@@ -47,12 +48,13 @@ class Prediction:
     used: dict[str, int]
     guessed: dict[str, int]
     rows: list[dict[str, Any]]
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {"trace": self.trace, "profile": self.profile.name,
                 "profile_summary": self.profile.summary, "calls": self.used,
-                "guessed": self.guessed, "rows": self.rows,
+                "guessed": self.guessed, "rows": self.rows, "warnings": self.warnings,
                 "models": {"costs": "work x costs", "spread": "work x costs x a drawn factor"}}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.compare.effects import warnings
 from replay.compare.sides import Side
 
 ASKED = ("event", "time_ns", "kind", "nr_pages")
@@ -48,7 +49,7 @@ def diff(a: Side, b: Side) -> dict[str, Any]:
     return {
         "sides": [{"label": s.label, "trace": s.run.name, "allocator": s.allocator}
                   for s in (a, b)],
-        "requests": [len(x), len(y)], "equal": equal,
+        "warnings": warnings((a, b)), "requests": [len(x), len(y)], "equal": equal,
         "parts_at": None if equal else first,
         "kind": "" if equal else "answer" if first < limit else "request",
         "columns": [{"column": p.column, "request": p.request, "values": list(p.values),

@@ -24,7 +24,7 @@ from replay.metrics.fragmentation import advertised, contiguity
 from replay.metrics.latency import RELATIVE_ERROR, latency_by
 from replay.metrics.measured import Measured
 from replay.trace.start import sentences
-from replay.trace.store import Trace
+from replay.trace.store import Meta, Trace
 
 MAX_SECTIONS = 100
 """Sections listed per strategy; the count is always there."""
@@ -95,7 +95,8 @@ def _about(o: Outcome) -> dict[str, Any]:
     }
 
 
-def _profile(profile: Profile) -> dict[str, Any]:
+def about_costs(profile: Profile) -> dict[str, Any]:
+    """What modelled times rest on."""
     assumed = [n for n, c in profile.costs.items() if c.source.lower().startswith("assumed")]
     fitted = profile.fitted
     origin = {} if fitted is None else {
@@ -123,29 +124,36 @@ def _requests_digest(o: Outcome) -> str:
     return found.hexdigest()
 
 
+def about_recording(meta: Meta) -> dict[str, Any]:
+    """What a trace says of itself."""
+    return {
+        "trace": meta.name, "synthetic": meta.synthetic,
+        "recorded_strategy": meta.recorded_strategy,
+        "recorded_times": "none" if meta.synthetic else
+        f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
+        else "as recorded",
+        "records_lost": meta.lost, "sources_cut": meta.cut,
+        "kernel": meta.provenance.get("kernel", ""),
+        "xen_version": meta.provenance.get("xen_version", ""),
+    }
+
+
 def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
     """What the figures rest on."""
     first, meta = outcomes[0], trace.meta
     machine = first.machine
     return {
-        "replay_version": replay.__version__, "trace": meta.name, "synthetic": meta.synthetic,
+        "replay_version": replay.__version__, **about_recording(meta),
         "requests_digest": _requests_digest(first), "machine_digest": _digest(machine.to_json()),
-        "recorded_strategy": meta.recorded_strategy,
-        "recorded_times": "none" if meta.synthetic else
-        f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
-        else "as recorded",
         **({"start": sentences(meta.start)} if first.workload.start else {}),
-        "records_lost": meta.lost, "sources_cut": meta.cut,
         "mode": first.workload.mode,
         "times": "modelled: work counts x cost profile + waiting",
-        "percentile_error": RELATIVE_ERROR, **_profile(first.profile),
+        "percentile_error": RELATIVE_ERROR, **about_costs(first.profile),
         "physmap": machine.name, "arch": machine.arch, "dom0_mode": machine.mode,
         "physmap_of_trace": meta.physmap is not None and meta.physmap.name == machine.name,
         "direct_mapped": machine.direct_mapped, "iommu": machine.iommu,
         "page_bytes": machine.page_bytes, "section_bytes": machine.section_bytes,
         "advertised": advertised(machine),
-        "kernel": meta.provenance.get("kernel", ""),
-        "xen_version": meta.provenance.get("xen_version", ""),
         "modelled_span_ns": int(np.max([o.duration_ns for o in outcomes])),
     }
 

@@ -7,7 +7,9 @@ from typing import Any
 from rich.console import RenderableType
 
 from replay.report.telling.escapes import plain
-from replay.report.telling.tables import NONE, count, duration, fitted, notes, pairs, render, table
+from replay.report.telling.tables import (
+    NONE, count, duration, fitted, notes, pairs, render, table, warning_rows,
+)  # fmt: skip
 
 MODELS = {"costs": "costs", "spread": "+ spread"}
 DISTANCES = {"W1": "wasserstein_1", "KS": "kolmogorov_smirnov"}
@@ -108,6 +110,7 @@ def predicted(data: dict[str, Any], *, color: bool = False) -> str:
         pairs([("Trace", fitted(data["trace"], 60)), ("Calls", _used(data["calls"])),
                ("Costs", f"{plain(data['profile'])}: {plain(data['profile_summary'])}"),
                *_guessed(data["guessed"])]),
+        *warning_rows([(w["label"], plain(w["text"]), False) for w in data["warnings"]]),
         *(_prediction_table(time, rows) for time, rows in by_time.items() if rows),
         notes(["error: modelled / recorded - 1",
                "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance",

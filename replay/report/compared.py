@@ -25,9 +25,10 @@ PER_TABLE = 2
 def comparison(data: dict[str, Any], *, color: bool = False) -> str:
     """Provenance first, then a table per family of metrics, then the requests in pairs."""
     parts: list[RenderableType] = []
+    said: set[tuple[str, ...]] = set()
     for one in data["tables"]:
         labels = [side["label"] for side in one["sides"]]
-        parts += [*_provenance(one, labels), *_warnings(one, labels), *_families(one, labels),
+        parts += [*_provenance(one, labels), *_warnings(one, labels, said), *_families(one, labels),
                   *_paired(one, labels)]
     parts.append(notes([
         "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
@@ -47,11 +48,17 @@ def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableTy
                   align="l" + "w" * len(labels))]
 
 
-def _warnings(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
-    """What to mind of the runs, and of which of them."""
-    rows = [(w["label"], plain(w["text"]) + (
-        "" if w["sides"] == labels else f" ({', '.join(plain(side) for side in w['sides'])})"),
-        KINDS[w["kind"]].fails) for w in one["warnings"]]
+def _warnings(one: dict[str, Any], labels: Sequence[str], said: set[tuple[str, ...]]
+              ) -> list[RenderableType]:
+    """What to mind of the runs, and of which of them; what tables before this one said is left out.
+    """
+    rows = []
+    for w in one["warnings"]:
+        key = (w["label"], w["text"], *w["sides"])
+        if key not in said:
+            whose = "" if w["sides"] == labels else f" ({', '.join(map(plain, w['sides']))})"
+            rows.append((w["label"], plain(w["text"]) + whose, KINDS[w["kind"]].fails))
+        said.add(key)
     return warning_rows(rows)
 
 
@@ -131,8 +138,9 @@ def difference(data: dict[str, Any], *, color: bool = False) -> str:
     labels = [plain(side["label"]) for side in data["sides"]]
     head = pairs([("A", f"{labels[0]}: {data['requests'][0]:,} requests"),
                   ("B", f"{labels[1]}: {data['requests'][1]:,} requests")])
+    mind = _warnings(data, [side["label"] for side in data["sides"]], set())
     if data["equal"]:
-        return render([head, "Equal in every request: errno, frames, path, work and times."],
+        return render([head, *mind, "Equal in every request: errno, frames, path, work and times."],
                       color=color)
     at = data["parts_at"]
     what = {"answer": "the same was asked, and they answer differently",
@@ -140,7 +148,7 @@ def difference(data: dict[str, Any], *, color: bool = False) -> str:
     columns = [[row["column"], f"{row['request']:,}", *(plain(v) for v in row["values"]),
                 f"{row['rows']:,}"] for row in data["columns"]]
     parts: list[RenderableType] = [
-        head, Text(f"They part at request {at:,}: {what[data['kind']]}", style="bold"), ""]
+        head, *mind, Text(f"They part at request {at:,}: {what[data['kind']]}", style="bold"), ""]
     if columns:
         parts.append(table("Where each column differs first",
                            ["column", "request", "A", "B", "rows that differ"], columns))

@@ -163,7 +163,19 @@ def of_header(run: Mapping[str, Any]) -> tuple[Warned, ...]:
     return tuple(_of_run(run))
 
 
-def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
+def of_recording(about: Mapping[str, Any]) -> tuple[Warned, ...]:
+    """What a recording alone gives (metrics.summary.about_recording): for what is held against it.
+    """
+    return tuple(_of_trace(about))
+
+
+def of_times(about: Mapping[str, Any]) -> tuple[Warned, ...]:
+    """The same, and what the costs give, for modelled times held against recorded ones; about: also
+    metrics.summary.about_costs, arch and dom0_mode."""
+    return (*_of_trace(about), *_of_costs(about))
+
+
+def _of_trace(run: Mapping[str, Any]) -> Iterator[Warned]:
     if run["records_lost"] or run["sources_cut"]:
         lost = missing(run["records_lost"], run["sources_cut"])
         yield Warned("data_loss", f"{lost}; all figures suffer from it")
@@ -171,6 +183,10 @@ def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
         yield Warned("synthetic", "a generated workload, no recording")
     elif run["recorded_times"] != "as recorded":
         yield Warned("emulated", f"RECORDED times: {plain(run['recorded_times'])}")
+
+
+def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
+    yield from _of_trace(run)
     if not run["physmap_of_trace"]:
         yield Warned("other_machine", "NOT the machine of the recording")
         if "start" in run:
@@ -181,15 +197,16 @@ def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
 
 def _of_costs(run: Mapping[str, Any]) -> Iterator[Warned]:
     fitted = run.get("profile_fitted_on")
-    if fitted and (fitted["arch"], fitted["dom0_mode"]) != (run["arch"], run["dom0_mode"]):
+    known = run["arch"]  # of a recording without its machine it is empty
+    if known and fitted and (fitted["arch"], fitted["dom0_mode"]) != (known, run["dom0_mode"]):
         yield Warned("fitted_elsewhere", "FITTED ON ANOTHER KIND OF MACHINE "
                      f"({plain(fitted['arch'])}, {plain(fitted['dom0_mode'])})")
     if fitted and fitted.get("emulated"):
         yield Warned("fitted_under_emulation", "fitted to times of an EMULATOR "
                      f"({plain(fitted['emulated'])}): they say nothing of hardware")
-    if not fitted and run["profile"] in ARCHITECTURES and run["profile"] != run["arch"]:
+    if known and not fitted and run["profile"] in ARCHITECTURES and run["profile"] != known:
         yield Warned("other_architecture", f"profile of ANOTHER ARCHITECTURE ({run['profile']}, "
-                     f"the machine is {plain(run['arch'])})")
+                     f"the machine is {plain(known)})")
     if run["profile_assumed"]:
         yield Warned("assumed_costs", f"{run['profile_assumed']} of {run['profile_constants']} "
                      "constants assumed")
