@@ -32,7 +32,7 @@ from replay.trace.store import Trace
 DRAWS = 20
 """Replays with drawn factors, pooled."""
 
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ def compare(recorded: np.ndarray, models: dict[str, np.ndarray]) -> dict[str, An
     from scipy.stats import ks_2samp, wasserstein_distance
 
     row: dict[str, Any] = {"calls": len(recorded), "recorded": {
-        name: _nearest(recorded, share) for name, share in PERCENTILES.items()}}
+        name: _nearest(recorded, share) for name, share in QUANTILES.items()}}
     for model, modelled in models.items():
-        values = {name: _nearest(modelled, share) for name, share in PERCENTILES.items()}
+        values = {name: _nearest(modelled, share) for name, share in QUANTILES.items()}
         row[model] = {
             **values,
-            **{f"{name}_error": values[name] / row["recorded"][name] - 1 for name in PERCENTILES},
+            **{f"{name}_error": values[name] / row["recorded"][name] - 1 for name in QUANTILES},
             "wasserstein_1": float(wasserstein_distance(recorded, modelled.ravel())
                                    / recorded.mean()),
         }

@@ -11,8 +11,8 @@ from replay.claims.experiment import Claim, Rows, Run
 from replay.claims.lab import rows_of, shipped
 
 CLAIMS = {claim.number: claim for claim in (
-    regions.OFTEN, untangle.UNTANGLED, untangle.IN_PLACE, pvh.BETTER, regions.KEPT,
-    identity.HIT, identity.SUBTRACTED, arm.NO_HOTPLUG, hypervisor.KNOWS, contiguity.RUNS)}
+    regions.OFTEN, untangle.UNTANGLED, untangle.IN_PLACE, pvh.BETTER, regions.NEVER_RELEASED,
+    identity.HIT, identity.SUBTRACTING, arm.NO_HOTPLUG, hypervisor.KNOWS, contiguity.RUNS)}
 
 
 def chosen(numbers: Sequence[int]) -> list[Claim]:

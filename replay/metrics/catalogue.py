@@ -66,7 +66,7 @@ def _latency(part: str, name: str, label: str, what: str, unit: Unit = "ns") -> 
     return Metric((part, name), label, unit, "lower", what, lambda m: m.latency[part][name])
 
 
-LATENCY = (
+LATENCY_METRICS = (
     Metric(("requests",), "requests", "count", "", "allocations asked for",
            lambda m: m.requests(ALLOC)),
     Metric(("failed",), "failed", "count", "lower", "allocations that got no pages",
@@ -99,7 +99,7 @@ def _gauge(name: str, part: str, label: str, unit: Unit, better: Better, what: s
 UNUSABLE = "share of the free frames outside wholly free 2 MiB blocks"
 _RUNS = "runs of neighbouring frames that one request gets"
 
-MEMORY = (
+MEMORY_METRICS = (
     _gauge("live_pages", "mean", "live pages", "pages", "", "pages that callers hold"),
     _gauge("live_pages", "peak", "live pages", "pages", "", "pages that callers hold"),
     _gauge("idle_pages", "mean", "listed, unused pages", "pages", "lower", "held - live"),
@@ -133,7 +133,7 @@ MEMORY = (
            "2 MiB stage-2 entries of dom0's RAM broken up; nothing mends them"),
 )
 
-WORK = (
+WORK_METRICS = (
     Metric(("hypercalls",), "hypercalls", "count", "lower",
            "hypercalls of requests and background passes", lambda m: m.work["hypercall"],
            in_tables=False),
@@ -147,8 +147,8 @@ def _hazard(one: Hazard) -> Metric:
 
 def families() -> dict[str, tuple[Metric, ...]]:
     """All of them. Times are modelled; everything else is the model's exact result."""
-    return {"latency": LATENCY, "memory": MEMORY, "hazards": tuple(map(_hazard, by_severity())),
-            "work": WORK}
+    return {"latency": LATENCY_METRICS, "memory": MEMORY_METRICS,
+            "hazards": tuple(map(_hazard, by_severity())), "work": WORK_METRICS}
 
 
 def catalogue() -> tuple[Metric, ...]:

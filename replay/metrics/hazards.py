@@ -100,7 +100,7 @@ def by_severity() -> list[Hazard]:
     return sorted(HAZARDS.values(), key=lambda one: get_args(Severity).index(one.severity))
 
 
-ROW: dict[str, Any] = {
+HAZARD_COLUMNS: dict[str, Any] = {
     "kind": pl.String, "time_ns": pl.Int64, "frame": pl.Int64, "count": pl.Int64,
     "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
 """Columns of the rows."""
@@ -121,7 +121,7 @@ def found_rows(**columns: Any) -> pl.DataFrame:
     return pl.DataFrame({
         name: pl.Series(name, [v] * size if isinstance(v, str | bool) or v is None else list(v),
                         dtype=dtype)
-        for name, dtype in ROW.items() for v in (columns.get(name),)})
+        for name, dtype in HAZARD_COLUMNS.items() for v in (columns.get(name),)})
 
 
 def _at_window(machine: Physmap) -> str:

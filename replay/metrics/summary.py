@@ -32,7 +32,7 @@ MAX_SECTIONS = 100
 EXAMPLES = 3
 """Hazards told in full, of each kind the first."""
 
-MAX_CALLERS = 20
+CALLERS_KEPT = 20
 """Callers listed per strategy, the busiest first."""
 
 
@@ -52,7 +52,7 @@ def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
     calls = allocations(o, table)
     by_caller = latency_by(o, "caller", table, calls)
     return {
-        "latency_by_caller": by_caller.head(MAX_CALLERS).to_dicts(),
+        "latency_by_caller": by_caller.head(CALLERS_KEPT).to_dicts(),
         "nr_callers": by_caller.height,
         "latency_by_size": latency_by(o, "size", table, calls).to_dicts(),
         "latency_by_path": latency_by(o, "path", table, calls).to_dicts(),

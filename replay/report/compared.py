@@ -12,13 +12,13 @@ from replay.metrics.catalogue import families
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN, TITLES
 from replay.report.telling.tables import (
-    NONE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
+    NO_VALUE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
 )  # fmt: skip
-from replay.report.telling.telling import KINDS
+from replay.report.telling.telling import WARNING_KINDS
 
-STYLES = {"better": "green", "worse": "red"}
+VERDICT_STYLES = {"better": "green", "worse": "red"}
 SIGNS = {"better": "+", "worse": "-", "differs": "o"}
-PER_TABLE = 2
+SIDES_PER_TABLE = 2
 """Sides beside the first before a table is split."""
 
 
@@ -57,7 +57,7 @@ def _warnings(one: dict[str, Any], labels: Sequence[str], said: set[tuple[str, .
         key = (w["label"], w["text"], *w["sides"])
         if key not in said:
             whose = "" if w["sides"] == labels else f" ({', '.join(map(plain, w['sides']))})"
-            rows.append((w["label"], plain(w["text"]) + whose, KINDS[w["kind"]].fails))
+            rows.append((w["label"], plain(w["text"]) + whose, WARNING_KINDS[w["kind"]].fails))
         said.add(key)
     return warning_rows(rows)
 
@@ -71,11 +71,11 @@ def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType
         if not rows:
             found += [Text(f"{TITLES[family]}: all equal", style="bold"), ""]
             continue
-        for part in range(0, len(labels) - 1, PER_TABLE):
-            names = labels[1 + part:][:PER_TABLE]
+        for part in range(0, len(labels) - 1, SIDES_PER_TABLE):
+            names = labels[1 + part:][:SIDES_PER_TABLE]
             found.append(table(
                 TITLES[family], ["", heading(labels[0], 12), *(heading(n, 22) for n in names)],
-                [[label, base, *cells[part:][:PER_TABLE]] for label, base, cells in rows]))
+                [[label, base, *cells[part:][:SIDES_PER_TABLE]] for label, base, cells in rows]))
     return found
 
 
@@ -87,7 +87,7 @@ def _row(row: dict[str, Any]) -> tuple[str, str, list[Text]]:
         said = show(value)
         if verdict not in ("equal", "unknown"):
             said += f"  {change(effect)}"
-        cells.append(Text(f"{said} {_mark(effect):<3}", style=STYLES.get(verdict, "")))
+        cells.append(Text(f"{said} {_mark(effect):<3}", style=VERDICT_STYLES.get(verdict, "")))
     return fitted(row["label"], 26), show(row["values"][0]), cells
 
 
@@ -104,10 +104,10 @@ def change(effect: dict[str, Any]) -> str:
     """The change as a percentage, from a factor of ten on as that factor."""
     ratio = effect["ratio"]
     if effect["change"] is None:
-        return NONE
+        return NO_VALUE
     if ratio is None:
         return "0" if not effect["change"] else "from 0" if not effect["base"] else "to 0" \
-            if not effect["value"] else NONE
+            if not effect["value"] else NO_VALUE
     if ratio >= 10 or ratio <= 0.1:
         return f"x {ratio:,.2g}"
     percent = 100 * (ratio - 1)
@@ -118,7 +118,7 @@ def _paired(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     rows = []
     for name, same, pair in zip(labels[1:], one["same_frames"], one["paired"], strict=True):
         if pair is None:
-            rows.append([plain(name), *[NONE] * 6, "other requests"])
+            rows.append([plain(name), *[NO_VALUE] * 6, "other requests"])
             continue
         rows.append([plain(name), f"{pair['calls']:,}", share(pair["faster"]),
                      share(pair["slower"]), share(pair["equal"]), _signed(pair["median_change_ns"]),
@@ -172,7 +172,7 @@ def _requests(data: dict[str, Any]) -> RenderableType:
                 fitted(side["caller"] or "", 18), duration(side["time_ns"]),
                 duration(side["wait_ns"]), duration(side["service_ns"]),
                 f"{side['path']}" + (f" {side['errno']}" if side["errno"] else ""),
-                NONE if pfn is None or pfn < 0 else f"{pfn:#x}", f"{side['runs']:,}"])
+                NO_VALUE if pfn is None or pfn < 0 else f"{pfn:#x}", f"{side['runs']:,}"])
     return table("The requests before and where they part (times modelled)",
                  ["request", "pages", "caller", "at", "wait", "in the lock", "path", "first pfn",
                   "runs"], rows, align="lllrrrlrr")

@@ -28,7 +28,7 @@ def fresh() -> Iterator[None]:
     shape._validator.cache_clear()
 
 
-@pytest.fixture(params=["LATENCY", "MEMORY", "WORK"])
+@pytest.fixture(params=["LATENCY_METRICS", "MEMORY_METRICS", "WORK_METRICS"])
 def metric(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fresh: None) -> Metric:
     """One more metric at the end of a family; what it counts is another number in each."""
     family = getattr(catalogue, request.param)

@@ -34,7 +34,7 @@ from replay.report.page import page as pages
 from replay.report.sensitivity import sensitivity
 from replay.report.telling.escapes import cell
 from replay.report.telling.telling import (
-    KINDS, TAILS, Warned, of_header, of_recording, of_times, told,
+    WARNING_KINDS, TAILS, Warned, of_header, of_recording, of_times, told,
 )  # fmt: skip
 from replay.report.verification import verification
 from replay.runs.files import outcome_table
@@ -131,16 +131,16 @@ def flat(text: str) -> str:
 
 
 def test_every_kind_of_warning_has_a_case() -> None:
-    assert set(CASES) == set(KINDS)
+    assert set(CASES) == set(WARNING_KINDS)
     assert told(made()).warnings == ()
     assert told(made()).verdict == ()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_is_given_where_it_is_due_and_only_there(kind: str) -> None:
     data = CASES[kind]()
     assert {w.kind for w in told(data).warnings} - IMPLIED.get(kind, set()) == {kind}
-    assert bool(told(data).verdict) == KINDS[kind].fails
+    assert bool(told(data).verdict) == WARNING_KINDS[kind].fails
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vl_convert.javascript_bundle", lambda _: "")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_every_form_of_a_run(kind: str, undrawn: None) -> None:
     data = CASES[kind]()
     one, run = warned(data, kind), Run(data)
@@ -174,7 +174,7 @@ def test_a_strategys_warning_is_not_anothers(undrawn: None) -> None:
         assert ("FAILED REQUESTS" in row["warnings"]) == (row["allocator"] == "toy")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_a_comparison(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replay.compare.effects.paired", lambda base, other: None)
     data = CASES[kind]()
@@ -187,7 +187,7 @@ def test_a_warning_stands_in_a_comparison(kind: str, monkeypatch: pytest.MonkeyP
     assert max(cell_len(line) for line in text.split("\n")) <= 100
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     data = CASES[kind]()
@@ -200,7 +200,7 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     [checked] = check_all(Config(tmp_path / "gate.toml", tmp_path, (check,), ()), [check])
     found = {"checks": [checked.as_dict()], "passed": checked.passed, "strict": False}
     xml = ElementTree.fromstring(gated.junit(found))
-    if KINDS[kind].fails:  # it cannot be compared, and that is said of the check
+    if WARNING_KINDS[kind].fails:  # it cannot be compared, and that is said of the check
         sentence = one.text.removeprefix("not in the tables: ")
         assert sentence in flat(gated.text(found))
         assert cell(sentence) in gated.markdown(found)
@@ -213,7 +213,7 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     assert [e for e in xml.iter("system-err") if f"{one.label}: {one.text}" in (e.text or "")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_of_the_header_stands_in_a_sweep_of_costs(kind: str) -> None:
     found = of_header(CASES[kind]()["run"])
     data = {"trace": "made", "synthetic": False, "profile": "p", "profile_summary": "s",
@@ -237,7 +237,7 @@ def test_a_comparison_of_several_tables_says_each_warning_once(
     assert all(any(w["kind"] == "other_machine" for w in table["warnings"]) for table in tables)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_a_difference(kind: str) -> None:
     data = CASES[kind]()
     one = warned(data, kind)
@@ -253,7 +253,7 @@ def test_a_warning_stands_in_a_difference(kind: str) -> None:
         assert max(cell_len(line) for line in text.split("\n")) <= 100
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_where_a_recording_is_held_against_a_model(kind: str) -> None:
     """Those of the recording in `verify`, those of the costs as well in `predict`."""
     run = CASES[kind]()["run"]

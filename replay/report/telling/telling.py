@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from replay.base.units import human_bytes
+from replay.costs.primitives import ARCHITECTURES
 from replay.metrics.catalogue import UNUSABLE
 from replay.metrics.hazards import HAZARDS, by_severity
 from replay.report.telling.escapes import plain
@@ -21,9 +22,6 @@ FEW_SAMPLES = 10
 
 TAILS = (("p99.9", "p99_9"), ("p99.99", "p99_99"))
 """Percentiles of which the samples above are counted: as shown, and their key in the summary."""
-
-ARCHITECTURES = ("arm64", "x86")
-"""Also the names of the cost profiles that are not calibrated."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Kind:
     fails: bool = False
 
 
-KINDS = {
+WARNING_KINDS = {
     "broken_invariant": Kind("BROKEN INVARIANT", "a strategy's state contradicts itself", True),
     "failed_allocator": Kind("FAILED", "C code crashed, hung or broke the contract", True),
     "data_loss": Kind("DATA LOSS", "the recording lacks records"),
@@ -67,12 +65,12 @@ class Warned:
     @property
     def label(self) -> str:
         """How every form titles it."""
-        return KINDS[self.kind].label
+        return WARNING_KINDS[self.kind].label
 
     @property
     def fails(self) -> bool:
         """Whether the command that made the run exits with 1."""
-        return KINDS[self.kind].fails
+        return WARNING_KINDS[self.kind].fails
 
     @property
     def said(self) -> str:
@@ -150,11 +148,11 @@ def told(summary: Mapping[str, Any]) -> Told:
 
 def warnings(run: Mapping[str, Any], chosen: Strategies,
              failed: Mapping[str, str]) -> tuple[Warned, ...]:
-    """The warnings, in the order of KINDS."""
+    """The warnings, in the order of WARNING_KINDS."""
     made = [*_of_run(run), *_of_strategies(run, chosen)]
     made += [Warned("failed_allocator", f"not in the tables: {plain(sentence)}")
              for sentence in failed.values()]
-    order = list(KINDS)
+    order = list(WARNING_KINDS)
     return tuple(sorted(made, key=lambda w: order.index(w.kind)))
 
 
