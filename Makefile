@@ -41,8 +41,8 @@ bench: ready ## Measure the program itself (pytest-benchmark, with result digest
 	  $(JSON:%=--benchmark-json=%) $(BENCH)
 
 lint: $(STAMP) ## ruff and mypy
-	$(BIN)/ruff check replay tests benchmarks
-	$(BIN)/mypy replay
+	$(BIN)/ruff check replay tests benchmarks docs
+	$(BIN)/mypy replay docs/*.py
 
 twin: ready ## The tests of compiled = interpreted = bounds-checked
 	$(BIN)/python -m pytest -q tests/engine/test_twin.py

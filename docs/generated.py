@@ -12,7 +12,8 @@ import click
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-_spec = importlib.util.spec_from_file_location("replay_results", Path(__file__).parent / "results.py")
+_spec = importlib.util.spec_from_file_location(
+    "replay_results", Path(__file__).parent / "results.py")
 assert _spec is not None and _spec.loader is not None
 results = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(results)
@@ -61,14 +62,17 @@ def columns() -> str:
 
 def metrics() -> str:
     """replay.metrics.catalogue: what summaries, comparisons and the gate speak of."""
-    from replay.metrics.catalogue import FAMILIES
+    from replay.metrics.catalogue import families
+    from replay.metrics.hazards import by_severity
 
-    parts = ["# Metrics\n\nThe names are those of `gate.toml` and of `Run.metrics()`. Times are "
-             "modelled; all else is exact.\n"]
-    for family, found in FAMILIES.items():
+    parts = [("# Metrics\n\nThe names are those of `gate.toml` and of `Run.metrics()`. Times are "
+              "modelled; all else is exact.\n")]
+    for family, found in families().items():
         parts.append(f"## {family.capitalize()}\n\n" + table(
             ("metric", "unit", "better", "what"),
             [(f"`{m.name}`", m.unit, m.better or "neither", m.what) for m in found]))
+    parts.append("## What a hazard does\n\n" + table(
+        ("hazard", "it"), [(one.label, one.severity) for one in by_severity()]))
     return "\n".join(parts)
 
 
@@ -76,9 +80,9 @@ def costs() -> str:
     """The profiles that the package ships, with each constant's range and source."""
     from replay.costs import profile
 
-    parts = ["# Work and costs\n\nAllocators report work, in counts of primitives; a profile gives "
-             "each primitive a cost. A source that begins with `assumed` is a guess within a "
-             "range: ask `replay sensitivity` what hangs on it.\n"]
+    parts = [("# Work and costs\n\nAllocators report work, in counts of primitives; a profile "
+              "gives each primitive a cost. A source that begins with `assumed` is a guess within "
+              "a range: ask `replay sensitivity` what hangs on it.\n")]
     for name in profile.names():
         its = profile.load(name)
         parts.append(f"## {name}\n\n{its.summary}\n\n" + table(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,8 +248,14 @@ def predict_latency(trace: Trace | Source, profile: str) -> Prediction:
     """A profile's modelled latencies against those that a trace recorded."""
     from replay.calibration.predict import predict
     from replay.costs import profile as profiles
+    from replay.metrics.summary import about_costs, about_recording
+    from replay.report.telling.telling import of_times
 
-    return predict(_trace(trace), profiles.load(profile))
+    its, costs = _trace(trace), profiles.load(profile)
+    machine = its.meta.physmap
+    about = {**about_recording(its.meta), **about_costs(costs),
+             "arch": machine.arch if machine else "", "dom0_mode": machine.mode if machine else ""}
+    return replace(predict(its, costs), warnings=[w.as_dict() for w in of_times(about)])
 
 
 def check_strategy(name: str, time_limit: float = 60.0) -> list[Finding]:

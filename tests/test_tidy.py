@@ -32,6 +32,20 @@ UNNAMED = ("importers/text", "importers/dat", "importers/xen",
            "importers/ordering", "truth/witness")
 """Rooms that still have subscripts by index constants; they are on their way."""
 
+CONTRACTS = {
+    "FORMAT": "what a folder of importers/ is found by",
+    "STRATEGY": "what a file of allocators/ is found by",
+    "OPTIONS": "what a strategy can be told, for the strategies made from it",
+    "OWN": "a strategy's part of the state, for the strategies made from it",
+    "options": "the same part, seen in a state",
+    "app": "what a file of cli/ with verbs below its own is found by",
+}
+"""Names that every module of a kind has, each with a value of its own."""
+
+NOT_YET = ("replay/importers/", "replay/engine/lock.py", "replay/engine/outcome.py",
+           "replay/truth/witness/")
+"""Where names still have several meanings."""
+
 BANNED = ("pickle", "eval(", "exec(", "marshal", "shell=True", "yaml.load(", "FIXME", "breakpoint(")
 
 
@@ -118,6 +132,12 @@ def texts() -> set[str]:
             if isinstance(value, ast.Constant) and isinstance(value.value, str | bytes)}
 
 
+def test_nothing_but_its_verb_imports_the_claims() -> None:
+    users = {name for name, tree in trees() for module in imported(tree)
+             if module.startswith("replay.claims") and not name.startswith("replay/claims/")}
+    assert users == {"replay/api.py"}
+
+
 def named_by_number(node: ast.expr, keys: set[str]) -> bool:
     """Whether a subscript is an index constant, alone or added to something."""
     if isinstance(node, ast.Tuple):
@@ -136,6 +156,43 @@ def test_words_have_names() -> None:
              for node in ast.walk(tree)
              if isinstance(node, ast.Subscript) and named_by_number(node.slice, keys)]
     assert found == []
+
+
+def defined(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Names that a module assigns to, private ones aside, each with what it is set to."""
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            names = target.elts if isinstance(target, ast.Tuple) else [target]
+            values = [ast.unparse(node.value)] * len(names)
+            if isinstance(target, ast.Tuple):
+                values = ([ast.unparse(value) for value in node.value.elts]
+                          if isinstance(node.value, ast.Tuple) else
+                          [f"{value}[{k}]" for k, value in enumerate(values)])
+            yield from ((one.id, value) for one, value in zip(names, values, strict=True)
+                        if isinstance(one, ast.Name) and not one.id.startswith("_"))
+
+
+def with_two_values(files: Iterator[tuple[str, ast.Module]]) -> set[str]:
+    """Names that modules define, and not alike."""
+    found: dict[str, set[str]] = {}
+    for _, tree in files:
+        for name, value in defined(tree):
+            found.setdefault(name, set()).add(value)
+    return {name for name, values in found.items() if len(values) > 1}
+
+
+def test_a_name_means_one_thing() -> None:
+    """No name at the top of a module has another value elsewhere."""
+    done = ((name, tree) for name, tree in trees() if not name.startswith(NOT_YET))
+    assert with_two_values(done) - set(CONTRACTS) == set()
+    assert set(CONTRACTS) <= with_two_values(trees()), "an allowance that nothing needs"
+
+
+def test_a_name_with_two_meanings_is_found() -> None:
+    texts = ("A, B = 1, 2\nC: int = 3\n_D = 4", "A = 1\nB = 3\n_D = 5", "C = 3")
+    assert with_two_values((text, ast.parse(text)) for text in texts) == {"B"}
 
 
 def test_nothing_runs_what_a_file_says_or_is_left_behind() -> None:

@@ -59,7 +59,7 @@ OWN, options = options_of("tag", "next", "prev", "bin", "open", "open_pages", ba
 previous run of the bin, by first frame. Then the word of bin 0, the first run of each; the open
 run's first frame and length."""
 
-NONE = -1
+NO_RUN = -1
 
 OPEN_MOST = 128
 """Pages of the open run at most: less than one in a hundred one-page calls opens another."""
@@ -74,14 +74,14 @@ def _unlink(m: np.ndarray, first: int, k: int) -> None:
     s.work.array_word += 1
     if m[heads + k] == first:
         m[heads + k] = after
-        if after == NONE:
+        if after == NO_RUN:
             flip_bits(m, s.own_words, k, 1)
             s.work.array_word += 1
         return
     before = m[own.prev + first]
     m[own.next + before] = after
     s.work.list_push += 1
-    if after != NONE:
+    if after != NO_RUN:
         m[own.prev + after] = before
         s.work.list_push += 1
 
@@ -94,7 +94,7 @@ def _link(m: np.ndarray, first: int, k: int) -> None:
     m[own.bin + k] = first
     m[own.next + first] = after
     s.work.array_word += 1
-    if after == NONE:
+    if after == NO_RUN:
         flip_bits(m, s.own_words, k, 1)
         s.work.array_word += 1
     else:
@@ -114,17 +114,17 @@ def _tag(m: np.ndarray, first: int, length: int) -> None:
 
 @inline
 def _fit(m: np.ndarray, nr_pages: int) -> int:
-    """The shortest run that fits, as the bins know it; NONE if there is none."""
+    """The shortest run that fits, as the bins know it; NO_RUN if there is none."""
     s, own = words(m), options(m)
     k = bin_of(nr_pages)
     first = m[own.bin + k]
     s.work.array_word += 1
-    if first != NONE:
+    if first != NO_RUN:
         if k < 16 or m[own.tag + first] >= nr_pages:
             return first
         s.work.list_pop += 1
     k = next_used(m, k + 1)
-    return m[own.bin + k] if k < NR_BINS else NONE
+    return m[own.bin + k] if k < NR_BINS else NO_RUN
 
 
 @inline
@@ -237,13 +237,13 @@ def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> No
     done = 0
     while done < nr_pages:
         run = _fit(m, nr_pages - done)
-        if run == NONE:
+        if run == NO_RUN:
             _close(m)
             run = _fit(m, nr_pages - done)
-        if run == NONE and done == 0 and s.count < s.section_pages and _fill(
+        if run == NO_RUN and done == 0 and s.count < s.section_pages and _fill(
                 m, nr_pages) == 0:
             run = _fit(m, nr_pages)
-        if run == NONE:
+        if run == NO_RUN:
             run = m[own.bin + longest(m)]
         count = min(nr_pages - done, m[own.tag + run])
         _carve(m, run, count)
@@ -307,7 +307,7 @@ def runs_of(m: np.ndarray) -> list[list[tuple[int, int]]]:
     bins: list[list[tuple[int, int]]] = []
     for k in range(NR_BINS):
         rows, first = [], int(m[int(own.bin) + k])
-        while first != NONE:
+        while first != NO_RUN:
             rows.append((first, int(m[int(own.tag) + first])))
             first = int(m[int(own.next) + first])
         bins.append(rows)
@@ -361,7 +361,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     frames = int(s.table.nr_blocks * s.block_pages)
     at = int(s.own_words)
     own.bin = at + BINS
-    m[own.bin : own.bin + NR_BINS] = NONE
+    m[own.bin : own.bin + NR_BINS] = NO_RUN
     own.tag = at + BINS + NR_BINS + 1
     own.next, own.prev = own.tag + frames + 1, own.tag + 2 * frames + 1
     extra = ("p2m_entry",) if machine.mode == "pv" else ()

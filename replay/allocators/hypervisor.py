@@ -25,13 +25,13 @@ from replay.base.compiled import inline, compiled
 from replay.base.units import align_down, align_up
 from replay.engine.loop import loop
 from replay.engine.state import (
-    BEYOND_LIST, EBUSY, SECTION_POOL, SECTION_SEED, SECTION_STALE, log_section, options_of,
+    BEYOND_LIST, SECTION_POOL, SECTION_SEED, SECTION_STALE, log_section, options_of,
     set_tree, words,
 )  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import hold_range, take
 from replay.physmap.model import Physmap
-from replay.physmap.resource import find, request
+from replay.physmap.resource import EBUSY, find, request
 
 OWN, options = options_of("fallback", "query", "stale_every", "queries", base=pool.OWN)
 """Options beside the pool's three: the balloon serves all calls; ask at run time; the race."""

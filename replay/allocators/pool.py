@@ -20,12 +20,12 @@ from replay.allocators.balloon import page_work
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    BEYOND_LIST, EBUSY, SECTION_POOL, log_section, new_state, options_of, words,
+    BEYOND_LIST, SECTION_POOL, log_section, new_state, options_of, words,
 )  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import hold_range, push, swap_lists, take
 from replay.physmap.model import Physmap
-from replay.physmap.resource import find, release, request
+from replay.physmap.resource import EBUSY, find, release, request
 
 EINVAL = 22
 OWN, options = options_of("bounded", "fill_pages", base=balloon.OWN)

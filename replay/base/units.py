@@ -12,6 +12,9 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 SUPERPAGE_BYTES = 2 * MIB
 """The stage-2 superpage that x86 and arm64 share with a 4 KiB granule."""
 
+MAX_PAGES = 1 << 36
+"""Of a request, and of a machine: 256 TiB of 4 KiB pages."""
+
 NS_PER_S = 1_000_000_000
 
 

@@ -24,9 +24,9 @@ from replay.engine.requests import Requests
 from replay.engine.start import Start
 from replay.physmap.model import Physmap, from_json
 
-JOB, WORKLOAD, STATE, RESULT, ARRAYS, ERROR = (
+JOB, WORKLOAD, STATE_FILE, RESULT, ARRAYS, ERROR = (
     "job.json", "workload.npz", "state", "result.json", "result.npz", "error.json")
-KEPT = ("rows", "work", "frames", "before", "sections", "free_list")
+OUTCOME_ARRAYS = ("rows", "work", "frames", "before", "sections", "free_list")
 PLAIN = ("areas", "peaks", "ends", "background", "tallies", "page_work", "duration_ns", "notes",
          "broken")
 
@@ -80,7 +80,7 @@ def read_machine(job: Mapping[str, Any]) -> tuple[Physmap, Profile]:
 
 def shared_words(folder: Path, words: int) -> np.ndarray:
     """Zeroed words in a file, so that they outlive the worker."""
-    with open(folder / STATE, "wb+") as file:
+    with open(folder / STATE_FILE, "wb+") as file:
         os.ftruncate(file.fileno(), 8 * words)
         return np.frombuffer(mmap.mmap(file.fileno(), 8 * words), np.int64)
 
@@ -88,7 +88,7 @@ def shared_words(folder: Path, words: int) -> np.ndarray:
 def state_word(folder: Path, register: int) -> int | None:
     """A word of the state as it is now, or was when the worker died."""
     try:
-        with open(folder / STATE, "rb") as file:
+        with open(folder / STATE_FILE, "rb") as file:
             file.seek(8 * register)
             return int.from_bytes(file.read(8), "little", signed=True)
     except OSError:
@@ -97,7 +97,7 @@ def state_word(folder: Path, register: int) -> int | None:
 
 def write_outcome(folder: Path, o: Outcome) -> None:
     """What a replay gave, arrays first."""
-    arrays: dict[str, Any] = {k: getattr(o, k) for k in KEPT}
+    arrays: dict[str, Any] = {k: getattr(o, k) for k in OUTCOME_ARRAYS}
     arrays.update({f"histogram_{k}": v for k, v in o.histograms.items()})
     arrays["came"] = o.workload.requests.time
     np.savez(folder / ARRAYS, **arrays)
@@ -109,7 +109,7 @@ def read_outcome(folder: Path, path: Path, name: str, given: Mapping[str, Any], 
     """The Outcome of a worker's replay."""
     plain = read_json(folder, RESULT)
     with np.load(folder / ARRAYS) as arrays:
-        kept = {k: arrays[k] for k in KEPT}
+        kept = {k: arrays[k] for k in OUTCOME_ARRAYS}
         came = workload.requests._replace(time=arrays["came"])
         histograms = {k.removeprefix("histogram_"): arrays[k] for k in arrays.files
                       if k.startswith("histogram_")}

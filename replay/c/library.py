@@ -27,8 +27,8 @@ from replay.physmap.model import Physmap
 
 REQUIRED = ("replay_init", "replay_alloc", "replay_free")
 OPTIONAL = ("replay_resume", "replay_wake", "replay_target", "replay_list", "replay_name")
-HEADER = Path(__file__).with_name("replay_allocator.h")
-VERSION = 2
+C_HEADER = Path(__file__).with_name("replay_allocator.h")
+C_VERSION = 2
 """REPLAY_VERSION of the header beside this file."""
 NEVER = 1 << 62
 MODES = {"pv": 0, "pvh": 1, "hvm": 1, "arm": 2}
@@ -95,10 +95,10 @@ def _check_version(path: Path, handle: ctypes.CDLL) -> None:
         version = ctypes.c_int64.in_dll(handle, "replay_version").value
     except ValueError:
         raise InputError(path, "does not export replay_version", hint=(
-            f"build it with {HEADER.name} as `replay c-header` finds it")) from None
-    if version != VERSION:
-        raise InputError(path, f"was built for version {version} of {HEADER.name}; this is version "
-                         f"{VERSION}", hint="build it again")
+            f"build it with {C_HEADER.name} as `replay c-header` finds it")) from None
+    if version != C_VERSION:
+        raise InputError(path, f"was built for version {version} of {C_HEADER.name}; this is "
+                         f"version {C_VERSION}", hint="build it again")
 
 
 def open_library(path: Path) -> Library:
@@ -117,10 +117,10 @@ def open_library(path: Path) -> Library:
         except AttributeError:
             found = 0
         if not found and name in REQUIRED:
-            raise InputError(path, f"does not export {name}()", hint=f"see {HEADER.name}")
+            raise InputError(path, f"does not export {name}()", hint=f"see {C_HEADER.name}")
         if found and not _is_code(found):
             raise InputError(path, f"exports {name}, but not as a function",
-                             hint=f"see {HEADER.name}")
+                             hint=f"see {C_HEADER.name}")
         address[name] = found
     _check_version(path, handle)
     called = path.stem

@@ -31,7 +31,7 @@ LIMITS = (1e-9, 1e9)
 TERMS = (*PRIMITIVES, *STEPS)
 NO_STEP = Cost(0.0, 0.0, 0.0, "no cost of its own")
 
-BLOCKS = 20
+HELD_OUT_BLOCKS = 20
 """Runs of neighbouring calls: every other one is held out to see how well the rest predict it."""
 
 
@@ -165,7 +165,8 @@ def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict
     By a fit to the blocks between, so the load is the same; of another recording `predict` is off
     by what differs as well.
     """
-    odd = [pl.Series(np.arange(c.frame.height) * BLOCKS // c.frame.height % 2 == 1) for c in parts]
+    sizes = [c.frame.height for c in parts]
+    odd = [pl.Series(np.arange(n) * HELD_OUT_BLOCKS // n % 2 == 1) for n in sizes]
     seen = joined([c.where(~out) for c, out in zip(parts, odd, strict=True)])
     if seen.frame.height < MIN_CALLS:
         return []

@@ -22,13 +22,12 @@ from replay.costs.profile import MAX_NS
 from replay.importers.ordering.calls import next_of_task
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.trace.columns import NONE, ints, is_kind, strings
+from replay.trace.schema import BALLOON_TASK
 from replay.trace.store import Trace
 from replay.truth.verify.recording import recorded_work
 
 PER_PAGE = ("list_push", "list_pop", "p2m_entry")
 """Primitives of every call: one that did nothing else was fast."""
-
-THREAD = "xen-balloon"
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def recorded_calls(trace: Trace) -> Calls:
     end = _ends(time, latency, next_of_task(time, pid))
     busy = rows
     if meta.recorded_strategy == "balloon":
-        passes = is_kind(table, "increase", "decrease") & (strings(table, "task") == THREAD)
+        passes = is_kind(table, "increase", "decrease") & (strings(table, "task") == BALLOON_TASK)
         busy = np.concatenate((rows, np.flatnonzero(passes)))
     free = alone(time[busy], end[busy])[: len(rows)]
     pages, alloc = ints(table, "nr_pages", 0)[rows], is_kind(table, "alloc")[rows]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ from replay.trace.store import Trace
 DRAWS = 20
 """Replays with drawn factors, pooled."""
 
-PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Prediction:
     """Rows as of `compare`, for service time and for latency with waiting.
 
     guessed: primitives of these calls whose costs no recording determined, with the calls' number.
+    warnings: what to mind of the trace and the costs, as dictionaries.
     """
 
     trace: str
@@ -47,12 +48,13 @@ class Prediction:
     used: dict[str, int]
     guessed: dict[str, int]
     rows: list[dict[str, Any]]
+    warnings: list[dict[str, str]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {"trace": self.trace, "profile": self.profile.name,
                 "profile_summary": self.profile.summary, "calls": self.used,
-                "guessed": self.guessed, "rows": self.rows,
+                "guessed": self.guessed, "rows": self.rows, "warnings": self.warnings,
                 "models": {"costs": "work x costs", "spread": "work x costs x a drawn factor"}}
 
 
@@ -124,12 +126,12 @@ def compare(recorded: np.ndarray, models: dict[str, np.ndarray]) -> dict[str, An
     from scipy.stats import ks_2samp, wasserstein_distance
 
     row: dict[str, Any] = {"calls": len(recorded), "recorded": {
-        name: _nearest(recorded, share) for name, share in PERCENTILES.items()}}
+        name: _nearest(recorded, share) for name, share in QUANTILES.items()}}
     for model, modelled in models.items():
-        values = {name: _nearest(modelled, share) for name, share in PERCENTILES.items()}
+        values = {name: _nearest(modelled, share) for name, share in QUANTILES.items()}
         row[model] = {
             **values,
-            **{f"{name}_error": values[name] / row["recorded"][name] - 1 for name in PERCENTILES},
+            **{f"{name}_error": values[name] / row["recorded"][name] - 1 for name in QUANTILES},
             "wasserstein_1": float(wasserstein_distance(recorded, modelled.ravel())
                                    / recorded.mean()),
         }

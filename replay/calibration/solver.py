@@ -28,7 +28,7 @@ DEPENDENT = 1.0 / 30
 """What is left of a column beyond the others below which it has no cost of its own: condition
 indices above 30 are harmful (Belsley, Kuh and Welsch, Regression Diagnostics, 1980, ch. 3)."""
 
-REPLICATES, BLOCKS = 200, 100
+REPLICATES, BOOTSTRAP_BLOCKS = 200, 100
 MIN_CALLS = 10
 """What fewer calls show is not fitted: one interrupted call would set it."""
 
@@ -137,7 +137,7 @@ def _replicates(design: np.ndarray, fixed: np.ndarray, target: np.ndarray,
     show the same primitives, so that no replicate lacks the rare ones.
     """
     rng = np.random.default_rng(0)
-    parts = [np.array_split(rows, min(len(rows), BLOCKS))
+    parts = [np.array_split(rows, min(len(rows), BOOTSTRAP_BLOCKS))
              for rows in (np.flatnonzero(strata == s) for s in np.unique(strata))]
     start = np.maximum(fitted, 1e-9)
     found = np.empty((REPLICATES, len(fitted)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from replay.base.units import human_bytes
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
-    BOARDS, COLLISIONS, FAILED, HOT_ADDED, MEAN, P99, RAM_MEAN, RAM_PEAK, SECTIONS, SLOW,
+    BOARDS, COLLISIONS, FAILED, HOT_ADDED, MEAN, P99, RAM_MEAN, RAM_PEAK, SECTIONS_ADDED,
+    SLOW_CALLS,
 )  # fmt: skip
 
 WITHOUT = ("balloon.memory_hotplug=no",)
-HYPERCALLS = Column("hypercalls", "hypercalls")
+HYPERCALL_COUNT = Column("hypercalls", "hypercalls")
 REQUESTS = Column("requests", "requests")
 
 
@@ -29,9 +30,10 @@ def no_hotplug(rows: Rows) -> Finding:
         "own RAM given up at the peak: " + ", ".join(
             f"{r.run.trace_name} on {r.run.physmap} {human_bytes(r[RAM_PEAK.name])}"
             for r in alone),
-        (f"hypercalls {alone.total(HYPERCALLS.name):,.0f}, slow calls "
-         f"{alone.total(SLOW.name):,.0f} "
-        f"(hotplug: {beside.total(HYPERCALLS.name):,.0f} and {beside.total(SLOW.name):,.0f})"))
+        (f"hypercalls {alone.total(HYPERCALL_COUNT.name):,.0f}, slow calls "
+         f"{alone.total(SLOW_CALLS.name):,.0f} "
+        f"(hotplug: {beside.total(HYPERCALL_COUNT.name):,.0f} and "
+        f"{beside.total(SLOW_CALLS.name):,.0f})"))
     if unsafe or len(failing) == len(alone):
         return Finding("refuted", outcome)
     if failing:
@@ -48,8 +50,8 @@ NO_HOTPLUG = Claim(
             for t in ("arm64-dom0", "pvh-dom0") for b in BOARDS),
           *(Run(t, ("hotplug",), physmap=b, iommu="on")
             for t in ("arm64-dom0", "pvh-dom0") for b in BOARDS)),
-    columns=(REQUESTS, FAILED, RAM_MEAN, RAM_PEAK, HYPERCALLS, SLOW, MEAN, P99, COLLISIONS,
-             HOT_ADDED, SECTIONS),
+    columns=(REQUESTS, FAILED, RAM_MEAN, RAM_PEAK, HYPERCALL_COUNT, SLOW_CALLS, MEAN, P99,
+             COLLISIONS, HOT_ADDED, SECTIONS_ADDED),
     judge=no_hotplug,
     rule="refuted if the balloon without hotplug meets a 1:1 entry or hot-adds over RAM of others, "
          "or refuses requests of every stream; depends if it refuses some",

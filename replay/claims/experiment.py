@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Word = Literal["supported", "refuted", "depends"]
-TOP = ("run", "events")
+BESIDE_STRATEGIES = ("run", "events")
 """Parts of a summary that are not one strategy's; `events` is that of `replay info --json`."""
 
 
@@ -73,7 +73,8 @@ class Run:
 class Column:
     """One figure of each row: where it stands in the summary, and how a table shows it.
 
-    path: below `allocators.STRATEGY`, or from one of TOP on. unit: count, bytes, ns, share, number.
+    path: below `allocators.STRATEGY`, or from one of BESIDE_STRATEGIES on. unit: count, bytes, ns,
+    share, number.
     """
 
     name: str
@@ -83,7 +84,7 @@ class Column:
     def of(self, summary: dict[str, Any], strategy: str) -> float | None:
         """The figure; None where the summary says that it has no value."""
         parts = self.path.split(".")
-        at: Any = summary if parts[0] in TOP else summary["allocators"][strategy]
+        at: Any = summary if parts[0] in BESIDE_STRATEGIES else summary["allocators"][strategy]
         for part in parts:
             at = at[part]
         return at if at is None else float(at)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from replay.base.units import human_bytes
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
-    ASSUMED_FRAMES, BOARDS, COLLISIONS, FAILED, OTHERS_RAM, SECTIONS, STRUCT_PAGES, listed,
+    ASSUMED_FRAMES, BOARDS, COLLISIONS, FAILED, OTHERS_RAM, SECTIONS_ADDED, STRUCT_PAGES, listed,
 )  # fmt: skip
 from replay.physmap import presets
 
 QUERY, RACE = ("hypervisor.mode=query",), ("hypervisor.mode=query", "hypervisor.stale_every=2")
 STALE = Column("pages from stale answers", "hazards.stale_region_pages")
 NAMED = Column("named by Xen", "run.advertised.bytes_2mib", "bytes")
-LOST = Column("lost to sections", "run.advertised.unusable_bytes", "bytes")
+LOST_BYTES = Column("lost to sections", "run.advertised.unusable_bytes", "bytes")
 OURS, OTHER_BOOT = "regions of this setting", "regions of a boot without IOMMU"
 
 
@@ -37,7 +37,7 @@ def knows(rows: Rows) -> Finding:
         + listed([r.run.physmap or "" for r in other]) + ")",
         f"query, every second answer out of date: {raced.total(STALE.name):,.0f} pages",
         "named at 2 MiB grain, lost to whole sections: " + ", ".join(
-            f"{r.run.physmap} {human_bytes(r[LOST.name])} of {human_bytes(r[NAMED.name])}"
+            f"{r.run.physmap} {human_bytes(r[LOST_BYTES.name])} of {human_bytes(r[NAMED.name])}"
             for r in static))
     if at["static regions"] or at["run-time query"] or not at["pool on the same boards"]:
         return Finding("refuted", outcome)
@@ -57,7 +57,8 @@ KNOWS = Claim(
           *(Run("arm64-dom0", ("hypervisor",), physmap=b, iommu="on", settings=s, label=label)
             for s, label in ((QUERY, "query"), (RACE, "query, every 2nd answer stale"))
             for b in BOARDS)),
-    columns=(COLLISIONS, OTHERS_RAM, STALE, FAILED, SECTIONS, STRUCT_PAGES, NAMED, LOST),
+    columns=(COLLISIONS, OTHERS_RAM, STALE, FAILED, SECTIONS_ADDED, STRUCT_PAGES, NAMED,
+             LOST_BYTES),
     judge=knows,
     rule="refuted if regions named for this setting, or query answers, meet 1:1 entries, or the "
          "pool meets none on the same boards; depends if regions of another boot do, or "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
-    ASSUMED_FRAMES, BOARDS, COLLISIONS, FAILED, HOT_ADDED, OTHERS_RAM, SECTIONS, listed,
+    ASSUMED_FRAMES, BOARDS, COLLISIONS, FAILED, HOT_ADDED, OTHERS_RAM, SECTIONS_ADDED, listed,
 )  # fmt: skip
 
 TWO = ("pool", "hotplug")
-TRACES = ("arm64-dom0", "pvh-dom0")
+RECORDINGS = ("arm64-dom0", "pvh-dom0")
 ASSUMED = Column("of these, frame assumed", "collisions_assumed")
 GRANTS = Column("batches of grants", "events.grant_map")
 FOREIGN = Column("batches of foreign maps", "events.foreign_map")
@@ -25,7 +25,7 @@ def hit(rows: Rows) -> Finding:
     hit_on = [b for b in BOARDS if on.of("pool", physmap=b).total(COLLISIONS.name)]
     spared = [b for b in BOARDS if b not in hit_on]
     hit_off = [b for b in BOARDS if off.of(physmap=b).total(COLLISIONS.name)]
-    one = rows.of(trace=TRACES[0])[0]
+    one = rows.of(trace=RECORDINGS[0])[0]
     outcome = (
         (f"collisions on four boards, IOMMU on: pool {on.of('pool').total(COLLISIONS.name):,.0f}, "
          f"hotplug {on.of('hotplug').total(COLLISIONS.name):,.0f}; "
@@ -33,7 +33,7 @@ def hit(rows: Rows) -> Finding:
         f"IOMMU on, pool: {_by_board(on.of('pool'))}",
         f"IOMMU on, hotplug: {_by_board(on.of('hotplug'))}",
         (f"only grants get a 1:1 entry: {one[GRANTS.name]:,.0f} batches of grants and "
-        f"{one[FOREIGN.name]:,.0f} of foreign maps in {TRACES[0]}"),
+        f"{one[FOREIGN.name]:,.0f} of foreign maps in {RECORDINGS[0]}"),
         ("what breaks: Arm replaces the entry without a word; the caller, or a device by DMA, "
         "reads and writes the wrong page"))
     if not hit_on:
@@ -50,9 +50,9 @@ HIT = Claim(
                    "page; hotplug may have that already",
     experiment="the recorded Arm and PVH dom0 loads on four direct-mapped boards, IOMMU on and "
                "off; pool, hotplug",
-    runs=tuple(Run(t, TWO, physmap=b, iommu=i) for t in TRACES for b in BOARDS
+    runs=tuple(Run(t, TWO, physmap=b, iommu=i) for t in RECORDINGS for b in BOARDS
                for i in ("on", "off")),
-    columns=(COLLISIONS, ASSUMED, OTHERS_RAM, HOT_ADDED, SECTIONS, GRANTS, FOREIGN),
+    columns=(COLLISIONS, ASSUMED, OTHERS_RAM, HOT_ADDED, SECTIONS_ADDED, GRANTS, FOREIGN),
     judge=hit,
     rule="refuted if the pool meets no 1:1 entry on any board with the IOMMU on; supported if on "
          "every board and also with it off; else depends on what decides",
@@ -85,7 +85,7 @@ def subtracted(rows: Rows) -> Finding:
     return Finding("supported", outcome)
 
 
-SUBTRACTED = Claim(
+SUBTRACTING = Claim(
     number=7, says="subtracting all RAM from iomem_resource makes pool and hotplug safe",
     experiment="the recorded Arm load, IOMMU on, four boards, with nothing, the RAM that dom0 "
                "knows and all RAM of the host subtracted; pool, hotplug",
@@ -93,7 +93,8 @@ SUBTRACTED = Claim(
             for s in (None, "known", "all") for b in BOARDS),
           *(Run("arm64-dom0", ("hypervisor",), physmap=b, iommu="off", subtract_ram="all")
             for b in ("qemu-virt-arm64", "rk3399"))),
-    columns=(COLLISIONS, OTHERS_RAM, HOT_ADDED, FAILED, Column("requests", "requests"), SECTIONS),
+    columns=(COLLISIONS, OTHERS_RAM, HOT_ADDED, FAILED, Column("requests", "requests"),
+             SECTIONS_ADDED),
     judge=subtracted,
     rule="refuted if collisions are left with all RAM subtracted, or there were none before; "
          "supported if what dom0 knows is enough; else depends on the rest being known",

@@ -9,7 +9,7 @@ from typing import Any
 
 import replay as package
 from replay import allocators
-from replay.base.errors import ReplayError
+from replay.base.errors import InputError
 from replay.claims.experiment import Claim, Row, Rows, Run, Synthetic
 from replay.costs import profile as profiles
 from replay.engine.arrivals import ASAP, Arrivals, arrange
@@ -32,11 +32,17 @@ def trace_of(source: str | Synthetic) -> Trace:
     if isinstance(source, Synthetic):
         return synthesize(source.name, list(source.models), seed=source.seed,
                           duration_s=source.seconds, machine=presets.load(source.physmap))
-    path = TRACES / f"{source}.arrow"
+    return load(shipped(source))
+
+
+def shipped(name: str) -> Path:
+    """The file of a shipped trace; InputError where the package is not that of a clone."""
+    path = TRACES / f"{name}.arrow"
     if not path.is_file():
-        raise ReplayError(f"{path.name}: the shipped traces are not beside the package; "
-                          "run `replay claims` from a clone")
-    return load(path)
+        raise InputError(path, "is missing: `replay claims` replays the shipped traces, which an "
+                         "installed package does not have",
+                         hint="clone the repository and run `replay claims` there")
+    return path
 
 
 @cache

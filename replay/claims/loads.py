@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from replay.claims.experiment import Column, Synthetic
 
-RECORDED = ("pvh-dom0", "pv-dom0", "arm64-dom0", "arm64-dom0-no-regions")
-SHIPPED = (*RECORDED, "synthetic-mixed")
+RECORDED_LOADS = ("pvh-dom0", "pv-dom0", "arm64-dom0", "arm64-dom0-no-regions")
+SHIPPED = (*RECORDED_LOADS, "synthetic-mixed")
 
 BACKENDS = ("netback", "blkback", "gntdev", "xenbus")
 STILL = Synthetic("synthetic-backends", BACKENDS, "qemu-q35-pvh")
@@ -20,8 +20,8 @@ ASSUMED_FRAMES = ("the recordings do not hold the machine frames of grants: they
                   "drawn "
                   "evenly by a hash from the RAM of other domains; another draw gives other counts")
 
-SECTIONS = Column("sections added", "nr_sections")
-SLOW = Column("slow calls", "slow.count")
+SECTIONS_ADDED = Column("sections added", "nr_sections")
+SLOW_CALLS = Column("slow calls", "slow.count")
 FAILED = Column("failed", "failed")
 PAGES_OUT = Column("pages out", "work.extent_decrease")
 PAGES_BACK = Column("pages back", "work.extent_populate")

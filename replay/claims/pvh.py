@@ -6,9 +6,9 @@ from replay.base.units import human_bytes, human_ns
 from replay.claims.experiment import Claim, Column, Finding, Row, Rows, Run
 from replay.claims.loads import MAX, MEAN, P50, P99, RAM_MEAN, RAM_PEAK, listed
 
-BROKEN = Column("2 MiB entries broken", "fragmentation.superpages_broken.end")
-WINDOW = Column("frames in device windows", "hazards.mmio_window")
-LOWER_IS_BETTER = (RAM_MEAN.name, BROKEN.name, P50.name, P99.name, MEAN.name, MAX.name)
+ENTRIES_BROKEN = Column("2 MiB entries broken", "fragmentation.superpages_broken.end")
+WINDOW_FRAMES = Column("frames in device windows", "hazards.mmio_window")
+LOWER_IS_BETTER = (RAM_MEAN.name, ENTRIES_BROKEN.name, P50.name, P99.name, MEAN.name, MAX.name)
 THREE = ("balloon", "hotplug", "pool")
 
 
@@ -21,12 +21,14 @@ def better(rows: Rows) -> Finding:
     pairs = [(p, rows.beside(p, "balloon")) for p in rows.of("pool")]
     worse = [name for p, b in pairs for name in _worse(p, b)]
     gains = [p for p, b in pairs if any(p[n] < b[n] for n in LOWER_IS_BETTER)]
-    window = [p for p, b in pairs if p[WINDOW.name] > b[WINDOW.name]]
+    window = [p for p, b in pairs if p[WINDOW_FRAMES.name] > b[WINDOW_FRAMES.name]]
     outcome = tuple(
         f"{p.run.trace_name} on {p.machine}: balloon {human_bytes(b[RAM_MEAN.name])} of RAM given "
-        f"on average, {b[BROKEN.name]:,.0f} entries broken, mean {human_ns(round(b[MEAN.name]))}; "
-        f"pool {human_bytes(p[RAM_MEAN.name])}, {p[BROKEN.name]:,.0f}, "
-        f"{human_ns(round(p[MEAN.name]))}, and {p[WINDOW.name]:,.0f} frames inside device windows"
+        f"on average, {b[ENTRIES_BROKEN.name]:,.0f} entries broken, mean "
+        f"{human_ns(round(b[MEAN.name]))}; "
+        f"pool {human_bytes(p[RAM_MEAN.name])}, {p[ENTRIES_BROKEN.name]:,.0f}, "
+        f"{human_ns(round(p[MEAN.name]))}, and {p[WINDOW_FRAMES.name]:,.0f} frames inside device "
+        "windows"
         for p, b in pairs)
     if worse or not gains:
         return Finding("refuted", (*outcome, f"worse: {listed(worse)}"))
@@ -42,7 +44,7 @@ BETTER = Claim(
                "mix; balloon, hotplug, pool",
     runs=(Run("pvh-dom0", THREE), Run("pvh-dom0", THREE, physmap="x86-laptop-pvh"),
           Run("synthetic-mixed", THREE)),
-    columns=(RAM_MEAN, RAM_PEAK, BROKEN, P50, P99, MEAN, MAX, WINDOW),
+    columns=(RAM_MEAN, RAM_PEAK, ENTRIES_BROKEN, P50, P99, MEAN, MAX, WINDOW_FRAMES),
     judge=better,
     rule="refuted if RAM given up (mean), 2 MiB entries broken, or latency (p50, p99, mean, max) "
          "is worse than the balloon's on a machine, or none better; depends if all are as good or "

@@ -5,7 +5,8 @@ from __future__ import annotations
 from replay.base.units import human_bytes
 from replay.claims.experiment import Claim, Column, Finding, Rows, Run
 from replay.claims.loads import (
-    MOVING, PAGES_BACK, PAGES_OUT, RAM_MEAN, RECORDED, SECTIONS, SHIPPED, SLOW, STRUCT_PAGES,
+    MOVING, PAGES_BACK, PAGES_OUT, RAM_MEAN, RECORDED_LOADS, SECTIONS_ADDED, SHIPPED, SLOW_CALLS,
+    STRUCT_PAGES,
     listed,
 )  # fmt: skip
 
@@ -21,11 +22,11 @@ def often(rows: Rows) -> Finding:
     """Sections against hotplug, pages moved in and out against the balloon."""
     pool = rows.of("pool")
     pairs = [(p, rows.beside(p, "hotplug"), rows.beside(p, "balloon")) for p in pool]
-    column = SECTIONS.name
+    column = SECTIONS_ADDED.name
     fewer = [p.run for p, h, _ in pairs if p[column] < h[column]]
     worse = [p.run for p, h, b in pairs if p[column] > h[column]
              or _moved(Rows((p,))) > _moved(Rows((b,)))]
-    own = [run for run in fewer if run.trace in RECORDED and not run.label]
+    own = [run for run in fewer if run.trace in RECORDED_LOADS and not run.label]
     same = [p.run.trace_name for p, h, _ in pairs if p[column] == h[column]]
     outcome = (
         (f"sections: pool {pool.total(column):,.0f}, hotplug "
@@ -51,7 +52,7 @@ OFTEN = Claim(
     runs=(*(Run(t, THREE) for t in SHIPPED),
           *(Run(t, THREE, asap=True, label=AS_FAST) for t in ("pvh-dom0", "arm64-dom0")),
           Run(MOVING, THREE, label="target moves")),
-    columns=(SECTIONS, PAGES_OUT, PAGES_BACK, SLOW, Column("hypercalls", "hypercalls")),
+    columns=(SECTIONS_ADDED, PAGES_OUT, PAGES_BACK, SLOW_CALLS, Column("hypercalls", "hypercalls")),
     judge=often,
     rule="refuted if on a stream the pool adds more sections than hotplug or moves more pages than "
          "the balloon; supported if hotplug adds more on a recording at its own times; else "
@@ -64,8 +65,8 @@ def kept(rows: Rows) -> Finding:
     """Struct pages for ever against RAM given up, and slow calls avoided."""
     pairs = [(p, rows.beside(p, "balloon")) for p in rows.of("pool")]
     dearer = [p for p, b in pairs if p[STRUCT_PAGES.name] >= b[RAM_MEAN.name]]
-    slower = [p for p, b in pairs if p[SLOW.name] >= b[SLOW.name]]
-    avoided = sum(b[SLOW.name] - p[SLOW.name] for p, b in pairs)
+    slower = [p for p, b in pairs if p[SLOW_CALLS.name] >= b[SLOW_CALLS.name]]
+    avoided = sum(b[SLOW_CALLS.name] - p[SLOW_CALLS.name] for p, b in pairs)
     outcome = (
         "struct pages kept for ever against the RAM that the balloon gives up on average: "
         + ", ".join(f"{p.run.trace_name} {human_bytes(p[STRUCT_PAGES.name])} : "
@@ -82,17 +83,17 @@ def kept(rows: Rows) -> Finding:
     return Finding("supported", outcome)
 
 
-KEPT = Claim(
+NEVER_RELEASED = Claim(
     number=5, says="regions are never released: a buffer that costs little and saves slow paths",
     experiment="every shipped trace at its own times; balloon, pool",
     runs=tuple(Run(t, ("balloon", "pool")) for t in SHIPPED),
-    columns=(STRUCT_PAGES, RAM_MEAN, SLOW,
+    columns=(STRUCT_PAGES, RAM_MEAN, SLOW_CALLS,
              Column("live, mean", "fragmentation.live_pages.mean"),
              Column("live, peak", "fragmentation.live_pages.peak"),
              Column("live, end", "fragmentation.live_pages.end"),
              Column("held, end", "fragmentation.held_pages.end"),
              Column("sections pinned, mean", "fragmentation.pinned_sections.mean", "number"),
-             SECTIONS),
+             SECTIONS_ADDED),
     judge=kept,
     rule="refuted if on a trace the pool has no fewer slow calls than the balloon, or on all of "
          "them its struct pages take more memory than the RAM the balloon gives up on average; "

@@ -156,8 +156,7 @@ def export(
 @app.command()
 def metrics(as_json: AsJson = False) -> None:
     """List the figures that gate.toml can name: unit, which way is better, what each is."""
-    from replay.gate.config import FRAMES
-    from replay.metrics.catalogue import catalogue
+    from replay.metrics.catalogue import FRAMES, catalogue
 
     rows = [{"metric": m.name, "unit": m.unit, "better": m.better, "what": m.what}
             for m in (*catalogue(), FRAMES)]

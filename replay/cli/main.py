@@ -99,15 +99,19 @@ app.command()(run)
 def verify(trace: TraceFile, as_json: AsJson = False) -> None:
     """Hold the model against the recording, frame for frame; exit 1 on any difference."""
     from replay.api import load_trace, verify_trace
+    from replay.metrics.summary import about_recording
+    from replay.report.telling.telling import of_recording
     from replay.report.verification import verification
 
     loaded = load_trace(trace)
     results = verify_trace(loaded)
+    found = of_recording(about_recording(loaded.meta))
     if as_json:
         emit_json({"trace": loaded.meta.name, "parts": [r.as_dict() for r in results],
-                    **results[0].as_dict(), "equal": all(r.equal for r in results)})
+                    **results[0].as_dict(), "equal": all(r.equal for r in results),
+                    "warnings": [w.as_dict() for w in found]})
     else:
-        emit(verification(loaded.meta.name, results, color=color()))
+        emit(verification(loaded.meta.name, results, found, color=color()))
     if not all(r.equal for r in results):
         raise typer.Exit(1)
 

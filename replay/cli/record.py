@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
                   help=HELP["record"])
 
 Kernel = Annotated[str | None, typer.Option(metavar="VERSION", help=HELP["kernel"])]
-Arch = Annotated[str | None, typer.Option(metavar="NAME", help=HELP["arch"])]
+ArchOption = Annotated[str | None, typer.Option(metavar="NAME", help=HELP["arch"])]
 Btf = Annotated[bool, typer.Option("--btf", help=HELP["btf"])]
 Frames = Annotated[int, typer.Option(metavar="N", help=HELP["frames"])]
 BufferKb = Annotated[int, typer.Option(
@@ -35,7 +35,7 @@ def _note(line: str) -> None:
 
 
 @app.command(help=HELP["plan"])
-def plan(kernel: Kernel = None, arch: Arch = None, btf: Btf = False, frames: Frames = 1,
+def plan(kernel: Kernel = None, arch: ArchOption = None, btf: Btf = False, frames: Frames = 1,
          buffer_kb: BufferKb = BUFFER_KB) -> None:
     """See words.HELP."""
     from replay.record import verbs

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.compare.effects import warnings
 from replay.compare.sides import Side
 
-ASKED = ("event", "time_ns", "kind", "nr_pages")
+REQUEST_COLUMNS = ("event", "time_ns", "kind", "nr_pages")
 """What was asked for: where these differ, the requests do, and no answer can be compared."""
 
-GIVEN = ("errno", "first_pfn", "frames_hash", "runs", "path", "service_ns", "wait_ns")
+ANSWER_COLUMNS = ("errno", "first_pfn", "frames_hash", "runs", "path", "service_ns", "wait_ns")
 """What was given: result and frames first, then what it took. Work columns follow."""
 
 CONTEXT = 3
@@ -39,7 +40,7 @@ def diff(a: Side, b: Side) -> dict[str, Any]:
     """
     x, y = a.run.outcome(a.allocator), b.run.outcome(b.allocator)
     both = min(len(x), len(y))
-    asked = _parted(x, y, [name for name in ASKED if name in x.columns], both)
+    asked = _parted(x, y, [name for name in REQUEST_COLUMNS if name in x.columns], both)
     limit = min((p.request for p in asked), default=both)
     # Behind a request that differs the answers are to other questions.
     given = _parted(x, y, _answers(x, y), limit)
@@ -48,7 +49,7 @@ def diff(a: Side, b: Side) -> dict[str, Any]:
     return {
         "sides": [{"label": s.label, "trace": s.run.name, "allocator": s.allocator}
                   for s in (a, b)],
-        "requests": [len(x), len(y)], "equal": equal,
+        "warnings": warnings((a, b)), "requests": [len(x), len(y)], "equal": equal,
         "parts_at": None if equal else first,
         "kind": "" if equal else "answer" if first < limit else "request",
         "columns": [{"column": p.column, "request": p.request, "values": list(p.values),
@@ -62,7 +63,7 @@ def diff(a: Side, b: Side) -> dict[str, Any]:
 def _answers(x: pl.DataFrame, y: pl.DataFrame) -> list[str]:
     """Columns of answers that both have."""
     work = [name for name in x.columns if name.startswith("work_")]
-    return [name for name in (*GIVEN, *work) if name in x.columns and name in y.columns]
+    return [name for name in (*ANSWER_COLUMNS, *work) if name in x.columns and name in y.columns]
 
 
 def _parted(x: pl.DataFrame, y: pl.DataFrame, names: list[str], rows: int) -> list[Parted]:
@@ -84,7 +85,7 @@ def _plain(column: pl.Series) -> pl.Series:
 
 def _context(x: pl.DataFrame, y: pl.DataFrame, at: int) -> list[dict[str, Any]]:
     """The request where they part and those before it, from each side; None past its end."""
-    names = ["event", "time_ns", "kind", "nr_pages", "task", "caller", *GIVEN]
+    names = ["event", "time_ns", "kind", "nr_pages", "task", "caller", *ANSWER_COLUMNS]
     found = []
     for k in range(max(0, at - CONTEXT), at + 1):
         rows = [{n: _plain(side[n])[k] for n in names if n in side.columns}

@@ -15,7 +15,7 @@ from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.summary import rounded
 from replay.report.telling.escapes import plain
-from replay.report.telling.telling import KINDS, told
+from replay.report.telling.telling import WARNING_KINDS, told
 
 SIZES = ((0.01, "negligible"), (0.1, "small"), (1.0, "moderate"))
 """Upper bound of |ln(value / base)| or, from or to zero, none: what is above is large. Below 1 % a
@@ -115,7 +115,7 @@ def warnings(sides: Sequence[Side]) -> list[dict[str, Any]]:
         for w in told(side.run.summary).warnings:
             if w.concerns(plain(side.allocator)):
                 found.setdefault((w.kind, w.label, w.text), []).append(side.label)
-    order = list(KINDS)
+    order = list(WARNING_KINDS)
     return [{"kind": kind, "label": label, "text": text, "sides": labels}
             for (kind, label, text), labels in sorted(
                 found.items(), key=lambda one: order.index(one[0][0]))]

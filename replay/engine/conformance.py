@@ -18,7 +18,7 @@ from replay.physmap.model import Memory, Physmap, Resource
 
 GUARD = -7777
 MACHINES = ("qemu-q35-pvh", "qemu-q35-pv", "qemu-virt-arm64", "qemu-virt-arm64-no-regions")
-PEAK = 8192
+PEAK_PAGES = 8192
 LONG_LIST = 1 << 16
 
 
@@ -40,7 +40,7 @@ class _Driver:
 
     def __init__(self, strategy: Strategy, machine: Physmap) -> None:
         self.strategy, self.machine = strategy, machine
-        setup = strategy.init(machine, PEAK, strategy.values({}))
+        setup = strategy.init(machine, PEAK_PAGES, strategy.values({}))
         self.m, self.keeps_pages = setup.state, any(setup.page_work)
         self.live: set[int] = set()
         self.checks = 0
@@ -105,7 +105,7 @@ def _distinct(d: _Driver) -> str:
     for _ in range(200):
         if held and rng.random() < 0.45:
             d.free(held.pop(int(rng.integers(0, len(held)))))
-        elif len(d.live) < PEAK - 512:
+        elif len(d.live) < PEAK_PAGES - 512:
             got = d.alloc(int(rng.integers(1, 300)))
             if isinstance(got, list):
                 held.append(got)
@@ -143,7 +143,7 @@ def _exhaustion(d: _Driver) -> str:
     if not d.keeps_pages:
         return "keeps no pages, so there is nothing to exhaust"
     refused = 0
-    while len(d.live) < PEAK - 512:
+    while len(d.live) < PEAK_PAGES - 512:
         got = d.alloc(512)
         if got == -E_WAIT:
             return "a full machine makes its caller sleep, as the kernel's would"

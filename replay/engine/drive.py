@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from replay.base.errors import ReplayError
+from replay.base.units import MAX_PAGES
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
 from replay.engine.gauges import AREAS, NR_GAUGES, free_shares
@@ -31,7 +32,6 @@ from replay.physmap.model import Physmap
 
 MAX_TIME_NS = 1 << 53
 """104 days; bounds the background passes that a hostile gap between requests could ask for."""
-MAX_PAGES = 1 << 36
 
 
 def _nothing() -> np.ndarray:

@@ -23,7 +23,7 @@ from replay.costs.primitives import WORK
 from replay.physmap.model import Physmap
 from replay.physmap.resource import TREE
 
-ENOMEM, EBUSY = 12, 16
+ENOMEM = 12
 E_WAIT = 11
 E_ADDING = 512
 """Not a kernel errno of this path: the call sleeps on a wait queue; the engine resumes it."""

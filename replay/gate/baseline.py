@@ -15,9 +15,9 @@ from replay.base.files import all_written
 from replay.compare.effects import PROVENANCE
 from replay.metrics.catalogue import catalogue
 from replay.runs.run import Run
+from replay.runs.shape import NUMBER_SHAPE
 
-MOST_BYTES = 16 << 20
-NUMBER = {"type": ["number", "null"], "minimum": -1e19, "maximum": 1e19}
+MOST_BASELINE_BYTES = 16 << 20
 SHAPE: dict[str, Any] = {
     "type": "object", "required": ["accepted", "allocators", "provenance"],
     "additionalProperties": False, "properties": {
@@ -28,7 +28,7 @@ SHAPE: dict[str, Any] = {
             "type": "object", "required": ["frames_digest", "metrics"],
             "additionalProperties": False, "properties": {
                 "frames_digest": {"type": "string"},
-                "metrics": {"type": "object", "additionalProperties": NUMBER}}}}}}
+                "metrics": {"type": "object", "additionalProperties": NUMBER_SHAPE}}}}}}
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def load(folder: Path, check: str) -> Baseline | None:
     path = file_of(folder, check)
     hint = "take it from version control, or accept anew"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        if path.stat().st_size > MOST_BASELINE_BYTES:
+            raise InputError(path, f"larger than {MOST_BASELINE_BYTES >> 20} MiB", hint=hint)
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -12,10 +12,10 @@ import polars as pl
 
 from replay.base.errors import InputError
 from replay.base.units import moment
-from replay.gate.history import COLUMNS, MEASURED
+from replay.gate.history import HISTORY_COLUMNS, MEASURED
 
-MOST_BYTES = 256 << 20
-KEYS = ("size", "trace", "strategy", "physmap", "profile", "digest")
+MOST_BENCH_BYTES = 256 << 20
+BENCH_KEYS = ("size", "trace", "strategy", "physmap", "profile", "digest")
 """What a benchmark says of itself in its `extra_info`."""
 
 
@@ -26,8 +26,8 @@ def read_results(path: Path, machine: str = "", commit: str = "") -> pl.DataFram
     """
     hint = "expected what `make bench JSON=FILE` writes"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        if path.stat().st_size > MOST_BENCH_BYTES:
+            raise InputError(path, f"larger than {MOST_BENCH_BYTES >> 20} MiB", hint=hint)
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(path, f"cannot be read: {error.strerror}", hint=hint) from None
@@ -43,7 +43,7 @@ def read_results(path: Path, machine: str = "", commit: str = "") -> pl.DataFram
                          hint=hint) from None
     if not rows:
         raise InputError(path, "holds no benchmark", hint=hint)
-    return pl.DataFrame(rows, schema=COLUMNS)
+    return pl.DataFrame(rows, schema=HISTORY_COLUMNS)
 
 
 def _row(shared: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def _row(shared: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
     said = one.get("extra_info", {})
     return {**shared, "kind": MEASURED, "emulated": "", "figure": _text(one["fullname"]),
             "seconds": seconds,
-            **{key: _text(said.get(key, "")) for key in KEYS}}
+            **{key: _text(said.get(key, "")) for key in BENCH_KEYS}}
 
 
 def _text(value: Any) -> str:

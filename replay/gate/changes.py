@@ -26,7 +26,7 @@ CLIPPED = 3.5
 LEAST_SIZE = 1.0
 """Change of the median, in noises."""
 
-LEAST_SHARE = 0.01
+LEAST_CHANGE = 0.01
 """Change of the median against the level before: below it nobody acts on one."""
 
 ONE_SIDE = 0.75
@@ -54,7 +54,7 @@ def changes(values: np.ndarray) -> list[Change]:
     centre = float(np.median(x))
     # Timers that tick slowly give the same value for nights: a noise of 0 would make any step of
     # theirs a change.
-    noise = max(_noise(x), LEAST_SHARE / 10 * abs(centre))
+    noise = max(_noise(x), LEAST_CHANGE / 10 * abs(centre))
     if noise == 0:
         return []
     clipped = np.clip((x - centre) / noise, -CLIPPED, CLIPPED)
@@ -118,7 +118,7 @@ def _spread(rest: np.ndarray, freedom: int) -> float:
 def _lasting(old: np.ndarray, new: np.ndarray, noise: float) -> tuple[float, float] | None:
     """Both medians where the change is large enough and most nights after it show it."""
     before, after = float(np.median(old)), float(np.median(new))
-    least = max(LEAST_SIZE * noise, LEAST_SHARE * abs(before))
+    least = max(LEAST_SIZE * noise, LEAST_CHANGE * abs(before))
     shown = (new > (before + after) / 2) == (after > before)
     if abs(after - before) < least or float(shown.mean()) < ONE_SIDE:
         return None

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError
-from replay.metrics.catalogue import Metric, catalogue
+from replay.metrics.catalogue import FRAMES, Metric, catalogue
 from replay.runs.options import RunOptions, gate_schema, given
 
-NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
+CHECK_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
 """Of a check: it is the name of its baseline's file."""
 
 CHECK = {
-    "name": {"type": "string", "pattern": NAME, "maxLength": 100},
+    "name": {"type": "string", "pattern": CHECK_NAME, "maxLength": 100},
     "trace": {"type": "string"}, "allow_loss": {"type": "boolean"}, **gate_schema(),
 }
 TOLERANCE = {
@@ -25,10 +25,6 @@ TOLERANCE = {
     "worse": {"type": ["string", "number"]}, "better": {"type": ["string", "number"]},
     "direction": {"enum": ["lower", "higher", "ignore"]},
 }
-
-
-FRAMES = Metric(("frames_digest",), "frames handed out, in order", "", "",
-                "SHA-256 over all frames that were handed out; `ignore` is the only tolerance")
 
 
 @dataclass(frozen=True)

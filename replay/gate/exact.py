@@ -14,13 +14,13 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError
 from replay.compare.effects import effect
 from replay.gate.baseline import Baseline, commits_since, load, of_run
-from replay.gate.config import FRAMES, Check, Config
-from replay.metrics.catalogue import Metric, catalogue
+from replay.gate.config import Check, Config
+from replay.metrics.catalogue import FRAMES, Metric, catalogue
 from replay.report.telling.telling import Warned, told
 from replay.runs.run import Run
 
 OK, IMPROVED, REGRESSED, CHANGED = "ok", "improved", "regressed", "changed"
-PROBLEMS = (REGRESSED, CHANGED)
+NOT_PASSED = (REGRESSED, CHANGED)
 """What a gate does not let through."""
 
 
@@ -61,7 +61,7 @@ class Checked:
     @property
     def passed(self) -> bool:
         """Whether a gate lets it through."""
-        return not self.problem and not any(f.status in PROBLEMS for f in self.findings)
+        return not self.problem and not any(f.status in NOT_PASSED for f in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""

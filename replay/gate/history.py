@@ -20,7 +20,7 @@ from replay.base.files import all_written
 MEASURED, RECORDED = "measured", "recorded"
 """Kinds of rows: wall clock of a benchmark; latency that a trace recorded. Never in one series."""
 
-COLUMNS: dict[str, Any] = {
+HISTORY_COLUMNS: dict[str, Any] = {
     "kind": pl.String, "time": pl.Datetime("us", "UTC"), "figure": pl.String, "size": pl.String,
     "trace": pl.String, "strategy": pl.String, "physmap": pl.String, "profile": pl.String,
     "commit": pl.String, "machine": pl.String, "emulated": pl.String, "digest": pl.String,
@@ -34,11 +34,11 @@ SERIES = ("kind", "figure", "size", "trace", "strategy", "physmap", "profile", "
           "emulated")
 """What rows of one series share."""
 
-MOST_BYTES = 64 << 20
+MOST_HISTORY_BYTES = 64 << 20
 
 
 def append_all(folder: Path, read: Sequence[pl.DataFrame]) -> list[Path]:
-    """Add rows of COLUMNS, a file per day and frame; gives the files that are new.
+    """Add rows of HISTORY_COLUMNS, a file per day and frame; gives the files that are new.
 
     All are written aside first, then renamed: on a full disk none is added.
     """
@@ -70,14 +70,15 @@ def read_history(folder: Path) -> pl.DataFrame:
 def _read(path: Path) -> pl.DataFrame:
     hint = "move it out of the history, or take it from a backup; the other files are whole"
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        if path.stat().st_size > MOST_HISTORY_BYTES:
+            raise InputError(path, f"larger than {MOST_HISTORY_BYTES >> 20} MiB", hint=hint)
         frame = pl.read_parquet(path.read_bytes())
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         said = str(error).splitlines()[0][:120]
         raise InputError(path, f"not a Parquet file of results ({said})", hint=hint) from None
-    if dict(frame.schema) != COLUMNS or frame.null_count().sum_horizontal().item():
-        raise InputError(path, f"expected the columns {', '.join(COLUMNS)}, all filled", hint=hint)
+    if dict(frame.schema) != HISTORY_COLUMNS or frame.null_count().sum_horizontal().item():
+        raise InputError(path, f"expected the columns {', '.join(HISTORY_COLUMNS)}, all filled",
+                         hint=hint)
     if not set(frame["kind"]) <= {MEASURED, RECORDED}:
         raise InputError(path, f"expected {MEASURED} or {RECORDED}", where="kind", hint=hint)
     if not frame.filter(~((pl.col("seconds") > 0) & pl.col("seconds").is_finite())).is_empty():

@@ -14,11 +14,11 @@ import polars as pl
 from replay.base.errors import InputError, ReplayError
 from replay.base.ranks import rank
 from replay.base.units import NS_PER_S, moment
-from replay.gate.history import COLUMNS, RECORDED
+from replay.gate.history import HISTORY_COLUMNS, RECORDED
 from replay.trace.columns import NONE, ints, is_kind, strings
 from replay.trace.store import Trace, load
 
-PERCENTILES = {50: 20, 90: 100, 99: 1000}
+LEAST_CALLS = {50: 20, 90: 100, 99: 1000}
 """Those kept, and from how many calls on: ten must lie above each."""
 
 
@@ -52,8 +52,8 @@ def read_latencies(path: Path, *, load_name: str = "", machine: str = "", commit
     rows = [{**shared, "figure": name, "seconds": ns / NS_PER_S} for name, ns in _figures(trace)]
     if not rows:
         raise InputError(path, "holds too few calls with a recorded latency",
-                         hint=f"expected {PERCENTILES[50]} or more")
-    return pl.DataFrame(rows, schema=COLUMNS)
+                         hint=f"expected {LEAST_CALLS[50]} or more")
+    return pl.DataFrame(rows, schema=HISTORY_COLUMNS)
 
 
 def _figures(trace: Trace) -> Iterator[tuple[str, int]]:
@@ -71,7 +71,7 @@ def _figures(trace: Trace) -> Iterator[tuple[str, int]]:
 
 def _percentiles(kind: str, whose: str, ns: np.ndarray) -> Iterator[tuple[str, int]]:
     ordered = np.sort(ns)
-    for percent, least in PERCENTILES.items():
+    for percent, least in LEAST_CALLS.items():
         if len(ordered) >= least:
             value = int(ordered[rank(len(ordered), 100 * percent) - 1])
             if value > 0:

@@ -32,6 +32,11 @@ def is_served(o: Outcome) -> np.ndarray:
     return np.asarray(is_alloc(o) & (o.rows["errno"] == 0))
 
 
+def failed(o: Outcome) -> int:
+    """Allocations that got no pages: refused, or asleep to the end."""
+    return int((o.rows["errno"][is_alloc(o)] < 0).sum())
+
+
 def latency_ns(o: Outcome) -> np.ndarray:
     """Modelled latency of each request: wait plus service."""
     return np.asarray(o.rows["wait_ns"] + o.rows["service_ns"])

@@ -23,7 +23,7 @@ from replay.physmap.model import Physmap
 STRUCT_PAGE_BYTES = 64
 """sizeof(struct page) on 64-bit Linux: 1.56 % of the memory described."""
 
-GAUGES = (
+REPORTED = (
     "unusable_free_index", "largest_free_run", "live_pages", "held_pages", "idle_pages",
     "added_pages", "pinned_sections", "pinned_section_use", "section_use",
     "memmap_overhead_bytes", "ram_given_bytes", "superpages_broken", "runs_per_request",
@@ -40,7 +40,7 @@ def _ratio(over: float, under: float) -> float | None:
 
 
 def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
-    """Each of GAUGES as {end, peak, mean}; null where a value has no meaning.
+    """Each of REPORTED as {end, peak, mean}; null where a value has no meaning.
 
     unusable_free_index: share of the free frames that cannot serve a 2 MiB block (Gorman and
     Whitcroft, "The What, The Why and the Where To of Anti-Fragmentation", OLS 2006, at one order).
@@ -72,7 +72,7 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["runs_per_request"] = {
         "end": None, "peak": float(runs.max()) if len(runs) else None,
         "mean": float(runs.mean()) if len(runs) else None}
-    return {name: result[name] for name in GAUGES}
+    return {name: result[name] for name in REPORTED}
 
 
 def _minus(a: float | None, b: float | None) -> float | None:
@@ -84,7 +84,7 @@ def section_pages(o: Outcome) -> int:
     return int(o.options.get("section_pages") or o.machine.section_pages)
 
 
-def extra(o: Outcome) -> dict[str, float | None]:
+def singles(o: Outcome) -> dict[str, float | None]:
     """Single numbers: the integral of RAM given up, and the high water against what was live.
 
     high_water_ratio: peak of held pages / time-weighted mean of live pages; the pool never shrinks,

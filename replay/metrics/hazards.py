@@ -9,14 +9,16 @@ xen/arch/arm/p2m.c, xen/arch/x86/mm/p2m.c (p2m_add_page) and xen/common/memory.c
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
 from replay.engine.drive import Outcome
-from replay.engine.requests import ALLOC, FREE
+from replay.engine.requests import FREE
 from replay.engine.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.metrics.calls import (
     NO_CALLER,
@@ -29,37 +31,79 @@ from replay.metrics.calls import (
 )
 from replay.metrics.fragmentation import free_sections, section_pages
 from replay.metrics.identity import identities, needs_identity, overlaps
-from replay.physmap.host import paint
-from replay.physmap.model import HostRange, Physmap
+from replay.metrics.ranges import Ranges, others_ram, windows
+from replay.physmap.model import Physmap
 from replay.trace.store import Trace
 
-WINDOWS = ("PCI ", "pcie@", "pci@")
-"""iomem names of apertures in which a device may appear later."""
+NO_REGION = (errno.EBUSY, errno.EINVAL)
+"""Errors of a search for a region."""
 
-CONSEQUENCES = {
-    "identity_collision": "a scratch page and the 1:1 entry of a granted page had one frame number "
-                          "at the same time: one silently replaced the other",
-    "mmio_window": "frames handed out inside a device window: a BAR placed there later, or a "
-                   "device passed through, meets them",
-    "ram_of_others": "frames handed out that are machine RAM of another domain or of Xen "
-                     "(direct-mapped dom0 only)",
-    "hotplug_over_foreign_ram": "pages hot-added as System RAM over RAM of another domain or of "
-                                "Xen (direct-mapped dom0 only)",
-    "hotplug_over_mmio": "pages hot-added as System RAM over a device window or reserved range",
-    "stale_region_pages": "pages from a run-time answer that was out of date when used",
-    "out_of_memory": "requests refused with -ENOMEM",
-    "no_region": "requests refused because no region was found (-EBUSY, -EINVAL)",
-    "no_region_while_free": "of these: whole free sections would have covered the request, but "
-                            "not in one piece or not where the search looks first",
-    "waits_without_end": "requests still asleep on a wait queue at the end",
-    "thread_spins": "passes of a background thread that got nowhere and would repeat at once",
-}
-"""What each count is of; a frame number counts once, however often it is handed out."""
+Severity = Literal["corrupts", "refuses", "stalls"]
+"""What a hazard does, the gravest first: a page is, or may come to be, another's; a request gets
+nothing; something waits or turns without end."""
 
-SCHEMA: dict[str, Any] = {
+
+@dataclass(frozen=True)
+class Case:
+    """One replay, as hazards are looked for in it. trace: None where it is not at hand."""
+
+    outcome: Outcome
+    trace: Trace | None = None
+
+    @cached_property
+    def who(self) -> np.ndarray:
+        """The caller of each request."""
+        return callers(self.outcome, None if self.trace is None else self.trace.table)
+
+
+Found = tuple[int, pl.DataFrame]
+"""How many, and a row for each that is listed; see examine()."""
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """A kind of hazard. means: what its count is of; a frame number counts once, however often it
+    is handed out. find: the count and the rows of a replay. possible: whether it can be met at all,
+    by the header of a summary."""
+
+    name: str
+    severity: Severity
+    means: str
+    find: Callable[[Case], Found]
+    possible: Callable[[Mapping[str, Any]], bool] = lambda run: True
+
+    @property
+    def label(self) -> str:
+        """For a reader."""
+        return self.name.replace("_", " ")
+
+
+HAZARDS: dict[str, Hazard] = {}
+"""Every hazard by name: a function with `@hazard` is all that one takes."""
+
+
+def hazard(severity: Severity, means: str,
+           possible: Callable[[Mapping[str, Any]], bool] = lambda run: True
+           ) -> Callable[[Callable[[Case], Found]], Callable[[Case], Found]]:
+    """Register a function as the hazard of its name; see Hazard."""
+    def register(find: Callable[[Case], Found]) -> Callable[[Case], Found]:
+        name = find.__name__
+        assert name not in HAZARDS, f"two hazards are called {name}"
+        HAZARDS[name] = Hazard(name, severity, means, find, possible)
+        return find
+    return register
+
+
+def by_severity() -> list[Hazard]:
+    """Every hazard in the order of reports: the gravest first, else as registered."""
+    return sorted(HAZARDS.values(), key=lambda one: get_args(Severity).index(one.severity))
+
+
+HAZARD_COLUMNS: dict[str, Any] = {
     "kind": pl.String, "time_ns": pl.Int64, "frame": pl.Int64, "count": pl.Int64,
     "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
-MAX_FRAMES = 1000
+"""Columns of the rows."""
+MAX_LISTED = 1000
 """Frames listed per kind; the count is exact."""
 MAX_PAIRS = 100_000
 """Colliding pairs listed in the frame; the count is exact."""
@@ -70,46 +114,13 @@ ENTRY_FIRST = ("the scratch mapping silently replaced the 1:1 entry: device DMA 
                "the wrong page")
 
 
-def _rows(kind: str, **columns: Any) -> pl.DataFrame:
+def found_rows(**columns: Any) -> pl.DataFrame:
+    """Rows of these columns; one value stands for all rows. Whose they are examine() fills in."""
     size = max((len(v) for v in columns.values() if not isinstance(v, str | bool)), default=0)
     return pl.DataFrame({
         name: pl.Series(name, [v] * size if isinstance(v, str | bool) or v is None else list(v),
                         dtype=dtype)
-        for name, dtype in SCHEMA.items()
-        for v in ((kind,) if name == "kind" else (columns.get(name),))})
-
-
-class Ranges:
-    """Disjoint ranges of the host's map, to find frames in: which one, and its name."""
-
-    def __init__(self, machine: Physmap, claims: Iterable[HostRange]) -> None:
-        page = machine.page_bytes
-        self.painted = paint(list(claims))
-        self.start = np.array([r.start // page for r in self.painted], np.int64)
-        self.end = np.array([-(-r.end // page) for r in self.painted], np.int64)
-
-    def find(self, frames: np.ndarray) -> np.ndarray:
-        """Index of the range that holds each frame, -1 where none does."""
-        at = np.searchsorted(self.start, frames, side="right") - 1
-        if not len(self.start):
-            return at
-        return np.where((at >= 0) & (frames < self.end[np.maximum(at, 0)]), at, -1)
-
-    def name(self, at: int) -> str:
-        """What a range is: its name, else its type."""
-        return self.painted[at].name or self.painted[at].type
-
-
-def windows(machine: Physmap) -> Ranges:
-    """Device memory: the host's MMIO ranges, and the PCI windows of Linux's tree."""
-    apertures = [HostRange(c.start, c.end, "mmio", c.name) for c in machine.iomem
-                 if c.name.startswith(WINDOWS)]
-    return Ranges(machine, [*apertures, *(h for h in machine.host if h.type == "mmio")])
-
-
-def ram_of_others(machine: Physmap) -> Ranges:
-    """Machine RAM that is not dom0's."""
-    return Ranges(machine, [h for h in machine.host if h.type in ("ram_other", "ram_xen")])
+        for name, dtype in HAZARD_COLUMNS.items() for v in (columns.get(name),)})
 
 
 def _at_window(machine: Physmap) -> str:
@@ -141,47 +152,26 @@ def _distinct(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return found + low, first[found], count[found]
 
 
-def _handed_out(o: Outcome, ranges: Ranges, kind: str, what: str,
-                who: np.ndarray) -> tuple[int, pl.DataFrame]:
-    """Distinct frames inside the ranges, and a row for each of the first MAX_FRAMES of them.
+def _handed_out(case: Case, ranges: Ranges, what: str) -> Found:
+    """Distinct frames inside the ranges, and a row for each of the first MAX_LISTED of them.
 
     A row holds the first time and user, and how often the frame was handed out.
     """
+    o = case.outcome
+    if not o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
+        return 0, found_rows()
     slots, request = handed_out(o, ranges.find(o.frames) >= 0)
     number, first, count = _distinct(o.frames[slots])
     begin = start_ns(o)[request[first]]
-    early = np.sort(np.argsort(begin, kind="stable")[:MAX_FRAMES])
-    return len(number), _rows(
-        kind, time_ns=begin[early], frame=number[early], count=count[early],
-        user=who[request[first[early]]].tolist(),
+    early = np.sort(np.argsort(begin, kind="stable")[:MAX_LISTED])
+    return len(number), found_rows(
+        time_ns=begin[early], frame=number[early], count=count[early],
+        user=case.who[request[first[early]]].tolist(),
         other=[ranges.name(k) for k in ranges.find(number[early]).tolist()],
         what=what, assumed=False)
 
 
-def _collisions(o: Outcome, trace: Trace, who: np.ndarray) -> tuple[int, pl.DataFrame]:
-    """Pairs of a scratch page and a 1:1 entry that share a frame at one time; how many, and rows.
-
-    Scratch pages live in modelled time, grants at their recorded times.
-    """
-    theirs = identities(o.machine, trace.table, o.duration_ns)
-    frame, begin, end, request = lifetimes(o, np.isin(o.frames, theirs.frame))
-    count, low, order = overlaps(frame, begin, end, theirs)
-    total = int(count.sum())
-    met = np.repeat(np.arange(len(count)), count)
-    within = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
-    ours = order[low[met] + within]
-    since = np.maximum(begin[ours], theirs.from_ns[met])
-    picked = np.lexsort((frame[ours], since))[:MAX_PAIRS]
-    met, ours, since = met[picked], ours[picked], since[picked]
-    scratch_first = begin[ours] <= theirs.from_ns[met]
-    return total, _rows(
-        "identity_collision", time_ns=since, frame=frame[ours], count=np.ones(len(ours), np.int64),
-        user=who[request[ours]].tolist(), other=[f"domain {d}" for d in theirs.domid[met].tolist()],
-        what=[SCRATCH_FIRST if s else ENTRY_FIRST for s in scratch_first.tolist()],
-        assumed=theirs.assumed[met].tolist())
-
-
-def _sections_over(o: Outcome, kind: str, types: tuple[str, ...], what: str) -> pl.DataFrame:
+def _sections_over(o: Outcome, types: tuple[str, ...], what: str) -> Found:
     """Hot-added sections that overlap host ranges of these types: one row each, pages counted."""
     page = o.machine.page_bytes
     rows = []
@@ -195,20 +185,20 @@ def _sections_over(o: Outcome, kind: str, types: tuple[str, ...], what: str) -> 
             names = sorted({h.name or h.type for n, h in over if n})
             rows.append((time, start, pages, ", ".join(names[:4])))
     time_ns, frame, count, other = zip(*rows, strict=True) if rows else ((), (), (), ())
-    return _rows(kind, time_ns=time_ns, frame=frame, count=count, user="balloon driver",
-                 other=other, what=what, assumed=False)
+    return sum(count), found_rows(time_ns=time_ns, frame=frame, count=count, user="balloon driver",
+                                  other=other, what=what, assumed=False)
 
 
-def _stale(o: Outcome) -> pl.DataFrame:
-    found = o.sections[o.sections[:, 3] == SECTION_STALE]
-    return _rows("stale_region_pages", time_ns=found[:, 0], frame=found[:, 1], count=found[:, 2],
-                 user=NO_CALLER, other="what Xen placed there meanwhile",
-                 what="the mapping is refused, or replaces the newer use", assumed=False)
+def _refused(case: Case, rows: np.ndarray, what: str) -> Found:
+    """These requests, a row each, their pages counted."""
+    o = case.outcome
+    return len(rows), found_rows(time_ns=start_ns(o)[rows], count=o.workload.requests.pages[rows],
+                                 user=case.who[rows].tolist(), other="", what=what, assumed=False)
 
 
-def _refused(o: Outcome, kind: str, rows: np.ndarray, what: str, who: np.ndarray) -> pl.DataFrame:
-    return _rows(kind, time_ns=start_ns(o)[rows], count=o.workload.requests.pages[rows],
-                 user=who[rows].tolist(), other="", what=what, assumed=False)
+def _ended(o: Outcome, *errors: int) -> np.ndarray:
+    """Allocations that ended with one of these error numbers."""
+    return np.flatnonzero(is_alloc(o) & np.isin(o.rows["errno"], [-e for e in errors]))
 
 
 def _searched(o: Outcome) -> list[tuple[int, int]]:
@@ -224,8 +214,7 @@ def while_free(o: Outcome) -> np.ndarray:
     a range the architecture clips, nor a section added by then overlaps. The deficit is the
     request less what was listed: pages of sections added by then less live ones.
     """
-    q, errors = o.workload.requests, o.rows["errno"]
-    refused = np.flatnonzero(is_alloc(o) & np.isin(errors, (-errno.EBUSY, -errno.EINVAL)))
+    q, refused = o.workload.requests, _ended(o, *NO_REGION)
     if not len(refused):
         return refused
     size, page = section_pages(o), o.machine.page_bytes
@@ -247,65 +236,131 @@ def while_free(o: Outcome) -> np.ndarray:
     return np.asarray(refused[-(-deficit // size) * size <= free_pages])
 
 
-def _failures(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
-    errors, asked = o.rows["errno"], is_alloc(o)
-    found = []
-    for kind, rows, what in (
-        ("out_of_memory", np.flatnonzero(asked & (errors == -errno.ENOMEM)),
-         "the mapping fails with -ENOMEM"),
-        ("no_region", np.flatnonzero(asked & np.isin(errors, (-errno.EBUSY, -errno.EINVAL))),
-         'the mapping fails ("Cannot allocate new IOMEM resource")'),
-        ("no_region_while_free", while_free(o), "fails for good: the search finds the same again"),
-        ("waits_without_end", np.flatnonzero(asked & (errors == -E_WAIT)), "the task hangs"),
-    ):
-        found.append((kind, len(rows), _refused(o, kind, rows, what, who)))
-    return found
+# -- the hazards ---------------------------------------------------------------------------------
+@hazard("corrupts", "a scratch page and the 1:1 entry of a granted page had one frame number at "
+        "the same time: one silently replaced the other",
+        possible=lambda run: bool(run["direct_mapped"] and run["iommu"]))
+def identity_collision(case: Case) -> Found:
+    """Pairs of a scratch page and a 1:1 entry that share a frame at one time.
+
+    Scratch pages live in modelled time, grants at their recorded times.
+    """
+    o = case.outcome
+    if case.trace is None or not needs_identity(o.machine):
+        return 0, found_rows()
+    theirs = identities(o.machine, case.trace.table, o.duration_ns)
+    frame, begin, end, request = lifetimes(o, np.isin(o.frames, theirs.frame))
+    count, low, order = overlaps(frame, begin, end, theirs)
+    total = int(count.sum())
+    met = np.repeat(np.arange(len(count)), count)
+    within = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
+    ours = order[low[met] + within]
+    since = np.maximum(begin[ours], theirs.from_ns[met])
+    picked = np.lexsort((frame[ours], since))[:MAX_PAIRS]
+    met, ours, since = met[picked], ours[picked], since[picked]
+    scratch_first = begin[ours] <= theirs.from_ns[met]
+    return total, found_rows(
+        time_ns=since, frame=frame[ours], count=np.ones(len(ours), np.int64),
+        user=case.who[request[ours]].tolist(),
+        other=[f"domain {d}" for d in theirs.domid[met].tolist()],
+        what=[SCRATCH_FIRST if s else ENTRY_FIRST for s in scratch_first.tolist()],
+        assumed=theirs.assumed[met].tolist())
 
 
-def _frames_and_sections(o: Outcome, who: np.ndarray) -> list[tuple[str, int, pl.DataFrame]]:
-    machine = o.machine
-    found = []
-    if o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
-        found.append(("mmio_window", *_handed_out(
-            o, windows(machine), "mmio_window", _at_window(machine), who)))
-    if o.page_work[0] and machine.direct_mapped:
-        found.append(("ram_of_others", *_handed_out(
-            o, ram_of_others(machine), "ram_of_others", _at_ram(machine), who)))
-    sections = [_sections_over(o, "hotplug_over_mmio", ("mmio", "reserved"), _at_window(machine)),
-                _stale(o)]
-    if machine.direct_mapped:
-        sections.append(_sections_over(
-            o, "hotplug_over_foreign_ram", ("ram_other", "ram_xen"),
-            "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries"))
-    return found + [(rows["kind"][0], int(rows["count"].sum()), rows)
-                    for rows in sections if rows.height]
+@hazard("corrupts", "frames handed out inside a device window: a BAR placed there later, or a "
+        "device passed through, meets them")
+def mmio_window(case: Case) -> Found:
+    """Frames of device memory, or of a window in which a device may appear."""
+    machine = case.outcome.machine
+    return _handed_out(case, windows(machine), _at_window(machine))
+
+
+@hazard("corrupts", "frames handed out that are machine RAM of another domain or of Xen "
+        "(direct-mapped dom0 only)")
+def ram_of_others(case: Case) -> Found:
+    """Frames over RAM that is not dom0's."""
+    machine = case.outcome.machine
+    if not machine.direct_mapped:
+        return 0, found_rows()
+    return _handed_out(case, others_ram(machine), _at_ram(machine))
+
+
+@hazard("corrupts", "pages hot-added as System RAM over RAM of another domain or of Xen "
+        "(direct-mapped dom0 only)")
+def hotplug_over_foreign_ram(case: Case) -> Found:
+    """Hot-added sections over RAM that is not dom0's."""
+    if not case.outcome.machine.direct_mapped:
+        return 0, found_rows()
+    return _sections_over(
+        case.outcome, ("ram_other", "ram_xen"),
+        "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries")
+
+
+@hazard("corrupts", "pages hot-added as System RAM over a device window or reserved range")
+def hotplug_over_mmio(case: Case) -> Found:
+    """Hot-added sections over what is no RAM."""
+    return _sections_over(case.outcome, ("mmio", "reserved"), _at_window(case.outcome.machine))
+
+
+@hazard("corrupts", "pages from a run-time answer that was out of date when used")
+def stale_region_pages(case: Case) -> Found:
+    """Sections in a range that the hypervisor had named and used itself by then."""
+    found = case.outcome.sections[case.outcome.sections[:, 3] == SECTION_STALE]
+    return int(found[:, 2].sum()), found_rows(
+        time_ns=found[:, 0], frame=found[:, 1], count=found[:, 2], user=NO_CALLER,
+        other="what Xen placed there meanwhile",
+        what="the mapping is refused, or replaces the newer use", assumed=False)
+
+
+@hazard("refuses", "requests refused with -ENOMEM")
+def out_of_memory(case: Case) -> Found:
+    """Where own RAM ran out."""
+    return _refused(case, _ended(case.outcome, errno.ENOMEM), "the mapping fails with -ENOMEM")
+
+
+@hazard("refuses", "requests refused because no region was found (-EBUSY, -EINVAL)")
+def no_region(case: Case) -> Found:
+    """Where the resource tree had no room that Linux takes."""
+    return _refused(case, _ended(case.outcome, *NO_REGION),
+                    'the mapping fails ("Cannot allocate new IOMEM resource")')
+
+
+@hazard("refuses", "of these: whole free sections would have covered the request, but not in one "
+        "piece or not where the search looks first")
+def no_region_while_free(case: Case) -> Found:
+    """Where the search is at fault, not the machine."""
+    return _refused(case, while_free(case.outcome),
+                    "fails for good: the search finds the same again")
+
+
+@hazard("stalls", "requests still asleep on a wait queue at the end")
+def waits_without_end(case: Case) -> Found:
+    """Tasks that hang."""
+    return _refused(case, _ended(case.outcome, E_WAIT), "the task hangs")
+
+
+@hazard("stalls", "passes of a background thread that got nowhere and would repeat at once")
+def thread_spins(case: Case) -> Found:
+    """Of the balloon thread; counted alone, without rows."""
+    return case.outcome.tallies["thread_spins"], found_rows()
 
 
 def examine(o: Outcome, trace: Trace | None = None) -> tuple[dict[str, int], pl.DataFrame]:
-    """Counts by kind, see CONSEQUENCES, and a row per hazard (of frames the first MAX_FRAMES).
+    """Counts by kind, see HAZARDS, and a row per hazard (of frames the first MAX_LISTED).
 
     Identity collisions need the trace's grants. The rows hold the time (modelled), the frame, both
     users and what a real machine would do; `count` is how often the frame was handed out, or the
     pages of a section or of a refused request; `assumed` says that the machine frame of the grant
     is not in the recording but drawn from the RAM of others.
     """
-    who = callers(o, None if trace is None else trace.table)
-    found = [*_frames_and_sections(o, who), *_failures(o, who)]
-    if trace is not None and needs_identity(o.machine):
-        total, rows = _collisions(o, trace, who)
-        found.append(("identity_collision", total, rows))
-    counts = dict.fromkeys(CONSEQUENCES, 0)
-    counts["thread_spins"] = o.tallies["thread_spins"]
-    counts.update({kind: number for kind, number, _ in found})
-    table = pl.concat([rows for _, _, rows in found])
-    return counts, table.sort("time_ns", "kind", "frame", nulls_last=True)
+    case = Case(o, trace)
+    found = {name: one.find(case) for name, one in HAZARDS.items()}
+    table = pl.concat([rows.with_columns(kind=pl.lit(name, pl.String))
+                       for name, (_, rows) in found.items()])
+    return ({name: count for name, (count, _) in found.items()},
+            table.sort("time_ns", "kind", "frame", nulls_last=True, maintain_order=True))
 
 
 def hazards(o: Outcome, trace: Trace | None = None) -> dict[str, int]:
     """Counts by kind; see examine()."""
     return examine(o, trace)[0]
-
-
-def failed(o: Outcome) -> int:
-    """Allocations that got no pages: refused, or asleep to the end."""
-    return int((o.rows["errno"][o.workload.requests.kind == ALLOC] < 0).sum())

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 import replay
-from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome
-from replay.engine.requests import ALLOC, FREE, TARGET
+from replay.engine.requests import FREE, TARGET
 from replay.engine.state import SECTION_KINDS
 from replay.metrics.calls import allocations, is_served
-from replay.metrics.fragmentation import advertised, contiguity, extra, fragmentation
-from replay.metrics.hazards import examine, failed
-from replay.metrics.latency import RELATIVE_ERROR, latency, latency_by
+from replay.metrics.catalogue import FRAMES, catalogue
+from replay.metrics.fragmentation import advertised, contiguity
+from replay.metrics.latency import RELATIVE_ERROR, latency_by
+from replay.metrics.measured import Measured
 from replay.trace.start import sentences
-from replay.trace.store import Trace
+from replay.trace.store import Meta, Trace
 
 MAX_SECTIONS = 100
 """Sections listed per strategy; the count is always there."""
@@ -32,7 +32,7 @@ MAX_SECTIONS = 100
 EXAMPLES = 3
 """Hazards told in full, of each kind the first."""
 
-MAX_CALLERS = 20
+CALLERS_KEPT = 20
 """Callers listed per strategy, the busiest first."""
 
 
@@ -47,36 +47,12 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def work(o: Outcome) -> dict[str, int]:
-    """Primitives of the whole replay: requests, background passes, and the per-page list work."""
-    q = o.workload.requests
-    sums = o.work.sum(axis=0).tolist() if len(o.work) else [0] * len(WORK)
-    totals = {name: int(count) for name, count in zip(WORK, sums, strict=True)}
-    for name, count in o.background.items():
-        totals[name] += count
-    got = int(q.pages[is_served(o)].sum())
-    freed = int(q.pages[q.kind == FREE].sum()) - o.tallies["frees_skipped"]
-    for names, pages in zip(o.page_work, (got, freed), strict=True):
-        for name in names:
-            totals[name] += pages
-    return totals
-
-
-def _requests(o: Outcome) -> dict[str, Any]:
-    kind = o.workload.requests.kind
-    return {
-        "requests": int((kind == ALLOC).sum()), "frees": int((kind == FREE).sum()),
-        "targets": int((kind == TARGET).sum()), "failed": failed(o),
-        "pages_allocated": int(o.workload.requests.pages[is_served(o)].sum()),
-    }
-
-
 def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
     table = None if trace is None else trace.table
     calls = allocations(o, table)
     by_caller = latency_by(o, "caller", table, calls)
     return {
-        "latency_by_caller": by_caller.head(MAX_CALLERS).to_dicts(),
+        "latency_by_caller": by_caller.head(CALLERS_KEPT).to_dicts(),
         "nr_callers": by_caller.height,
         "latency_by_size": latency_by(o, "size", table, calls).to_dicts(),
         "latency_by_path": latency_by(o, "path", table, calls).to_dicts(),
@@ -85,26 +61,42 @@ def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
 
 
 def one(o: Outcome, trace: Trace | None = None) -> dict[str, Any]:
-    """One strategy's figures. All times are modelled."""
+    """One strategy's figures: the catalogue's metrics, and what is told beside them. All times are
+    modelled."""
+    m = Measured(o, trace)
+    found = {**_groups(m), **_tables(o, trace), **_about(o)}
+    for metric in (*catalogue(), FRAMES):
+        metric.put(found, m)
+    return found
+
+
+def _groups(m: Measured) -> dict[str, Any]:
+    """Groups of figures, of which some are metrics."""
+    o, (_, rows) = m.outcome, m.hazards
     sections = [{"time_ns": t, "start_pfn": start, "nr_pages": nr, "kind": SECTION_KINDS[kind]}
                 for t, start, nr, kind in o.sections[:MAX_SECTIONS].tolist()]
-    total = work(o)
-    counts, rows = examine(o, trace)
     return {
-        **_requests(o), **latency(o), **_tables(o, trace),
-        "fragmentation": fragmentation(o), **extra(o), "hazards": counts,
+        "frees": m.requests(FREE), "targets": m.requests(TARGET),
+        "pages_allocated": int(o.workload.requests.pages[is_served(o)].sum()),
+        **{name: dict(part) for name, part in m.latency.items()},
+        "fragmentation": {name: dict(part) for name, part in m.gauges.items()}, **m.singles,
         "hazard_examples": rows.group_by("kind", maintain_order=True).head(EXAMPLES).to_dicts(),
         "collisions_assumed": int(rows["assumed"].sum()),
-        "work": total, "hypercalls": total["hypercall"],
+        "work": m.work, "sections": sections,
+    }
+
+
+def _about(o: Outcome) -> dict[str, Any]:
+    """What the replay says of itself."""
+    return {
         "background": {k: v for k, v in o.background.items() if v}, "tallies": o.tallies,
-        "nr_sections": len(o.sections), "sections": sections,
-        "frames_digest": o.frames_digest(), "duration_ns": o.duration_ns,
-        "summary": o.strategy.summary, "models": o.strategy.models,
+        "duration_ns": o.duration_ns, "summary": o.strategy.summary, "models": o.strategy.models,
         "options": o.options, "notes": list(o.notes), "broken_invariants": list(o.broken),
     }
 
 
-def _profile(profile: Profile) -> dict[str, Any]:
+def about_costs(profile: Profile) -> dict[str, Any]:
+    """What modelled times rest on."""
     assumed = [n for n, c in profile.costs.items() if c.source.lower().startswith("assumed")]
     fitted = profile.fitted
     origin = {} if fitted is None else {
@@ -132,29 +124,36 @@ def _requests_digest(o: Outcome) -> str:
     return found.hexdigest()
 
 
+def about_recording(meta: Meta) -> dict[str, Any]:
+    """What a trace says of itself."""
+    return {
+        "trace": meta.name, "synthetic": meta.synthetic,
+        "recorded_strategy": meta.recorded_strategy,
+        "recorded_times": "none" if meta.synthetic else
+        f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
+        else "as recorded",
+        "records_lost": meta.lost, "sources_cut": meta.cut,
+        "kernel": meta.provenance.get("kernel", ""),
+        "xen_version": meta.provenance.get("xen_version", ""),
+    }
+
+
 def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
     """What the figures rest on."""
     first, meta = outcomes[0], trace.meta
     machine = first.machine
     return {
-        "replay_version": replay.__version__, "trace": meta.name, "synthetic": meta.synthetic,
+        "replay_version": replay.__version__, **about_recording(meta),
         "requests_digest": _requests_digest(first), "machine_digest": _digest(machine.to_json()),
-        "recorded_strategy": meta.recorded_strategy,
-        "recorded_times": "none" if meta.synthetic else
-        f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
-        else "as recorded",
         **({"start": sentences(meta.start)} if first.workload.start else {}),
-        "records_lost": meta.lost, "sources_cut": meta.cut,
         "mode": first.workload.mode,
         "times": "modelled: work counts x cost profile + waiting",
-        "percentile_error": RELATIVE_ERROR, **_profile(first.profile),
+        "percentile_error": RELATIVE_ERROR, **about_costs(first.profile),
         "physmap": machine.name, "arch": machine.arch, "dom0_mode": machine.mode,
         "physmap_of_trace": meta.physmap is not None and meta.physmap.name == machine.name,
         "direct_mapped": machine.direct_mapped, "iommu": machine.iommu,
         "page_bytes": machine.page_bytes, "section_bytes": machine.section_bytes,
         "advertised": advertised(machine),
-        "kernel": meta.provenance.get("kernel", ""),
-        "xen_version": meta.provenance.get("xen_version", ""),
         "modelled_span_ns": int(np.max([o.duration_ns for o in outcomes])),
     }
 

@@ -14,7 +14,7 @@ from replay.base.units import NS_PER_S, SUPERPAGE_BYTES
 from replay.engine.drive import Outcome
 from replay.engine.requests import ALLOC, FREE
 from replay.metrics.calls import handed_out, held_before, lifetimes, start_ns
-from replay.metrics.hazards import Ranges, ram_of_others, windows
+from replay.metrics.ranges import Ranges, others_ram, windows
 from replay.physmap.model import HostRange, Physmap
 
 INSTANTS = 240
@@ -23,7 +23,7 @@ INSTANTS = 240
 MAP_INSTANTS = 48
 MAP_EVERY = INSTANTS // MAP_INSTANTS
 assert INSTANTS % MAP_INSTANTS == 0 and MAP_EVERY % 2
-MAX_CELLS = 1024
+MAP_CELLS = 1024
 CELLS_PER_ROW = 64
 MAX_BLOCKS = 1 << 16
 """2 MiB blocks of sections beyond which the unusable free index is not sampled."""
@@ -161,7 +161,7 @@ def _cumulated(came: np.ndarray, went: np.ndarray, cell: np.ndarray, nr_at: int,
 def _cells(o: Outcome) -> pl.DataFrame:
     """Cells over all sections and all frames ever handed out, the gaps between them left out.
 
-    A cell is 2 MiB or a power of two of that, so that there are at most MAX_CELLS; a row of cells
+    A cell is 2 MiB or a power of two of that, so that there are at most MAP_CELLS; a row of cells
     starts at a multiple of its size.
     """
     block = max(1, SUPERPAGE_BYTES // o.machine.page_bytes)
@@ -174,7 +174,7 @@ def _cells(o: Outcome) -> pl.DataFrame:
         most = min(n // block + 1, 1 << 20)
         touched = np.union1d(touched, np.arange(a // block, a // block + most)[:n // block or 1])
     scale = 1
-    while len(np.unique(touched // (scale * CELLS_PER_ROW))) * CELLS_PER_ROW > MAX_CELLS:
+    while len(np.unique(touched // (scale * CELLS_PER_ROW))) * CELLS_PER_ROW > MAP_CELLS:
         scale *= 2
     size = block * scale
     rows = np.unique(touched // (scale * CELLS_PER_ROW))
@@ -198,7 +198,7 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     ram = [HostRange(r.start, r.end, "ram_dom0") for r in machine.iomem
            if r.name.startswith("System RAM")]
     kinds = ((DEVICE, windows(machine)),
-             (OTHER, ram_of_others(machine) if machine.direct_mapped else Ranges(machine, ())),
+             (OTHER, others_ram(machine) if machine.direct_mapped else Ranges(machine, ())),
              (RAM, Ranges(machine, ram)))
     found = np.full(len(at), NOTHING, object)
     for kind, ranges in kinds:

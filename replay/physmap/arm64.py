@@ -11,7 +11,7 @@ from replay.physmap.iomem import Entry
 from replay.physmap.model import HostRange
 
 VA_BITS_DEFAULT = 48
-PHYS_BITS_DEFAULT = 48
+ARM64_PHYS_BITS = 48
 """MAX_PHYSMEM_BITS is PHYS_MASK_SHIFT, the CONFIG_ARM64_PA_BITS of 48 or 52 (asm/sparsemem.h)."""
 
 IOMEM_END = 1 << 62
@@ -41,7 +41,7 @@ def memstart_align(page_bytes: int, section: int) -> int:
 
 
 def pluggable_range(dram_start: int, page_bytes: int, section: int,
-                    va_bits: int = VA_BITS_DEFAULT, pa_bits: int = PHYS_BITS_DEFAULT,
+                    va_bits: int = VA_BITS_DEFAULT, pa_bits: int = ARM64_PHYS_BITS,
                     ) -> tuple[int, int]:
     """mhp_get_pluggable_range(true), [start, end) in bytes, without KASLR.
 

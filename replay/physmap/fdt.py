@@ -13,8 +13,8 @@ from pathlib import Path
 
 from replay.base.errors import InputError
 
-MAGIC = 0xD00DFEED
-BEGIN_NODE, END_NODE, PROP, NOP, END = 1, 2, 3, 4, 9
+FDT_MAGIC = 0xD00DFEED
+BEGIN_NODE, END_NODE, PROP, NOP, END_TREE = 1, 2, 3, 4, 9
 MAX_DEPTH = 64
 
 
@@ -54,7 +54,7 @@ def parse(path: Path) -> Node:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(path, error.strerror or "cannot be read") from None
-    if len(data) < 40 or struct.unpack_from(">I", data)[0] != MAGIC:
+    if len(data) < 40 or struct.unpack_from(">I", data)[0] != FDT_MAGIC:
         raise InputError(path, "is no flattened device tree (magic d00dfeed is missing)",
                          "offset 0", "Copy it from /sys/firmware/fdt")
     _, total, at, strings, _, version, _, _, strings_len, struct_len = struct.unpack_from(

@@ -11,12 +11,12 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.physmap.model import Physmap, from_dict
 
-FOLDER = Path(__file__).parent / "machines"
+PRESET_FOLDER = Path(__file__).parent / "machines"
 
 
 def names() -> list[str]:
     """The presets' names."""
-    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(path.stem for path in PRESET_FOLDER.glob("*.toml"))
 
 
 def load(name_or_path: str | Path) -> Physmap:
@@ -25,7 +25,7 @@ def load(name_or_path: str | Path) -> Physmap:
     if path.suffix not in (".toml", ".json"):
         if str(name_or_path) not in names():
             raise unknown_name("machine", str(name_or_path), names())
-        path = FOLDER / f"{name_or_path}.toml"
+        path = PRESET_FOLDER / f"{name_or_path}.toml"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

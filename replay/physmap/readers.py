@@ -39,7 +39,7 @@ OVERRIDES = {
 """What `--set` can state about a machine."""
 
 # The state before the recording is wanted: what the recorded allocations met.
-FILES = {
+MACHINE_FILES = {
     "iomem": ("before/iomem", "snap-0-boot/iomem", "iomem-boot.txt", "iomem", "iomem.early"),
     "dmesg": ("dmesg-boot.txt", "dmesg", "dmesg.txt"),
     "xen_log": ("xl-dmesg-boot.txt", "xl-dmesg-boot", "xl-dmesg", "xl-dmesg.txt"),
@@ -79,7 +79,7 @@ class _Folder:
         """The first file there is for `what`; empty if none."""
         if what not in self.texts:
             self.texts[what] = ""
-            for name in FILES[what]:
+            for name in MACHINE_FILES[what]:
                 path = self.path / name
                 if path.is_file():
                     self.texts[what], self.paths[what] = _read(path), path
@@ -123,14 +123,14 @@ def _stated(name: str, text: str, like: Any) -> Any:
 
 
 def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Machine:
-    """The machine described by the files in `directory`; see FILES for their names."""
+    """The machine described by the files in `directory`; see MACHINE_FILES for their names."""
     if not directory.is_dir():
         raise InputError(directory, "is not a folder",
                          hint="It should hold a copy of /proc/iomem, dmesg and the like")
     files = _Folder(directory, dict(overrides or {}))
     if not files.text("iomem"):
         raise InputError(directory, "holds no copy of /proc/iomem",
-                         hint="looked for " + ", ".join(FILES["iomem"]))
+                         hint="looked for " + ", ".join(MACHINE_FILES["iomem"]))
     top = iomem.parse(files.paths["iomem"], files.text("iomem"))
     facts = _facts(files)
     page = _page_bytes(files)
@@ -318,7 +318,7 @@ def _arm64(files: _Folder, top: list[iomem.Entry], facts: dict[str, Any], page: 
         pluggable=arm64.pluggable_range(
             _dram_start(top, host), page, section,
             int(files.settle("va_bits", (None, ""), arm64.VA_BITS_DEFAULT)),
-            int(files.settle("phys_bits", (None, ""), arm64.PHYS_BITS_DEFAULT))),
+            int(files.settle("phys_bits", (None, ""), arm64.ARM64_PHYS_BITS))),
         iomem=children, clip=(), regions=tuple(regions), host=tuple(host),
         memory=_memory(files, top, page), grant_table=table, source=_source(files),
         notes=(*files.notes, *notes),
@@ -348,7 +348,7 @@ def _device_tree(files: _Folder) -> tuple[list[fdt.Claim], Regions, tuple[int, i
     raw: bytes | None = None
     where: Path | None = None
     cells = (2, 2)
-    for name in FILES["dtb"]:
+    for name in MACHINE_FILES["dtb"]:
         if (files.path / name).is_file():
             where = files.path / name
             root = fdt.parse(where)
@@ -357,7 +357,7 @@ def _device_tree(files: _Folder) -> tuple[list[fdt.Claim], Regions, tuple[int, i
             raw = node.props.get("reg") if node else None
             cells = root.cells("#address-cells", 2), root.cells("#size-cells", 1)
             break
-    for name in FILES["hypervisor_reg"]:
+    for name in MACHINE_FILES["hypervisor_reg"]:
         if raw is None and (files.path / name).is_file():
             where = files.path / name
             raw = where.read_bytes() if not name.endswith(".xxd") else _xxd(where, _read(where))

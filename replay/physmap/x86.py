@@ -25,7 +25,7 @@ with five (asm/sparsemem.h). Since 6.11 a KASLR kernel may stop at the end of it
 BIOS_ROM = (0xFFE00000, 0x100000000)
 """arch/x86/include/asm/e820/types.h: BIOS_ROM_BASE, BIOS_ROM_END (inclusive there)."""
 
-PHYS_BITS_DEFAULT = 39
+X86_PHYS_BITS = 39
 """iomem_resource ends at 2^boot_cpu_data.x86_phys_bits (arch/x86/kernel/setup.c); /proc/cpuinfo
 names the number ("address sizes"). Client CPUs have 39; more is assumed where the tree holds more.
 """
@@ -150,4 +150,4 @@ def phys_bits(top: list[Entry], cpuinfo: str) -> tuple[int, bool]:
     highest = max(entry.end for entry in top)
     if highest > 1 << 52:
         raise InputError("iomem", f"a resource ends at {highest:#x}, beyond 52 bits")
-    return max(PHYS_BITS_DEFAULT, (highest - 1).bit_length()), False
+    return max(X86_PHYS_BITS, (highest - 1).bit_length()), False

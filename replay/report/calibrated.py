@@ -7,22 +7,24 @@ from typing import Any
 from rich.console import RenderableType
 
 from replay.report.telling.escapes import plain
-from replay.report.telling.tables import NONE, count, duration, fitted, notes, pairs, render, table
+from replay.report.telling.tables import (
+    NO_VALUE, count, duration, fitted, notes, pairs, render, table, warning_rows,
+)  # fmt: skip
 
-MODELS = {"costs": "costs", "spread": "+ spread"}
+MODEL_TITLES = {"costs": "costs", "spread": "+ spread"}
 DISTANCES = {"W1": "wasserstein_1", "KS": "kolmogorov_smirnov"}
-TIMES = {"service": "Service time (latency without the wait for the lock)",
-         "latency": "Latency (closed loop, one lock)"}
-REASONS = {"failed": "failed", "latency_not_recorded": "return not recorded",
-           "overlapping": "overlapping another call, wait not recorded"}
+TIME_TITLES = {"service": "Service time (latency without the wait for the lock)",
+               "latency": "Latency (closed loop, one lock)"}
+LEFT_OUT = {"failed": "failed", "latency_not_recorded": "return not recorded",
+            "overlapping": "overlapping another call, wait not recorded"}
 
 
 def _percent(value: float | None) -> str:
-    return NONE if value is None else f"{100 * value:+.1f} %"
+    return NO_VALUE if value is None else f"{100 * value:+.1f} %"
 
 
 def _used(used: dict[str, int]) -> str:
-    left = [f"{used[key]:,} {words}" for key, words in REASONS.items() if used[key]]
+    left = [f"{used[key]:,} {words}" for key, words in LEFT_OUT.items() if used[key]]
     text = f"{used['used']:,} of {used['calls']:,} calls"
     return text + (f"; left out: {', '.join(left)}" if left else "")
 
@@ -83,7 +85,7 @@ def _distance(value: float) -> str:
 def _prediction_table(time: str, rows: list[dict[str, Any]]) -> RenderableType:
     """Per group three percentiles and two distances; modelled values with their errors."""
     shown = []
-    models = [model for model in MODELS if model in rows[0]]
+    models = [model for model in MODEL_TITLES if model in rows[0]]
     for row in rows:
         for at, p in enumerate(("p50", "p90", "p99")):
             cells = [(duration(row[m][p]), _percent(row[m][f"{p}_error"])) for m in models]
@@ -91,8 +93,8 @@ def _prediction_table(time: str, rows: list[dict[str, Any]]) -> RenderableType:
                           if at == 1 else "", p, duration(row["recorded"][p]), *sum(cells, ())])
         for name, key in DISTANCES.items():
             shown.append(["", name, "", *sum(((_distance(row[m][key]), "") for m in models), ())])
-    columns = ["", "", "recorded", *sum(((MODELS[m], "error") for m in models), ())]
-    return table(TIMES[time], columns, shown, align="ll" + "r" * (len(columns) - 2))
+    columns = ["", "", "recorded", *sum(((MODEL_TITLES[m], "error") for m in models), ())]
+    return table(TIME_TITLES[time], columns, shown, align="ll" + "r" * (len(columns) - 2))
 
 
 def _guessed(guessed: dict[str, int]) -> list[tuple[str, str]]:
@@ -103,11 +105,12 @@ def _guessed(guessed: dict[str, int]) -> list[tuple[str, str]]:
 
 def predicted(data: dict[str, Any], *, color: bool = False) -> str:
     """The text of a Prediction's JSON form."""
-    by_time = {time: [r for r in data["rows"] if r["time"] == time] for time in TIMES}
+    by_time = {time: [r for r in data["rows"] if r["time"] == time] for time in TIME_TITLES}
     return render([
         pairs([("Trace", fitted(data["trace"], 60)), ("Calls", _used(data["calls"])),
                ("Costs", f"{plain(data['profile'])}: {plain(data['profile_summary'])}"),
                *_guessed(data["guessed"])]),
+        *warning_rows([(w["label"], plain(w["text"]), False) for w in data["warnings"]]),
         *(_prediction_table(time, rows) for time, rows in by_time.items() if rows),
         notes(["error: modelled / recorded - 1",
                "W1: Wasserstein-1 distance / recorded mean; KS: Kolmogorov-Smirnov distance",

@@ -15,8 +15,8 @@ from replay.report.telling.tables import (
     count, decimal, duration, notes, pairs, render, share, size, table,
 )  # fmt: skip
 
-COLUMNS = ("", "claim", "experiment", "measured", "verdict")
-SHOWN = {"count": count, "bytes": size, "ns": duration, "share": share, "number": decimal}
+CLAIM_COLUMNS = ("", "claim", "experiment", "measured", "verdict")
+CLAIM_UNITS = {"count": count, "bytes": size, "ns": duration, "share": share, "number": decimal}
 COMMAND_WIDTH = 92
 NOTE = ("all times are MODELLED (work counts x costs, most of them assumed, + waiting); each "
         "verdict is computed from figures, by a stated rule")
@@ -34,7 +34,8 @@ def _cells(claim: dict[str, Any]) -> tuple[str, ...]:
 
 def _figures(claim: dict[str, Any], row: dict[str, Any]) -> list[tuple[str, str]]:
     """(name, value for a person) of each figure of a row."""
-    return [(c["name"], SHOWN[c["unit"]](row["figures"][c["name"]])) for c in claim["columns"]]
+    return [(c["name"], CLAIM_UNITS[c["unit"]](row["figures"][c["name"]]))
+            for c in claim["columns"]]
 
 
 def _where(row: dict[str, Any]) -> str:
@@ -72,8 +73,8 @@ def _behind(claim: dict[str, Any]) -> list[RenderableType]:
 
 def text(data: dict[str, Any], *, whole: bool = True, color: bool = False) -> str:
     """For a terminal of 100 columns. whole: with what stands behind each row."""
-    rows = [row for claim in data["claims"] for row in (_cells(claim), ("",) * len(COLUMNS))]
-    shown = table("The mail thread's claims as experiments", COLUMNS, rows, align="rwwww")
+    rows = [row for claim in data["claims"] for row in (_cells(claim), ("",) * len(CLAIM_COLUMNS))]
+    shown = table("The mail thread's claims as experiments", CLAIM_COLUMNS, rows, align="rwwww")
     if not whole:
         return render([shown, notes([NOTE, MORE])], color=color)
     return render([shown, notes([NOTE, REPEAT]),
@@ -82,7 +83,7 @@ def text(data: dict[str, Any], *, whole: bool = True, color: bool = False) -> st
 
 def main_table(data: dict[str, Any]) -> str:
     """The one table, in Markdown."""
-    return "\n".join(md.table(("#", *COLUMNS[1:]), [_cells(c) for c in data["claims"]],
+    return "\n".join(md.table(("#", *CLAIM_COLUMNS[1:]), [_cells(c) for c in data["claims"]],
                               escape=bars))
 
 

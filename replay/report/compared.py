@@ -8,26 +8,27 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from replay.metrics.catalogue import FAMILIES
+from replay.metrics.catalogue import families
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN, TITLES
 from replay.report.telling.tables import (
-    NONE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
+    NO_VALUE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
 )  # fmt: skip
-from replay.report.telling.telling import KINDS
+from replay.report.telling.telling import WARNING_KINDS
 
-STYLES = {"better": "green", "worse": "red"}
+VERDICT_STYLES = {"better": "green", "worse": "red"}
 SIGNS = {"better": "+", "worse": "-", "differs": "o"}
-PER_TABLE = 2
+SIDES_PER_TABLE = 2
 """Sides beside the first before a table is split."""
 
 
 def comparison(data: dict[str, Any], *, color: bool = False) -> str:
     """Provenance first, then a table per family of metrics, then the requests in pairs."""
     parts: list[RenderableType] = []
+    said: set[tuple[str, ...]] = set()
     for one in data["tables"]:
         labels = [side["label"] for side in one["sides"]]
-        parts += [*_provenance(one, labels), *_warnings(one, labels), *_families(one, labels),
+        parts += [*_provenance(one, labels), *_warnings(one, labels, said), *_families(one, labels),
                   *_paired(one, labels)]
     parts.append(notes([
         "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
@@ -47,28 +48,34 @@ def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableTy
                   align="l" + "w" * len(labels))]
 
 
-def _warnings(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
-    """What to mind of the runs, and of which of them."""
-    rows = [(w["label"], plain(w["text"]) + (
-        "" if w["sides"] == labels else f" ({', '.join(plain(side) for side in w['sides'])})"),
-        KINDS[w["kind"]].fails) for w in one["warnings"]]
+def _warnings(one: dict[str, Any], labels: Sequence[str], said: set[tuple[str, ...]]
+              ) -> list[RenderableType]:
+    """What to mind of the runs, and of which of them; what tables before this one said is left out.
+    """
+    rows = []
+    for w in one["warnings"]:
+        key = (w["label"], w["text"], *w["sides"])
+        if key not in said:
+            whose = "" if w["sides"] == labels else f" ({', '.join(map(plain, w['sides']))})"
+            rows.append((w["label"], plain(w["text"]) + whose, WARNING_KINDS[w["kind"]].fails))
+        said.add(key)
     return warning_rows(rows)
 
 
 def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     found: list[RenderableType] = []
     rows_of = {row["metric"]: row for row in one["metrics"]}
-    for family, metrics in FAMILIES.items():
+    for family, metrics in families().items():
         rows = [_row(rows_of[m.name]) for m in metrics
                 if any(e["verdict"] != "equal" for e in rows_of[m.name]["effects"])]
         if not rows:
             found += [Text(f"{TITLES[family]}: all equal", style="bold"), ""]
             continue
-        for part in range(0, len(labels) - 1, PER_TABLE):
-            names = labels[1 + part:][:PER_TABLE]
+        for part in range(0, len(labels) - 1, SIDES_PER_TABLE):
+            names = labels[1 + part:][:SIDES_PER_TABLE]
             found.append(table(
                 TITLES[family], ["", heading(labels[0], 12), *(heading(n, 22) for n in names)],
-                [[label, base, *cells[part:][:PER_TABLE]] for label, base, cells in rows]))
+                [[label, base, *cells[part:][:SIDES_PER_TABLE]] for label, base, cells in rows]))
     return found
 
 
@@ -80,7 +87,7 @@ def _row(row: dict[str, Any]) -> tuple[str, str, list[Text]]:
         said = show(value)
         if verdict not in ("equal", "unknown"):
             said += f"  {change(effect)}"
-        cells.append(Text(f"{said} {_mark(effect):<3}", style=STYLES.get(verdict, "")))
+        cells.append(Text(f"{said} {_mark(effect):<3}", style=VERDICT_STYLES.get(verdict, "")))
     return fitted(row["label"], 26), show(row["values"][0]), cells
 
 
@@ -97,10 +104,10 @@ def change(effect: dict[str, Any]) -> str:
     """The change as a percentage, from a factor of ten on as that factor."""
     ratio = effect["ratio"]
     if effect["change"] is None:
-        return NONE
+        return NO_VALUE
     if ratio is None:
         return "0" if not effect["change"] else "from 0" if not effect["base"] else "to 0" \
-            if not effect["value"] else NONE
+            if not effect["value"] else NO_VALUE
     if ratio >= 10 or ratio <= 0.1:
         return f"x {ratio:,.2g}"
     percent = 100 * (ratio - 1)
@@ -111,7 +118,7 @@ def _paired(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     rows = []
     for name, same, pair in zip(labels[1:], one["same_frames"], one["paired"], strict=True):
         if pair is None:
-            rows.append([plain(name), *[NONE] * 6, "other requests"])
+            rows.append([plain(name), *[NO_VALUE] * 6, "other requests"])
             continue
         rows.append([plain(name), f"{pair['calls']:,}", share(pair["faster"]),
                      share(pair["slower"]), share(pair["equal"]), _signed(pair["median_change_ns"]),
@@ -131,8 +138,9 @@ def difference(data: dict[str, Any], *, color: bool = False) -> str:
     labels = [plain(side["label"]) for side in data["sides"]]
     head = pairs([("A", f"{labels[0]}: {data['requests'][0]:,} requests"),
                   ("B", f"{labels[1]}: {data['requests'][1]:,} requests")])
+    mind = _warnings(data, [side["label"] for side in data["sides"]], set())
     if data["equal"]:
-        return render([head, "Equal in every request: errno, frames, path, work and times."],
+        return render([head, *mind, "Equal in every request: errno, frames, path, work and times."],
                       color=color)
     at = data["parts_at"]
     what = {"answer": "the same was asked, and they answer differently",
@@ -140,7 +148,7 @@ def difference(data: dict[str, Any], *, color: bool = False) -> str:
     columns = [[row["column"], f"{row['request']:,}", *(plain(v) for v in row["values"]),
                 f"{row['rows']:,}"] for row in data["columns"]]
     parts: list[RenderableType] = [
-        head, Text(f"They part at request {at:,}: {what[data['kind']]}", style="bold"), ""]
+        head, *mind, Text(f"They part at request {at:,}: {what[data['kind']]}", style="bold"), ""]
     if columns:
         parts.append(table("Where each column differs first",
                            ["column", "request", "A", "B", "rows that differ"], columns))
@@ -164,7 +172,7 @@ def _requests(data: dict[str, Any]) -> RenderableType:
                 fitted(side["caller"] or "", 18), duration(side["time_ns"]),
                 duration(side["wait_ns"]), duration(side["service_ns"]),
                 f"{side['path']}" + (f" {side['errno']}" if side["errno"] else ""),
-                NONE if pfn is None or pfn < 0 else f"{pfn:#x}", f"{side['runs']:,}"])
+                NO_VALUE if pfn is None or pfn < 0 else f"{pfn:#x}", f"{side['runs']:,}"])
     return table("The requests before and where they part (times modelled)",
                  ["request", "pages", "caller", "at", "wait", "in the lock", "path", "first pfn",
                   "runs"], rows, align="lllrrrlrr")

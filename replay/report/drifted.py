@@ -16,8 +16,8 @@ from replay.report.telling.drift import commits, name, short, verdict, whose
 from replay.report.telling.escapes import cell, xml_text
 from replay.report.telling.tables import duration, fitted, notes, render, table
 
-KINDS = {"measured": "measured speed (wall clock of benchmarks)",
-         "recorded": "RECORDED latency (of calls in traces)"}
+SERIES_TITLES = {"measured": "measured speed (wall clock of benchmarks)",
+                 "recorded": "RECORDED latency (of calls in traces)"}
 HEAD = ["figure", "of", "since", "commits", "before", "after", "change", "nights"]
 
 
@@ -36,7 +36,7 @@ def _rows(data: dict[str, Any], kind: str, *, wide: bool) -> list[list[str]]:
 def text(data: dict[str, Any], *, color: bool = False) -> str:
     """A line per change, oldest first within a series, then the verdict."""
     parts: list[RenderableType] = []
-    for kind, said in KINDS.items():
+    for kind, said in SERIES_TITLES.items():
         if rows := _rows(data, kind, wide=False):
             parts.append(table(f"Changes of {said}, median of a day", HEAD, rows,
                                align="wwlwrrrr"))
@@ -49,7 +49,7 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
 def markdown(data: dict[str, Any]) -> str:
     """For the comment of a pull request."""
     lines = [f"**Drift: {cell(verdict(data))}**"]
-    for kind, said in KINDS.items():
+    for kind, said in SERIES_TITLES.items():
         if rows := _rows(data, kind, wide=True):
             lines += ["", f"Changes of {said}, median of a day.", "",
                       *md.table(HEAD, rows, "llllrrrr")]
@@ -64,7 +64,7 @@ def junit(data: dict[str, Any]) -> str:
     from junitparser import JUnitXml, Skipped, TestCase, TestSuite
 
     xml = JUnitXml("replay drift")
-    for kind in KINDS:
+    for kind in SERIES_TITLES:
         suite = TestSuite(kind)
         for one in data["series"]:
             if one["kind"] != kind:

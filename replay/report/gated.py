@@ -15,13 +15,13 @@ from replay.report.telling import markdown as md
 from replay.report.telling.escapes import cell, fenced, plain, xml_text
 from replay.report.telling.figures import SHOWN
 from replay.report.telling.tables import (
-    NONE, fitted, notes, pairs, render, table, warning_rows,
+    NO_VALUE, fitted, notes, pairs, render, table, warning_rows,
 )  # fmt: skip
-from replay.report.telling.telling import KINDS
+from replay.report.telling.telling import WARNING_KINDS
 
 WORDS = {"regressed": "worse", "changed": "changed", "improved": "better", "ok": "as accepted"}
-STYLES = {"regressed": "bold red", "changed": "yellow", "improved": "green"}
-COLUMNS = ("strategy", "figure", "accepted", "now", "change", "allowed", "")
+STATUS_STYLES = {"regressed": "bold red", "changed": "yellow", "improved": "green"}
+FINDING_COLUMNS = ("strategy", "figure", "accepted", "now", "change", "allowed", "")
 ALIGN = "llrrrrl"
 
 
@@ -51,7 +51,7 @@ def _value(finding: dict[str, Any], name: str) -> str:
 
 
 def _cells(finding: dict[str, Any]) -> list[str]:
-    moved = NONE
+    moved = NO_VALUE
     if finding["ratio"] is not None or isinstance(finding["base"], int | float):
         value, base = finding["value"], finding["base"]
         moved = change({"change": None if value is None or base is None else value - base,
@@ -68,7 +68,7 @@ def mind(data: dict[str, Any]) -> list[tuple[str, str, str]]:
         for w in one["warnings"]:
             text = f"{w['strategy']}: {w['text']}" if w["strategy"] else w["text"]
             found.setdefault((w["label"], text), []).append(plain(one["name"]))
-    order = [kind.label for kind in KINDS.values()]
+    order = [kind.label for kind in WARNING_KINDS.values()]
     ran = sum(bool(one["strategies"]) for one in data["checks"])
     return [(label, plain(text), f"all {ran} checks" if len(names) == ran > 1 else ", ".join(names))
             for (label, text), names in sorted(found.items(), key=lambda f: order.index(f[0][0]))]
@@ -105,9 +105,10 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
                                 for name, a, b in one["provenance"]], left=3))
         if one["findings"]:
             rows: list[list[str | Text]] = [
-                [*_cells(f)[:-1], Text(WORDS[f["status"]], style=STYLES.get(f["status"], ""))]
+                [*_cells(f)[:-1],
+                 Text(WORDS[f["status"]], style=STATUS_STYLES.get(f["status"], ""))]
                 for f in one["findings"]]
-            parts.append(table("", COLUMNS, rows, align="lwrrrrl"))
+            parts.append(table("", FINDING_COLUMNS, rows, align="lwrrrrl"))
             parts.append(pairs([("shown by", _command(one))]))
     parts += warning_rows([(label, f"{said} ({whose})", False)
                            for label, said, whose in mind(data)])
@@ -140,7 +141,7 @@ def markdown(data: dict[str, Any]) -> str:
             lines += [*md.table(["rests on", "then", "now"], [
                 [name, fitted(a, 60), fitted(b, 60)] for name, a, b in one["provenance"]]), ""]
         if one["findings"]:
-            lines += md.table(COLUMNS, [_cells(f) for f in one["findings"]], ALIGN)
+            lines += md.table(FINDING_COLUMNS, [_cells(f) for f in one["findings"]], ALIGN)
             lines += ["", "```", fenced(_command(one)), "```"]
     return "\n".join(lines) + "\n"
 
@@ -156,7 +157,7 @@ def html(data: dict[str, Any]) -> str:
         for k, c in enumerate(data["checks"])]
     return document("gate.html.j2", [], None, checks=checks, verdict=verdict(data),
                     passed=data["passed"], mind=mind(data),
-                    columns=[*COLUMNS[:-1], "result"])
+                    columns=[*FINDING_COLUMNS[:-1], "result"])
 
 
 def junit(data: dict[str, Any]) -> str:

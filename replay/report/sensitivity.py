@@ -11,9 +11,9 @@ from replay.report.telling.tables import (
     count, duration, notes, pairs, render, share, size, table, warning_rows,
 )  # fmt: skip
 
-COLUMNS = ("A", "B", "A better", "equal", "B better", "A now", "B now", "turned alone by",
-           "goes with")
-MEASURES = {
+PAIR_COLUMNS = ("A", "B", "A better", "equal", "B better", "A now", "B now", "turned alone by",
+                "goes with")
+MEASURE_TITLES = {
     "p50": ("Latency of an allocation, p50 (modelled)", duration),
     "p99": ("Latency of an allocation, p99 (modelled)", duration),
     "max": ("Latency of an allocation, max (modelled)", duration),
@@ -35,11 +35,11 @@ def _influence(pair: dict[str, Any]) -> str:
 
 
 def _measure(data: dict[str, Any], name: str) -> RenderableType:
-    title, shown = MEASURES[name]
+    title, shown = MEASURE_TITLES[name]
     rows = [(plain(p["a"]), plain(p["b"]), share(p["a_wins"]), share(p["equal"]),
              share(p["b_wins"]), shown(p["own_a"]), shown(p["own_b"]), _turns(p), _influence(p))
             for p in data["pairs"] if p["measure"] == name]
-    return table(title, COLUMNS, rows, align="llrrrrrww")
+    return table(title, PAIR_COLUMNS, rows, align="llrrrrrww")
 
 
 def sensitivity(data: dict[str, Any], *, color: bool = False) -> str:
@@ -66,5 +66,5 @@ def sensitivity(data: dict[str, Any], *, color: bool = False) -> str:
                     + ", ".join(plain(n) for n in data["replayed"])
                     + "; the others' times follow from their work counts, exactly")
     mind = warning_rows([(w["label"], w["text"], False) for w in data["warnings"]])
-    return render([head, *mind, *(_measure(data, name) for name in MEASURES), notes(said)],
+    return render([head, *mind, *(_measure(data, name) for name in MEASURE_TITLES), notes(said)],
                   color=color)

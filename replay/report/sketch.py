@@ -16,7 +16,7 @@ from replay.physmap.host import paint
 from replay.physmap.model import HostRange, Physmap
 from replay.report.telling.tables import count, fitted, notes, share, table
 
-BLOCKS = " ▁▂▃▄▅▆▇█"
+BLOCK_SIGNS = " ▁▂▃▄▅▆▇█"
 MAX_LINES = 80
 NEAR_BYTES = 1 << 16
 """Alike ranges at most this far apart become one line."""
@@ -41,7 +41,7 @@ def curve(times: np.ndarray, values: np.ndarray, *, width: int = 86, height: int
         # What is there at all shows: the lowest line starts at one eighth.
         least = 1 if level == 0 else 0
         cells = np.clip(np.round(scaled - level * 8), np.where(scaled > 0, least, 0), 8)
-        lines.append("".join(BLOCKS[c] for c in cells.astype(int)))
+        lines.append("".join(BLOCK_SIGNS[c] for c in cells.astype(int)))
     labels = [count(max(tops)), *[""] * (height - 2), "0"] if height > 1 else [count(max(tops))]
     room = max(len(label) for label in labels)
     return "".join(f"{label:>{room}} │{line}\n"

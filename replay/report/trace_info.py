@@ -24,7 +24,7 @@ from replay.trace.schema import Flag
 from replay.trace.start import BEFORE, pages_of, sentences
 from replay.trace.store import Trace, imbalance
 
-MAX_CALLERS = 12
+CALLERS_TOLD = 12
 
 
 def live_pages(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
@@ -202,9 +202,9 @@ def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:
     ).sort(order, descending=[True, False][: len(order)] if key == "caller" else False)
     rows = [[fitted(r[key], 34), count(r["len"]), count(r["nr"]), count(r["bad"]),
              *(duration(r[k]) for k in ("p50", "p99", "max"))]
-            for r in groups.head(MAX_CALLERS).to_dicts()]
-    if groups.height > MAX_CALLERS:
-        rows.append([f"{groups.height - MAX_CALLERS:,} more", *[""] * 6])
+            for r in groups.head(CALLERS_TOLD).to_dicts()]
+    if groups.height > CALLERS_TOLD:
+        rows.append([f"{groups.height - CALLERS_TOLD:,} more", *[""] * 6])
     return rows
 
 

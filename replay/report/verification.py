@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import RenderableType
 from rich.text import Text
 
 from replay.base.units import human_ns
 from replay.report.telling.escapes import plain
-from replay.report.telling.tables import fitted, render, table
+from replay.report.telling.tables import fitted, render, table, warning_rows
+from replay.report.telling.telling import Warned
 from replay.truth.verify.result import Verification
 
 
-def verification(name: str, results: list[Verification], *, color: bool = False) -> str:
-    """What was compared, what is equal, what was learned, and the first differences."""
-    parts: list[RenderableType | str] = []
+def verification(name: str, results: Sequence[Verification], warnings: Sequence[Warned] = (), *,
+                 color: bool = False) -> str:
+    """What was compared, what is equal, what was learned, and the first differences.
+
+    warnings: of the recording.
+    """
+    parts: list[RenderableType | str] = [
+        *warning_rows([(w.label, w.said, w.fails) for w in warnings])]
     for result in results:
         rows = [[what.replace("_", " "), f"{checked:,}", f"{same:,}",
                  "all" if checked == same else f"{checked - same:,} DIFFER"]

@@ -9,8 +9,8 @@ from replay.report.telling.tables import count, notes, render, table
 from replay.truth.witness.compare import command
 from replay.truth.witness.streams import Result
 
-COLUMNS = ("kernel", "strategy", "streams", "requests", "failed", "slept", "passes", "trees",
-           "equal")
+WITNESS_COLUMNS = ("kernel", "strategy", "streams", "requests", "failed", "slept", "passes",
+                   "trees", "equal")
 
 EQUAL = ("Every call gave the same errno, frames in order, list length, balloon statistics, "
          "thread times, sections, resource trees and work counts in the models and in the kernel's "
@@ -29,5 +29,5 @@ def witnessed(found: Sequence[tuple[Path, Result]], *, color: bool = False) -> s
     differing = [f"{r.kernel} {r.strategy}, stream {r.seed}: {r.difference}\n"
                  f"again: {command(path, r)}" for path, r in found if r.difference]
     said = differing or [EQUAL]
-    return render([table("Models against the kernel's own source, call by call", COLUMNS, rows),
-                   notes(said)], color=color)
+    return render([table("Models against the kernel's own source, call by call", WITNESS_COLUMNS,
+                         rows), notes(said)], color=color)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replay.engine.arrivals import Arrivals
     from replay.trace.machine import MachineChoice
 
-NAME = "option"
+OPTION_KEY = "option"
 """Of a field's metadata: how it is written."""
 
 
@@ -40,7 +40,7 @@ class Written:
 
 
 def _option(default: Any, help: str, metavar: str = "", **more: Any) -> Any:
-    metadata = {NAME: Written(help, metavar, **more)}
+    metadata = {OPTION_KEY: Written(help, metavar, **more)}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -153,7 +153,7 @@ def options() -> Iterator[tuple[str, Written, Any]]:
     blank = RunOptions()
     one: Field[Any]
     for one in fields(RunOptions):
-        yield one.name, one.metadata[NAME], getattr(blank, one.name)
+        yield one.name, one.metadata[OPTION_KEY], getattr(blank, one.name)
 
 
 def given(values: Mapping[str, Any]) -> RunOptions:

@@ -22,7 +22,7 @@ from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
 
 SUMMARY = "summary.json"
-MOST_BYTES = 64 << 20
+MOST_SUMMARY_BYTES = 64 << 20
 """Of a summary; the largest shipped one has 50 KB."""
 
 
@@ -157,8 +157,8 @@ def read_run(folder: Path) -> Run:
         raise InputError(path, "is a trace, expected a run", hint=(
             f"`replay run {path}` makes one, in reports/{path.stem}"))
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=hint)
+        if path.stat().st_size > MOST_SUMMARY_BYTES:
+            raise InputError(path, f"larger than {MOST_SUMMARY_BYTES >> 20} MiB", hint=hint)
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(folder, f"no {SUMMARY} there", hint=hint) from None

@@ -10,14 +10,14 @@ import polars as pl
 
 from replay.base.errors import InputError
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAX_CELLS, SCHEMAS, Timeline,
+    CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAP_CELLS, SCHEMAS, Timeline,
 )  # fmt: skip
 
-HINT = "run `replay run` again, with this version"
-MOST_BYTES = 16 << 20
-MOST_ROWS = {"gauges": INSTANTS, "cells": MAX_CELLS, "states": MAX_CELLS * MAP_INSTANTS,
-             "ages": MAX_CELLS // CELLS_PER_ROW * MAP_INSTANTS}
-BOUNDS = {"cell": MAX_CELLS, "row": MAX_CELLS // CELLS_PER_ROW, "column": CELLS_PER_ROW,
+AGAIN_HINT = "run `replay run` again, with this version"
+MOST_TIMELINE_BYTES = 16 << 20
+MOST_ROWS = {"gauges": INSTANTS, "cells": MAP_CELLS, "states": MAP_CELLS * MAP_INSTANTS,
+             "ages": MAP_CELLS // CELLS_PER_ROW * MAP_INSTANTS}
+BOUNDS = {"cell": MAP_CELLS, "row": MAP_CELLS // CELLS_PER_ROW, "column": CELLS_PER_ROW,
           "from": MAP_INSTANTS, "to": MAP_INSTANTS + 1, "instant": MAP_INSTANTS}
 """Exclusive; every whole number is from -1 on and below 2^62 besides."""
 
@@ -25,15 +25,15 @@ BOUNDS = {"cell": MAX_CELLS, "row": MAX_CELLS // CELLS_PER_ROW, "column": CELLS_
 def read_timeline(path: Path) -> Timeline:
     """The time line in a file; InputError where it is none, or holds numbers that cannot be."""
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise InputError(path, f"larger than {MOST_BYTES >> 20} MiB", hint=HINT)
+        if path.stat().st_size > MOST_TIMELINE_BYTES:
+            raise InputError(path, f"larger than {MOST_TIMELINE_BYTES >> 20} MiB", hint=AGAIN_HINT)
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
-        raise InputError(path, "is missing", hint=HINT) from None
+        raise InputError(path, "is missing", hint=AGAIN_HINT) from None
     except (ValueError, RecursionError) as error:
-        raise InputError(path, f"not JSON ({error})", hint=HINT) from None
+        raise InputError(path, f"not JSON ({error})", hint=AGAIN_HINT) from None
     if not isinstance(data, dict):
-        raise InputError(path, "expected an object of tables", hint=HINT)
+        raise InputError(path, "expected an object of tables", hint=AGAIN_HINT)
     return Timeline(**{name: _table(path, name, data.get(name)) for name in SCHEMAS})
 
 
@@ -45,24 +45,25 @@ def _table(path: Path, name: str, given: Any) -> pl.DataFrame:
     schema = SCHEMAS[name]
     if not isinstance(given, dict) or set(given) != set(schema) or not all(
             isinstance(column, list) for column in given.values()):
-        raise InputError(path, f"expected the columns {', '.join(schema)}", where=name, hint=HINT)
+        raise InputError(path, f"expected the columns {', '.join(schema)}", where=name,
+                         hint=AGAIN_HINT)
     lengths = {len(column) for column in given.values()}
     if len(lengths) != 1 or max(lengths) > MOST_ROWS[name]:
         raise InputError(path, f"expected columns of one length, of {MOST_ROWS[name]:,} at most",
-                         where=name, hint=HINT)
+                         where=name, hint=AGAIN_HINT)
     try:
         frame = pl.DataFrame(given, schema=schema, strict=True)
     except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise InputError(path, f"a column of another type ({str(error).splitlines()[0]})",
-                         where=name, hint=HINT) from None
+                         where=name, hint=AGAIN_HINT) from None
     for column, kind in schema.items():
         nullable = column == "unusable_free_index"
         values = frame[column]
         if values.null_count() and not nullable:
-            raise InputError(path, "a value is missing", where=f"{name}.{column}", hint=HINT)
+            raise InputError(path, "a value is missing", where=f"{name}.{column}", hint=AGAIN_HINT)
         if kind == pl.Int64 and len(values):
             most = BOUNDS.get(column, 1 << 62)
             if int(values.min() or 0) < -1 or int(values.max() or 0) >= most:  # type: ignore
                 raise InputError(path, f"a number outside -1 to {most - 1}",
-                                 where=f"{name}.{column}", hint=HINT)
+                                 where=f"{name}.{column}", hint=AGAIN_HINT)
     return frame

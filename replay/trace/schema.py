@@ -103,4 +103,7 @@ COLUMNS: Final = (
     Column("source_offset", pa.int64(), "", "Byte offset, or line number, in that source."),
 )  # fmt: skip
 
+BALLOON_TASK: Final = "xen-balloon"
+"""What `task` holds where the balloon thread is at work."""
+
 SCHEMA: Final = pa.schema([(c.name, c.type) for c in COLUMNS])

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from replay.base.ahead import ahead
 from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.base.files import written
+from replay.base.units import MAX_PAGES
 from replay.physmap.model import Physmap, from_dict
 from replay.trace.columns import ragged
 from replay.trace.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
@@ -37,7 +38,6 @@ from replay.trace.start import problem as problem_of_start
 
 KEY = b"replay"
 MAX_TIME_NS = 1 << 53
-MAX_PAGES = 1 << 36
 COMPRESSIONS = ("zstd", "lz4", "none")
 BATCH_ROWS = 1 << 17
 """Columns of a batch are compressed side by side: with half of it that takes a quarter longer."""

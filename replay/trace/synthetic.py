@@ -195,7 +195,7 @@ MODELS: dict[str, Callable[[_Stream], None]] = {
     "netback": netback, "blkback": blkback, "mapcache": mapcache, "migration": migration,
     "gntdev": gntdev, "xenbus": xenbus, "target": target,
 }
-DEFAULT = tuple(name for name in MODELS if name != "target")
+DEFAULT_MODELS = tuple(name for name in MODELS if name != "target")
 
 
 def _table(events: list[_Event]) -> pa.Table:
@@ -232,11 +232,11 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 def synthesize(name: str, models: list[str] | None, *, seed: int, duration_s: int,
                machine: Physmap) -> Trace:
-    """A synthetic trace of `duration_s` seconds from the named models (DEFAULT if None).
+    """A synthetic trace of `duration_s` seconds from the named models (DEFAULT_MODELS if None).
 
     Raises ReplayError for an unknown model. The same seed, models and duration give the same rows.
     """
-    chosen = list(dict.fromkeys(models or DEFAULT))
+    chosen = list(dict.fromkeys(models or DEFAULT_MODELS))
     for model in chosen:
         if model not in MODELS:
             raise unknown_name("workload model", model, list(MODELS))

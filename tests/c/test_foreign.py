@@ -109,7 +109,7 @@ def test_the_example_passes_the_kit(example: Path) -> None:
 
 def test_an_object_of_another_version_is_refused(tmp_path: Path) -> None:
     header = (FOLDER / "replay_allocator.h").read_text()
-    old = header.replace(f"REPLAY_VERSION {library.VERSION}", "REPLAY_VERSION 1")
+    old = header.replace(f"REPLAY_VERSION {library.C_VERSION}", "REPLAY_VERSION 1")
     assert old != header
     example = (FOLDER / "example.c").read_text()
     include = '#include "replay_allocator.h"'

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from driving import ROOT, cli, refused
 
+from replay.claims import found, lab
 from replay.claims.contiguity import RIVALS
 from replay.claims.experiment import Column, Row, Rows, Synthetic
 from replay.claims.found import CLAIMS, claims
@@ -180,6 +181,16 @@ def test_what_does_not_exist_is_refused_with_a_sentence() -> None:
     refused("claims", "--claim", "11", naming=("claim 11", "1 to 10"))
     refused("claims", "--claim", "0", naming=("claim 0",))
     refused("claims", "--format", "pdf", naming=("pdf", "text"))
+
+
+def test_outside_a_clone_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                             ) -> None:
+    monkeypatch.setattr(lab, "TRACES", tmp_path / "traces")
+    monkeypatch.setattr(found, "rows_of", lambda claim: pytest.fail("replayed before it was sure"))
+    for words in ((), ("--claim", "4"), ("--out", tmp_path / "out")):
+        said = refused("claims", *words, naming=("traces", "an installed package does not have"))
+        assert said.endswith("clone the repository and run `replay claims` there\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_strategy_of_claim_10_is_only_named() -> None:

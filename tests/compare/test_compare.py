@@ -27,7 +27,7 @@ from replay.runs.run import Run, read_run
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome, trace  # isort: skip
 
-LOWER = Metric(("latency_ns", "p50"), "p50", "ns", "lower", "")
+LOWER = Metric(("latency_ns", "p50"), "p50", "ns", "lower", "", lambda m: None)
 HIGHER = replace(LOWER, better="higher")
 NEITHER = replace(LOWER, better="")
 

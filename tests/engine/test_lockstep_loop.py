@@ -8,18 +8,20 @@ REPLAY_FUZZ_REQUESTS=200000 is the long form.
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 
 import naive_allocators as naive
-import naive_runs
 import numpy as np
 import pytest
 from fuzzing import as_requests, random_profile, random_workload
+from naive_extents import NaiveExtents
+from naive_genpool import NaiveGenpool
 from naive_loop import NaiveLoop
+from naive_models import model_of, modelled
 
 from replay import allocators
-from replay.allocators import extents, genpool
 from replay.costs.primitives import WORK
 from replay.engine import tracking
 from replay.engine.drive import checked, most_pages, replay
@@ -31,27 +33,18 @@ from replay.truth.witness.machines import random_machine
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "3000"))
 PER_STREAM = 90
 
-SETTINGS = {
-    "balloon": ({}, {"auto_online": True}, {"memory_hotplug": False}, {"scrub": False}),
-    "hotplug": ({}, {}, {"auto_online": False}, {"memory_hotplug": False}),
-    "pool": ({}, {"auto_online": True}, {"bounded": False, "memory_hotplug": False},
-             {"section_pages": 128, "fill_pages": 300}),
-    "hypervisor": ({}, {"auto_online": True, "scrub": False}, {"mode": "query"}, {"mode": "query", "stale_every": 3},
-                   {"fill_pages": 5000}),
-    "genpool": ({}, {"contiguous": False}, {"auto_online": True},
-                {"section_pages": 32, "contiguous": False}, {"fill_pages": 3000}),
-    "extents": ({}, {"auto_online": True}, {"section_pages": 64, "bounded": False},
-                {"fill_pages": 3000}),
-}
-LISTED = {"genpool": genpool.free_frames, "extents": extents.free_frames}
-"""Strategies without a list: their free frames, in the order of addresses."""
-PAGE_WORK = {"genpool": (("array_word",), ("list_pop", "list_push")),
-             "extents": (("array_word",), ("array_word",))}
 STATES = ("done", "wait", "again", "canceled")
 
 
 class Mismatch(AssertionError):
     """Kernel and naive model differ."""
+
+
+def listed(strategy, m):
+    """The free frames: a list's in its order, of what keeps none in that of addresses."""
+    if model_of(strategy.name).listed:
+        return m[words(m).list :][: words(m).count].tolist()
+    return importlib.import_module(f"replay.allocators.{strategy.name}").free_frames(m)
 
 
 class Lockstep:
@@ -138,9 +131,7 @@ class Lockstep:
         m, model = self.m, self.model
         self.steps += 1
         where = f"after step {self.steps}, {after}: "
-        listed = (LISTED[self.strategy.name](m) if self.strategy.name in LISTED
-                  else m[words(m).list : words(m).list + words(m).count].tolist())
-        self.same(where + "free list", listed, model.free_list)
+        self.same(where + "free list", listed(self.strategy, m), model.free_list)
         tree = m[words(m).tree.at :][: 2 * words(m).tree.count].reshape(-1, 2)
         self.same(where + "iomem", [tuple(row) for row in tree.tolist()], model.iomem.children)
         log = m[words(m).sections :][: 4 * words(m).section_count].reshape(-1, 4).tolist()
@@ -200,7 +191,7 @@ def compare_runs(outcome, loop, workload):
         same(f"work of row {r}", work, {k: v for k, v in loop.work[r].items() if v})
     same("frames", outcome.frames.tolist(),
          [loop.returned.get(slot, -1) for slot in range(workload.nr_slots)])
-    if outcome.strategy.name not in LISTED:
+    if model_of(outcome.strategy.name).listed:
         same("list", outcome.free_list.tolist(), loop.a.free_list)
     same("sections", [tuple(r) for r in outcome.sections.tolist()], loop.a.sections)
     same("background", {k: v for k, v in outcome.background.items() if v},
@@ -218,11 +209,15 @@ def compare_runs(outcome, loop, workload):
                                    f"naive {float(value)}")
 
 
-def one_stream(name, seed, *, model_of=naive_runs.naive_strategy, requests=PER_STREAM):
-    """One random machine and stream through one strategy, both ways; the requests compared."""
+def one_stream(name, seed, *, make=None, requests=PER_STREAM):
+    """One random machine and stream through one strategy, both ways; the requests compared.
+
+    make: makes a naive model instead of the strategy's own.
+    """
+    naive_model = model_of(name)
     rng = random.Random(f"{name} {seed}")
     machine = random_machine(rng)
-    options = options_for(name, rng.choice(SETTINGS[name]), machine)
+    options = options_for(name, rng.choice(naive_model.settings), machine)
     workload = checked(random_workload(rng, requests, machine))
     profile = random_profile(rng)
     strategy = allocators.load(name)
@@ -230,10 +225,10 @@ def one_stream(name, seed, *, model_of=naive_runs.naive_strategy, requests=PER_S
     sample = rng.random() < 0.5
     costs = {k: round(c.ns * 1000) for k, c in profile.costs.items()}
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
-    of_alloc, of_free = PAGE_WORK.get(name, (("list_pop",), ("list_push",)))
+    of_alloc, of_free = naive_model.page_work
     page_work = (*of_alloc, *extra), of_free
     try:
-        both = Lockstep(model_of(name, machine, options), strategy, machine,
+        both = Lockstep((make or naive_model.make)(machine, options), strategy, machine,
                         most_pages(workload, machine), values, look=1 if sample else 7)
         loop = NaiveLoop(both, costs, page_work, sample=sample).replay(as_requests(workload))
         outcome = replay(strategy, given_of(options), machine, workload, profile, check=True)
@@ -246,12 +241,17 @@ def one_stream(name, seed, *, model_of=naive_runs.naive_strategy, requests=PER_S
 
 
 @pytest.mark.parametrize("part", range(4))
-@pytest.mark.parametrize("name", list(SETTINGS))
+@pytest.mark.parametrize("name", modelled())
 def test_kernel_and_naive_model_agree_on_all_results(name: str, part: int) -> None:
     compared, seed = 0, part
     while compared < REQUESTS // 4:
         compared += one_stream(name, seed)
         seed += 4
+
+
+def test_every_strategy_has_a_naive_model() -> None:
+    assert modelled() == [name for name, one in allocators.discover().items()
+                          if one.models != "nothing"]
 
 
 class QueuePool(naive.NaivePool):
@@ -282,14 +282,14 @@ class LeakyBalloon(naive.NaiveBalloon):
         return error
 
 
-class FirstFit(naive_runs.NaiveGenpool):
+class FirstFit(NaiveGenpool):
     """A mutant: the lowest run that fits, and not the shortest."""
 
     def pick(self, fits):
         return fits[0]
 
 
-class LastBin(naive_runs.NaiveExtents):
+class LastBin(NaiveExtents):
     """A mutant: a run put together from pieces does not begin with the longest."""
 
     def longest(self):
@@ -301,9 +301,9 @@ class LastBin(naive_runs.NaiveExtents):
     ("pool", QueuePool), ("balloon", LazyBalloon), ("balloon", LeakyBalloon),
     ("genpool", FirstFit), ("extents", LastBin)])
 def test_a_mutant_is_caught(name: str, mutant: type) -> None:
-    def model_of(_, machine, options):
+    def make(machine, options):
         return mutant(machine, **options)
 
     with pytest.raises(Mismatch, match="seed"):
         for seed in range(12):
-            one_stream(name, seed, model_of=model_of)
+            one_stream(name, seed, make=make)

@@ -14,7 +14,7 @@ from nights import quiet
 from nights_of_a_year import results, year
 from replay import api
 from replay.base.errors import InputError
-from replay.gate.history import COLUMNS, read_history
+from replay.gate.history import HISTORY_COLUMNS, read_history
 
 
 def test_results_become_rows_a_file_per_day_and_twice_is_once(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_results_become_rows_a_file_per_day_and_twice_is_once(tmp_path: Path) ->
     assert rows["seconds"].to_list() == pytest.approx([1e-6, 1.001e-6, 1.002e-6])
     assert rows["commit"].to_list() == ["0" * 12] * 3
     assert rows.row(0, named=True) | {"time": 0, "seconds": 0} == {
-        **dict.fromkeys(COLUMNS, ""), "time": 0, "seconds": 0, "kind": "measured",
+        **dict.fromkeys(HISTORY_COLUMNS, ""), "time": 0, "seconds": 0, "kind": "measured",
         "figure": "b.py::test_x[pool]", "strategy": "pool", "commit": "0" * 12, "machine": "box", "digest": "d"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from driving import ROOT, cli, metadata, refused, rewrite, small
 from nights import quiet
 from replay import api
-from replay.gate.history import COLUMNS, append_all, read_history
+from replay.gate.history import HISTORY_COLUMNS, append_all, read_history
 from replay.gate.recorded import read_latencies
 
 PVH = ROOT / "traces/pvh-dom0.arrow"
@@ -82,13 +82,13 @@ def test_what_has_no_recorded_latency_is_refused(tmp_path: Path) -> None:
 def test_recorded_and_measured_and_sizes_are_never_one_series(tmp_path: Path, column: str) -> None:
     ns = quiet("normal", 3, 80)
     other = {"kind": "recorded", "emulated": "QEMU TCG", "size": "smoke", "machine": "other"}
-    rows = [dict.fromkeys(COLUMNS, "") | {
+    rows = [dict.fromkeys(HISTORY_COLUMNS, "") | {
         "kind": "measured", "figure": "f", "time": datetime(2025, 1, 1, tzinfo=UTC)
         + timedelta(days=k), "seconds": value / 1e9} for k, value in enumerate(ns)]
     for row in rows[40:]:
         row[column] = other[column]
         row["seconds"] *= 10
-    append_all(tmp_path / "h", [pl.DataFrame(rows, schema=COLUMNS)])
+    append_all(tmp_path / "h", [pl.DataFrame(rows, schema=HISTORY_COLUMNS)])
     data = api.find_drift(tmp_path / "h")
     assert [one["nights"] for one in data["series"]] == [40, 40]
     assert not any(one["changes"] for one in data["series"])
@@ -96,11 +96,11 @@ def test_recorded_and_measured_and_sizes_are_never_one_series(tmp_path: Path, co
 
 def test_a_slower_recording_is_said_to_be_recorded_and_emulated(tmp_path: Path) -> None:
     ns = np.concatenate([quiet("normal", 3, 60), quiet("normal", 4, 5) + 500])
-    rows = [dict.fromkeys(COLUMNS, "") | {
+    rows = [dict.fromkeys(HISTORY_COLUMNS, "") | {
         "kind": "recorded", "figure": "alloc p99", "trace": "boot", "emulated": "QEMU TCG",
         "machine": "box", "time": datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=k),
         "commit": f"c{k}", "seconds": value / 1e9} for k, value in enumerate(ns)]
-    append_all(tmp_path / "h", [pl.DataFrame(rows, schema=COLUMNS)])
+    append_all(tmp_path / "h", [pl.DataFrame(rows, schema=HISTORY_COLUMNS)])
     said = " ".join(cli("gate", "drift", "--history", tmp_path / "h").out.split())
     assert "RECORDED latency" in said and "WARNING: 1 of 1 series slower" in said
     assert "c59..c60" in said and "measured" not in said

@@ -117,8 +117,8 @@ def test_time_weighted_means_are_integral_over_duration():
     assert found["section_use"]["mean"] == 6400 / 16_000
     assert found["runs_per_request"]["mean"] == (1 + 2 + 3 + 9) / 4
     assert found["runs_per_request"]["peak"] == 9
-    assert fragmentation.extra(o)["high_water_ratio"] == 16 / 6.4
-    assert list(found) == list(fragmentation.GAUGES)
+    assert fragmentation.singles(o)["high_water_ratio"] == 16 / 6.4
+    assert list(found) == list(fragmentation.REPORTED)
 
 
 def test_ram_given_is_in_bytes_and_byte_seconds_and_hides_section_use():
@@ -128,7 +128,7 @@ def test_ram_given_is_in_bytes_and_byte_seconds_and_hides_section_use():
     assert fragmentation.fragmentation(o)["ram_given_bytes"] == {
         "end": 0, "peak": 3 * 4096, "mean": 1.5 * 4096}
     assert fragmentation.fragmentation(o)["section_use"]["mean"] is None
-    assert fragmentation.extra(o)["ram_given_byte_seconds"] == 3 * 4096
+    assert fragmentation.singles(o)["ram_given_byte_seconds"] == 3 * 4096
 
 
 def test_contiguity_by_size_class():
@@ -283,7 +283,7 @@ def test_failures_by_errno():
     rows = [(0, 1, errno, 0, 0) for errno in (-12, -16, -22, -11)]
     found = hazards.hazards(outcome(made, rows, [-1] * 4))
     assert (found["out_of_memory"], found["no_region"], found["waits_without_end"]) == (1, 2, 1)
-    assert hazards.failed(outcome(made, rows, [-1] * 4)) == 4
+    assert calls.failed(outcome(made, rows, [-1] * 4)) == 4
 
 
 def test_refused_while_the_free_sections_would_cover_it():

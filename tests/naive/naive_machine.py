@@ -5,6 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import naive_allocators as slow
+from naive_hypervisor import NaiveHypervisor
 
 
 class Asleep(Exception):
@@ -74,7 +75,7 @@ class NaivePool(_Model):
 
     def __init__(self, machine, regions):
         x86 = regions is not None and machine.arch == "x86"
-        super().__init__(slow.NaiveHypervisor(machine) if regions or x86
+        super().__init__(NaiveHypervisor(machine) if regions or x86
                          else slow.NaivePool(machine))
 
     @property

@@ -247,7 +247,7 @@ def tree_blob(reg: bytes) -> bytes:
     root = node(b"", prop(b"#address-cells", two) + prop(b"#size-cells", two) + bus + hyper)
     root += struct.pack(">I", 9)
     at = 40 + 16
-    return struct.pack(">10I", fdt.MAGIC, at + len(root) + len(strings), at, at + len(root), 40,
+    return struct.pack(">10I", fdt.FDT_MAGIC, at + len(root) + len(strings), at, at + len(root), 40,
                        17, 16, 0, len(strings), len(root)) + bytes(16) + root + strings
 
 

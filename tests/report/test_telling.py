@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from made_outcomes import MACHINE, outcome, trace
 from rich.cells import cell_len
 
+from replay.compare.diff import diff
 from replay.compare.effects import compared
 from replay.compare.sides import Side
 from replay.costs.fitted import Fitted
@@ -26,13 +28,19 @@ from replay.gate.exact import check_all
 from replay.metrics.summary import summary
 from replay.report import compared as compared_text
 from replay.report import gated
+from replay.report.calibrated import predicted
 from replay.report.page import formats
 from replay.report.page import page as pages
 from replay.report.sensitivity import sensitivity
 from replay.report.telling.escapes import cell
-from replay.report.telling.telling import KINDS, TAILS, Warned, of_header, told
+from replay.report.telling.telling import (
+    WARNING_KINDS, TAILS, Warned, of_header, of_recording, of_times, told,
+)  # fmt: skip
+from replay.report.verification import verification
+from replay.runs.files import outcome_table
 from replay.runs.run import Run
 from replay.trace.store import Trace
+from replay.truth.verify.result import Verification
 
 from driving import ROOT, cli, small  # isort: skip
 
@@ -107,6 +115,9 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 OF_STRATEGIES = {"broken_invariant", "failed_allocator", "assumed_frames", "no_collisions",
                  "failed_requests", "few_samples"}
 """Kinds that the header alone does not give."""
+OF_RECORDINGS = {"data_loss", "synthetic", "emulated"}
+OF_COSTS = {"fitted_elsewhere", "fitted_under_emulation", "other_architecture", "assumed_costs"}
+FEW = {"p50": 1.0, "p90": 2.0, "p99": 3.0}
 IMPLIED = {"partial_start": {"other_machine"}}
 
 
@@ -120,16 +131,16 @@ def flat(text: str) -> str:
 
 
 def test_every_kind_of_warning_has_a_case() -> None:
-    assert set(CASES) == set(KINDS)
+    assert set(CASES) == set(WARNING_KINDS)
     assert told(made()).warnings == ()
     assert told(made()).verdict == ()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_is_given_where_it_is_due_and_only_there(kind: str) -> None:
     data = CASES[kind]()
     assert {w.kind for w in told(data).warnings} - IMPLIED.get(kind, set()) == {kind}
-    assert bool(told(data).verdict) == KINDS[kind].fails
+    assert bool(told(data).verdict) == WARNING_KINDS[kind].fails
 
 
 @pytest.fixture
@@ -139,7 +150,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vl_convert.javascript_bundle", lambda _: "")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_every_form_of_a_run(kind: str, undrawn: None) -> None:
     data = CASES[kind]()
     one, run = warned(data, kind), Run(data)
@@ -163,7 +174,7 @@ def test_a_strategys_warning_is_not_anothers(undrawn: None) -> None:
         assert ("FAILED REQUESTS" in row["warnings"]) == (row["allocator"] == "toy")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_a_comparison(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("replay.compare.effects.paired", lambda base, other: None)
     data = CASES[kind]()
@@ -176,7 +187,7 @@ def test_a_warning_stands_in_a_comparison(kind: str, monkeypatch: pytest.MonkeyP
     assert max(cell_len(line) for line in text.split("\n")) <= 100
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     data = CASES[kind]()
@@ -189,7 +200,7 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     [checked] = check_all(Config(tmp_path / "gate.toml", tmp_path, (check,), ()), [check])
     found = {"checks": [checked.as_dict()], "passed": checked.passed, "strict": False}
     xml = ElementTree.fromstring(gated.junit(found))
-    if KINDS[kind].fails:  # it cannot be compared, and that is said of the check
+    if WARNING_KINDS[kind].fails:  # it cannot be compared, and that is said of the check
         sentence = one.text.removeprefix("not in the tables: ")
         assert sentence in flat(gated.text(found))
         assert cell(sentence) in gated.markdown(found)
@@ -202,7 +213,7 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     assert [e for e in xml.iter("system-err") if f"{one.label}: {one.text}" in (e.text or "")]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_of_the_header_stands_in_a_sweep_of_costs(kind: str) -> None:
     found = of_header(CASES[kind]()["run"])
     data = {"trace": "made", "synthetic": False, "profile": "p", "profile_summary": "s",
@@ -211,6 +222,68 @@ def test_a_warning_of_the_header_stands_in_a_sweep_of_costs(kind: str) -> None:
     text = flat(sensitivity(data))
     assert all(f"{w.label} {w.said}" in text for w in found)
     assert (kind in {w.kind for w in found}) == (kind not in OF_STRATEGIES)
+
+
+def test_a_comparison_of_several_tables_says_each_warning_once(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("replay.compare.effects.paired", lambda base, other: None)
+    odd, even = Run(CASES["other_machine"]()), Run(made())
+    bad = Run(refused())
+    tables = [compared([Side("odd", odd, "toy"), Side("even", even, "toy")]),
+              compared([Side("odd", odd, "toy"), Side("even", bad, "toy")])]
+    text = flat(compared_text.comparison({"tables": tables}))
+    assert text.count("NOT the machine of the recording (odd)") == 1
+    assert text.count("FAILED REQUESTS") == 1
+    assert all(any(w["kind"] == "other_machine" for w in table["warnings"]) for table in tables)
+
+
+@pytest.mark.parametrize("kind", WARNING_KINDS)
+def test_a_warning_stands_in_a_difference(kind: str) -> None:
+    data = CASES[kind]()
+    one = warned(data, kind)
+    o, its = outcome(CALLS, ROWS, FRAMES), trace(EVENTS)
+    sides = [Side(name, Run(summary_, None, {"toy": outcome_table(o, its)}), "toy")
+             for name, summary_ in (("odd", data), ("even", made()))]
+    same = diff(*sides)
+    assert same["equal"]
+    parted = same | {"equal": False, "parts_at": 0, "kind": "answer"}
+    for found in (same, parted):
+        text = compared_text.difference(found)
+        assert f"{one.label} {one.text} (odd)" in flat(text)
+        assert max(cell_len(line) for line in text.split("\n")) <= 100
+
+
+@pytest.mark.parametrize("kind", WARNING_KINDS)
+def test_a_warning_stands_where_a_recording_is_held_against_a_model(kind: str) -> None:
+    """Those of the recording in `verify`, those of the costs as well in `predict`."""
+    run = CASES[kind]()["run"]
+    held, timed = of_recording(run), of_times(run)
+    assert set(held) <= set(timed) <= set(of_header(run))
+    assert (kind in {w.kind for w in held}) == (kind in OF_RECORDINGS)
+    assert (kind in {w.kind for w in timed}) == (kind in OF_RECORDINGS | OF_COSTS)
+    text = flat(verification("made", [Verification("pool")], held))
+    assert all(f"{w.label} {w.said}" in text for w in held)
+    data = {"trace": "made", "profile": "p", "profile_summary": "s", "guessed": {},
+            "calls": dict.fromkeys(("used", "calls", "failed", "latency_not_recorded",
+                                    "overlapping"), 1),
+            "warnings": [w.as_dict() for w in timed], "rows": [
+                {"time": "service", "group": "alloc", "calls": 1, "recorded": FEW, "costs": FEW | {
+                    f"{name}_error": 0.1 for name in FEW} | {
+                    "wasserstein_1": 0.0, "kolmogorov_smirnov": 0.0}}]}
+    text = flat(predicted(data))
+    assert all(f"{w.label} {w.said}" in text for w in timed)
+
+
+def test_verify_and_predict_warn_on_the_command_line(tmp_path: Path) -> None:
+    pvh = ROOT / "traces" / "pvh-dom0.arrow"
+    for words, labels in ((("verify", pvh), ["EMULATED"]),
+                          (("predict", pvh, "--profile", "arm64"),
+                           ["EMULATED", "COSTS", "ASSUMED COSTS"])):
+        done = cli(*words)
+        assert done.code == 0, done.err
+        assert all(f"{label}  " in done.out for label in labels), done.out
+        found = json.loads(cli(*words, "--json").out)["warnings"]
+        assert [w["label"] for w in found] == labels
 
 
 def test_header_hazards_and_notes_are_the_same_in_every_form(undrawn: None) -> None:

@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 
 from replay import api
-from replay.gate.history import COLUMNS, append_all
+from replay.gate.history import HISTORY_COLUMNS, append_all
 
 from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from driving import cli  # isort: skip
@@ -26,11 +26,11 @@ ENDS = "</script><script>window.hacked=2</script>\u2028\u202e`|"
 
 def history(folder: Path, series: dict[str, np.ndarray], **same: str) -> Path:
     """A history with these nights of measured ns, by figure."""
-    rows = [dict.fromkeys(COLUMNS, "") | {
+    rows = [dict.fromkeys(HISTORY_COLUMNS, "") | {
         "kind": "measured", "figure": figure, "machine": "box", "commit": f"{k:012x}",
         "time": datetime(2025, 1, 1, 3, tzinfo=UTC) + timedelta(days=k), "seconds": value / 1e9,
         **same} for figure, ns in series.items() for k, value in enumerate(ns)]
-    append_all(folder, [pl.DataFrame(rows, schema=COLUMNS)])
+    append_all(folder, [pl.DataFrame(rows, schema=HISTORY_COLUMNS)])
     return folder
 
 

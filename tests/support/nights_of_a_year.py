@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 import numpy as np
 import polars as pl
-from replay.gate.history import COLUMNS, append_all
+from replay.gate.history import HISTORY_COLUMNS, append_all
 
 FIRST = datetime(2025, 1, 1, 3, tzinfo=UTC)
 
@@ -28,9 +28,9 @@ def year(folder: Path, ns: np.ndarray) -> Path:
     """A history with a night per value."""
     rows = []
     for k, value in enumerate(ns):
-        row = dict.fromkeys(COLUMNS, "") | {
+        row = dict.fromkeys(HISTORY_COLUMNS, "") | {
             "kind": "measured", "time": FIRST + timedelta(days=k), "figure": "b.py::test_x[pool]",
             "strategy": "pool", "commit": f"c{k}", "machine": "box", "seconds": value / 1e9}
-        rows.append(pl.DataFrame([row], schema=COLUMNS))
+        rows.append(pl.DataFrame([row], schema=HISTORY_COLUMNS))
     append_all(folder, rows)
     return folder

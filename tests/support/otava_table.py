@@ -19,7 +19,7 @@ from nights import NOISES, quiet, stepped
 
 from replay import api
 from replay.gate.changes import LEAST_NIGHTS, PERSISTS, changes
-from replay.gate.history import COLUMNS, append_all
+from replay.gate.history import HISTORY_COLUMNS, append_all
 
 NIGHTS = Path(__file__).parent / "otava_nights.py"
 NEAR = 2
@@ -28,11 +28,11 @@ NEAR = 2
 
 def exported(folder: Path, series: list[np.ndarray]) -> list[str]:
     """A history of them, exported to a folder; the names of the tests, in order."""
-    rows = [dict.fromkeys(COLUMNS, "") | {
+    rows = [dict.fromkeys(HISTORY_COLUMNS, "") | {
         "kind": "measured", "figure": f"{k:04d}", "commit": f"c{night}", "seconds": value / 1e9,
         "time": datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=night)}
         for k, values in enumerate(series) for night, value in enumerate(values)]
-    append_all(folder / "history", [pl.DataFrame(rows, schema=COLUMNS)])
+    append_all(folder / "history", [pl.DataFrame(rows, schema=HISTORY_COLUMNS)])
     api.export_history(folder / "history", out=folder / "otava")
     return [f"measured-{k:04d}" for k in range(len(series))]
 

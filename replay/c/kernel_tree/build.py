@@ -14,16 +14,16 @@ from pathlib import Path
 
 from replay.base.compiled import cache_root
 from replay.base.errors import InputError, ReplayError
-from replay.c.kernel_tree.source import ARCH, BALLOON, HEADERS, POOL, SOURCES, Tree
-from replay.c.library import HEADER
+from replay.c.kernel_tree.source import ARCH, BALLOON_SOURCE, HEADERS, POOL_SOURCE, SOURCES, Tree
+from replay.c.library import C_HEADER
 
 SHIM = Path(__file__).with_name("shim")
-FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fno-strict-aliasing", "-fwrapv",
-         "-Werror=implicit-function-declaration", "-Werror=int-conversion",
-         "-Werror=incompatible-pointer-types")
+COMPILER_FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fno-strict-aliasing", "-fwrapv",
+                  "-Werror=implicit-function-declaration", "-Werror=int-conversion",
+                  "-Werror=incompatible-pointer-types")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
 NO_POOL = "this kernel has no pool on this architecture: the balloon driver serves all calls"
-OWN = ("host.h", "shim.h", "shim_types.h", "glue.h", "replay_allocator.h")
+SHIM_HEADERS = ("host.h", "shim.h", "shim_types.h", "glue.h", "replay_allocator.h")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def compiler() -> str:
 
 def bounds_search(tree: Tree) -> bool:
     """Whether fill_list() searches within mhp_get_pluggable_range() (since Linux 5.17)."""
-    pool = tree.path / POOL
+    pool = tree.path / POOL_SOURCE
     return pool.is_file() and "mhp_get_pluggable_range" in pool.read_text(
         encoding="utf-8", errors="replace")
 
@@ -78,7 +78,7 @@ def _forward(tree: Tree, folder: Path, sources: list[Path]) -> None:
     names = {name for path in (*sources, *own.values())
              for name in INCLUDE.findall(path.read_text(encoding="utf-8", errors="replace"))}
     for name in sorted(names | set(own)):
-        if name in OWN or "/" not in name or ".." in name:
+        if name in SHIM_HEADERS or "/" not in name or ".." in name:
             continue
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +94,10 @@ def _defines(tree: Tree, arch: str, page_shift: int) -> Iterator[str]:
         yield "-DSHIM_X86"
         if arch_init(tree, arch):
             yield "-DSHIM_SEEDS_EXTRA_MEMORY"
-    if "alloc_xenballooned_pages(" in (tree.path / BALLOON).read_text("utf-8", errors="replace"):
+    balloon = (tree.path / BALLOON_SOURCE).read_text("utf-8", errors="replace")
+    if "alloc_xenballooned_pages(" in balloon:
         yield "-DSHIM_OLD_BALLOON_NAMES"
-    pool = tree.path / POOL
+    pool = tree.path / POOL_SOURCE
     text = pool.read_text(encoding="utf-8", errors="replace") if pool.is_file() else ""
     if re.search(r"^static struct resource \*target_resource;", text, re.MULTILINE):
         yield "-DSHIM_HAS_TARGET_RESOURCE"
@@ -129,9 +130,10 @@ def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, 
     """Translation units and their own flags."""
     def source(name: str) -> list[str]:
         return [f'-DSHIM_SOURCE="{tree.path / name}"']
-    units = [(SHIM / "host.c", []), (SHIM / "glue.c", []), (SHIM / "balloon.c", source(BALLOON)),
+    units = [(SHIM / "host.c", []), (SHIM / "glue.c", []),
+             (SHIM / "balloon.c", source(BALLOON_SOURCE)),
              *((tree.path / name, []) for name in SOURCES[1:3])]
-    units.append((SHIM / "pool.c", source(POOL)) if pool else (SHIM / "no_pool.c", []))
+    units.append((SHIM / "pool.c", source(POOL_SOURCE)) if pool else (SHIM / "no_pool.c", []))
     if arch == "x86":
         units.append((tree.path / SOURCES[3],
                       ["-Darch_remove_reservations=kernel_arch_remove_reservations"]))
@@ -145,8 +147,8 @@ def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, 
 def _key(tree: Tree, arch: str, flags: list[str], cc: str) -> str:
     version = subprocess.run([cc, "--version"], capture_output=True, text=True, check=False).stdout
     digest = hashlib.sha256(repr((arch, flags, version, str(tree.path))).encode())
-    ours = sorted(p for p in (*SHIM.iterdir(), HEADER) if p.suffix in (".c", ".h"))
-    for path in (*(tree.path / n for n in (POOL, *SOURCES, *HEADERS, ARCH[arch])), *ours):
+    ours = sorted(p for p in (*SHIM.iterdir(), C_HEADER) if p.suffix in (".c", ".h"))
+    for path in (*(tree.path / n for n in (POOL_SOURCE, *SOURCES, *HEADERS, ARCH[arch])), *ours):
         if path.is_file():
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     digest.update(Path(__file__).read_bytes())
@@ -160,10 +162,10 @@ def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True) -
     CONFIG_XEN_BALLOON_MEMORY_HOTPLUG. Before Linux 5.17 the pool was x86's
     alone, so on arm64 the balloon driver serves all calls.
     """
-    pool = (tree.path / POOL).is_file() and (arch == "x86" or bool(arch_init(tree, arch)))
+    pool = (tree.path / POOL_SOURCE).is_file() and (arch == "x86" or bool(arch_init(tree, arch)))
     notes = () if pool else (NO_POOL,)
     cc = compiler()
-    flags = [*FLAGS, *_defines(tree, arch, page_bytes.bit_length() - 1)]
+    flags = [*COMPILER_FLAGS, *_defines(tree, arch, page_bytes.bit_length() - 1)]
     if not memory_hotplug:
         flags.append("-DSHIM_NO_MEMORY_HOTPLUG")
     target = cache_root() / "kernel-objects" / f"{_key(tree, arch, flags, cc)}.so"
@@ -173,14 +175,14 @@ def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True) -
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name)
         units = _units(tree, arch, folder, pool)
-        wrapped = [tree.path / BALLOON, *([tree.path / POOL] if pool else [])]
+        wrapped = [tree.path / BALLOON_SOURCE, *([tree.path / POOL_SOURCE] if pool else [])]
         _forward(tree, folder / "include", [path for path, _ in units] + wrapped)
         objects: list[str] = []
         for path, own in units:
             out = folder / f"{len(objects)}.o"
             kernel = [] if path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]
-            _run(tree, [cc, *flags, *kernel, *own, "-I", str(SHIM), "-I", str(HEADER.parent), "-c",
-                        str(path), "-o", str(out)])
+            _run(tree, [cc, *flags, *kernel, *own, "-I", str(SHIM), "-I", str(C_HEADER.parent),
+                        "-c", str(path), "-o", str(out)])
             objects.append(str(out))
         made = folder / "made.so"
         _run(tree, [cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects])

@@ -12,21 +12,21 @@ from pathlib import Path
 from replay.base.compiled import cache_root
 from replay.base.errors import InputError, ReplayError
 
-POOL = "drivers/xen/unpopulated-alloc.c"
-BALLOON = "drivers/xen/balloon.c"
-SOURCES = (BALLOON, "drivers/xen/mem-reservation.c", "kernel/resource.c",
+POOL_SOURCE = "drivers/xen/unpopulated-alloc.c"
+BALLOON_SOURCE = "drivers/xen/balloon.c"
+SOURCES = (BALLOON_SOURCE, "drivers/xen/mem-reservation.c", "kernel/resource.c",
            "arch/x86/kernel/resource.c")
 ARCH = {"x86": "arch/x86/xen/enlighten.c", "arm64": "arch/arm/xen/enlighten.c"}
 HEADERS = ("include/linux/ioport.h", "include/linux/resource_ext.h",
            "include/xen/interface/memory.h", "include/xen/mem-reservation.h",
            "include/xen/balloon.h")
 """The tree's own headers; all others are the shims'."""
-NEEDED = ("Makefile", POOL, *SOURCES, *ARCH.values(), *HEADERS)
+NEEDED = ("Makefile", POOL_SOURCE, *SOURCES, *ARCH.values(), *HEADERS)
 PACKAGES = Path("/usr/src")
 FETCHED = "kernel-package"
 """Folder in the cache where `make kernel-source` unpacks a package without installing it."""
-HINT = ("give a kernel source tree, or install a package such as linux-source-6.1 "
-        "(apt install linux-source)")
+SOURCE_HINT = ("give a kernel source tree, or install a package such as linux-source-6.1 "
+               "(apt install linux-source)")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _version(makefile: Path) -> str:
     found = dict(re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION)[ \t]*=[ \t]*(\S*)$", text,
                             re.MULTILINE))
     if "VERSION" not in found or "PATCHLEVEL" not in found:
-        raise InputError(makefile, "names no kernel version", hint=HINT)
+        raise InputError(makefile, "names no kernel version", hint=SOURCE_HINT)
     number = ".".join(found[k] for k in ("VERSION", "PATCHLEVEL", "SUBLEVEL") if found.get(k))
     return number + found.get("EXTRAVERSION", "")
 
@@ -83,7 +83,7 @@ def _unpacked(tarball: Path) -> Path:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     target.write_bytes(body.read() if body else b"")
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(tarball, f"cannot be unpacked: {error}", hint=HINT) from None
+        raise InputError(tarball, f"cannot be unpacked: {error}", hint=SOURCE_HINT) from None
     (folder / "complete").touch()
     return folder
 
@@ -91,11 +91,11 @@ def _unpacked(tarball: Path) -> Path:
 def open_tree(path: Path) -> Tree:
     """A tree from a folder or a tarball; InputError says which file is missing."""
     if not path.exists():
-        raise InputError(path, "no such kernel source tree", hint=HINT)
+        raise InputError(path, "no such kernel source tree", hint=SOURCE_HINT)
     folder = path if path.is_dir() else _unpacked(path)
     for name in ("Makefile", *SOURCES, *HEADERS):
         if not (folder / name).is_file():
-            raise InputError(path, f"is no kernel source tree: {name} is missing", hint=HINT)
+            raise InputError(path, f"is no kernel source tree: {name} is missing", hint=SOURCE_HINT)
     return Tree(folder, _version(folder / "Makefile"), _commit(folder))
 
 
@@ -112,5 +112,5 @@ def all_installed() -> list[Path]:
     """As installed(); ReplayError if there is none."""
     found = installed()
     if not found:
-        raise ReplayError(f"no kernel source in {PACKAGES}; {HINT}")
+        raise ReplayError(f"no kernel source in {PACKAGES}; {SOURCE_HINT}")
     return found

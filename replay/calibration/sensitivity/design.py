@@ -14,7 +14,7 @@ from replay.calibration.sensitivity.recost import MEASURES, Recost, occurring, p
 from replay.costs.primitives import PRIMITIVES
 from replay.costs.profile import Profile
 
-STEPS: Final = 7
+SWEEP_STEPS: Final = 7
 """Values of one constant between low and high, evenly on a logarithmic scale."""
 HALVINGS: Final = 14
 WORKERS: Final = 2
@@ -57,7 +57,7 @@ def evaluated(recosts: Sequence[Recost], points: np.ndarray) -> np.ndarray:
 def _along(profile: Profile, name: str) -> np.ndarray:
     """Points that differ in one constant, its own value among them, ascending."""
     low, high = bounds(profile, [name])
-    values = {round(float(v)) for v in np.geomspace(low[0], high[0], STEPS)}
+    values = {round(float(v)) for v in np.geomspace(low[0], high[0], SWEEP_STEPS)}
     base, at = picoseconds(profile), PRIMITIVES.index(name)
     values |= {int(low[0]), int(high[0]), int(base[at])}
     points = np.tile(base, (len(values), 1))

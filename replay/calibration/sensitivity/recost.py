@@ -17,6 +17,7 @@ import numpy as np
 
 from replay.base.compiled import compiled
 from replay.base.errors import ReplayError
+from replay.base.ranks import rank
 from replay.costs.primitives import PRIMITIVES
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
@@ -31,6 +32,7 @@ from replay.metrics.latency import bucket_edges, bucket_index
 MEASURES: Final = ("p50", "p99", "max", "ram_given_bytes", "unusable_free_index")
 """Latencies of successful allocations, ns, modelled; time-weighted means of the other two."""
 RANKS: Final = (5000, 9900)
+"""Of the first two, in ten-thousandths."""
 
 
 @compiled()
@@ -82,7 +84,7 @@ def _latencies(took: np.ndarray) -> tuple[float, ...]:
     if not len(took):
         return (0.0,) * (len(RANKS) + 1)
     top = int(took.max())
-    at = [-(-len(took) * rank // 10_000) - 1 for rank in RANKS]
+    at = [rank(len(took), share) - 1 for share in RANKS]
     sample = np.partition(took, at)[at]
     edges = bucket_edges()[1][bucket_index(sample)]
     return (*(float(min(edge, top)) for edge in edges.tolist()), float(top))

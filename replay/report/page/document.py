@@ -13,8 +13,8 @@ import polars as pl
 
 from replay.report.telling.escapes import plain
 
-FOLDER = Path(__file__).parent
-WIDTH = 760
+TEMPLATE_FOLDER = Path(__file__).parent
+FIGURE_WIDTH = 760
 """Of figures as files, in pixels."""
 
 
@@ -25,7 +25,7 @@ def vega_lite(chart: Any, ink: str = "currentColor") -> dict[str, Any]:
     import altair as alt
 
     with alt.data_transformers.enable("default", max_rows=None, consolidate_datasets=True):
-        made: dict[str, Any] = chart.properties(width=WIDTH).to_dict()
+        made: dict[str, Any] = chart.properties(width=FIGURE_WIDTH).to_dict()
     made.pop("usermeta", None)
     made["config"] = {
         "background": None, "font": "sans-serif", "view": {"stroke": None},
@@ -72,10 +72,10 @@ def document(template: str, scripts: Sequence[str], data: Any, **context: Any) -
 
     library = ([vl_convert.javascript_bundle(None)]  # type: ignore[arg-type]  # its default
                if scripts else [])
-    bodies = [*library, *((FOLDER / name).read_text(encoding="utf-8") for name in scripts)]
-    env = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined,
-                      trim_blocks=True, lstrip_blocks=True)
+    bodies = [*library, *((TEMPLATE_FOLDER / name).read_text(encoding="utf-8") for name in scripts)]
+    env = Environment(loader=FileSystemLoader(TEMPLATE_FOLDER), autoescape=True,
+                      undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return env.get_template(template).render(
         scripts=[Markup(body) for body in bodies], hashes=[_hash(body) for body in bodies],
-        style=Markup((FOLDER / "page.css").read_text(encoding="utf-8")),
+        style=Markup((TEMPLATE_FOLDER / "page.css").read_text(encoding="utf-8")),
         data=Markup(script_json(data)), **context) + "\n"

@@ -14,8 +14,9 @@ from replay.runs.run import Run
 POINTS = 160
 """Of one curve."""
 
-SHARES = ("datum.value <= 1 ? '0 %' : format(100 * (1 - 1 / datum.value), '~r') + ' %'")
-PARTS = {"latency_ns": "latency", "wait_ns": "waiting for the lock", "service_ns": "in the lock"}
+SHARE_LABELS = ("datum.value <= 1 ? '0 %' : format(100 * (1 - 1 / datum.value), '~r') + ' %'")
+LATENCY_PARTS = {"latency_ns": "latency", "wait_ns": "waiting for the lock",
+                 "service_ns": "in the lock"}
 
 
 def curve(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -37,7 +38,7 @@ def curves(run: Run) -> pl.DataFrame:
     for name in run.allocators:
         rows = run.outcome(name).filter(
             (pl.col("kind").cast(pl.String) == "alloc") & (pl.col("errno") == 0))
-        for column, part in PARTS.items():
+        for column, part in LATENCY_PARTS.items():
             values = rows[column].to_numpy()
             if not len(values):
                 continue
@@ -55,7 +56,7 @@ def _curves(alt: Any, run: Run, frame: pl.DataFrame, part: str) -> Any:
     shown = frame.filter(pl.col("part") == part).with_columns(pl.col("ns").clip(lower_bound=1))
     return alt.Chart(shown).mark_line(interpolate="step-after", strokeWidth=2).encode(
         x=alt.X("tail:Q", scale=alt.Scale(type="log"), axis=alt.Axis(
-            title="share of allocations below (logarithmic tail)", labelExpr=SHARES,
+            title="share of allocations below (logarithmic tail)", labelExpr=SHARE_LABELS,
             values=[1, 2, 10, 100, 1_000, 10_000, 100_000, 1_000_000])),
         y=alt.Y("ns:Q", scale=alt.Scale(type="log"), axis=ns_axis(alt, f"{part} (modelled)")),
         color=alt.Color("strategy:N", scale=colours(names, alt), title=None),

@@ -15,9 +15,9 @@ from replay.report.page.figure import Figure, colours, dashes
 from replay.report.telling.escapes import plain
 from replay.runs.run import Run
 
-SECTION, LIVE, HAZARD = "section, free", "live", "live in a device window or RAM of others"
-KINDS = {RAM: "#9ecae1", DEVICE: "#fdae6b", OTHER: "#bcbddc", NOTHING: "#d9d9d9",
-         SECTION: "#a1d99b", LIVE: "#08519c"}
+SECTION_AREA, LIVE, HAZARD = "section, free", "live", "live in a device window or RAM of others"
+AREA_COLOURS = {RAM: "#9ecae1", DEVICE: "#fdae6b", OTHER: "#bcbddc", NOTHING: "#d9d9d9",
+                SECTION_AREA: "#a1d99b", LIVE: "#08519c"}
 """Of the map: what the address space is, a section's free part, live pages over it."""
 
 
@@ -107,9 +107,9 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
     data = cells.select("key", "strategy", "place", "column", "what", "since", "nr_pages")
     base = alt.Chart(data).transform_filter(
         mine).transform_calculate(
-            kind=f"datum.since <= instant ? '{SECTION}' : datum.what").mark_rect().encode(
+            kind=f"datum.since <= instant ? '{SECTION_AREA}' : datum.what").mark_rect().encode(
         x=x, y=y, color=alt.Color("kind:N", title=None, scale=alt.Scale(
-            domain=list(KINDS), range=list(KINDS.values())), legend=alt.Legend(
+            domain=list(AREA_COLOURS), range=list(AREA_COLOURS.values())), legend=alt.Legend(
                 orient="bottom", columns=3, symbolType="square")),
         tooltip=[alt.Tooltip("place:N", title="row from"),
                  alt.Tooltip("column:O", title="cell"), alt.Tooltip("kind:N", title="is")])
@@ -119,7 +119,7 @@ def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -
         ).transform_filter(mine).transform_calculate(
             share="datum.live_pages / datum.nr_pages",
             hazard=f"datum.what == '{DEVICE}' || datum.what == '{OTHER}'").mark_rect(
-                color=KINDS[LIVE]).encode(
+                color=AREA_COLOURS[LIVE]).encode(
         x=x, y=y, opacity=alt.Opacity("share:Q", scale=alt.Scale(domain=[0, 1], range=[0.35, 1]),
                                       legend=None),
         stroke=alt.condition("datum.hazard", alt.value("#cb181d"), alt.value(None)),

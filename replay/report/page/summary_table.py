@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import escape
 
-from replay.metrics.catalogue import FAMILIES
+from replay.metrics.catalogue import families
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import rows_of as rows
 from replay.report.telling.figures import TITLES
@@ -18,7 +18,7 @@ MARK = "★"
 def rows_of(run: Run) -> list[tuple[str, str, list[str], list[bool]]]:
     """(family, metric, shown values, which are the best) of all that any strategy has."""
     found = []
-    for family, metrics in FAMILIES.items():
+    for family, metrics in families().items():
         for row in rows(metrics, run.allocators):
             known = [v for v in row.values if v is not None]
             if known and (family != "hazards" or any(known)):

@@ -23,8 +23,8 @@ DIGITS = 4
 POINT = "#2f87c9"
 """Of nights: seen on white and on black."""
 
-TIMES = {"measured": "measured, wall clock", "recorded": "RECORDED by the trace"}
-KEYS = ("figure", "size", "trace", "strategy", "physmap", "profile", "machine")
+WHOSE_TIMES = {"measured": "measured, wall clock", "recorded": "RECORDED by the trace"}
+SERIES_KEYS = ("figure", "size", "trace", "strategy", "physmap", "profile", "machine")
 
 
 def _chart(kind: str, changed: bool) -> dict[str, Any]:
@@ -74,13 +74,13 @@ def _said(one: dict[str, Any], least: int) -> str:
 
 
 def _part(k: int, one: dict[str, Any], least: int) -> dict[str, Any]:
-    about = [(key, plain(one[key])) for key in KEYS if one[key]]
+    about = [(key, plain(one[key])) for key in SERIES_KEYS if one[key]]
     return {
         "id": f"s{k}", "title": name(one), "warned": one["warned"], "kind": one["kind"],
         "said": _said(one, least),
         "about": about + ([("emulated by", plain(one["emulated"]) + "; not a time of hardware")]
                           if one["emulated"] else []),
-        "nights": one["nights"], "whose": whose(one), "times": TIMES[one["kind"]],
+        "nights": one["nights"], "whose": whose(one), "times": WHOSE_TIMES[one["kind"]],
         "changes": [[c["day"], commits(c, 80), duration(NS_PER_S * c["before"]),
                      duration(NS_PER_S * c["after"]), f"{100 * c['share']:+.1f} %",
                      str(c["nights_since"])] for c in one["changes"]]}
@@ -112,7 +112,7 @@ def page(data: dict[str, Any], series: Sequence[tuple[tuple[Any, ...], pl.DataFr
     return document(
         "trends.html.j2", ["draw.js", "trends.js"],
         {"charts": {kind: [_chart(said, False), _chart(said, True)]
-                    for kind, said in TIMES.items()}, "commits": list(known),
+                    for kind, said in WHOSE_TIMES.items()}, "commits": list(known),
          "series": numbers},
         parts=[_part(k, one, data["least_nights"]) for k, one in enumerate(data["series"])],
         verdict=verdict(data),

@@ -9,7 +9,7 @@ import polars as pl
 
 from replay.compare.effects import paired
 from replay.compare.sides import Side
-from replay.metrics.catalogue import FAMILIES, Metric
+from replay.metrics.catalogue import Metric, families
 from replay.report.page.figure import Figure
 from replay.report.telling.figures import SHOWN
 from replay.runs.run import Run
@@ -40,7 +40,7 @@ def _factor(metric: Metric, value: float | None, best: float | None) -> float | 
 def _factors(alt: Any, run: Run) -> Figure:
     names = list(run.allocators)
     rows = []
-    for family, metrics in FAMILIES.items():
+    for family, metrics in families().items():
         for metric in metrics:
             values = [metric.of(run.allocators[name]) for name in names]
             known = [v for v in values if v is not None]

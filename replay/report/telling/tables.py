@@ -15,8 +15,8 @@ from rich.text import Text
 from replay.base.units import NS_PER_S, human_bytes, human_ns
 from replay.report.telling.escapes import plain
 
-WIDTH = 100
-NONE = "-"
+TEXT_WIDTH = 100
+NO_VALUE = "-"
 """Shown where a metric has no value."""
 
 
@@ -43,7 +43,7 @@ def heading(name: object, width: int, tail: str = "") -> str:
 def duration(ns: float | None) -> str:
     """Nanoseconds for a person, to three digits."""
     if ns is None:
-        return NONE
+        return NO_VALUE
     if ns >= 1000 * NS_PER_S:
         return f"{ns / NS_PER_S:,.0f} s"
     return human_ns(float(f"{ns:.3g}"))
@@ -52,7 +52,7 @@ def duration(ns: float | None) -> str:
 def count(value: float | None) -> str:
     """A whole number with separators, from a billion on to three digits."""
     if value is None:
-        return NONE
+        return NO_VALUE
     for limit, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G")):
         if abs(value) >= limit:
             return f"{value / limit:.3g} {unit}"
@@ -62,18 +62,18 @@ def count(value: float | None) -> str:
 def share(value: float | None) -> str:
     """A share as a percentage; a small one keeps two digits that say something."""
     if value is None:
-        return NONE
+        return NO_VALUE
     return f"{100 * value:.1f} %" if value == 0 or abs(value) >= 0.001 else f"{100 * value:.2g} %"
 
 
 def decimal(value: float | None) -> str:
     """A number with two decimals."""
-    return NONE if value is None else f"{value:,.2f}"
+    return NO_VALUE if value is None else f"{value:,.2f}"
 
 
 def size(value: float | None) -> str:
     """Bytes for a person."""
-    return NONE if value is None else human_bytes(value)
+    return NO_VALUE if value is None else human_bytes(value)
 
 
 def missing(lost: int, cut: int) -> str:
@@ -134,7 +134,7 @@ def notes(lines: Sequence[str]) -> RenderableType:
 def render(parts: Sequence[RenderableType], *, color: bool = False) -> str:
     """All parts, one after the other, as one string without trailing blanks."""
     sink = io.StringIO()
-    console = Console(file=sink, width=WIDTH, force_terminal=color, no_color=not color,
+    console = Console(file=sink, width=TEXT_WIDTH, force_terminal=color, no_color=not color,
                       color_system="standard" if color else None, highlight=False, emoji=False,
                       markup=False, legacy_windows=False, _environ={})
     for part in parts:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from replay.base.units import human_bytes
+from replay.costs.primitives import ARCHITECTURES
 from replay.metrics.catalogue import UNUSABLE
-from replay.metrics.hazards import CONSEQUENCES
+from replay.metrics.hazards import HAZARDS, by_severity
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import duration, missing
 
@@ -21,11 +22,6 @@ FEW_SAMPLES = 10
 
 TAILS = (("p99.9", "p99_9"), ("p99.99", "p99_99"))
 """Percentiles of which the samples above are counted: as shown, and their key in the summary."""
-
-ARCHITECTURES = ("arm64", "x86")
-"""Also the names of the cost profiles that are not calibrated."""
-
-COLLISION = "identity_collision"
 
 
 @dataclass(frozen=True)
@@ -38,7 +34,7 @@ class Kind:
     fails: bool = False
 
 
-KINDS = {
+WARNING_KINDS = {
     "broken_invariant": Kind("BROKEN INVARIANT", "a strategy's state contradicts itself", True),
     "failed_allocator": Kind("FAILED", "C code crashed, hung or broke the contract", True),
     "data_loss": Kind("DATA LOSS", "the recording lacks records"),
@@ -69,12 +65,12 @@ class Warned:
     @property
     def label(self) -> str:
         """How every form titles it."""
-        return KINDS[self.kind].label
+        return WARNING_KINDS[self.kind].label
 
     @property
     def fails(self) -> bool:
         """Whether the command that made the run exits with 1."""
-        return KINDS[self.kind].fails
+        return WARNING_KINDS[self.kind].fails
 
     @property
     def said(self) -> str:
@@ -91,8 +87,8 @@ class Warned:
 
 
 @dataclass(frozen=True)
-class Hazard:
-    """One that was met. counts, examples: by strategy; examples are empty texts where none is."""
+class Met:
+    """A hazard that was met. counts, examples: by strategy; an example is empty where none is."""
 
     kind: str
     means: str
@@ -127,7 +123,7 @@ class Told:
 
     header: tuple[tuple[str, str], ...]
     warnings: tuple[Warned, ...]
-    hazards: tuple[Hazard, ...]
+    hazards: tuple[Met, ...]
     clear: tuple[str, ...]
     notes: tuple[Note, ...]
     verdict: tuple[str, ...]
@@ -152,11 +148,11 @@ def told(summary: Mapping[str, Any]) -> Told:
 
 def warnings(run: Mapping[str, Any], chosen: Strategies,
              failed: Mapping[str, str]) -> tuple[Warned, ...]:
-    """The warnings, in the order of KINDS."""
+    """The warnings, in the order of WARNING_KINDS."""
     made = [*_of_run(run), *_of_strategies(run, chosen)]
     made += [Warned("failed_allocator", f"not in the tables: {plain(sentence)}")
              for sentence in failed.values()]
-    order = list(KINDS)
+    order = list(WARNING_KINDS)
     return tuple(sorted(made, key=lambda w: order.index(w.kind)))
 
 
@@ -165,7 +161,19 @@ def of_header(run: Mapping[str, Any]) -> tuple[Warned, ...]:
     return tuple(_of_run(run))
 
 
-def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
+def of_recording(about: Mapping[str, Any]) -> tuple[Warned, ...]:
+    """What a recording alone gives (metrics.summary.about_recording): for what is held against it.
+    """
+    return tuple(_of_trace(about))
+
+
+def of_times(about: Mapping[str, Any]) -> tuple[Warned, ...]:
+    """The same, and what the costs give, for modelled times held against recorded ones; about: also
+    metrics.summary.about_costs, arch and dom0_mode."""
+    return (*_of_trace(about), *_of_costs(about))
+
+
+def _of_trace(run: Mapping[str, Any]) -> Iterator[Warned]:
     if run["records_lost"] or run["sources_cut"]:
         lost = missing(run["records_lost"], run["sources_cut"])
         yield Warned("data_loss", f"{lost}; all figures suffer from it")
@@ -173,6 +181,10 @@ def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
         yield Warned("synthetic", "a generated workload, no recording")
     elif run["recorded_times"] != "as recorded":
         yield Warned("emulated", f"RECORDED times: {plain(run['recorded_times'])}")
+
+
+def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
+    yield from _of_trace(run)
     if not run["physmap_of_trace"]:
         yield Warned("other_machine", "NOT the machine of the recording")
         if "start" in run:
@@ -183,15 +195,16 @@ def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
 
 def _of_costs(run: Mapping[str, Any]) -> Iterator[Warned]:
     fitted = run.get("profile_fitted_on")
-    if fitted and (fitted["arch"], fitted["dom0_mode"]) != (run["arch"], run["dom0_mode"]):
+    known = run["arch"]  # of a recording without its machine it is empty
+    if known and fitted and (fitted["arch"], fitted["dom0_mode"]) != (known, run["dom0_mode"]):
         yield Warned("fitted_elsewhere", "FITTED ON ANOTHER KIND OF MACHINE "
                      f"({plain(fitted['arch'])}, {plain(fitted['dom0_mode'])})")
     if fitted and fitted.get("emulated"):
         yield Warned("fitted_under_emulation", "fitted to times of an EMULATOR "
                      f"({plain(fitted['emulated'])}): they say nothing of hardware")
-    if not fitted and run["profile"] in ARCHITECTURES and run["profile"] != run["arch"]:
+    if known and not fitted and run["profile"] in ARCHITECTURES and run["profile"] != known:
         yield Warned("other_architecture", f"profile of ANOTHER ARCHITECTURE ({run['profile']}, "
-                     f"the machine is {plain(run['arch'])})")
+                     f"the machine is {plain(known)})")
     if run["profile_assumed"]:
         yield Warned("assumed_costs", f"{run['profile_assumed']} of {run['profile_constants']} "
                      "constants assumed")
@@ -201,7 +214,7 @@ def _of_strategies(run: Mapping[str, Any], chosen: Strategies) -> Iterator[Warne
     if any(data["collisions_assumed"] for data in chosen.values()):
         yield Warned("assumed_frames", "identity collisions: the recording lacks the machine "
                      "frames of its grants, so they are ASSUMED, spread over the RAM of others")
-    if not _collides(run):
+    if not HAZARDS["identity_collision"].possible(run):
         yield Warned("no_collisions", "identity collisions cannot happen on this machine: Xen "
                      "makes 1:1 entries only for a direct-mapped dom0 behind an IOMMU")
     for name, data in chosen.items():
@@ -215,10 +228,6 @@ def _of_strategies(run: Mapping[str, Any], chosen: Strategies) -> Iterator[Warne
     if few:
         yield Warned("few_samples",
                      f"samples {', '.join(few)}; fewer than {FEW_SAMPLES} say little")
-
-
-def _collides(run: Mapping[str, Any]) -> bool:
-    return bool(run["direct_mapped"] and run["iommu"])
 
 
 def _above(chosen: Strategies) -> list[tuple[str, list[int]]]:
@@ -267,12 +276,13 @@ def _machine(run: Mapping[str, Any]) -> str:
 
 
 # -- hazards and notes -----------------------------------------------------------------------------
-def _hazards(chosen: Strategies) -> Iterator[Hazard]:
-    every = dict.fromkeys([*CONSEQUENCES, *(k for d in chosen.values() for k in d["hazards"])])
-    for kind in every:
+def _hazards(chosen: Strategies) -> Iterator[Met]:
+    means = dict.fromkeys((k for d in chosen.values() for k in d["hazards"] if k not in HAZARDS),
+                          "not known to this version")
+    for kind, text in ({one.name: one.means for one in by_severity()} | means).items():
         counts = {plain(name): int(data["hazards"].get(kind, 0)) for name, data in chosen.items()}
         if any(counts.values()):
-            yield Hazard(kind, CONSEQUENCES.get(kind, "not known to this version"), counts, {
+            yield Met(kind, text, counts, {
                 plain(name): next((plain(e["what"]) for e in data["hazard_examples"]
                                    if e["kind"] == kind), "")
                 for name, data in chosen.items()})
@@ -280,9 +290,8 @@ def _hazards(chosen: Strategies) -> Iterator[Hazard]:
 
 def _clear(run: Mapping[str, Any], chosen: Strategies) -> list[str]:
     """Hazards that could have been met and were not."""
-    return [kind.replace("_", " ") for kind in CONSEQUENCES
-            if not any(data["hazards"].get(kind) for data in chosen.values())
-            and (kind != COLLISION or _collides(run))]
+    return [one.label for one in by_severity()
+            if one.possible(run) and not any(d["hazards"].get(one.name) for d in chosen.values())]
 
 
 def _notes(chosen: Strategies) -> Iterator[Note]:

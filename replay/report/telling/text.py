@@ -9,17 +9,18 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.metrics.calls import PATHS, SIZE_CLASSES
-from replay.metrics.catalogue import LATENCY, MEMORY, Metric
+from replay.metrics.catalogue import Metric, families
 from replay.report.telling.figures import TITLES, rows_of
 from replay.report.telling.tables import (
-    NONE, best_marked, count, duration, fitted, heading, notes, pairs, render, table, warning_rows,
+    NO_VALUE, best_marked, count, duration, fitted, heading, notes, pairs, render, table,
+    warning_rows,
 )  # fmt: skip
 from replay.report.telling.telling import Told, told
 
-PER_TABLE = 5
+STRATEGIES_PER_TABLE = 5
 """Strategies side by side before a table is split."""
 
-MAX_CALLERS = 6
+CALLERS_SHOWN = 6
 
 Chosen = dict[str, dict[str, Any]]
 
@@ -33,6 +34,9 @@ def _parts(names: Sequence[str], most: int) -> list[list[str]]:
 
 def _family(title: str, rows: Sequence[Metric], chosen: Chosen) -> list[RenderableType]:
     """One table of a family; the best of each row is sought among all strategies."""
+    rows = [metric for metric in rows if metric.in_tables]
+    if not rows:
+        return []
     marked: list[tuple[str, dict[str, Text]]] = []
     for row in rows_of(rows, chosen):
         cells = (best_marked(row.values, row.shown, lowest=row.metric.better == "lower")
@@ -40,7 +44,7 @@ def _family(title: str, rows: Sequence[Metric], chosen: Chosen) -> list[Renderab
         marked.append((row.metric.label, dict(zip(chosen, cells, strict=True))))
     return [table(title, ["", *(heading(n, 13, "  ") for n in part)],
                   [[label, *(cells[n] for n in part)] for label, cells in marked])
-            for part in _parts(list(chosen), PER_TABLE)]
+            for part in _parts(list(chosen), STRATEGIES_PER_TABLE)]
 
 
 def _groups(chosen: Chosen) -> list[RenderableType]:
@@ -50,7 +54,7 @@ def _groups(chosen: Chosen) -> list[RenderableType]:
         for row in data["latency_by_caller"]:
             callers.setdefault(row["caller"], row["calls"])
     wanted = [("size", s) for s in SIZE_CLASSES] + [("path", p) for p in PATHS]
-    wanted += [("caller", c) for c in list(callers)[:MAX_CALLERS]]
+    wanted += [("caller", c) for c in list(callers)[:CALLERS_SHOWN]]
     found = {name: {(key, row[key]): row for key in ("size", "path", "caller")
                     for row in data[f"latency_by_{key}"]} for name, data in chosen.items()}
     words = {"size": "pages {}", "path": "{} path", "caller": "{}"}
@@ -59,7 +63,7 @@ def _groups(chosen: Chosen) -> list[RenderableType]:
 
     def cell(row: dict[str, Any] | None) -> str:
         if row is None or row["p50"] is None:
-            return NONE
+            return NO_VALUE
         return f"{duration(row['p50'])}/{duration(row['p99'])}"
 
     parts: list[RenderableType] = [
@@ -67,8 +71,8 @@ def _groups(chosen: Chosen) -> list[RenderableType]:
               ["", *(heading(n, 15) for n in part)],
               [[label, *(cell(found[n].get(at)) for n in part)] for label, at in rows])
         for part in _parts(list(chosen), 4)]
-    if len(callers) > MAX_CALLERS:
-        parts.append(notes([f"{len(callers) - MAX_CALLERS} more callers in summary.json"]))
+    if len(callers) > CALLERS_SHOWN:
+        parts.append(notes([f"{len(callers) - CALLERS_SHOWN} more callers in summary.json"]))
     return parts
 
 
@@ -80,7 +84,7 @@ def _counts(title: str, key: str, chosen: Chosen, order: Sequence[str]) -> list[
     return [table(title, ["", *(heading(n, 13) for n in part)],
                   [[name.replace("_", " "), *(count(values[n]) for n in part)]
                    for name, values in shown])
-            for part in _parts(list(chosen), PER_TABLE)]
+            for part in _parts(list(chosen), STRATEGIES_PER_TABLE)]
 
 
 def _hazards(said: Told, chosen: Chosen) -> list[RenderableType]:
@@ -99,13 +103,15 @@ def report(data: dict[str, Any], *, color: bool = False) -> str:
     said = told(data)
     chosen: Chosen = {n: data["allocators"][n] for n in data["order"]}
     works = sorted({name for d in chosen.values() for name in d["work"]})
+    of = families()
     return render([
         pairs(said.header), *warning_rows([(w.label, w.said, w.fails) for w in said.warnings]),
-        *_family(TITLES["latency"], LATENCY, chosen), notes(said.about("latency")),
+        *_family(TITLES["latency"], of["latency"], chosen), notes(said.about("latency")),
         *_groups(chosen),
-        *_family(TITLES["memory"], MEMORY, chosen), notes(said.about("memory")),
+        *_family(TITLES["memory"], of["memory"], chosen), notes(said.about("memory")),
         *_hazards(said, chosen),
         *_counts(TITLES["work"], "work", chosen, works),
+        *_family("Work, further figures", of["work"], chosen),
         Text("Notes", style="bold"),
         notes(["* marks the best of a row (among all strategies, if a table is split)",
                *said.about("strategies")]),

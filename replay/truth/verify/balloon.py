@@ -20,7 +20,9 @@ from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, ints, is_kind, strings
 from replay.trace.start import pages_of, sentences
 from replay.trace.store import Trace
-from replay.truth.verify.balloon_steps import STATS, columns, hypercalls_by_alloc, paused, steps
+from replay.truth.verify.balloon_steps import (
+    STAT_WORDS, columns, hypercalls_by_alloc, paused, steps,
+)  # fmt: skip
 from replay.truth.verify.hot_added import HotAdded
 from replay.truth.verify.result import ANONYMOUS, PLACEHOLDER, Frames, Verification
 
@@ -114,7 +116,7 @@ class _Stepper:
 
     def compare_stats(self, r: int) -> None:
         """balloon_stats as the recorded kernel read them in the lock, before the call."""
-        for name, register in STATS.items():
+        for name, register in STAT_WORDS.items():
             recorded = int(self.c.stats[name][r])
             if recorded != NONE:
                 self.result.compare("stats", self.c.time[r], r, {name: recorded},

@@ -10,10 +10,9 @@ import pyarrow as pa
 from replay.base.units import NS_PER_S
 from replay.engine.state import word_of
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged, strings
-from replay.trace.schema import OPEN_ORDER
+from replay.trace.schema import BALLOON_TASK, OPEN_ORDER
 from replay.trace.store import Trace
 
-THREAD = "xen-balloon"
 PAUSE_NS = NS_PER_S * 9 // 10
 """A pause of schedule_delay, one second at least, in jiffies."""
 
@@ -39,8 +38,8 @@ class Columns:
     ambiguous: np.ndarray
 
 
-STATS = {"list_count": word_of("count"), "current_pages": word_of("current"),
-         "target_pages": word_of("target"), "target_unpopulated": word_of("unpopulated")}
+STAT_WORDS = {"list_count": word_of("count"), "current_pages": word_of("current"),
+              "target_pages": word_of("target"), "target_unpopulated": word_of("unpopulated")}
 
 
 def columns(table: pa.Table) -> Columns:
@@ -48,7 +47,7 @@ def columns(table: pa.Table) -> Columns:
     alloc = is_kind(table, "alloc")
     nr = ints(table, "nr_pages", 0)
     pages = np.where(alloc, nr, 0)
-    names = (*STATS, "list_count_after")
+    names = (*STAT_WORDS, "list_count_after")
     return Columns(
         ints(table, "time_ns"), ints(table, "lock_ns"), nr, ints(table, "errno", 0),
         ints(table, "errno"), ints(table, "pid"), ints(table, "value"),
@@ -69,7 +68,7 @@ def steps(trace: Trace, pool: bool) -> list[tuple[int, int, str, int]]:
     time, lock, rank = (ints(table, n) for n in ("time_ns", "lock_ns", "lock_rank"))
     latency = ints(table, "latency_ns", 0)
     kind, task, label = (strings(table, n) for n in ("kind", "task", "label"))
-    thread = task == THREAD
+    thread = task == BALLOON_TASK
     passes = [(int(lock[r] if lock[r] != NONE else time[r]), -1, kind[r], r)
               for r in np.flatnonzero(thread & is_kind(table, "increase", "decrease")).tolist()]
     checks = np.flatnonzero(thread & is_kind(table, "hotplug_check"))
@@ -108,7 +107,7 @@ def hypercalls_by_alloc(trace: Trace) -> dict[int, list[int]]:
         if kind[r] == "alloc":
             current[int(pid[r])] = r
             found[r] = []
-        elif task[r] != THREAD and int(pid[r]) in current:
+        elif task[r] != BALLOON_TASK and int(pid[r]) in current:
             found[current[int(pid[r])]].append(r)
     return found
 
@@ -117,7 +116,7 @@ def paused(table: pa.Table) -> set[int]:
     """Rows of passes after which the thread made no other for a second, or none before the target
     or the reservation changed: what BP_EAGAIN lets it do."""
     time, latency = ints(table, "time_ns"), ints(table, "latency_ns", 0)
-    thread = strings(table, "task") == THREAD
+    thread = strings(table, "task") == BALLOON_TASK
     moves = is_kind(table, "increase", "decrease")
     others = np.flatnonzero(is_kind(table, "target") | (moves & ~thread))
     passes = np.flatnonzero(thread & moves)

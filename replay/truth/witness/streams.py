@@ -13,7 +13,7 @@ import numpy as np
 from replay import allocators
 from replay.base.errors import unknown_name
 from replay.c.kernel_tree.build import arch_init, bounds_search, build
-from replay.c.kernel_tree.source import POOL, Tree
+from replay.c.kernel_tree.source import POOL_SOURCE, Tree
 from replay.c.library import Library, strategy
 from replay.engine.state import span, words
 from replay.physmap.model import Physmap
@@ -60,7 +60,7 @@ class Result:
 def serves(tree: Tree, name: str) -> bool:
     """Whether this kernel has the strategy: the pool since 5.9, regions on Arm since 5.17."""
     if name == "pool":
-        return (tree.path / POOL).is_file()
+        return (tree.path / POOL_SOURCE).is_file()
     return name != "hypervisor" or bool(arch_init(tree, "arm64"))
 
 
