@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_speed import TRACES, one_page_stream, repeated
+from test_speed import TRACES, one_page_stream, repeated, warm
 
 from replay import allocators
 
@@ -33,9 +33,7 @@ def once(chosen: Any, given: dict[str, Any], machine: Physmap, w: Workload) -> t
     """Seconds in the loop, and the rows and frames it gave."""
     values = {**chosen.values({}), **given}
     made = chosen.init(machine, engine.most_pages(w, machine), values)
-    out = engine.room(w)
-    for column in (out.rows, out.work, out.frames):
-        column.fill(-1 if column is out.frames else 0)
+    out = warm(w)
     costs = profile.load(machine.arch).vector(made.page_work)
     start = time.perf_counter()
     chosen.run(made.state, w.requests, out, costs)

@@ -18,7 +18,9 @@ from replay import allocators
 
 from replay.costs import profile
 from replay.engine import drive as engine
+from replay.engine.batches import begin_whole, room
 from replay.engine.drive import Workload, replay
+from replay.engine.outcome import Out
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
@@ -73,6 +75,15 @@ def repeated(workload: Workload, times: int) -> Workload:
                                    np.zeros(len(stream.time), np.int64)))
 
 
+def warm(workload: Workload) -> Out:
+    """What the loop fills, in memory that has been touched."""
+    out = begin_whole(room(workload.slots, engine.largest(workload)), workload.requests)
+    out.work.fill(0)
+    out.live.fill(-1)
+    out.rows["errno"] = 0
+    return out
+
+
 def timed_replay(benchmark, name: str, workload: Workload, machine, smoke: bool):
     """Time the compiled loop alone, all metrics on, on fresh state and warm output arrays."""
     strategy, costs = allocators.load(name), profile.load(machine.arch)
@@ -80,9 +91,7 @@ def timed_replay(benchmark, name: str, workload: Workload, machine, smoke: bool)
 
     def setup():
         made = strategy.init(machine, engine.most_pages(workload, machine), strategy.values({}))
-        out = engine.room(workload)
-        for column in (out.rows, out.work, out.frames):
-            column.fill(-1 if column is out.frames else 0)
+        out = warm(workload)
         return (made.state, workload.requests, out, costs.vector(made.page_work)), {}
 
     benchmark.pedantic(strategy.run, setup=setup, rounds=1 if smoke else 7)
@@ -119,17 +128,16 @@ def test_the_mix_of_a_recording(benchmark, trace: str, name: str, smoke: bool) -
 INTERPRETED = """
 import sys, time
 sys.path.insert(0, "benchmarks")
-from test_speed import one_page_stream
+from test_speed import one_page_stream, warm
 from replay import allocators
 from replay.costs import profile
-from replay.engine.drive import room
 from replay.physmap import presets
 
 machine = presets.load("qemu-virt-arm64").with_changes(section_bytes=1 << 21)
 strategy, costs = allocators.load("pool"), profile.load("x86")
 w, best = one_page_stream(20_000), 1e9
 for _ in range(3):
-    setup, out = strategy.init(machine, 8192, strategy.values({})), room(w)
+    setup, out = strategy.init(machine, 8192, strategy.values({})), warm(w)
     start = time.perf_counter()
     strategy.run(setup.state, w.requests, out, costs.vector(setup.page_work))
     best = min(best, time.perf_counter() - start)

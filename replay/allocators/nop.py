@@ -1,4 +1,4 @@
-"""nop: hands out its slot numbers and keeps nothing, so that the engine itself can be measured."""
+"""nop: counts up frame numbers and keeps nothing, so that the engine itself can be measured."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import numpy as np
 
 from replay.base.compiled import compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import NEVER, new_state, words
+from replay.engine.state import NEVER, new_state, options_of, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
+
+OWN, options = options_of("handed_out")
 
 
 @compiled()
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """Frame numbers that nobody else has: the positions in the output."""
+    """Frame numbers that nobody had before."""
+    own = options(m)
+    first = own.handed_out
+    own.handed_out = first + nr_pages
     for k in range(nr_pages):
-        frames[at + k] = at + k
+        frames[at + k] = first + k
     return 0
 
 

@@ -11,7 +11,8 @@ from replay.base.compiled import inline, template
 from replay.engine.gauges import integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import header, returned
-from replay.engine.outcome import MOST_ADDING, Out, tallies
+from replay.engine.outcome import Out, tallies
+from replay.engine.paused import add_later, added, freed_early, hand_over, put_row, woken
 from replay.engine.requests import Requests
 from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
 from replay.engine.state import E_ADDING, E_WAIT, NEVER, words
@@ -59,121 +60,57 @@ def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.nda
     return lock_free if s.own_lock else end
 
 
-@inline
-def _arrival(q: Requests, r: int) -> Any:
-    """When a request came: as recorded, or as its plan has it."""
-    return q.time[r] if q.plan.shape[0] == 0 else q.plan[header(q.plan).arrival + r]
-
-
 @template
-def _free_early(free: Callable[..., int], m: np.ndarray, out: Out, first: int, count: int) -> None:
-    """Give back pages of a woken sleeper whose free has come already."""
-    s, counted = words(m), tallies(out.totals)
-    kept = returned = 0
-    total = counted.early
-    for k in range(total):
-        slot = out.early[k]
-        if first <= slot < first + count:
-            out.scratch[returned] = out.frames[slot]
-            returned += 1
-        else:
-            out.early[kept] = slot
-            kept += 1
-    counted.early = kept
-    if returned > 0:
-        frames_returned(m, out.scratch, 0, returned)
-        free(m, s.now, returned, out.scratch, 0)
-
-
-@inline
-def veil(frames: np.ndarray, first: int, count: int) -> None:
-    """Mark frames of a sleeping call, which its caller cannot free yet; or unmark them."""
-    for k in range(first, first + count):
-        frames[k] = -2 - frames[k]
-
-
-@inline
-def fill(frames: np.ndarray, first: int, end: int, value: int) -> None:
-    """One value for a range of slots."""
-    for k in range(first, end):
-        frames[k] = value
-
-
-@inline
-def add_later(m: np.ndarray, out: Out, r: int, now: int) -> None:
-    """Request r has let go of the lock at `now`; adding takes `add_ns`, one region at a time."""
-    s, counted = words(m), tallies(out.totals)
-    call = out.adding[counted.adding]
-    s.adds_free = max(s.adds_free, now) + s.add_ns
-    counted.adding += 1
-    s.split = int(counted.adding < MOST_ADDING)
-    call.due_ns, call.request = s.adds_free, r
-    call.start_pfn, call.nr_pages = s.add_start, s.add_pages
-    s.added_at = min(s.added_at, s.adds_free)
-    s.add_pages = 0
-
-
-@inline
-def _added(m: np.ndarray, out: Out) -> Any:
-    """The request whose memory is added first goes on: of one time, the one that let go first."""
-    s, counted = words(m), tallies(out.totals)
-    counted.adding -= 1
-    at = 0
-    while out.adding[at].due_ns != s.added_at:
-        at += 1
-    call = out.adding[at]
-    r, s.add_start, s.add_pages = call.request, call.start_pfn, call.nr_pages
-    s.added_at, s.split = NEVER, 1
-    for k in range(counted.adding):
-        if k >= at:
-            out.adding[k] = out.adding[k + 1]
-        s.added_at = min(s.added_at, out.adding[k].due_ns)
-    return r
+def _served(free: Callable[..., int], m: np.ndarray, out: Out, call: Any, end: int) -> int:
+    """A call that was under way has all its pages; the runs of frames they form."""
+    s = words(m)
+    frames_taken(m, out.kept, call.kept + call.got, call.pages - call.got)
+    out.alloc_latency[bucket_of(end - call.arrival)] += 1
+    out.alloc_slow[bucket_of(end - call.arrival)] += 1
+    hand_over(out, call, True)
+    count = freed_early(out, call)
+    if count > 0:
+        frames_returned(m, out.scratch, 0, count)
+        free(m, s.now, count, out.scratch, 0)
+    return count_runs(out.kept, call.kept, call.pages)
 
 
 @template
 def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q: Requests,
-           out: Out, cost: np.ndarray, r: int, start: int) -> Any:
+           out: Out, cost: np.ndarray, call: Any, start: int) -> Any:
     """A call that slept, or let go of the lock, has it again: (when it leaves it, error)."""
-    s, row = words(m), out.rows[r]
-    frames = out.frames
-    first, pages, had = q.first[r], q.pages[r], row.runs
+    s, price, pages = words(m), costs(cost), call.pages
     integrate(m, out, start)
-    veil(frames, first, had)
-    s.now, s.request, s.got, s.resume = start, r, had, 1
-    error = alloc(m, start, pages, frames, first)
+    s.now, s.request, s.got, s.resume = start, call.request, call.got, 1
+    error = alloc(m, start, pages, out.kept, call.kept)
     s.resume = 0
     without = outside(m, cost) if error == -E_ADDING else 0
-    spent = costs(cost).lock + spent_on(m, cost) - without + (
-        pages * costs(cost).alloc_page if error == 0 else 0)
-    move_work(m, out.work[r])
+    spent = price.lock + spent_on(m, cost) - without + (
+        pages * price.alloc_page if error == 0 else 0)
+    move_work(m, out.late_work[call.late] if call.late >= 0 else
+              out.work[call.request - tallies(out.totals).first_request])
     lock_free = start + max(1, nanoseconds(spent))
     if error == -E_WAIT or error == -E_ADDING:
-        row.runs = s.got
-        frames_taken(m, frames, first + had, s.got - had)
-        veil(frames, first, s.got)
+        frames_taken(m, out.kept, call.kept + call.got, s.got - call.got)
+        call.got = s.got
         if error == -E_ADDING:
             s.add_ns = nanoseconds(without)
-            row.service_ns += lock_free - start + s.add_ns
-            add_later(m, out, r, lock_free)
+            call.service_ns += lock_free - start + s.add_ns
+            add_later(m, out, call, lock_free)
+        put_row(out, call, call.errno, call.got)
     else:
-        row.service_ns += lock_free - start
-        came = _arrival(q, r)
-        row.wait_ns = lock_free - came - row.service_ns
-        row.errno = error
+        call.service_ns += lock_free - start
+        call.wait_ns = lock_free - call.arrival - call.service_ns
+        runs = 0
         if error == 0:
-            frames_taken(m, frames, first + had, pages - had)
-            row.runs = count_runs(frames, first, pages)
-            out.alloc_latency[bucket_of(lock_free - came)] += 1
-            out.alloc_slow[bucket_of(lock_free - came)] += 1
-            _free_early(free, m, out, first, pages)
+            runs = _served(free, m, out, call, lock_free)
         else:
             # The call gave back what it had got before it slept, too (out_undo).
-            frames_returned(m, frames, first, had)
-            row.runs = 0
-            fill(frames, first, first + pages, -1)
+            frames_returned(m, out.kept, call.kept, call.got)
+            hand_over(out, call, False)
+        put_row(out, call, error, runs)
         if q.plan.shape[0] > 0:
-            returned(q.plan, r, lock_free)
+            returned(q.plan, call.request, lock_free)
     if s.moved:
         settle(m, out, s.now)
     return lock_free, error
@@ -190,9 +127,9 @@ def background(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out
     s = words(m)
     counted, stuck = tallies(out.totals), False
     while True:
-        added = s.added_at
+        due_add = s.added_at
         from_list = counted.sleeping > 0 and s.count > 0 and not stuck
-        if not from_list and (added > added_due or s.wake_at <= due and s.wake_at < added):
+        if not from_list and (due_add > added_due or s.wake_at <= due and s.wake_at < due_add):
             if s.wake_at > due:
                 return lock_free
             lock_free = _thread_pass(wake, m, out, cost, lock_free)
@@ -201,17 +138,17 @@ def background(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out
                 due = -1
             stuck = False
             continue
-        r = out.sleeping[0] if from_list else _added(m, out)
-        lock_free, error = _go_on(alloc, free, m, q, out, cost, r,
-                                  lock_free if from_list else max(added, lock_free))
+        if not from_list:
+            added(m, out)
+            lock_free = max(due_add, lock_free)
+        call = out.sleeping[0] if from_list else out.going[0]
+        lock_free, error = _go_on(alloc, free, m, q, out, cost, call, lock_free)
         if q.plan.shape[0] > 0:
             header(q.plan).held_slowly = 1
             added_due = -1
         if from_list and error != -E_WAIT:
-            counted.sleeping -= 1
-            for k in range(counted.sleeping):
-                out.sleeping[k] = out.sleeping[k + 1]
+            woken(out)
         elif not from_list and error == -E_WAIT:
-            out.sleeping[counted.sleeping] = r
+            out.sleeping[counted.sleeping] = call
             counted.sleeping += 1
         stuck = from_list and error == -E_WAIT

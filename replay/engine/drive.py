@@ -16,17 +16,15 @@ from replay.base.errors import ReplayError
 from replay.base.units import MAX_PAGES
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
-from replay.engine.gauges import AREAS, NR_GAUGES, free_shares
-from replay.engine.histogram import HIST_BUCKETS
+from replay.engine.batches import feed_all, room
+from replay.engine.gauges import AREAS, free_shares
 from replay.engine.lock import header
-from replay.engine.outcome import (
-    ADDING, HISTOGRAMS, MOST_ADDING, ROW, SLEPT, TALLIES, Out, tallies,
-)  # fmt: skip
+from replay.engine.outcome import HISTOGRAMS, SLEPT, tallies
 from replay.engine.requests import (
     ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
 )  # fmt: skip
 from replay.engine.start import Start, begin
-from replay.engine.state import E_WAIT, NR_WORK, span, words
+from replay.engine.state import E_WAIT, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -168,51 +166,38 @@ def most_pages(workload: Workload, machine: Physmap) -> int:
     return workload.peak_pages + max(0, target - machine.memory.total)
 
 
-def room(workload: Workload) -> Out:
-    """The zeroed arrays that the loop fills."""
-    n = len(workload)
+def largest(workload: Workload) -> int:
+    """Pages of the largest request, at least one."""
     q = workload.requests
-    most = int(q.pages[q.kind != TARGET].max(initial=1))
-    return Out(
-        frames=np.full(workload.slots, -1, np.int64),
-        rows=np.zeros(n, ROW),
-        work=np.zeros((n, NR_WORK), np.int64),
-        **{name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS},
-        totals=np.zeros(TALLIES.itemsize // 8, np.int64),
-        sleeping=np.zeros(n, np.int64),
-        adding=np.zeros(MOST_ADDING, ADDING),
-        early=np.zeros(len(q.slots) + 1, np.int64),
-        scratch=np.zeros(most, np.int64),
-        area=np.zeros(len(AREAS), np.float64),
-        peak=np.zeros(len(AREAS), np.float64),
-        before=np.zeros(NR_GAUGES, np.float64),
-    )
+    return int(q.pages[q.kind != TARGET].max(initial=1))
 
 
 def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workload: Workload,
-           profile: Profile, *, check: bool = False) -> Outcome:
+           profile: Profile, *, check: bool = False, batch: int = 0) -> Outcome:
     """Replay a checked workload through one strategy.
 
     given: option texts (`--set strategy.name=text` without the prefix). check: also test the
-    strategy's invariants at the end.
+    strategy's invariants at the end. batch: requests taken at a time, which changes nothing; 0 for
+    all at once.
     """
     values = strategy.values(given)
-    out = room(workload)
+    out = room(workload.slots, largest(workload))
     setup, before = _at_start(strategy, machine, workload, values)
-    out.frames[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
+    out.live[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
     m = setup.state
     s = words(m)
     # The loop writes the plan, so each replay has its own.
     q = workload.requests._replace(plan=workload.requests.plan.copy())
-    end = strategy.run(m, q, out, profile.vector(setup.page_work))
+    fed = feed_all(strategy, m, q, out, profile.vector(setup.page_work), batch)
+    out, end = fed.out, int(tallies(fed.out.totals).lock_free)
     if s.fault:
         raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(s.fault)}); "
                           "this is a defect of the strategy")
     rows = m[s.sections : s.sections + 4 * s.section_count].reshape(-1, 4).copy()
     return Outcome(
         strategy=strategy, options=values, machine=machine, profile=profile,
-        workload=_as_replayed(workload, q, out, end),
-        notes=setup.notes, rows=out.rows, work=out.work, frames=out.frames[:workload.nr_slots],
+        workload=_as_replayed(workload, q, fed.rows, end),
+        notes=setup.notes, rows=fed.rows, work=fed.work, frames=fed.frames,
         before=before, sections=rows,
         free_list=m[s.list : s.list + s.count].copy(),
         histograms={name: getattr(out, name) for name in HISTOGRAMS},
@@ -220,7 +205,7 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
         peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
         ends=_ends(m),
         background={name: int(out.totals[k]) for k, name in enumerate(WORK)},
-        tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=int(end),
+        tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=end,
         broken=tuple(strategy.check(m)) if check else (),
     )
 
@@ -235,7 +220,7 @@ def _at_start(strategy: Strategy, machine: Physmap, workload: Workload, values: 
     return begun.setup, begun.frames
 
 
-def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workload:
+def _as_replayed(workload: Workload, q: Requests, rows: np.ndarray, end: int) -> Workload:
     """The workload at the times at which its requests came.
 
     One whose task never got to it, behind a call asleep for ever, counts as asleep at the end.
@@ -243,7 +228,7 @@ def _as_replayed(workload: Workload, q: Requests, out: Out, end: int) -> Workloa
     if not len(q.plan):
         return workload
     came = q.plan[header(q.plan).arrival:][:len(workload)]
-    out.rows["errno"][came < 0], out.rows["path"][came < 0] = -E_WAIT, SLEPT
+    rows["errno"][came < 0], rows["path"][came < 0] = -E_WAIT, SLEPT
     return replace(workload, requests=q._replace(time=np.where(came < 0, end, came)))
 
 

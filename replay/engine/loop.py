@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import INT, VECTOR, index, template
-from replay.engine.between import add_later, background, fill, veil
+from replay.base.compiled import INT, VECTOR, index, inline, template
+from replay.engine.between import background
 from replay.engine.gauges import areas, free_shares, integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import NOBODY, choose, header, returned
-from replay.engine.outcome import ASLEEP, FAST, OUT_TYPE, SLEPT, SLOW, Out, tallies
+from replay.engine.outcome import FAST, NOTHING, OUT_TYPE, SLEPT, SLOW, Out, tallies
+from replay.engine.paused import add_later, cramped, fill, pause, under_way
 from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
 from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
 from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
@@ -27,34 +28,44 @@ from replay.engine.tracking import frames_returned, frames_taken
 LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
 
 
+@inline
+def _begin(m: np.ndarray, q: Requests, out: Out, cost: np.ndarray) -> None:
+    """Before the first request of all."""
+    tallies(out.totals).begun = 1
+    settle(m, out, 0)
+    # The thread beside a pool takes no lock that callers wait for.
+    words(m).split = 1 - words(m).own_lock
+    if q.plan.shape[0] > 0:
+        header(q.plan).due = header(q.plan).added_due = -1
+        header(q.plan).wake_ns = nanoseconds(costs(cost).thread_wake)
+
+
 @template
 def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
          cost: np.ndarray) -> int:
-    """Replay all requests; returns the modelled time at which the lock was last released.
+    """Replay a batch of requests; what is carried on to the next one is in `m` and `out`.
 
-    cost: the words of spending.COSTS.
+    Returns 0 when it is through, or 1 if `out` needs more room before the next request, see
+    paused.cramped(): called again, it goes on from there. cost: the words of spending.COSTS.
 
     The integrals of what moves with every call are kept in locals here (integrate() does the same
     for the rare paths): through memory they cost more than the rest of the loop together.
     """
     s = words(m)
     times, kinds, counts, firsts, slots, plan = q
-    frames, scratch, work, early, sleeping = (
-        out.frames, out.scratch, out.work, out.early, out.sleeping)
+    frames, live, scratch, work, early, sleeping = (
+        out.frames, out.live, out.scratch, out.work, out.early, out.sleeping)
     latencies, waits, services, slow, frees = (
         out.alloc_latency, out.alloc_wait, out.alloc_service, out.alloc_slow, out.free_latency)
     area, peak, counted, price = areas(out.area), areas(out.peak), tallies(out.totals), costs(cost)
-    lock_free = since = live_peak = 0
-    live_area = unusable_area = largest_area = unusable_peak = largest_peak = 0.0
-    settle(m, out, 0)
-    # The thread beside a pool takes no lock that callers wait for.
-    s.split = 1 - s.own_lock
-    planned, step = plan.shape[0] > 0, -1
-    if planned:
-        header(plan).due = header(plan).added_due = -1
-        header(plan).wake_ns = nanoseconds(price.thread_wake)
-    while True:
-        step += 1
+    planned, live_peak, unusable_peak, largest_peak = plan.shape[0] > 0, 0, 0.0, 0.0
+    if counted.begun == 0:
+        _begin(m, q, out, cost)
+    step, place, base = counted.step, counted.place, counted.first_request
+    lock_free, since, live_area = counted.lock_free, counted.since, area.live_pages
+    unusable_area, largest_area = area.unusable_free_index, area.largest_free_run
+    full = cramped(out)
+    while not full and (step < times.shape[0] or counted.last):
         # After the last request only calls that began go on: no thread is due before time 0.
         ended = step >= times.shape[0]
         arrival = -1 if planned or ended else times[step]
@@ -71,9 +82,11 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             live_area, since = area.live_pages, counted.since
             unusable_area, largest_area = area.unusable_free_index, area.largest_free_run
         r, start = step, max(arrival, lock_free)
+        step += 1
         if planned:
             r = choose(m, plan, kinds, lock_free)
             if r == NOBODY:
+                counted.last, ended = 0, True
                 break
             start = header(plan).start
             if r < 0:
@@ -81,14 +94,16 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 continue
             arrival = plan[header(plan).arrival + r]
         elif ended:
+            counted.last = 0
             break
         kind, pages, first = kinds[r], counts[r], firsts[r]
+        at = first if planned else place
         dt = start - since
         since = start
-        live = s.gauge.live
-        listed = s.gauge.held - live
-        live_area += float(live) * dt
-        live_peak = max(live_peak, live)
+        held = s.gauge.live
+        listed = s.gauge.held - held
+        live_area += float(held) * dt
+        live_peak = max(live_peak, held)
         if listed > 0:
             unusable, largest = free_shares(s.gauge.whole, s.table.top, s.block_pages, listed)
             unusable_area += unusable * dt
@@ -97,25 +112,33 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 unusable_peak = unusable
             if largest > largest_peak:
                 largest_peak = largest
-        s.now, s.request, error = start, r, 0
+        s.now, s.request, error = start, base + r, 0
         spent = price.lock
         path, runs = FAST, 0
         if kind == ALLOC:
-            error = alloc(m, start, pages, frames, first)
+            place += pages
+            error = alloc(m, start, pages, frames, at)
             if error == 0:
-                runs = frames_taken(m, frames, first, pages)
+                runs = frames_taken(m, frames, at, pages)
+                for k in range(index(pages) if counted.apart else 0):
+                    live[index(first) + k] = frames[index(at) + k]
                 spent += pages * price.alloc_page
         elif kind == FREE:
             known = 0
             for k in range(index(first), index(first + pages)):
                 slot = slots[k]
-                frame = frames[index(slot)] if slot >= 0 else -1
+                if slot < 0:
+                    continue
+                frame = live[index(slot)]
                 if frame >= 0:
                     scratch[known] = frame
                     known += 1
-                elif frame < -1:  # its allocation is asleep
-                    early[counted.early] = slot
+                elif frame < NOTHING:  # its allocation is under way
+                    early[counted.early].request = under_way(frame)
+                    early[counted.early].slot = slot
+                    live[index(slot)] = NOTHING
                     counted.early += 1
+                    full = True
             frames_returned(m, scratch, 0, known)
             counted.skipped += pages - known
             if known > 0:
@@ -153,21 +176,24 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 if path == SLOW:
                     slow[bucket_of(lock_free - arrival)] += 1
             elif error == -E_WAIT or error == -E_ADDING:
-                row.runs = s.got
-                frames_taken(m, frames, first, s.got)
-                veil(frames, first, s.got)
-                fill(frames, first + s.got, first + pages, ASLEEP)
+                row.runs, full = s.got, True
+                frames_taken(m, frames, at, s.got)
                 settle(m, out, start)
                 if error == -E_WAIT:
                     row.path = SLEPT
-                    sleeping[counted.sleeping] = r
-                    counted.sleeping += 1
                 else:
                     row.service_ns += s.add_ns
-                    add_later(m, out, r, lock_free)
+                call = out.going[0]
+                pause(m, out, call, base + r, pages, first, at, arrival, row)
+                if error == -E_WAIT:
+                    sleeping[counted.sleeping] = call
+                    counted.sleeping += 1
+                else:
+                    add_later(m, out, call, lock_free)
             else:
                 # What a failing call wrote before it gave up is not the caller's.
-                fill(frames, first, first + pages, -1)
+                fill(frames, at, at + pages, NOTHING)
+                fill(live, first, first + pages, NOTHING)
         elif kind == FREE:
             frees[bucket_of(lock_free - arrival)] += 1
         if planned:
@@ -175,15 +201,15 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 header(plan).held_slowly = path
             if error != -E_WAIT and error != -E_ADDING:
                 returned(plan, r, lock_free)
-    for k in range(counted.sleeping):
-        r = sleeping[k]
-        fill(frames, firsts[r], firsts[r] + counts[r], -1)
+        full = full and cramped(out)
+    counted.step, counted.place, counted.lock_free = step, place, lock_free
     area.live_pages, counted.since = live_area, since
     area.unusable_free_index, area.largest_free_run = unusable_area, largest_area
     peak.live_pages = max(peak.live_pages, float(live_peak))
     peak.unusable_free_index = max(peak.unusable_free_index, unusable_peak)
     peak.largest_free_run = max(peak.largest_free_run, largest_peak)
-    end = max(lock_free, since)
-    integrate(m, out, end)
-    settle(m, out, end)
-    return lock_free
+    if step > times.shape[0] and not full:
+        end = max(lock_free, since)
+        integrate(m, out, end)
+        settle(m, out, end)
+    return int(full)

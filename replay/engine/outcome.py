@@ -23,27 +23,51 @@ TALLIES = record(
     "sleeping", "early", "adding",  # how many there are in the vectors of these names
     "busy", "passes",  # passes of the thread, and those that got nowhere
     "skipped",  # pages of frees of which no frame was known
+    # Carried from batch to batch:
+    "begun", "lock_free",  # whether there was one before; when the lock was last released
     "since", "settled",  # up to when what moves with every call, and the rest, is integrated
+    "first_request", "last",  # number of the batch's first request; whether it is the last batch
+    "step", "place",  # requests of the batch that are done, pages in Out.frames
+    "apart",  # whether Out.frames and Out.live are two arrays
+    "kept",  # words of Out.kept that are in use
 )  # fmt: skip
 tallies = seen_as(TALLIES)
 """What the loop counts beside the requests, in Out.totals."""
 
-ADDING = record("due_ns", "request", "start_pfn", "nr_pages")
+PAUSED = record(
+    "request", "pages", "slot",  # its number in the whole stream, its first slot
+    "place",  # in Out.frames, as long as its batch is the current one
+    "arrival", "got", "kept",  # pages that it has got, first word of them in Out.kept
+    "late",  # its row in Out.late, -1 while its batch is the current one
+    "wait_ns", "service_ns", "errno", "path",  # of its row so far
+    "due_ns", "start_pfn", "nr_pages",  # what it adds, and when that is done
+)  # fmt: skip
+"""A call under way that has not got the lock, see paused.py."""
+EARLY = record("request", "slot")
+LATE = record("request", "touched", "kept", "pages", ("row", ROW))
+"""What came of a request in a batch after its own: whether anything; if served, its frames as
+`pages` words of Out.kept from `kept` on; its row, which stands in place of the one given out."""
 MOST_ADDING = 64
 """Calls that have let go of the lock while memory is hot-added; one more keeps it."""
-ASLEEP = -(1 << 62)
-"""In Out.frames while a call sleeps: pages it has not got. Those it has are -2 - frame."""
+NOTHING = -1
+"""In Out.frames and Out.live: no page."""
 
 
 class Out(NamedTuple):
-    """Arrays of one replay."""
+    """Arrays of one replay: of the batch, then those that are carried on to the next one."""
 
     frames: np.ndarray
-    """Frame per slot, -1 where none was allocated."""
+    """Frames of the batch's allocations, request by request, -1 where there is none."""
     rows: np.ndarray
     """(requests,) of ROW."""
     work: np.ndarray
     """(requests, NR_WORK): primitives of slow calls; list operations of fast ones are implied."""
+    late: np.ndarray
+    """(calls under way at the start of the batch,) of LATE."""
+    late_work: np.ndarray
+    """(the same, NR_WORK): to be added to the work of their requests."""
+    live: np.ndarray
+    """Frame per slot; NOTHING, or paused.under_way(request)."""
     alloc_latency: np.ndarray
     """This and the other HISTOGRAMS: counts of modelled ns by histogram.bucket_of()."""
     alloc_wait: np.ndarray
@@ -53,12 +77,17 @@ class Out(NamedTuple):
     totals: np.ndarray
     """The words of TALLIES."""
     sleeping: np.ndarray
-    """Requests asleep on a wait queue, oldest first."""
+    """PAUSED, oldest first: calls asleep on a wait queue."""
     adding: np.ndarray
-    """(MOST_ADDING,) of ADDING."""
+    """(MOST_ADDING,) of PAUSED."""
+    going: np.ndarray
+    """(1,) of PAUSED: the one of `adding` that has the lock again."""
+    kept: np.ndarray
+    """Frames of calls under way."""
     early: np.ndarray
-    """Slots whose free came while their allocation was still asleep."""
+    """EARLY: slots whose free came while their allocation was under way."""
     scratch: np.ndarray
+    """Room for the pages of one request."""
     area: np.ndarray
     """Integrals over time, in value x ns, as words of gauges.AREA."""
     peak: np.ndarray
@@ -68,5 +97,6 @@ class Out(NamedTuple):
 
 
 OUT_TYPE = types.NamedTuple(
-    [VECTOR, rows_of(ROW), TABLE, *(VECTOR for _ in HISTOGRAMS),
-     VECTOR, VECTOR, rows_of(ADDING), VECTOR, VECTOR, REALS, REALS, REALS], Out)
+    [VECTOR, rows_of(ROW), TABLE, rows_of(LATE), TABLE, VECTOR, *(VECTOR for _ in HISTOGRAMS),
+     VECTOR, rows_of(PAUSED), rows_of(PAUSED), rows_of(PAUSED), VECTOR, rows_of(EARLY), VECTOR,
+     REALS, REALS, REALS], Out)

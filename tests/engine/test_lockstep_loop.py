@@ -209,6 +209,10 @@ def compare_runs(outcome, loop, workload):
                                    f"naive {float(value)}")
 
 
+BATCHES = (0, 1, 7, 100)
+"""Requests that the loop takes at a time, 0 for all; a stream's seed says which."""
+
+
 def one_stream(name, seed, *, make=None, requests=PER_STREAM):
     """One random machine and stream through one strategy, both ways; the requests compared.
 
@@ -231,7 +235,8 @@ def one_stream(name, seed, *, make=None, requests=PER_STREAM):
         both = Lockstep((make or naive_model.make)(machine, options), strategy, machine,
                         most_pages(workload, machine), values, look=1 if sample else 7)
         loop = NaiveLoop(both, costs, page_work, sample=sample).replay(as_requests(workload))
-        outcome = replay(strategy, given_of(options), machine, workload, profile, check=True)
+        outcome = replay(strategy, given_of(options), machine, workload, profile, check=True,
+                         batch=BATCHES[seed % len(BATCHES)])
         if outcome.broken:
             raise Mismatch(outcome.broken[0])
         compare_runs(outcome, loop, workload)

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from replay.costs import profile
-from replay.engine.drive import Workload, checked, room
-from replay.engine.outcome import Out
+from replay.engine.batches import Fed, feed_all, room
+from replay.engine.drive import Workload, checked, largest
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.engine.state import words
 from replay.engine.strategy import Setup, Strategy
@@ -82,7 +82,7 @@ def _stream(trace: Trace) -> _Stream:
 
 
 def _replayed(trace: Trace, strategy: Strategy, machine: Physmap
-              ) -> tuple[_Stream, Setup, Out]:
+              ) -> tuple[_Stream, Setup, Fed]:
     """Replay in the order of lock holders on the recorded tree."""
     stream = _stream(trace)
     known = stream.listed + stream.live
@@ -95,10 +95,10 @@ def _replayed(trace: Trace, strategy: Strategy, machine: Physmap
     count = int(s.count)
     m[s.list + count : s.list + count + known] = PLACEHOLDER + np.arange(known)
     s.count = count + known
-    out = room(stream.workload)
-    strategy.run(m, stream.workload.requests, out,
-                 profile.load("x86").vector(setup.page_work))
-    return stream, setup, out
+    fed = feed_all(strategy, m, stream.workload.requests,
+                   room(stream.workload.slots, largest(stream.workload)),
+                   profile.load("x86").vector(setup.page_work))
+    return stream, setup, fed
 
 
 def pool_work(trace: Trace, strategy: Strategy, machine: Physmap

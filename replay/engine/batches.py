@@ -1,0 +1,148 @@
+"""A request stream through a strategy's compiled loop, batch by batch.
+
+What is carried from one batch to the next is in the strategy's state and in Out; what comes of a
+call after its own batch is gone is a Late row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from replay.engine.gauges import AREAS, NR_GAUGES
+from replay.engine.histogram import HIST_BUCKETS
+from replay.engine.outcome import (
+    EARLY, HISTOGRAMS, LATE, MOST_ADDING, NOTHING, PAUSED, ROW, TALLIES, Out, tallies,
+)  # fmt: skip
+from replay.engine.requests import ALLOC, FREE, Requests
+from replay.engine.state import NR_WORK
+from replay.engine.strategy import Strategy
+
+
+SPARE = 1 << 12
+"""Pages of calls under way that there is room for from the start."""
+
+
+def room(slots: int, most: int) -> Out:
+    """The arrays that are carried on; most: pages of the largest request."""
+    return Out(
+        **_of_batch(0, 0, 0), live=np.full(slots, NOTHING, np.int64),
+        **{name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS},
+        totals=np.zeros(TALLIES.itemsize // 8, np.int64),
+        sleeping=np.zeros(2 * MOST_ADDING, PAUSED), adding=np.zeros(MOST_ADDING, PAUSED),
+        going=np.zeros(1, PAUSED), kept=np.zeros(SPARE + most, np.int64),
+        early=np.zeros(SPARE + most, EARLY), scratch=np.zeros(most, np.int64),
+        area=np.zeros(len(AREAS), np.float64), peak=np.zeros(len(AREAS), np.float64),
+        before=np.zeros(NR_GAUGES, np.float64))
+
+
+def _of_batch(requests: int, pages: int, late: int) -> dict[str, np.ndarray]:
+    return {"frames": np.full(pages, NOTHING, np.int64), "rows": np.zeros(requests, ROW),
+            "work": np.zeros((requests, NR_WORK), np.int64), "late": np.zeros(late, LATE),
+            "late_work": np.zeros((late, NR_WORK), np.int64)}
+
+
+def begin(out: Out, q: Requests, base: int = 0, last: bool = True) -> Out:
+    """Arrays for the next batch, and the calls that are under way by then with their late rows."""
+    counted = tallies(out.totals)
+    counted.first_request, counted.last, counted.step, counted.place = base, int(last), 0, 0
+    counted.apart = 1
+    paused = [*out.sleeping[:counted.sleeping], *out.adding[:counted.adding]]
+    if not paused:
+        counted.kept = 0
+    made = out._replace(**_of_batch(len(q.time), int(q.pages[q.kind == ALLOC].sum()),
+                                    len(paused)))
+    for k, call in enumerate(paused):
+        call.late = k
+        made.late[k].request = call.request
+    return made
+
+
+def begin_whole(out: Out, q: Requests) -> Out:
+    """The same for a whole stream in which each page has a slot of its own, in the order of the
+    requests: its frames are its slots, so that none is written twice."""
+    made = begin(out, q)
+    tallies(out.totals).apart = 0
+    return made._replace(frames=made.live[:len(made.frames)])
+
+
+def _with_room(out: Out) -> Out:
+    """Twice the room for calls under way."""
+    return out._replace(**{name: np.concatenate((held, np.zeros_like(held)))
+                           for name in ("sleeping", "kept", "early")
+                           for held in (getattr(out, name),)})
+
+
+def feed(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.ndarray, *,
+         base: int = 0, last: bool = True) -> Out:
+    """Replay the next batch of a stream; the arrays with what came of it.
+
+    base: number of its first request in the stream. last: no batch follows.
+    """
+    return _run(strategy, m, q, begin(out, q, base, last), cost)
+
+
+def _run(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.ndarray) -> Out:
+    while strategy.run(m, q, out, cost):
+        out = _with_room(out)
+    return out
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What came of a whole stream. frames: of each slot. out: as it was left."""
+
+    rows: np.ndarray
+    work: np.ndarray
+    frames: np.ndarray
+    out: Out
+
+
+def feed_all(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.ndarray,
+             size: int = 0) -> Fed:
+    """Replay a stream of which each page has a slot of its own, in the order of the requests.
+
+    size: requests of a batch; 0 takes them all at once, as a stream with a plan must be.
+    """
+    if not size or len(q.plan):
+        out = _run(strategy, m, q, begin_whole(out, q), cost)
+        for call in out.sleeping[:tallies(out.totals).sleeping]:
+            out.frames[call.place : call.place + call.pages] = NOTHING
+        return Fed(out.rows, out.work, out.frames, out)
+    n = len(q.time)
+    fed = Fed(np.zeros(n, ROW), np.zeros((n, NR_WORK), np.int64),
+              np.full(int(q.pages[q.kind == ALLOC].sum()), NOTHING, np.int64), out)
+    place = 0
+    for first, part in _parts(q, size):
+        out = feed(strategy, m, part, out, cost, base=first, last=first + size >= n)
+        end = first + len(out.rows)
+        fed.rows[first:end], fed.work[first:end] = out.rows, out.work
+        fed.frames[place : place + len(out.frames)] = out.frames
+        place += len(out.frames)
+        _amend(fed, q, out)
+    return Fed(fed.rows, fed.work, fed.frames, out)
+
+
+def _parts(q: Requests, size: int) -> Iterator[tuple[int, Requests]]:
+    """(number of its first request, requests) of each batch; of an empty stream one."""
+    free, n = q.kind == FREE, len(q.time)
+    freed = np.concatenate(([0], np.cumsum(np.where(free, q.pages, 0))))
+    for a in range(0, max(n, 1), size):
+        b = min(n, a + size)
+        low, high = int(freed[a]), int(freed[b])
+        yield a, Requests(q.time[a:b], q.kind[a:b], q.pages[a:b],
+                          q.first[a:b] - np.where(free[a:b], low, 0), q.slots[low:high])
+
+
+def _amend(fed: Fed, q: Requests, out: Out) -> None:
+    """Late rows take the place of those given out before."""
+    for k in np.flatnonzero(out.late["touched"]).tolist():
+        late = out.late[k]
+        r = int(late.request)
+        fed.rows[r] = late.row
+        fed.work[r] += out.late_work[k]
+        if late.pages:
+            fed.frames[q.first[r] : q.first[r] + late.pages] = (
+                out.kept[late.kept : late.kept + late.pages])
