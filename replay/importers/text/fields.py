@@ -40,8 +40,8 @@ Flags = npt.NDArray[np.bool_]
 MAX_ELEMENTS: Final = 4096
 MAX_FIELDS: Final = 128
 MAX_TEXTS: Final = 1 << 14
-_PAIR: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)")
-_NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+")
+_PAIR: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)", re.ASCII)
+_NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+", re.ASCII)
 _U64_TENTH: Final = ((1 << 64) - 1) // 10
 _FAILED: Final = (0, -1)
 
@@ -62,9 +62,17 @@ FIELD = record(
 
 # -- the grammar
 def pairs(rest: str, cut_short: bool) -> list[tuple[str, str]]:
-    """Names and values; of a line that was cut, an unfinished last value is not taken."""
+    """Names and values; of a line that was cut, a value that may not be whole is not taken.
+
+    Nor is what follows a string without an end: it may belong to the string.
+    """
     found = _PAIR.findall(rest)
-    if cut_short and found and not found[-1][1].startswith("{") and not rest.endswith(" "):
+    if not cut_short:
+        return found
+    for k, (_, value) in enumerate(found):
+        if value.startswith('"') and value.count('"') == 1:
+            return found[:k]
+    if found and not found[-1][1].startswith("{") and not rest.endswith(" "):
         found.pop()
     return found
 

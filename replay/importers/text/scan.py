@@ -48,7 +48,6 @@ PART_TEXT_BYTES: Final = 1 << 24
 MAX_TASKS, MAX_PLACES = 1 << 14, 1 << 13
 MAX_COMM: Final = 40
 TIME_LIMIT: Final = 1 << 62
-_SPACES: Final = 0x2020202020202020
 _MAX_SECONDS: Final = TIME_LIMIT // 10**9
 _COMM_WIDTH: Final = 16
 _RECENT: Final = 256
@@ -227,8 +226,7 @@ def _padded(text, at, dotted):  # type: ignore[no-untyped-def]
     """(context, where the task's name begins, its length) of a name padded to 16 characters."""
     dash = at + _COMM_WIDTH
     left, right = word(text, at), word(text, at + 8)
-    if byte(text, dash) != DASH or unprintable(left) | unprintable(right) or (
-            left == _SPACES and right == _SPACES):
+    if byte(text, dash) != DASH or unprintable(left) | unprintable(right):
         return _NONE, at, 0
     return _context(text, dash, dotted), at, _COMM_WIDTH
 
