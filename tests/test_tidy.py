@@ -28,7 +28,7 @@ ROOMS = (
 )
 """Folders, and single files at the top: each imports from itself and from those before it."""
 
-NAMED = ("allocators", "physmap", "costs", "c", "importers/text",
+NAMED = ("allocators", "physmap", "costs", "c", "importers/text", "importers/dat",
          "importers/xen")
 """Rooms without subscripts by index constants; the others are on their way."""
 

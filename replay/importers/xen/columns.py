@@ -54,7 +54,7 @@ class Out(NamedTuple):
     latency_known: np.ndarray
 
 
-COUNTS = record("domids", "starts", "mfns", "values", "ops", "latencies", "rows", "waiting")
+DECODED = record("domids", "starts", "mfns", "values", "ops", "latencies", "rows", "waiting")
 """What `_decode` counts: known values of six columns, rows; and CPUs that have a record left."""
 
 
@@ -259,7 +259,7 @@ def _run(words: np.ndarray, windows: np.ndarray, cpus: np.ndarray, cpu: int, lim
 def _decode(  # type: ignore[no-untyped-def]
         words, windows, cpus, heap, events, out, counts, layout):
     """Merge the CPUs' runs until the room is full or all have ended; heap: CPUs by their next
-    record. counts: COUNTS, one of them.
+    record. counts: DECODED, one of them.
     """
     n = counts[0]
     size = n.waiting
@@ -313,7 +313,7 @@ def scale(ticks, start, hz, out):  # type: ignore[no-untyped-def]
 
 
 class Decoded(NamedTuple):
-    """A batch of rows; counts: what `_decode` counts, a COUNTS."""
+    """A batch of rows; counts: what `_decode` counts, a DECODED."""
 
     out: Out
     counts: Any
@@ -329,7 +329,7 @@ def decode(path: Path, file: Census, layout: int, most: int) -> Iterator[Decoded
     heap = np.zeros(len(cpus), dtype=np.int64)
     waiting = _start(file.words, file.windows, cpus, heap)
     for done in range(0, file.rows, most):
-        out, counts = _room(min(most, file.rows - done)), np.zeros(1, dtype=COUNTS)
+        out, counts = _room(min(most, file.rows - done)), np.zeros(1, dtype=DECODED)
         n = counts[0]
         n.waiting = waiting
         _decode(file.words, file.windows, cpus, heap, KNOWN_EVENTS, out, counts, layout)

@@ -34,7 +34,7 @@ FRAMING_PROBLEMS = {
     BAD_TIME: "a time stamp is beyond 2^62",
 }
 
-WINDOW = record("start", "end", "following")
+XEN_WINDOW = record("start", "end", "following")
 """The word after a window's header, the word after its last whole record, and the next window of
 the same CPU or -1."""
 
@@ -68,8 +68,8 @@ def _link(words, ends, windows, heads, last):  # type: ignore[no-untyped-def]
 
 
 def link(words: np.ndarray, count: int, cpus: int, ends: int) -> tuple[np.ndarray, np.ndarray]:
-    """The windows, a WINDOW each; and per CPU its first window or -1."""
-    windows = np.zeros(count, dtype=WINDOW)
+    """The windows, a XEN_WINDOW each; and per CPU its first window or -1."""
+    windows = np.zeros(count, dtype=XEN_WINDOW)
     heads = np.full(cpus, -1, dtype=np.int64)
     _link(words, ends, windows, heads, heads.copy())
     return windows, heads
