@@ -24,7 +24,7 @@ def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-unty
     for n in range(len(order)):
         c = order[n]
         for s in range(q.section[c], q.section[c + 1]):
-            for _ in range(q.sections[1, s]):
+            for _ in range(q.sections[s].pages):
                 listed[depth] = 0
                 depth += 1
         for k in range(q.pushes[c]):
@@ -60,7 +60,7 @@ def in_doubt(q: Calls, order: Ints, ambiguous: list[int]) -> np.ndarray:
     doubtful[ambiguous] = 1
     found = np.zeros(len(order), np.int64)
     if doubtful.any():
-        room = int(q.pushes.sum() + q.sections[1].sum()) + 1
+        room = int(q.pushes.sum() + q.sections["pages"].sum()) + 1
         _follow(q, order, doubtful, np.zeros(room, np.int64),
                 np.zeros(int(q.content[-1]) + 1, np.int64), found)
     return found > 0
