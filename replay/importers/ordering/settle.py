@@ -25,8 +25,8 @@ class Settled:
 
     def start(self, done: frozenset[int] = frozenset()) -> State:
         """The settled list as a state."""
-        size = self.list.settled.size
-        return State(done, (), int(size.depth), int(size.count))
+        depth, count = self.list.settled.size.item()
+        return State(done, (), depth, count)
 
     def give_up(self, calls: Iterable[int]) -> None:
         """A bound was hit: these calls' order is not known."""
@@ -71,7 +71,7 @@ class Settled:
         for cells in reversed(top):
             settled.cells[depth : depth + len(cells)] = cells
             depth += len(cells)
-        settled.size.depth, settled.size.count = depth, state.length
+        settled.size["depth"], settled.size["count"] = depth, state.length
         for call, pages in state.content:
             first, end = self.list.calls.content[call : call + 2]
             settled.content[first:end] = np.frombuffer(pages, np.int64)
