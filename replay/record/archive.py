@@ -19,7 +19,7 @@ from typing import IO, Final
 from replay.base.errors import ReplayError
 from replay.base.files import replaced
 
-ZSTD: Final = "zstd"
+PACKER: Final = "zstd"
 ENDINGS: Final = (".tar.zst", ".tar.gz")
 
 
@@ -34,9 +34,9 @@ def check_name(output: Path) -> None:
     """Refuse an archive that cannot be written, before anything is done."""
     if not output.name.endswith(ENDINGS):
         raise ReplayError(f"{output}: expected a name that ends in {' or '.join(ENDINGS)}")
-    if output.name.endswith(ENDINGS[0]) and shutil.which(ZSTD) is None:
+    if output.name.endswith(ENDINGS[0]) and shutil.which(PACKER) is None:
         other = output.name[:-len(ENDINGS[0])] + ENDINGS[1]
-        raise ReplayError(f"{output}: the program {ZSTD} is not here; install it, or pack to "
+        raise ReplayError(f"{output}: the program {PACKER} is not here; install it, or pack to "
                           f"{output.with_name(other)}")
 
 
@@ -59,7 +59,7 @@ def _compressed(aside: Path, zstd: bool) -> Iterator[IO[bytes]]:
             with gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as packed:
                 yield packed  # type: ignore[misc]
             return
-        with subprocess.Popen([ZSTD, "-q", "-c", "-T1"], stdin=subprocess.PIPE, stdout=file,
+        with subprocess.Popen([PACKER, "-q", "-c", "-T1"], stdin=subprocess.PIPE, stdout=file,
                               stderr=subprocess.PIPE) as program:
             assert program.stdin is not None and program.stderr is not None
             try:
@@ -70,7 +70,7 @@ def _compressed(aside: Path, zstd: bool) -> Iterator[IO[bytes]]:
                     program.stdin.close()
             said = " ".join(program.stderr.read().decode("utf-8", "replace").split()[:30])
         if program.returncode:
-            raise ReplayError(f"{aside}: {ZSTD} failed: {said or program.returncode}")
+            raise ReplayError(f"{aside}: {PACKER} failed: {said or program.returncode}")
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:

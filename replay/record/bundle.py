@@ -15,8 +15,8 @@ from typing import Final
 
 from replay.base.files import replaced
 
-PACKAGE: Final = Path(__file__).parents[1]
-FILES: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/files.py",
+SOURCE_ROOT: Final = Path(__file__).parents[1]
+BUNDLED: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/files.py",
                 "base/recording.py", "base/since.py")
 """Of the package, besides the recorder's own."""
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
@@ -33,8 +33,8 @@ sys.exit(main())
 
 def build() -> bytes:
     """The file's content."""
-    sources = {f"replay/{name}": (PACKAGE / name).read_bytes() for name in FILES}
-    for path in PACKAGE.glob("record/*.py"):
+    sources = {f"replay/{name}": (SOURCE_ROOT / name).read_bytes() for name in BUNDLED}
+    for path in SOURCE_ROOT.glob("record/*.py"):
         if path.name != Path(__file__).name:
             sources[f"replay/record/{path.name}"] = path.read_bytes()
     sources["__main__.py"] = _START.encode()

@@ -16,8 +16,8 @@ from typing import IO, Final, NamedTuple
 
 from replay.record.symbols import Span, Symbols
 
-LOCK: Final = ("mutex_lock", "mutex_lock_nested")
-UNLOCK: Final = ("mutex_unlock",)
+MUTEX_LOCK: Final = ("mutex_lock", "mutex_lock_nested")
+MUTEX_UNLOCK: Final = ("mutex_unlock",)
 _PADDING: Final = 16
 """Bytes before a function that a call may enter: call-depth tracking of x86 patches calls so
 (CONFIG_CALL_PADDING, arch/x86/kernel/callthunks.c)."""
@@ -49,7 +49,7 @@ def find(functions: tuple[str, ...], arch: str, symbols: Symbols,
     """The places of functions that both take and release a mutex, and why there are none."""
     if not symbols.known:
         return [], "/proc/kallsyms shows no addresses"
-    targets = {address: locked for names, locked in ((LOCK, True), (UNLOCK, False))
+    targets = {address: locked for names, locked in ((MUTEX_LOCK, True), (MUTEX_UNLOCK, False))
                for address in map(symbols.address, names) if address is not None}
     if len(set(targets.values())) < 2:
         return [], "/proc/kallsyms does not tell mutex_lock() and mutex_unlock()"

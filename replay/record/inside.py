@@ -27,10 +27,10 @@ ALLOCS: Final = ("xen_alloc_unpopulated_pages", "xen_alloc_ballooned_pages",
                  "alloc_xenballooned_pages")
 FREES: Final = ("xen_free_unpopulated_pages", "xen_free_ballooned_pages",
                 "free_xenballooned_pages")
-THREAD: Final = "balloon_thread"
-POOL: Final = (ALLOCS[0], FREES[0])
-FUNCTIONS: Final = (*ALLOCS, *FREES, THREAD)
-STATS: Final = (("cur", 0), ("tgt", 8), ("unpop", 16), ("low", 24))
+THREAD_FUNCTION: Final = "balloon_thread"
+POOL_CALLS: Final = (ALLOCS[0], FREES[0])
+LOCK_TAKERS: Final = (*ALLOCS, *FREES, THREAD_FUNCTION)
+BALLOON_STATS: Final = (("cur", 0), ("tgt", 8), ("unpop", 16), ("low", 24))
 """struct balloon_stats (include/xen/balloon.h): current_pages, target_pages, target_unpopulated,
 balloon_low; each an unsigned long."""
 AFTER: Final = "_after"
@@ -39,7 +39,7 @@ AFTER: Final = "_after"
 
 def variables(function: str) -> tuple[str, ...]:
     """The kernel's variables that a function's probes read."""
-    return (("list_count", "page_list") if function in POOL
+    return (("list_count", "page_list") if function in POOL_CALLS
             else ("balloon_stats", "ballooned_pages"))
 
 
@@ -48,12 +48,12 @@ def arguments(place: Place, kernel: tuple[int, int], readable: dict[str, str], *
     """What to fetch at a place. readable: how to write each variable that can be read. told: other
     probes tell each page of an allocation, so that the chain need not be followed there."""
     after = "" if place.locked else AFTER
-    pool = place.function in POOL
+    pool = place.function in POOL_CALLS
     count, head = (readable.get(name, "") for name in variables(place.function))
     if pool:
         fetched = [f"list_count{after}={count}:u32"] if count else []
     else:
-        fetched = [f"{name}{after}={_plus(count, offset)}:u64" for name, offset in STATS
+        fetched = [f"{name}{after}={_plus(count, offset)}:u64" for name, offset in BALLOON_STATS
                    if count and (place.locked or name == "low")]
     if not head or pool and kernel < CHAIN_SINCE:
         return fetched

@@ -15,8 +15,8 @@ from typing import Any, Final
 from replay.base.errors import InputError
 from replay.base.files import replaced
 
-NAME: Final = "state.json"
-VERSION: Final = 1
+STATE_FILE: Final = "state.json"
+STATE_VERSION: Final = 1
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Journal:
         """Write the whole journal, aside first, down to the disk."""
         if self.dry:
             return
-        data = {"version": VERSION, "facts": self.facts, "undo": self.undo}
+        data = {"version": STATE_VERSION, "facts": self.facts, "undo": self.undo}
         with replaced(self.path) as aside:
             aside.write_text(json.dumps(data))  # without indent=, which takes the encoder in Python
 
@@ -60,10 +60,10 @@ class Journal:
 
 def load(folder: Path) -> Journal:
     """The journal of a session that has begun."""
-    path = folder / NAME
+    path = folder / STATE_FILE
     try:
         data = json.loads(path.read_text("utf-8"))
-        if data["version"] != VERSION:
+        if data["version"] != STATE_VERSION:
             raise ValueError(f"version {data['version']}")
         undo = [list(entry) for entry in data["undo"]]
         return Journal(path, dict(data["facts"]), undo)

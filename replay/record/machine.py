@@ -35,7 +35,7 @@ class Saved(NamedTuple):
         return f"grep -E '{self.only}' {self.source}"
 
 
-STATE: Final = (
+SAVED_STATE: Final = (
     *(Saved(n, f"/proc/{n}") for n in ("iomem", "zoneinfo", "meminfo", "buddyinfo", "vmstat",
                                        "uptime")),
     Saved("xl-info", command=("xl", "info")), Saved("xl-list", command=("xl", "list")),
@@ -51,7 +51,7 @@ MACHINE: Final = (
     Saved("dt/reg", "/proc/device-tree/hypervisor/reg"),
     Saved("dt/dom0.dtb", "/sys/firmware/fdt"),
 )
-BALLOON: Final = "/sys/devices/system/xen_memory/xen_memory0"
+BALLOON_DEVICE: Final = "/sys/devices/system/xen_memory/xen_memory0"
 KERNEL_CONFIG: Final = "XEN|ZONE_DEVICE|MEMORY_HOTPLUG|KPROBE|FPROBE|KALLSYMS|BTF|PAGES?_"
 
 
@@ -75,7 +75,7 @@ def check_xen(root: Path = Path("/")) -> None:
     kind = root / "sys/hypervisor/type"
     if kind.is_file() and kind.read_text().strip() == "xen":
         return
-    if not (root / BALLOON.lstrip("/")).is_dir():  # of a kernel without the file above
+    if not (root / BALLOON_DEVICE.lstrip("/")).is_dir():  # of a kernel without the file above
         raise ReplayError("this kernel does not run on Xen (/sys/hypervisor/type does not say so): "
                           "there is nothing to record; start it as a dom0")
 
@@ -110,8 +110,8 @@ def save(folder: Path, files: tuple[Saved, ...], *, told: Callable[[str], None],
 def save_state(folder: Path, *, told: Callable[[str], None], dry: bool = False,
                root: Path = Path("/")) -> list[str]:
     """Save what changes with a load, and the balloon's values."""
-    missing = save(folder, STATE, told=told, dry=dry, root=root)
-    told(f"grep . {BALLOON}/*_kb {BALLOON}/info/*_kb > {folder / 'xen_balloon'}")
+    missing = save(folder, SAVED_STATE, told=told, dry=dry, root=root)
+    told(f"grep . {BALLOON_DEVICE}/*_kb {BALLOON_DEVICE}/info/*_kb > {folder / 'xen_balloon'}")
     if not dry:
         text = "".join(_balloon(root))
         if not text:
@@ -121,7 +121,7 @@ def save_state(folder: Path, *, told: Callable[[str], None], dry: bool = False,
 
 
 def _balloon(root: Path) -> Iterator[str]:
-    base = root / BALLOON.lstrip("/")
+    base = root / BALLOON_DEVICE.lstrip("/")
     for path in sorted([*base.glob("*_kb"), *base.glob("info/*_kb")]):
         yield f"/{path.relative_to(root)}:{path.read_text().strip()}\n"
 

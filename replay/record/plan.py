@@ -15,10 +15,10 @@ from replay.record.probes import (
     definitions,
     variables,
 )
-from replay.record.tracefs import INSTANCE, PLACES
+from replay.record.tracefs import INSTANCE, TRACEFS_PLACES
 from replay.record.words import BUFFER_KB
 
-POOL: Final = "xen_alloc_unpopulated_pages"
+POOL_ALLOC: Final = "xen_alloc_unpopulated_pages"
 READ_BEYOND: Final = (
     "--frames {n}: {n} words are read from each page array whatever its length. Where the words "
     "behind it lie in a page that was ballooned out, that takes the kernel down (arm64: seen; PVH: "
@@ -43,7 +43,7 @@ def warning(to: Target) -> str:
 def missing_frames(to: Target) -> str:
     """Which page frames the probes show, and what stands in for the others."""
     known = "the first" if to.frames == 1 else f"the first {to.frames}"
-    pool = any(d.function.name == POOL for d in definitions(to))
+    pool = any(d.function.name == POOL_ALLOC for d in definitions(to))
     if to.kernel >= RETURN_ARGUMENTS:
         shown = f"{known} of an allocation and of a free"
     else:
@@ -75,7 +75,7 @@ def _comment(text: str, width: int = 98) -> list[str]:
 
 def _about(to: Target) -> list[str]:
     names = {d.function.name for d in definitions(to)}
-    pool = POOL in names
+    pool = POOL_ALLOC in names
     balloon = next(n for n in sorted(names) if n.startswith(("xen_alloc_b", "alloc_xenb")))
     lines = _comment(f"Recording Linux {'.'.join(map(str, to.kernel))} on {to.arch}, as root.")
     if pool:
@@ -106,7 +106,7 @@ def _locks(to: Target, reason: str) -> list[str]:
 
 def _probes(to: Target) -> list[str]:
     defined = definitions(to)
-    lines = [f"cd {PLACES[0]}"]
+    lines = [f"cd {TRACEFS_PLACES[0]}"]
     for one in defined:
         lines += _comment(explain(one))
         lines.append(f"echo '{one.text}' >> {one.file}")
@@ -165,8 +165,8 @@ def _save(to: Target) -> list[str]:
     lines = _comment("The machine, before the load (and before/ again behind it, as after/).")
     lines += ["D=$PWD/machine; mkdir -p $D/before $D/dt"]
     lines += [f"{f.shell} {'' if f.shell.startswith('cp ') else '> '}$D/before/{f.name}"
-              for f in machine.STATE]
-    lines.append(f"grep . {machine.BALLOON}/*_kb {machine.BALLOON}/info/*_kb "
+              for f in machine.SAVED_STATE]
+    lines.append(f"grep . {machine.BALLOON_DEVICE}/*_kb {machine.BALLOON_DEVICE}/info/*_kb "
                  "> $D/before/xen_balloon")
     for f in (*machine.MACHINE, machine.kernel_config("$(uname -r)")):
         if to.arch == "x86_64" and f.name.startswith("dt/"):

@@ -25,8 +25,8 @@ from replay.record import inside
 from replay.record.code import Place
 
 Version = tuple[int, int]
-Arch = Literal["x86_64", "arm64"]
-ARCHES: Final[tuple[Arch, ...]] = ("x86_64", "arm64")
+Architecture = Literal["x86_64", "arm64"]
+ARCHES: Final[tuple[Architecture, ...]] = ("x86_64", "arm64")
 GROUP: Final = "replay"
 ARGUMENTS: Final = (4, 20)
 """`$argN` in kprobe events ("tracing: probeevent: Add $argN", Linux 4.20)."""
@@ -34,7 +34,7 @@ FPROBES: Final = (6, 5)
 """Function events with arguments named by BTF, `f:` (Documentation/trace/fprobetrace.rst)."""
 RETURN_ARGUMENTS: Final = (6, 9)
 """An entry's arguments in its return event (commit 25f00e40ce79)."""
-MAX_FRAMES: Final = 63
+MAX_FETCHED: Final = 63
 """An array of a probe has fewer than 64 elements."""
 MAXACTIVE: Final = 128
 """Calls that may be open at once in a return probe: they sleep on the allocator's mutex."""
@@ -50,7 +50,7 @@ class Arg(NamedTuple):
     at: tuple[int, ...] = ()
     array: bool = False
     """Whether more than the first element may be asked for."""
-    arches: tuple[Arch, ...] = ARCHES
+    arches: tuple[Architecture, ...] = ARCHES
 
 
 class Symbol(NamedTuple):
@@ -58,7 +58,7 @@ class Symbol(NamedTuple):
 
     name: str
     type: str
-    arches: tuple[Arch, ...] = ARCHES
+    arches: tuple[Architecture, ...] = ARCHES
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ class Function:
     """Whether it returns nothing: the return event then tells its time alone."""
     returned: tuple[Arg, ...] = ()
     """Arguments whose target is read at return, where the kernel can."""
-    since: dict[Arch, Version] | None = None
+    since: dict[Architecture, Version] | None = None
     until: Version | None = None
-    arches: tuple[Arch, ...] = ARCHES
+    arches: tuple[Architecture, ...] = ARCHES
     static: bool = False
 
-    def on(self, kernel: Version, arch: Arch) -> bool:
+    def on(self, kernel: Version, arch: Architecture) -> bool:
         """Whether that kernel has the function."""
         first = (self.since or {}).get(arch, (0, 0))
         return (arch in self.arches and first <= kernel
@@ -90,7 +90,7 @@ _PAGES: Final = Arg("pages", 2, "pages", "x64")
 _FIRST: Final = Arg("p", 2, "pages", "x64", (0,), array=True)
 _LIST: Final = (Symbol("list_count", "u32"), Symbol("page_list", "x64"))
 _VMEMMAP: Final = Symbol("vmemmap_base", "x64", ("x86_64",))
-_POOL: Final[dict[Arch, Version]] = {"x86_64": SINCE["pool"].version,
+_POOL: Final[dict[Architecture, Version]] = {"x86_64": SINCE["pool"].version,
                                      "arm64": SINCE["extended_regions"].version}
 """CONFIG_XEN_UNPOPULATED_ALLOC: x86 since 5.9; arm64 since its extended regions, 5.17."""
 VARIABLES: Final = ("list_count", "page_list", "vmemmap_base", "balloon_stats", "ballooned_pages")
@@ -105,7 +105,7 @@ def _nr(number: int = 1, c_name: str = "nr_pages", kind: str = "u32", name: str 
 
 def _balloon(alloc: str, free: str, since: Version | None, until: Version | None
              ) -> tuple[Function, Function]:
-    first: dict[Arch, Version] | None = dict.fromkeys(ARCHES, since) if since else None
+    first: dict[Architecture, Version] | None = dict.fromkeys(ARCHES, since) if since else None
     return (
         Function(alloc, (_nr(), _PAGES), (_VMEMMAP,), caller=True, returns=True,
                  returned=(_FIRST,), since=first, until=until),
@@ -168,7 +168,7 @@ class Target:
     """
 
     kernel: Version
-    arch: Arch
+    arch: Architecture
     btf: bool = False
     frames: int = 1
     symbols: frozenset[str] | None = None
@@ -215,8 +215,8 @@ def target(kernel: str, arch: str, *, btf: bool = False, frames: int = 1,
     if btf and version < FPROBES:
         raise ReplayError(f"--kernel {kernel}: --btf needs Linux 6.5, which has function events "
                           "with arguments named by BTF; leave the option out")
-    if not 1 <= frames <= MAX_FRAMES:
-        raise ReplayError(f"--frames {frames}: expected 1 to {MAX_FRAMES}")
+    if not 1 <= frames <= MAX_FETCHED:
+        raise ReplayError(f"--frames {frames}: expected 1 to {MAX_FETCHED}")
     found = next(a for a in ARCHES if a == arch)
     return Target(version, found, btf, frames, symbols, addresses or {})
 

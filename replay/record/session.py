@@ -29,7 +29,7 @@ from replay.record.tracefs import INSTANCE, Tracefs
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENABLE: Final = f"{INSTANCE}/events/{GROUP}/enable"
-TABLE: Final = "trace.dat table"
+TABLE_AT: Final = "trace.dat table"
 """In the journal: where in trace.dat.part the places of the records are, once they move."""
 ALLOCATORS: Final = ("xen_alloc_unpopulated_pages", "xen_alloc_ballooned_pages",
                      "alloc_xenballooned_pages")
@@ -59,7 +59,7 @@ class Recorder:
             machine.check_xen(self.root)
             self.tracefs.check({d.file for d in defined})
             self._claim()
-        log = Journal(self.folder / journal.NAME, dry=self.dry, facts={
+        log = Journal(self.folder / journal.STATE_FILE, dry=self.dry, facts={
             "tracefs": str(self.tracefs.root), "clock": clock(to), "arch": to.arch,
             "kernel": ".".join(map(str, to.kernel)), "btf": to.btf, "frames": to.frames,
             "top_buffer": self.tracefs.top_buffer()})
@@ -81,7 +81,7 @@ class Recorder:
 
     def _claim(self) -> None:
         """The folder must be new or empty: a recording is not mixed with another."""
-        if (self.folder / journal.NAME).exists():
+        if (self.folder / journal.STATE_FILE).exists():
             raise InputError(self.folder, "a recording is under way here",
                              hint="`replay record stop` ends it")
         try:
@@ -193,9 +193,9 @@ class Recorder:
         if cut:
             self.noted(f"xentrace did not write all there was ({cut}): the end of the hypervisor's "
                        "side is missing")
-            log.facts[XENTRACE_CUT] = cut
+            log.facts |= {XENTRACE_CUT: cut}
         machine.save_state(self.folder / "after", told=self.told, dry=self.dry, root=self.root)
-        if not self.dry and TABLE not in log.facts:
+        if not self.dry and TABLE_AT not in log.facts:
             self._describe(log, hits)
         if not self._move(log):
             self.tracefs.save_text(self.folder / "trace.txt.gz")
@@ -218,9 +218,9 @@ class Recorder:
         if self.dry:
             return True
         root, instance = self.tracefs.root, self.tracefs.instance
-        if TABLE not in log.facts:
+        if TABLE_AT not in log.facts:
             try:
-                log.facts[TABLE] = dat.begin(part, root, instance, proc=self.root / "proc")
+                log.facts |= {TABLE_AT: dat.begin(part, root, instance, proc=self.root / "proc")}
             except OSError as error:
                 part.unlink(missing_ok=True)
                 if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -232,7 +232,7 @@ class Recorder:
                 return False
             log.save()
         if not output.exists():
-            dat.move(part, root, instance, int(log.facts[TABLE]))
+            dat.move(part, root, instance, int(log.facts.get(TABLE_AT, 0)))
             part.replace(output)
         return True
 
@@ -249,13 +249,13 @@ class Recorder:
         elif what == "xentrace" and len(rest) == 1:
             xentrace.end(Path(rest[0]), told=self.told, dry=self.dry)
         else:
-            raise InputError(self.folder / journal.NAME, f"unknown change {entry!r}")
+            raise InputError(self.folder / journal.STATE_FILE, f"unknown change {entry!r}")
 
     # -- collect
     def collect(self, output: Path) -> int:
         """Pack the folder; the archive's bytes. Of a hand-made folder the machine is added."""
         check_name(output)
-        if (self.folder / journal.NAME).exists() and not self.dry:
+        if (self.folder / journal.STATE_FILE).exists() and not self.dry:
             raise InputError(self.folder, "the recording is still under way",
                              hint="`replay record stop` ends it")
         if not any((self.folder / name).is_file() for name in FTRACE) and not self.dry:
@@ -267,7 +267,7 @@ class Recorder:
             files = (*machine.MACHINE, machine.kernel_config(os.uname().release))
             machine.save(self.folder, files, told=self.told, dry=self.dry, root=self.root)
             machine.save_state(self.folder, told=self.told, dry=self.dry, root=self.root)
-        names = members(self.folder, (journal.NAME,)) if self.folder.is_dir() else []
+        names = members(self.folder, (journal.STATE_FILE,)) if self.folder.is_dir() else []
         self.told(f"tar --zstd -cf {output} -C {self.folder} {' '.join(names)}")
         return 0 if self.dry else pack(self.folder, names, output)
 

@@ -17,7 +17,7 @@ from replay.base.errors import ReplayError
 from replay.record import verbs
 from replay.record.words import BUFFER_KB, BUFFER_RANGE_KB, DEFAULT_DIR, HELP
 
-NAME = "replay-record"
+PROGRAM_NAME = "replay-record"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -73,7 +73,7 @@ def _note(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=NAME, description=HELP["record"])
+    parser = _Parser(prog=PROGRAM_NAME, description=HELP["record"])
     parser.add_argument("--version", action="version", version=f"replay {__version__}")
     words = parser.add_subparsers(dest="word", metavar="WORD", required=True)
 

@@ -20,17 +20,17 @@ from typing import Final
 from replay.base.errors import InputError, ReplayError
 from replay.record.probes import GROUP
 
-PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+TRACEFS_PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCE: Final = f"instances/{GROUP}"
 
 
 def find() -> Path:
     """Where tracefs is mounted."""
-    for place in PLACES:
+    for place in TRACEFS_PLACES:
         if os.path.isdir(place / "instances"):  # no error where one may not look
             return place
-    raise ReplayError(f"{PLACES[0]}: no tracefs here, or not readable: run as root, after "
-                      f"`mount -t tracefs nodev {PLACES[0]}`")
+    raise ReplayError(f"{TRACEFS_PLACES[0]}: no tracefs here, or not readable: run as root, after "
+                      f"`mount -t tracefs nodev {TRACEFS_PLACES[0]}`")
 
 
 @dataclass

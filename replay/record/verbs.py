@@ -10,7 +10,7 @@ from replay.record import code, inside, machine, probes, symbols
 from replay.record.plan import plan, warning
 from replay.record.probes import Target
 from replay.record.session import Recorder
-from replay.record.tracefs import PLACES, Tracefs, find
+from replay.record.tracefs import TRACEFS_PLACES, Tracefs, find
 
 Say = Callable[[str], None]
 
@@ -26,7 +26,7 @@ def target(kernel: str | None, arch: str | None, btf: bool, frames: int, *,
     known = symbols.read(root)
     to = probes.target(here.release, here.machine, btf=btf, frames=frames,
                        symbols=known.single(probes.VARIABLES), addresses=known.addresses())
-    wanted = tuple(name for name in inside.FUNCTIONS if probes.has(name, to))
+    wanted = tuple(name for name in inside.LOCK_TAKERS if probes.has(name, to))
     places, reason = code.find(wanted, to.arch, known, root)
     return probes.within(to, places, pv=machine.guest_type(root) == "PV"), reason
 
@@ -38,7 +38,7 @@ def print_plan(to: Target, reason: str, buffer_kb: int, emit: Say) -> None:
 
 def recorder(folder: Path, mount: Path | None, dry_run: bool, emit: Say, note: Say) -> Recorder:
     """A session in a folder; a dry run prints what is done in silence otherwise."""
-    root = mount or (PLACES[0] if dry_run else find())
+    root = mount or (TRACEFS_PLACES[0] if dry_run else find())
     told = emit if dry_run else _quiet
     return Recorder(folder, Tracefs(root, dry_run, told), told, note)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 PROGRAM: Final = "xentrace"
-EVENTS: Final = "0x0010f000"
+RECORDED_EVENTS: Final = "0x0010f000"
 """TRC_MEM (xen/include/public/trace.h): grants mapped and unmapped, p2m entries, reservations."""
-PAGES: Final = "512"
+BUFFER_PAGES: Final = "512"
 """Of each CPU's buffer in Xen."""
 GRACE_S: Final = 10.0
 _AT_ONCE_S: Final = 0.5
@@ -23,7 +23,7 @@ _FAILURE: Final = re.compile("fail|limit reached|error|cannot|could", re.IGNOREC
 
 def command(output: Path) -> list[str]:
     """Discard what Xen's buffers hold, then record to `output`."""
-    return [PROGRAM, "-D", "-e", EVENTS, "-S", PAGES, str(output)]
+    return [PROGRAM, "-D", "-e", RECORDED_EVENTS, "-S", BUFFER_PAGES, str(output)]
 
 
 def start(argv: list[str], log: Path) -> str:

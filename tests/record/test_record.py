@@ -450,7 +450,7 @@ def test_a_tracefs_that_one_may_not_look_into_is_a_sentence(monkeypatch: pytest.
     def refuse(path: object, **_: object) -> os.stat_result:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(tracefs, "PLACES", (tmp_path / "tracing",))
+    monkeypatch.setattr(tracefs, "TRACEFS_PLACES", (tmp_path / "tracing",))
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(ReplayError, match="run as root"):
         tracefs.find()

@@ -17,7 +17,7 @@ from replay.record.explain import explain
 from replay.record.symbols import Symbols, read
 
 BASE = 0xFFFFFFFF81000000
-ALLOC, FREE = inside.POOL
+ALLOC, FREE = inside.POOL_CALLS
 BALLOON, GIVEN_BACK = "xen_alloc_ballooned_pages", "xen_free_ballooned_pages"
 LOCK_AT, UNLOCK_AT = BASE + 0x9000, BASE + 0x9100
 
@@ -122,7 +122,7 @@ def test_a_variable_with_a_twin_is_read_by_address_beside_its_neighbour() -> Non
 
 
 def places(to: probes.Target) -> probes.Target:
-    return probes.within(to, [Place(name, name, offset, locked, 1) for name in inside.FUNCTIONS
+    return probes.within(to, [Place(name, name, offset, locked, 1) for name in inside.LOCK_TAKERS
                               if probes.has(name, to) for offset, locked in ((60, True),
                                                                              (120, False))])
 
@@ -232,7 +232,7 @@ class Tape:
 
 def listed(function: str, frames: list[int], after: str) -> dict[str, int]:
     """The list as a probe tells it: behind its end there is what an older event left."""
-    pool, chain = function in inside.POOL, [page(f) for f in frames[:10]]
+    pool, chain = function in inside.POOL_CALLS, [page(f) for f in frames[:10]]
     if not pool:
         chain = [address + 8 for address in chain]
     chain += [0 if pool else 0xFFFFFFFF82DCB380] * (len(frames) < 10)
@@ -316,12 +316,12 @@ def test_an_allocation_takes_the_list_s_head_but_not_beyond_a_new_section(tmp_pa
 def test_passes_of_the_balloon_thread_have_their_place(tmp_path: Path) -> None:
     tape, where = Tape(), "xenmem_reservation_increase"
     state = {"cur": 1000, "tgt": 1200, "unpop": 3}
-    tape.locked(9, inside.THREAD, [40, 41, 42], **state)
+    tape.locked(9, inside.THREAD_FUNCTION, [40, 41, 42], **state)
     tape.add(9, where, where, 4, nr=2, frame0=40)
     tape.back(9, where, ret=2)
-    tape.unlock(9, inside.THREAD, [42])
-    tape.locked(9, inside.THREAD, [42])       # a pass with nothing to do
-    tape.unlock(9, inside.THREAD, [42])
+    tape.unlock(9, inside.THREAD_FUNCTION, [42])
+    tape.locked(9, inside.THREAD_FUNCTION, [42])       # a pass with nothing to do
+    tape.unlock(9, inside.THREAD_FUNCTION, [42])
     row, = (r for r in tape.rows(tmp_path) if r["kind"] == "increase")
     assert [row[name] for name in ("list_count", "list_count_after", "list_head",
                                    "list_head_after", "current_pages", "target_pages",

@@ -17,7 +17,7 @@ from replay.base.errors import ReplayError
 from replay.record import bundle
 
 SOURCES = sorted([*(ROOT / "replay/record").glob("*.py"),
-                  *(ROOT / "replay" / name for name in bundle.FILES)])
+                  *(ROOT / "replay" / name for name in bundle.BUNDLED)])
 OLDEST = (3, 9)
 
 
@@ -53,7 +53,7 @@ def test_nothing_but_the_standard_library_is_imported(path: Path) -> None:
     inside = {f"replay.record.{p.stem}" for p in SOURCES} | {
         "replay", "replay.record"} | {
         f"replay/{name}".removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        for name in bundle.FILES}
+        for name in bundle.BUNDLED}
     for_types = {n for block in ast.walk(tree) if isinstance(block, ast.If)
                  and ast.unparse(block.test) == "TYPE_CHECKING" for n in ast.walk(block)}
     for node in ast.walk(tree):
