@@ -21,7 +21,7 @@ _DELTA: Final = (1 << 27) - 1
 _STAMP_TOP: Final = -(1 << 59)
 _TYPE_PADDING, _TYPE_TIME_EXTEND, _TYPE_TIME_STAMP = 29, 30, 31
 
-_PAGE = record(
+_SUB_BUFFER = record(
     "lost",  # records missed before it
     "first_event",
     "bad_at",  # the word of an entry that cannot be, or -1
@@ -187,7 +187,7 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
     """Decode whole sub-buffers, one after the other."""
     words = np.frombuffer(data, dtype=f"{layout.order}u4").astype(np.uint32, copy=False)
     count = len(data) // layout.page_bytes
-    pages = np.zeros(count, dtype=_PAGE)
+    pages = np.zeros(count, dtype=_SUB_BUFFER)
     pages["bad_at"] = -1
     # a record takes at least three words; memory that is not written is not used either
     events = Events(*np.empty((len(Events._fields), len(words) // 3 + 1), dtype=np.int64))

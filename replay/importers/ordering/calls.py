@@ -15,7 +15,7 @@ from replay.trace.start import MOST_FRAME, MOST_PAGES
 
 Ints = npt.NDArray[np.int64]
 NEVER: Final = 1 << 62
-THREAD: Final = "xen-balloon"
+THREAD_TASK: Final = "xen-balloon"
 """The balloon driver's thread (balloon_thread(), drivers/xen/balloon.c; before Linux 5.15 a
 workqueue, whose passes are not told apart here)."""
 
@@ -178,7 +178,7 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     request = is_kind(table, "alloc", "free")[rows]
     if balloon:
         codes, names = encoded(table, "task")
-        thread = np.array([name == THREAD for name in names])[codes]
+        thread = np.array([name == THREAD_TASK for name in names])[codes]
         rows, request = rows[request | thread[rows]], request[request | thread[rows]]
     entry = np.where(request | (lock[rows] == NONE), time[rows], np.minimum(time, lock)[rows])
     order = np.argsort(entry, kind="stable")

@@ -21,7 +21,7 @@ BLOCK: Final = 1024
 """Pages of the largest block of the buddy allocator (MAX_PAGE_ORDER 10; other kernels are built
 with other orders, and their hot-added pages are then not followed)."""
 
-HOT_ADDED = record("next_page", "end")
+HOT_RANGE = record("next_page", "end")
 """A range that was hot-added to the balloon: its next page to come, and its end."""
 
 
@@ -30,7 +30,7 @@ class Pages(NamedTuple):
 
     frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
     same frame, of a call that came before, or -1; so no chain of them returns. list: places of
-    listed pages, the head at the end, or -2 - a frame. hot: ranges, a HOT_ADDED each.
+    listed pages, the head at the end, or -2 - a frame. hot: ranges, a HOT_RANGE each.
     """
 
     first: Ints
@@ -133,8 +133,8 @@ def _late(p):  # type: ignore[no-untyped-def]
 def learn(q: Calls, order: Ints, added: np.ndarray) -> tuple[Ints, Ints]:
     """(first, frames): the frames of all calls' pages, recorded or told by the order; -1 unknown.
 
-    Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: a
-    HOT_ADDED per range, at its first page.
+    Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: hot-added ranges, a HOT_RANGE
+    each, at its first page.
     """
     first = np.concatenate(([0], np.cumsum(q.nr)))
     size = int(first[-1])

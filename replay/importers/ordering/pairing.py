@@ -21,7 +21,7 @@ from replay.base.compiled import compiled, inline, record
 from replay.base.errors import ReplayError
 from replay.engine.requests import impossible
 from replay.importers.ordering.calls import Table, collect
-from replay.importers.ordering.learn import HOT_ADDED, learn
+from replay.importers.ordering.learn import HOT_RANGE, learn
 from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
 from replay.trace.schema import Flag
 from replay.trace.start import BEFORE
@@ -208,7 +208,7 @@ def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
               ) -> tuple[Requests, Ints, int]:
     """The calls' requests in lock order, their rows, and how many frame numbers there may be."""
     q = found.calls
-    first, frames = learn(q, order, _hot_added(table) if balloon else np.zeros(0, HOT_ADDED))
+    first, frames = learn(q, order, _hot_added(table) if balloon else np.zeros(0, HOT_RANGE))
     kept = order[found.request[order]]
     rows, nr, alloc = found.rows[kept], q.nr[kept], found.alloc[kept]
     place = np.full(len(found.rows), -1, np.int64)
@@ -233,12 +233,12 @@ def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
 
 
 def _hot_added(table: pa.Table) -> np.ndarray:
-    """A HOT_ADDED per range that was hot-added as System RAM."""
+    """A HOT_RANGE per range that was hot-added as System RAM."""
     codes, labels = encoded(table, "label")
     ram = np.array([label == "System RAM" for label in labels], bool)[codes]
     rows = np.flatnonzero(ram & is_kind(table, "section"))
     first, pages = ints(table, "start_pfn", 0)[rows], ints(table, "nr_pages", 0)[rows]
-    ranges = np.zeros(len(rows), HOT_ADDED)
+    ranges = np.zeros(len(rows), HOT_RANGE)
     ranges["next_page"], ranges["end"] = first, first + np.minimum(pages, MAX_PAIRED >> 8)
     return ranges
 
