@@ -28,10 +28,6 @@ ROOMS = (
 )
 """Folders, and single files at the top: each imports from itself and from those before it."""
 
-UNNAMED = ("importers/text", "importers/dat", "importers/xen",
-           "importers/ordering", "truth/witness")
-"""Rooms that still have subscripts by index constants; they are on their way."""
-
 CONTRACTS = {
     "FORMAT": "what a folder of importers/ is found by",
     "STRATEGY": "what a file of allocators/ is found by",
@@ -42,9 +38,6 @@ CONTRACTS = {
 }
 """Names that every module of a kind has, each with a value of its own."""
 
-NOT_YET = ("replay/importers/", "replay/engine/lock.py", "replay/engine/outcome.py",
-           "replay/truth/witness/")
-"""Where names still have several meanings."""
 
 BANNED = ("pickle", "eval(", "exec(", "marshal", "shell=True", "yaml.load(", "FIXME", "breakpoint(")
 
@@ -152,7 +145,6 @@ def test_words_have_names() -> None:
     """No subscript by an index constant: what lies in an array has a name there."""
     keys = texts()
     found = [f"{name}:{node.lineno} {ast.unparse(node)}" for name, tree in trees()
-             if room(Path(name).with_suffix("").parts[1:]) not in UNNAMED
              for node in ast.walk(tree)
              if isinstance(node, ast.Subscript) and named_by_number(node.slice, keys)]
     assert found == []
@@ -185,9 +177,7 @@ def with_two_values(files: Iterator[tuple[str, ast.Module]]) -> set[str]:
 
 def test_a_name_means_one_thing() -> None:
     """No name at the top of a module has another value elsewhere."""
-    done = ((name, tree) for name, tree in trees() if not name.startswith(NOT_YET))
-    assert with_two_values(done) - set(CONTRACTS) == set()
-    assert set(CONTRACTS) <= with_two_values(trees()), "an allowance that nothing needs"
+    assert with_two_values(trees()) == set(CONTRACTS)
 
 
 def test_a_name_with_two_meanings_is_found() -> None:

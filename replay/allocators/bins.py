@@ -11,7 +11,7 @@ from replay.base.compiled import inline
 from replay.engine.state import words
 
 NR_BINS = 16 + 8 * 30
-BINS = words_for(NR_BINS)
+BITMAP_WORDS = words_for(NR_BINS)
 """Words of the bitmap."""
 
 

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from replay.allocators import pool
-from replay.allocators.bins import BINS, NR_BINS, bin_of, longest, next_used
+from replay.allocators.bins import BITMAP_WORDS, NR_BINS, bin_of, longest, next_used
 from replay.allocators.bitmap import flip_bits
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
@@ -349,7 +349,7 @@ def check(m: np.ndarray) -> list[str]:
 
 def _own_words(frames: int, sections: int) -> int:
     """Bins, their bitmap, and three words per frame; a tag beyond either end is read, and 0."""
-    return BINS + NR_BINS + 3 * (frames + 2)
+    return BITMAP_WORDS + NR_BINS + 3 * (frames + 2)
 
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
@@ -360,9 +360,9 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     s = words(m)
     frames = int(s.table.nr_blocks * s.block_pages)
     at = int(s.own_words)
-    own.bin = at + BINS
+    own.bin = at + BITMAP_WORDS
     m[own.bin : own.bin + NR_BINS] = NO_RUN
-    own.tag = at + BINS + NR_BINS + 1
+    own.tag = at + BITMAP_WORDS + NR_BINS + 1
     own.next, own.prev = own.tag + frames + 1, own.tag + 2 * frames + 1
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("array_word",)),

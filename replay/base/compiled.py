@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 PACKAGE = Path(__file__).parent.parent
-CONSTANTS = ("base/compiled.py", "base/units.py", "trace/schema.py", "costs/primitives.py",
-             "importers/source/probes.py", "importers/xen/names.py")
+CONSTANTS = ("base/compiled.py", "base/units.py", "base/hashes.py", "trace/schema.py",
+             "costs/primitives.py", "importers/source/probes.py", "importers/xen/names.py")
 
 
 def _fingerprint() -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from replay.engine.gauges import AREAS, NR_GAUGES
 from replay.engine.histogram import HIST_BUCKETS
 from replay.engine.outcome import (
-    EARLY, HISTOGRAMS, LATE, MOST_ADDING, NOTHING, PAUSED, ROW, TALLIES, Out, tallies,
+    EARLY, HISTOGRAMS, LATE, MOST_ADDING, NO_FRAME, PAUSED, ROW, TALLIES, Out, tallies,
 )  # fmt: skip
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.engine.state import NR_WORK
@@ -28,7 +28,7 @@ SPARE = 1 << 12
 def room(slots: int, most: int) -> Out:
     """The arrays that are carried on; most: pages of the largest request."""
     return Out(
-        **_of_batch(0, 0, 0), live=np.full(slots, NOTHING, np.int64),
+        **_of_batch(0, 0, 0), live=np.full(slots, NO_FRAME, np.int64),
         **{name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS},
         totals=np.zeros(TALLIES.itemsize // 8, np.int64),
         sleeping=np.zeros(2 * MOST_ADDING, PAUSED), adding=np.zeros(MOST_ADDING, PAUSED),
@@ -39,7 +39,7 @@ def room(slots: int, most: int) -> Out:
 
 
 def _of_batch(requests: int, pages: int, late: int) -> dict[str, np.ndarray]:
-    return {"frames": np.full(pages, NOTHING, np.int64), "rows": np.zeros(requests, ROW),
+    return {"frames": np.full(pages, NO_FRAME, np.int64), "rows": np.zeros(requests, ROW),
             "work": np.zeros((requests, NR_WORK), np.int64), "late": np.zeros(late, LATE),
             "late_work": np.zeros((late, NR_WORK), np.int64)}
 
@@ -109,11 +109,11 @@ def feed_all(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.
     if not size or len(q.plan):
         out = _run(strategy, m, q, begin_whole(out, q), cost)
         for call in out.sleeping[:tallies(out.totals).sleeping]:
-            out.frames[call.place : call.place + call.pages] = NOTHING
+            out.frames[call.place : call.place + call.pages] = NO_FRAME
         return Fed(out.rows, out.work, out.frames, out)
     n = len(q.time)
     fed = Fed(np.zeros(n, ROW), np.zeros((n, NR_WORK), np.int64),
-              np.full(int(q.pages[q.kind == ALLOC].sum()), NOTHING, np.int64), out)
+              np.full(int(q.pages[q.kind == ALLOC].sum()), NO_FRAME, np.int64), out)
     place = 0
     for first, part in _parts(q, size):
         out = feed(strategy, m, part, out, cost, base=first, last=first + size >= n)

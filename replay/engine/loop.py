@@ -18,7 +18,7 @@ from replay.engine.between import background
 from replay.engine.gauges import areas, free_shares, integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import NOBODY, choose, header, returned
-from replay.engine.outcome import FAST, NOTHING, OUT_TYPE, SLEPT, SLOW, Out, tallies
+from replay.engine.outcome import FAST, NO_FRAME, OUT_TYPE, SLEPT, SLOW, Out, tallies
 from replay.engine.paused import add_later, cramped, fill, pause, under_way
 from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
 from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
@@ -133,10 +133,10 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 if frame >= 0:
                     scratch[known] = frame
                     known += 1
-                elif frame < NOTHING:  # its allocation is under way
+                elif frame < NO_FRAME:  # its allocation is under way
                     early[counted.early].request = under_way(frame)
                     early[counted.early].slot = slot
-                    live[index(slot)] = NOTHING
+                    live[index(slot)] = NO_FRAME
                     counted.early += 1
                     full = True
             frames_returned(m, scratch, 0, known)
@@ -192,8 +192,8 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                     add_later(m, out, call, lock_free)
             else:
                 # What a failing call wrote before it gave up is not the caller's.
-                fill(frames, at, at + pages, NOTHING)
-                fill(live, first, first + pages, NOTHING)
+                fill(frames, at, at + pages, NO_FRAME)
+                fill(live, first, first + pages, NO_FRAME)
         elif kind == FREE:
             frees[bucket_of(lock_free - arrival)] += 1
         if planned:

@@ -12,7 +12,6 @@ from replay.costs.primitives import WORK
 FAST, SLOW, SLEPT = 0, 1, 2
 """Values of the outcome's path: list operations only; more work; slept on a wait queue."""
 
-NR_WORK = len(WORK)
 ROW = record("wait_ns", "service_ns", "errno", "path", "runs")
 """What a request had: times in ns, modelled; a negative errno or 0; its path; runs of frames."""
 
@@ -49,7 +48,7 @@ LATE = record("request", "touched", "kept", "pages", ("row", ROW))
 `pages` words of Out.kept from `kept` on; its row, which stands in place of the one given out."""
 MOST_ADDING = 64
 """Calls that have let go of the lock while memory is hot-added; one more keeps it."""
-NOTHING = -1
+NO_FRAME = -1
 """In Out.frames and Out.live: no page."""
 
 
@@ -67,7 +66,7 @@ class Out(NamedTuple):
     late_work: np.ndarray
     """(the same, NR_WORK): to be added to the work of their requests."""
     live: np.ndarray
-    """Frame per slot; NOTHING, or paused.under_way(request)."""
+    """Frame per slot; NO_FRAME, or paused.under_way(request)."""
     alloc_latency: np.ndarray
     """This and the other HISTOGRAMS: counts of modelled ns by histogram.bucket_of()."""
     alloc_wait: np.ndarray

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from replay.base.compiled import inline
-from replay.engine.outcome import MOST_ADDING, NOTHING, Out, tallies
+from replay.engine.outcome import MOST_ADDING, NO_FRAME, Out, tallies
 from replay.engine.state import NEVER, words
 
 
@@ -44,7 +44,7 @@ def pause(m: np.ndarray, out: Out, call: Any, request: int, pages: int, slot: in
     for k in range(got):
         out.kept[counted.kept + k] = out.frames[place + k]
     counted.kept += pages
-    fill(out.frames, place, place + pages, NOTHING)
+    fill(out.frames, place, place + pages, NO_FRAME)
     fill(out.live, slot, slot + pages, under_way(request))
 
 
@@ -52,8 +52,8 @@ def pause(m: np.ndarray, out: Out, call: Any, request: int, pages: int, slot: in
 def put_row(out: Out, call: Any, errno: int, runs: int) -> None:
     """How far a call has come: into the row of its request, or, of an earlier batch, into a late
     one."""
-    late = call.late >= 0
-    row = out.late[call.late].row if late else out.rows[call.request - tallies(out.totals).first_request]
+    late, first = call.late >= 0, tallies(out.totals).first_request
+    row = out.late[call.late].row if late else out.rows[call.request - first]
     row.wait_ns, row.service_ns, row.path = call.wait_ns, call.service_ns, call.path
     row.errno, row.runs = errno, runs
     if late:
@@ -105,7 +105,7 @@ def hand_over(out: Out, call: Any, served: bool) -> None:
     the frames of its batch, or stays in Out.kept for whoever reads the late row."""
     mine = under_way(call.request)
     for k in range(call.pages):
-        frame = out.kept[call.kept + k] if served else NOTHING
+        frame = out.kept[call.kept + k] if served else NO_FRAME
         if out.live[call.slot + k] == mine:
             out.live[call.slot + k] = frame
         if call.late < 0:

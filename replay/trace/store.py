@@ -206,7 +206,7 @@ def _checked(path: Path, meta: Meta, batches: Iterator[pa.RecordBatch]) -> Itera
 
 def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
     try:
-        data = json.loads((metadata or {})[KEY])
+        data = json.loads((metadata or {}).get(KEY, b""))
         version = int(data["schema_version"])
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise InputError(path, "has no readable `replay` metadata: an Arrow file, but not a trace",

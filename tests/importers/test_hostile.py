@@ -119,7 +119,7 @@ def test_an_event_of_thousands_of_functions_is_refused(tmp_path: Path) -> None:
 
 def test_one_long_array_does_not_widen_a_million(tmp_path: Path,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace_dat_events, "MAX_CELLS", 100)
+    monkeypatch.setattr(trace_dat_events, "MAX_ARRAY_CELLS", 100)
     text = f"{START}\tfield:__data_loc u8[] p;\toffset:16;\tsize:4;\tsigned:0;\n"
 
     def event(count: int) -> bytes:

@@ -12,9 +12,6 @@ from naive_ftrace_heads import BLANKS, NAME, Cursor, Other
 
 LOWER_HEX = digits + "abcdef"
 LAST_ELEMENT = 4096
-KEEPS_UNFINISHED_STRINGS = True
-"""The reader takes the beginning of a string that was cut between two fields; by the format it
-should not. See test_part_of_a_string_that_was_cut_is_not_taken."""
 
 
 class Place(NamedTuple):
@@ -67,23 +64,18 @@ def place_of(text: str) -> tuple[Place | None, str]:
 
 
 def fields_of(text: str, cut: bool) -> list[tuple[str, str]]:
-    """Names and printed values; of a line that is cut, no value that may not be whole.
-
-    Letters, digits and blanks of any script count: the reader takes them so. See
-    test_digits_of_another_script_are_no_number.
-    """
+    """Names and printed values; of a line that is cut, no value that may not be whole."""
     found: list[tuple[str, str]] = []
-    at, open_string = 0, False
+    at = 0
     while (at := text.find(" ", at)) >= 0:
         at = begin = at + 1
-        while at < len(text) and (text[at].isalnum() or text[at] == "_"):
+        while at < len(text) and text[at] in NAME:
             at += 1
         if at == begin or text[at:at + 1] != "=":
             continue
         name, begin = text[begin:at], at + 1
         at = end_of_value(text, begin)
-        open_string |= text[begin:at].count('"') == 1 and text[begin] == '"'
-        if open_string and cut and not KEEPS_UNFINISHED_STRINGS:
+        if cut and text[begin:at].count('"') == 1 and text[begin] == '"':
             return found
         found.append((name, text[begin:at]))
     if cut and found and found[-1][1][:1] != "{" and text[-1] != " ":
@@ -98,11 +90,11 @@ def end_of_value(text: str, at: int) -> int:
         end = text.find(closing, at + 1) + 1
         if end or closing == "}":
             return end or len(text)
-    while at < len(text) and not text[at].isspace() and text[at] != "{":
+    while at < len(text) and text[at] not in BLANKS and text[at] != "{":
         at += 1
     if text.startswith(" [", at):
         module = text[at + 2:].partition("]")
-        if module[1] and module[0] and all(letter.isalnum() or letter == "_" for letter in module[0]):
+        if module[1] and module[0] and not set(module[0]) - set(NAME):
             at += len(module[0]) + 3
     return at
 
@@ -116,7 +108,7 @@ def number(text: str) -> int | None:
     if body != magnitude:
         value = int(body, 16) if not set(body) - set(LOWER_HEX) else None
     else:
-        value = int(body) if all(letter.isdecimal() for letter in body) else None
+        value = int(body) if not set(body) - set(digits) else None
     if value is None:
         return None
     value = -value if magnitude != text else value

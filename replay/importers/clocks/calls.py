@@ -21,7 +21,6 @@ import pyarrow as pa
 from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.schema import Flag
 
-Ints = np.ndarray
 
 PAIRS: Final = (("grant_map", "grant_map"), ("grant_unmap", "grant_unmap"),
                 ("decrease", "decrease_extent"))
@@ -40,12 +39,12 @@ class Groups(NamedTuple):
     records: times of the Xen records of that kind, ascending. Both in ns of their own clock.
     """
 
-    start: Ints
-    end: Ints
-    pages: Ints
-    records: Ints
+    start: np.ndarray
+    end: np.ndarray
+    pages: np.ndarray
+    records: np.ndarray
 
-    def part(self, at: Ints | slice) -> Groups:
+    def part(self, at: np.ndarray | slice) -> Groups:
         """Some of the groups, with all records."""
         return Groups(self.start[at], self.end[at], self.pages[at], self.records)
 
@@ -73,7 +72,7 @@ class Evidence(NamedTuple):
         return sum(len(k.start) for k in self.kinds)
 
 
-def evidence(linux: pa.Table, xen: pa.Table, xen_ns: Ints, mode: str) -> Evidence:
+def evidence(linux: pa.Table, xen: pa.Table, xen_ns: np.ndarray, mode: str) -> Evidence:
     """Calls in ftrace's rows and records in Xen's.
 
     linux: rows whose time_ns is ascending. xen_ns: time of each row of `xen` on Xen's clock.
@@ -102,7 +101,7 @@ def evidence(linux: pa.Table, xen: pa.Table, xen_ns: Ints, mode: str) -> Evidenc
     return Evidence(tuple(kinds), (1,) if mode in ("pvh", "hvm", "arm") else (1, 2), calls)
 
 
-def _ends(linux: pa.Table) -> Ints:
+def _ends(linux: pa.Table) -> np.ndarray:
     """By when each row's call was over; the recording's last time where nothing follows."""
     time, latency = ints(linux, "time_ns"), ints(linux, "latency_ns")
     pid, rows = ints(linux, "pid"), np.arange(len(time))
@@ -115,7 +114,7 @@ def _ends(linux: pa.Table) -> Ints:
     return np.minimum(end, moments.max(initial=0))
 
 
-def _next(moments: Ints, owner: Ints, rows: Ints) -> Ints:
+def _next(moments: np.ndarray, owner: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """The first later moment of the same owner, for the rows; FAR without one or an owner."""
     order = np.lexsort((np.arange(len(moments)), moments, owner))
     later = np.full(len(moments), FAR)
@@ -124,7 +123,8 @@ def _next(moments: Ints, owner: Ints, rows: Ints) -> Ints:
     return later[rows]
 
 
-def _grouped(start: Ints, end: Ints, pages: Ints) -> tuple[Ints, Ints, Ints]:
+def _grouped(start: np.ndarray, end: np.ndarray, pages: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Calls that overlap become one, by ascending start."""
     if not len(start):
         return start, end, pages

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.clocks.calls import Evidence, Groups, Ints
+from replay.importers.clocks.calls import Evidence, Groups
 
-BINS: Final = 1 << 19
+MOST_BINS: Final = 1 << 19
 """At most, of a recording: 0.4 ms each if it took three minutes."""
 LEAST_NS: Final = 100_000
 PEAKS: Final = 4
@@ -37,7 +37,7 @@ def guesses(found: Evidence, widen: int = 1) -> list[Guess]:
     first = [min(int(k.start[0]) for k in kinds), min(int(k.records[0]) for k in kinds)]
     spans = [max(int(k.start[-1]) for k in kinds) - first[0],
              max(int(k.records[-1]) for k in kinds) - first[1]]
-    width = max(max(spans) // BINS + 1, LEAST_NS) * widen
+    width = max(max(spans) // MOST_BINS + 1, LEAST_NS) * widen
     bins = [span // width + 1 for span in spans]
     size = 1 << (sum(bins) + 1).bit_length()
     total = np.zeros(size)
@@ -52,7 +52,8 @@ def guesses(found: Evidence, widen: int = 1) -> list[Guess]:
     return peaks
 
 
-def _correlated(kind: Groups, first: list[int], bins: list[int], width: int, size: int) -> Ints:
+def _correlated(kind: Groups, first: list[int], bins: list[int], width: int, size: int
+                ) -> np.ndarray:
     """The correlation at each lag; 1 if all fell together."""
     begun = _onsets((kind.start - first[0]) // width, bins[0], size, pause=False)
     written = _onsets((kind.records - first[1]) // width, bins[1], size, pause=True)
@@ -61,7 +62,7 @@ def _correlated(kind: Groups, first: list[int], bins: list[int], width: int, siz
     return np.fft.irfft(product, size) / scale if scale else np.zeros(size)
 
 
-def _onsets(at: Ints, bins: int, size: int, *, pause: bool) -> Ints:
+def _onsets(at: np.ndarray, bins: int, size: int, *, pause: bool) -> np.ndarray:
     """1 in each bin with an event, and with none before it where a pause is asked for."""
     held = np.zeros(bins, np.bool_)
     held[at] = True

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.clocks.calls import FAR, Evidence, Groups, Ints
+from replay.importers.clocks.calls import FAR, Evidence, Groups
 
 MOST: Final = 1 << 20
 """Places of records that are tried at once, 100 bytes each."""
@@ -26,9 +26,9 @@ class Bounds(NamedTuple):
     contradicting: groups with another number of records than they made. unseen: with none.
     """
 
-    time: Ints
-    low: Ints
-    high: Ints
+    time: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     contradicting: int
     unseen: int
 
@@ -43,7 +43,7 @@ def tilted(found: Evidence, ppb: float, middle: int) -> Evidence:
         for k in found.kinds))
 
 
-def gained(time: Ints, ppb: float, middle: int) -> Ints:
+def gained(time: np.ndarray, ppb: float, middle: int) -> np.ndarray:
     """ns that a clock gains from `middle` on."""
     return np.rint((time - middle) * (ppb * 1e-9)).astype(np.int64)
 
@@ -70,7 +70,7 @@ def best(found: Evidence, low: int, high: int) -> Stab:
     return Stab(int(depth[at]) / sample.groups, int(edges[at]), int(edges[at + 1]) - 1)
 
 
-def _places(kind: Groups, low: int, high: int) -> tuple[Ints, Ints]:
+def _places(kind: Groups, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """From which record on a group's own may begin, and how many places there are for it."""
     begin = np.searchsorted(kind.records, kind.start - high, "left")
     stop = np.minimum(np.searchsorted(kind.records, kind.start - low, "right") + 1,
@@ -78,7 +78,7 @@ def _places(kind: Groups, low: int, high: int) -> tuple[Ints, Ints]:
     return begin, stop - begin
 
 
-def _exact(kind: Groups, per_page: int, low: int, high: int) -> tuple[Ints, Ints]:
+def _exact(kind: Groups, per_page: int, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of offsets under which a group holds exactly its records, and no others."""
     padded = np.concatenate(([-FAR], kind.records, [FAR]))
     begin, tried = _places(kind, low, high)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.clocks.calls import Evidence, Ints
+from replay.importers.clocks.calls import Evidence
 from replay.importers.clocks.coarse import LEAST_NS, Guess, guesses
 from replay.importers.clocks.line import lines
 from replay.importers.clocks.match import Bounds, best, bounds, covered, tilted
@@ -31,7 +31,7 @@ MAX_PPB: Final = 500_000
 """The most that Linux's clock is slewed (MAXFREQ, include/linux/timex.h)."""
 DENSEST: Final = 48
 """Groups among which the search for a rate begins: those in the shortest time."""
-STEPS: Final = 4
+PASSED_STEPS: Final = 4
 MOST_STEPS: Final = 100
 """Rates tried, up and down."""
 FURTHER: Final = 8
@@ -137,7 +137,7 @@ def _sample(found: Evidence) -> Evidence:
     return found.every(found.groups // SAMPLE + 1)
 
 
-def _begun(found: Evidence, starts: Ints) -> tuple[int, Guess, float]:
+def _begun(found: Evidence, starts: np.ndarray) -> tuple[int, Guess, float]:
     """Offset and rate among the groups that lie closest together."""
     few = min(DENSEST, len(starts))
     first = int((starts[few - 1:] - starts[:len(starts) - few + 1]).argmin())
@@ -172,8 +172,8 @@ def _followed(found: Evidence, middle: int, guess: Guess, ppb: float, whole: boo
         step = _step(found, span)
         for _ in range(FURTHER):
             before = ppb
-            ppb, guess, share = _fitted(part, middle, guess, ppb, STEPS * step, span)
-            if abs(ppb - before) < (STEPS - 0.5) * step:
+            ppb, guess, share = _fitted(part, middle, guess, ppb, PASSED_STEPS * step, span)
+            if abs(ppb - before) < (PASSED_STEPS - 0.5) * step:
                 break
         if span >= most or share < LEAST_SHARE:
             return ppb, guess, share

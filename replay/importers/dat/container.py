@@ -16,7 +16,7 @@ import pyarrow as pa
 from replay.base.errors import InputError
 from replay.importers.source.inputs import Buffer as Bytes
 
-MAGIC: Final = b"\x17\x08\x44tracing"
+DAT_MAGIC: Final = b"\x17\x08\x44tracing"
 MAX_RATIO: Final = 1000
 """Declared expansion beyond which a compressed block is refused; real ones stay below 50."""
 MAX_BLOCK: Final = 1 << 27

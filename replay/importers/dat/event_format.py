@@ -13,7 +13,7 @@ from replay.importers.dat.container import plain
 _FIELD = re.compile(
     r"\s*field:(?P<decl>[^;]+);\s*offset:(?P<offset>\d{1,9});\s*size:(?P<size>\d{1,9});"
     r"(?:\s*signed:(?P<signed>[01]);)?")
-_NAME = re.compile(rb"\S+")
+_SYMBOL = re.compile(rb"\S+")
 _WIDTHS = {"u8": 1, "s8": 1, "x8": 1, "char": 1, "bool": 1, "u16": 2, "s16": 2, "x16": 2,
            "short": 2, "u32": 4, "s32": 4, "x32": 4, "int": 4, "u64": 8, "s64": 8, "x64": 8}
 
@@ -167,7 +167,7 @@ class Symbols:
         if index < 0 or address - int(self._addresses[index]) >= self.REACH:
             return "", 0
         first = int(np.searchsorted(self._addresses, self._addresses[index], side="left"))
-        name = _NAME.match(self._text, int(self._names[first]))
+        name = _SYMBOL.match(self._text, int(self._names[first]))
         return plain(name[0]) if name else "", address - int(self._addresses[index])
 
     def name(self, address: int) -> str:

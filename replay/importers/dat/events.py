@@ -19,9 +19,9 @@ from replay.importers.source.probes import (
 
 MARKER_EVENT: Final = "print"
 MAX_ELEMENTS: Final = 4096
-MAX_PLACES: Final = 1024
+MAX_PROBED: Final = 1024
 """Functions that one event may probe; each is a stream of its own."""
-MAX_CELLS: Final = 1 << 26
+MAX_ARRAY_CELLS: Final = 1 << 26
 """Elements that the arrays of varying length may take in all, as tables as wide as the longest."""
 
 
@@ -89,9 +89,9 @@ class Streams:
         different = [address] if addresses is None else np.unique(addresses).tolist()
         places = self._places.setdefault(form.id, set())
         places.update(different)
-        if len(places) > MAX_PLACES:
+        if len(places) > MAX_PROBED:
             raise InputError(self.decoded.path, f"event {form.name!r} was hit at more than "
-                             f"{MAX_PLACES} places")
+                             f"{MAX_PROBED} places")
         for address in different:
             name, offset = self.symbols.find(address)
             chosen = part if addresses is None else part.only(part.rows[addresses == address])
@@ -183,7 +183,7 @@ class Streams:
         whole = np.minimum(size // f.element_bytes, MAX_ELEMENTS)
         width = int(whole.max(initial=0))
         self._cells += len(whole) * width
-        if self._cells > MAX_CELLS:
+        if self._cells > MAX_ARRAY_CELLS:
             raise self._too_wide()
         table = np.zeros((len(whole), width), dtype=np.int64)
         for k in range(width):
@@ -239,14 +239,14 @@ class Streams:
     def _joined(self, pieces: list[Elements]) -> Elements:
         widths = [piece.values.shape[1] for piece in pieces]
         rows = sum(len(p.whole) for p in pieces)
-        if min(widths) < max(widths) and rows * max(widths) > MAX_CELLS:
+        if min(widths) < max(widths) and rows * max(widths) > MAX_ARRAY_CELLS:
             raise self._too_wide()
         values = [np.pad(p.values, ((0, 0), (0, max(widths) - p.values.shape[1]))) for p in pieces]
         return Elements(np.concatenate(values), np.concatenate([p.whole for p in pieces]))
 
     def _too_wide(self) -> InputError:
         return InputError(self.decoded.path, "arrays of varying length need more than "
-                          f"{MAX_CELLS} elements")
+                          f"{MAX_ARRAY_CELLS} elements")
 
 
 def _needed(form: EventFormat) -> int:

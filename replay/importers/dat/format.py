@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from replay.importers.dat.container import DAT_MAGIC
 from replay.importers.dat.event_format import Symbols
 from replay.importers.dat.read import TICK_CLOCKS, read_trace_dat
 from replay.importers.dat.ring_buffer import Layout, gather, look, scan_pages
@@ -13,8 +14,6 @@ from replay.importers.joining.decoded import rows_of
 from replay.importers.joining.normalise import wanted_by
 from replay.importers.source.format import Asked, Format
 from replay.importers.source.imported import Imported
-
-MAGIC = b"\x17\x08\x44tracing"
 
 
 def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
@@ -33,5 +32,5 @@ def _warm(folder: Path) -> None:
     Symbols(b"0 T made_up\n")
 
 
-FORMAT = Format("trace.dat", "trace-cmd's trace.dat", lambda head: head.startswith(MAGIC), _read,
-                _warm)
+FORMAT = Format("trace.dat", "trace-cmd's trace.dat", lambda head: head.startswith(DAT_MAGIC),
+                _read, _warm)

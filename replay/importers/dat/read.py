@@ -18,7 +18,7 @@ import numpy as np
 
 from replay.base.ahead import ahead
 from replay.base.errors import InputError
-from replay.importers.dat.container import MAGIC, Buffer, Container, Cursor
+from replay.importers.dat.container import DAT_MAGIC, Buffer, Container, Cursor
 from replay.importers.dat.event_format import EventFormat, parse_format
 from replay.importers.dat.events import Pending, Streams
 from replay.importers.dat.ring_buffer import (
@@ -65,9 +65,9 @@ Reader = Version6 | Version7
 def open_container(path: Path, data: Bytes) -> tuple[Reader, Container]:
     """Find the parts of a file."""
     cursor = Cursor(str(path), data)
-    if data[:len(MAGIC)] != MAGIC:
+    if data[:len(DAT_MAGIC)] != DAT_MAGIC:
         raise InputError(path, "not a trace.dat (no trace-cmd magic)", "offset 0")
-    cursor.at = len(MAGIC)
+    cursor.at = len(DAT_MAGIC)
     version = cursor.text("version", 16)
     if version not in ("6", "7"):
         raise InputError(path, f"trace.dat version {version!r}, expected 6 or 7", "offset 10",

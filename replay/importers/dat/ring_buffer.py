@@ -8,26 +8,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import compiled, inline, record
 from replay.importers.source.probes import Ints
 
 LOST_UNKNOWN: Final = -1
 TIME_LIMIT: Final = 1 << 62
 _DELTA: Final = (1 << 27) - 1
 _STAMP_TOP: Final = -(1 << 59)
-_PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31
+_TYPE_PADDING, _TYPE_TIME_EXTEND, _TYPE_TIME_STAMP = 29, 30, 31
 
-# columns of the `pages` table
-_PAGE_LOST, _PAGE_FIRST_EVENT, _PAGE_BAD_AT = 0, 1, 2
-# rows of the `events` table
-_TIME, _ID, _PID, _AT, _LENGTH, _WORD, _SIZE = range(7)
+_SUB_BUFFER = record(
+    "lost",  # records missed before it
+    "first_event",
+    "bad_at",  # the word of an entry that cannot be, or -1
+)  # fmt: skip
 _WORD_AT, _WORD_BYTES = 8, 8
 """Behind the fields that all events share: where those of a 64-bit kernel's probes have their
 address. It is kept while the record is at hand; to come back for it takes as long as decoding."""
+
+
+class Events(NamedTuple):
+    """Records, a column each. at: where the payload begins in the data. word: see _WORD_AT."""
+
+    time: Ints
+    id: Ints
+    pid: Ints
+    at: Ints
+    length: Ints
+    word: Ints
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def _step(words, at, stop, big):  # type: ignore[no-untyped-def]
     if 1 <= kind <= 28:
         return kind, at + 1, kind * 4, at + 1 + kind
     if at + 1 >= stop:
-        if kind == _PADDING and _delta(words, at, big) == 0:
+        if kind == _TYPE_PADDING and _delta(words, at, big) == 0:
             return kind, at + 1, 0, stop
         return kind, at + 1, 0, -1
     if kind == 0:
@@ -88,7 +100,7 @@ def _step(words, at, stop, big):  # type: ignore[no-untyped-def]
         if size < 8:
             return kind, at + 2, size, -1
         return kind, at + 2, size, at + 2 + ((size + 3) >> 2)
-    if kind == _PADDING:
+    if kind == _TYPE_PADDING:
         if _delta(words, at, big) == 0:
             return kind, at + 1, 0, stop
         rest = max(np.int64(1), (np.int64(words[at + 1]) + 3) >> 2)
@@ -100,9 +112,9 @@ def _step(words, at, stop, big):  # type: ignore[no-untyped-def]
 def _advance(words, at, kind, time, big):  # type: ignore[no-untyped-def]
     """The time after the entry's own delta, extension or stamp."""
     delta = _delta(words, at, big)
-    if kind == _TIME_EXTEND:
+    if kind == _TYPE_TIME_EXTEND:
         return time + delta + (np.int64(words[at + 1]) << 27)
-    if kind == _TIME_STAMP:
+    if kind == _TYPE_TIME_STAMP:
         return (time & _STAMP_TOP) | (np.int64(words[at + 1]) << 27) | delta
     return time + delta
 
@@ -110,7 +122,7 @@ def _advance(words, at, kind, time, big):  # type: ignore[no-untyped-def]
 @compiled()
 def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[no-untyped-def]
     """Fill `pages` and `events`; returns the number of events. All positions are checked here."""
-    count, room = 0, events.shape[1]
+    count, room = 0, len(events.time)
     long_words = header_words - 2
     for page in range(pages.shape[0]):
         base = page * page_words
@@ -118,34 +130,34 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
         commit = np.int64(words[base + 2 + (long_words == 2 and big)])
         at = base + header_words
         stop = at + ((commit & _DELTA) >> 2)
-        pages[page, _PAGE_FIRST_EVENT] = count
+        pages[page].first_event = count
         if stop > base + page_words or time < 0 or time >= TIME_LIMIT:
-            pages[page, _PAGE_BAD_AT] = base
+            pages[page].bad_at = base
             continue
-        pages[page, _PAGE_LOST] = _missed(words, commit, stop, base + page_words, long_words, big)
+        pages[page].lost = _missed(words, commit, stop, base + page_words, long_words, big)
         while at < stop:
             kind, data, size, following = _step(words, at, stop, big)
             if following < 0 or following > stop or (1 <= kind <= 28 and size < 8):
-                pages[page, _PAGE_BAD_AT] = at
+                pages[page].bad_at = at
                 break
-            if kind == _PADDING and following == stop and _delta(words, at, big) == 0:
+            if kind == _TYPE_PADDING and following == stop and _delta(words, at, big) == 0:
                 break
             time = _advance(words, at, kind, time, big)
             if time < 0 or time >= TIME_LIMIT:
-                pages[page, _PAGE_BAD_AT] = at
+                pages[page].bad_at = at
                 break
             if kind <= 28:
                 if count < room:
                     first, pid = np.int64(words[data]), np.int64(words[data + 1])
-                    events[_TIME, count] = time
-                    events[_ID, count] = first >> 16 if big else first & 0xFFFF
-                    events[_PID, count] = pid - (1 << 32) if pid >= 1 << 31 else pid
-                    events[_AT, count] = data * 4
-                    events[_LENGTH, count] = size
-                    events[_WORD, count] = 0
+                    events.time[count] = time
+                    events.id[count] = first >> 16 if big else first & 0xFFFF
+                    events.pid[count] = pid - (1 << 32) if pid >= 1 << 31 else pid
+                    events.at[count] = data * 4
+                    events.length[count] = size
+                    events.word[count] = 0
                     if size >= _WORD_AT + _WORD_BYTES:
                         low, high = (data + 3, data + 2) if big else (data + 2, data + 3)
-                        events[_WORD, count] = np.int64(words[low]) | np.int64(words[high]) << 32
+                        events.word[count] = np.int64(words[low]) | np.int64(words[high]) << 32
                 count += 1
             at = following
     return count
@@ -175,17 +187,16 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
     """Decode whole sub-buffers, one after the other."""
     words = np.frombuffer(data, dtype=f"{layout.order}u4").astype(np.uint32, copy=False)
     count = len(data) // layout.page_bytes
-    pages = np.zeros((count, 3), dtype=np.int64)
-    pages[:, _PAGE_BAD_AT] = -1
+    pages = np.zeros(count, dtype=_SUB_BUFFER)
+    pages["bad_at"] = -1
     # a record takes at least three words; memory that is not written is not used either
-    events = np.empty((_SIZE, len(words) // 3 + 1), dtype=np.int64)
+    events = Events(*np.empty((len(Events._fields), len(words) // 3 + 1), dtype=np.int64))
     found = int(_scan(words, layout.page_bytes // 4, layout.data_at // 4, layout.order == ">",
                       events, pages))
-    events = events[:, :found]
-    bad = pages[:, _PAGE_BAD_AT]
-    time, number, pid, at, length, word = events
-    return Records(time, number, pid, at, length, word, pages[:, _PAGE_LOST],
-                   pages[:, _PAGE_FIRST_EVENT], bad[bad >= 0] * 4)
+    time, number, pid, at, length, word = (column[:found] for column in events)
+    bad = pages["bad_at"]
+    return Records(time, number, pid, at, length, word, pages["lost"], pages["first_event"],
+                   bad[bad >= 0] * 4)
 
 
 @compiled()
@@ -240,16 +251,17 @@ def _gather(data, at, rows, offset, size, signed, big, out):  # type: ignore[no-
 
 
 @compiled()
-def _look(data, at, length, rows, offset, size, big, needed, found):  # type: ignore[no-untyped-def]
-    found[0], found[1], found[2] = 0, 1, -1
+def _look(data, at, length, rows, offset, size, big, needed):  # type: ignore[no-untyped-def]
+    """What look() gives."""
+    first, alike = np.int64(0), True
     for k in range(len(rows)):
         if length[rows[k]] < needed:
-            found[2] = rows[k]
-            return
+            return first, alike, rows[k]
         address = _load(data, at[rows[k]] + offset, size, big)
         if k == 0:
-            found[0] = address
-        found[1] &= address == found[0]
+            first = address
+        alike = alike and address == first
+    return first, alike, np.int64(-1)
 
 
 def gather(data: bytes, at: Ints, rows: Ints, offset: int, size: int, signed: bool, order: str,
@@ -272,7 +284,6 @@ def look(data: bytes, records: Records, rows: Ints, offset: int, size: int, orde
         mine, short = records.word[rows], np.flatnonzero(records.length[rows] < needed)
         return (int(mine[0]), bool((mine == mine[0]).all()),
                 int(rows[short[0]]) if len(short) else -1)
-    found = np.empty(3, dtype=np.int64)
-    _look(np.frombuffer(data, dtype=np.uint8), records.at, records.length, rows, offset, size,
-          order == ">", needed, found)
-    return int(found[0]), bool(found[1]), int(found[2])
+    first, alike, short = _look(np.frombuffer(data, dtype=np.uint8), records.at, records.length,
+                                rows, offset, size, order == ">", needed)
+    return int(first), bool(alike), int(short)

@@ -29,7 +29,7 @@ from replay.importers.dat.container import (
 )
 
 TAG_BYTES = 10
-OPTIONS, FLYRECORD, LATENCY = b"options  \0", b"flyrecord\0", b"latency  \0"
+OPTIONS_TAG, FLYRECORD_TAG, LATENCY_TAG = b"options  \0", b"flyrecord\0", b"latency  \0"
 
 
 class Version6:
@@ -65,12 +65,12 @@ class Version6:
                instances: list[tuple[int, str]] | None) -> Buffer:
         """Options if there are any, then one buffer."""
         tag = cursor.take(TAG_BYTES, "tag of a part")
-        if tag == OPTIONS:
+        if tag == OPTIONS_TAG:
             cpus = self._options(cursor, cpus, instances)
             tag = cursor.take(TAG_BYTES, "tag of a part")
-        if tag == LATENCY:
+        if tag == LATENCY_TAG:
             return Buffer(0, name, "", 0, (), self.data[cursor.at:])
-        if tag != FLYRECORD:
+        if tag != FLYRECORD_TAG:
             cursor.at -= TAG_BYTES
             raise cursor.fail(f"{tag!r} where flyrecord or latency was expected")
         page_bytes = check_page_bytes(cursor, self.container.page_bytes)

@@ -74,10 +74,10 @@ class Version7:
             at, name = cursor.number(8, "offset of a text"), cursor.text("buffer name")
             container.buffers.append(Buffer(at, name, cursor.text("buffer clock"), 0, (),
                                             self._text(at)))
-        elif number in SECTIONS:
+        elif number in SECTION_READERS:
             at = cursor.number(8, "offset of a section")
             inner = self.cursor.inside(self._section(at, number), f"section {number} at {at}, byte")
-            SECTIONS[number](container, inner)
+            SECTION_READERS[number](container, inner)
         else:
             read_plain_option(container, number, body)
 
@@ -168,7 +168,7 @@ def _headers(container: Container, cursor: Cursor) -> None:
     read_header_page(container, plain(text))
 
 
-SECTIONS = {
+SECTION_READERS = {
     OPTION_HEADERS: _headers, OPTION_FTRACE_FORMATS: read_ftrace_formats,
     OPTION_EVENT_FORMATS: read_event_formats, OPTION_KALLSYMS: read_kallsyms,
     OPTION_CMDLINES: read_cmdlines,

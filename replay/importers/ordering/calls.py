@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from replay.base.compiled import compiled
+from replay.base.compiled import compiled, record
+from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE, encoded, ints, is_kind, numbered, ragged
+from replay.trace.schema import BALLOON_TASK
 from replay.trace.start import MOST_FRAME, MOST_PAGES
 
-Ints = npt.NDArray[np.int64]
 NEVER: Final = 1 << 62
-THREAD: Final = "xen-balloon"
-"""The balloon driver's thread (balloon_thread(), drivers/xen/balloon.c; before Linux 5.15 a
-workqueue, whose passes are not told apart here)."""
+
+ADDED_SECTION = record("first", "pages")
+"""A section that a call added to the pool: its first frame, and how many."""
 
 
 class Calls(NamedTuple):
@@ -31,7 +31,7 @@ class Calls(NamedTuple):
     call that freed it last; -1 if none was seen, or not all allocations are recorded whole. array:
     for a free, the allocation into
     the same page array, or -1. content: first place of an allocation's pages among all allocated
-    ones. section: its first one in `sections` (first frame, pages); one more at the end.
+    ones. section: its first one in `sections`, an ADDED_SECTION each; one more at the end.
     """
 
     pops: Ints
@@ -52,7 +52,7 @@ class Calls(NamedTuple):
     array: Ints
     content: Ints
     section: Ints
-    sections: Ints
+    sections: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _sections(table: pa.Table, rows: Ints, alloc: np.ndarray, over: Ints
         mine = np.flatnonzero(alloc & (pid[rows] == pid[row]) & (time[rows] <= time[row])
                               & (over >= time[row]))
         section = (int(first[row]), int(pages[row]))
-        possible = 0 <= section[0] <= MOST_FRAME and 0 < section[1] <= MOST_PAGES
+        possible = 0 <= first[row] <= MOST_FRAME and 0 < pages[row] <= MOST_PAGES
         if len(mine) and possible and section not in seen:
             seen.add(section)
             found.setdefault(int(mine[0]), []).append(section)
@@ -175,7 +175,7 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     request = is_kind(table, "alloc", "free")[rows]
     if balloon:
         codes, names = encoded(table, "task")
-        thread = np.array([name == THREAD for name in names])[codes]
+        thread = np.array([name == BALLOON_TASK for name in names])[codes]
         rows, request = rows[request | thread[rows]], request[request | thread[rows]]
     entry = np.where(request | (lock[rows] == NONE), time[rows], np.minimum(time, lock)[rows])
     order = np.argsort(entry, kind="stable")
@@ -198,14 +198,14 @@ def collect(table: pa.Table, *, balloon: bool) -> Table:
     known = np.minimum(frames.length[rows], size)
     added = _sections(table, rows, alloc, over) if not balloon else {}
     counts = np.array([len(added.get(c, ())) for c in range(len(rows))], np.int64)
-    sections = np.array([s for c in sorted(added) for s in added[c]], np.int64).reshape(-1, 2)
+    sections = np.array([s for c in sorted(added) for s in added[c]], ADDED_SECTION)
     calls = Calls(
         np.where(grows, 0, size - fresh), np.where(grows, size, 0), size, entry, held, over,
         (fresh > 0).astype(np.int64), reads[0], reads[1], reads[2], reads[3],
         frames.start[rows], known, np.maximum(frames.values, -1),
         np.full(len(frames.values), -1, np.int64), np.full(len(rows), -1, np.int64),
         np.concatenate(([0], np.cumsum(np.where(alloc, size, 0)))),
-        np.concatenate(([0], np.cumsum(counts))), sections.T.copy())
+        np.concatenate(([0], np.cumsum(counts))), sections)
     _tie(table, calls, rows, alloc, request & ~alloc)
     return Table(calls, rows, request, alloc)
 

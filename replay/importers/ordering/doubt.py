@@ -8,12 +8,11 @@ from the list, and what is freed of it later. Compiled, one pass.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from replay.base.compiled import compiled
 from replay.importers.ordering.calls import Calls
+from replay.importers.source.probes import Ints
 
-Ints = npt.NDArray[np.int64]
 
 
 @compiled()
@@ -24,7 +23,7 @@ def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-unty
     for n in range(len(order)):
         c = order[n]
         for s in range(q.section[c], q.section[c + 1]):
-            for _ in range(q.sections[1, s]):
+            for _ in range(q.sections[s].pages):
                 listed[depth] = 0
                 depth += 1
         for k in range(q.pushes[c]):
@@ -60,7 +59,7 @@ def in_doubt(q: Calls, order: Ints, ambiguous: list[int]) -> np.ndarray:
     doubtful[ambiguous] = 1
     found = np.zeros(len(order), np.int64)
     if doubtful.any():
-        room = int(q.pushes.sum() + q.sections[1].sum()) + 1
+        room = int(q.pushes.sum() + q.sections["pages"].sum()) + 1
         _follow(q, order, doubtful, np.zeros(room, np.int64),
                 np.zeros(int(q.content[-1]) + 1, np.int64), found)
     return found > 0

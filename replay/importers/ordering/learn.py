@@ -10,16 +10,18 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import compiled, inline, record
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import UNKNOWN
+from replay.importers.source.probes import Ints
 
-Ints = npt.NDArray[np.int64]
 BLOCK: Final = 1024
 """Pages of the largest block of the buddy allocator (MAX_PAGE_ORDER 10; other kernels are built
 with other orders, and their hot-added pages are then not followed)."""
+
+HOT_RANGE = record("next_page", "end")
+"""A range that was hot-added to the balloon: its next page to come, and its end."""
 
 
 class Pages(NamedTuple):
@@ -27,15 +29,14 @@ class Pages(NamedTuple):
 
     frame: of each page, UNKNOWN where nothing tells it. same: another page that is known to be the
     same frame, of a call that came before, or -1; so no chain of them returns. list: places of
-    listed pages, the head at the end, or -2 - a frame. hot: per range that was hot-added to the
-    balloon, its next page to come and its end.
+    listed pages, the head at the end, or -2 - a frame. hot: ranges, a HOT_RANGE each.
     """
 
     first: Ints
     frame: Ints
     same: Ints
     list: Ints
-    hot: Ints
+    hot: np.ndarray
 
 
 @inline
@@ -62,12 +63,13 @@ def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
     ascending, while callers have the lock in between: so the first page that one gets of a block is
     its last.
     """
-    for n in range(p.hot.shape[1]):
-        if p.hot[0, n] <= frame < p.hot[1, n] and (frame + 1) % BLOCK == 0:
-            for page in range(p.hot[0, n], frame + 1):
+    for n in range(len(p.hot)):
+        hot = p.hot[n]
+        if hot.next_page <= frame < hot.end and (frame + 1) % BLOCK == 0:
+            for page in range(hot.next_page, frame + 1):
                 p.list[depth] = -2 - page
                 depth += 1
-            p.hot[0, n] = frame + 1
+            hot.next_page = frame + 1
     return depth
 
 
@@ -81,8 +83,8 @@ def _walk(q, p, order, passed):  # type: ignore[no-untyped-def]
     for n in range(len(order)):
         c = order[n]
         for s in range(q.section[c], q.section[c + 1]):
-            for k in range(q.sections[1, s]):
-                p.list[depth] = -2 - (q.sections[0, s] + k)
+            for k in range(q.sections[s].pages):
+                p.list[depth] = -2 - (q.sections[s].first + k)
                 depth += 1
         first = p.first[c]
         for k in range(q.nr[c]):
@@ -127,15 +129,16 @@ def _late(p):  # type: ignore[no-untyped-def]
             p.frame[place] = _settle(p, place)
 
 
-def learn(q: Calls, order: Ints, added: Ints) -> tuple[Ints, Ints]:
+def learn(q: Calls, order: Ints, added: np.ndarray) -> tuple[Ints, Ints]:
     """(first, frames): the frames of all calls' pages, recorded or told by the order; -1 unknown.
 
-    Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: (first frame, end) of each
-    range that was hot-added to the balloon, as two rows.
+    Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: hot-added ranges, a HOT_RANGE
+    each, at its first page.
     """
     first = np.concatenate(([0], np.cumsum(q.nr)))
     size = int(first[-1])
-    room = int(q.pushes.sum() + q.sections[1].sum() + (added[1] - added[0]).sum()) + 1
+    hot = (added["end"] - added["next_page"]).sum()
+    room = int(q.pushes.sum() + q.sections["pages"].sum() + hot) + 1
     pages = Pages(first, np.full(size, UNKNOWN, np.int64), np.full(size, -1, np.int64),
                   np.empty(room, np.int64), added)
     _walk(q, pages, order, np.zeros(len(order), np.int8))

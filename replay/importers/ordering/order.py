@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
-from replay.importers.ordering.calls import Calls, Ints, Table, collect
+from replay.importers.ordering.calls import Calls, Table, collect
 from replay.importers.ordering.doubt import in_doubt
 from replay.importers.ordering.quiet import empty, quiet
 from replay.importers.ordering.search import Search
+from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE, ints, is_kind, replace
 from replay.trace.schema import Flag
 
 MOST_ORDERS = 1 << 60
 """Stands for as many orders as that, or more."""
-MAX_PAGES = 1 << 28
+MOST_LISTED = 1 << 28
 """Pages that the search puts on its list at most: 2 GiB of frame numbers."""
 
 
@@ -92,7 +93,7 @@ def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> 
     doubt = np.zeros(len(order), bool)
     if _certain(found):
         pass
-    elif max(int(q.pushes.sum() + q.sections[1].sum()), int(q.content[-1])) > MAX_PAGES:
+    elif max(int(q.pushes.sum() + q.sections["pages"].sum()), int(q.content[-1])) > MOST_LISTED:
         ambiguous, doubt = list(range(len(order))), np.ones(len(order), bool)
         anomalies.count("lock_order_ambiguous", len(order))
     else:

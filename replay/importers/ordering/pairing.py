@@ -13,23 +13,22 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import compiled, inline, record
 from replay.base.errors import ReplayError
 from replay.engine.requests import impossible
 from replay.importers.ordering.calls import Table, collect
-from replay.importers.ordering.learn import learn
+from replay.importers.ordering.learn import HOT_RANGE, learn
+from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
 from replay.trace.schema import Flag
 from replay.trace.start import BEFORE
 
-Ints = npt.NDArray[np.int64]
-UNKNOWN = -1
+UNKNOWN_SLOT = -1
 """The slot of a page of which nothing is known."""
-MAX_PAGES = 1 << 28
+MAX_PAIRED = 1 << 28
 """Pages allocated, or freed, in one recording: 1 TiB of 4 KiB pages, one by one."""
 MAX_DENSE = 1 << 26
 """Frame numbers up to here index a table, others are numbered first."""
@@ -38,7 +37,9 @@ SHRUNK = 10
 (drivers/xen/grant-table.c) frees batches of so many."""
 _SIGNATURE_FRAMES = 64
 _LOST_TRACK, _INFERRED = int(Flag.UNPAIRED), int(Flag.PAIRING_INFERRED)
-_ALREADY_LIVE, _FRAMES_INFERRED, _UNKNOWN_FREED, _BEFORE, _IMPOSSIBLE, _COUNTS = range(6)
+_FOUND = record("pages_already_live", "frames_inferred", "pages_unknown_freed",
+                "pages_live_before", "pages_freed_impossibly")
+"""Counts of anomalies, by their names."""
 
 
 class Requests(NamedTuple):
@@ -85,7 +86,7 @@ def _take(q, live, r, counts):  # type: ignore[no-untyped-def]
         if frame > 0:
             other = live.slot[frame]
             if other >= 0:
-                counts[_ALREADY_LIVE] += 1
+                counts.pages_already_live += 1
                 live.frame[other] = 0
             live.slot[frame], live.seen[frame] = slot, 1
     live.pages[r] = q.nr[r]
@@ -114,7 +115,7 @@ def _end_life(live, slot):  # type: ignore[no-untyped-def]
     live.pages[live.owner[slot]] -= 1
     frame = live.frame[slot]
     if frame > 0 and live.slot[frame] == slot:
-        live.slot[frame] = UNKNOWN
+        live.slot[frame] = UNKNOWN_SLOT
 
 
 @inline
@@ -138,7 +139,7 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
     tied = True
     for k in range(nr):
         frame = q.frames[start + k]
-        slots[at + k] = live.slot[frame] if frame > 0 else UNKNOWN
+        slots[at + k] = live.slot[frame] if frame > 0 else UNKNOWN_SLOT
         tied = tied and slots[at + k] >= 0
     whole = _whole_request(q, live, r) if not tied else -1
     if whole >= 0:
@@ -146,19 +147,19 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
             slots[at + k] = q.base[whole] + k
     if whole >= 0 or q.recorded[r] < nr:
         flags[r] |= _INFERRED
-        counts[_FRAMES_INFERRED] += nr - q.recorded[r]
+        counts.frames_inferred += nr - q.recorded[r]
     missing = 0
     for k in range(nr):
         slot = slots[at + k]
         if slot >= 0 and impossible(live.freed[slot], q.row[live.owner[slot]], q.row[r]):
-            counts[_IMPOSSIBLE] += 1
-            slot = slots[at + k] = UNKNOWN
+            counts.pages_freed_impossibly += 1
+            slot = slots[at + k] = UNKNOWN_SLOT
             missing += 1
         elif slot < 0 and _from_before(q, live, r, start + k):
             slots[at + k] = BEFORE
-            counts[_BEFORE] += 1
+            counts.pages_live_before += 1
         elif slot < 0:
-            counts[_UNKNOWN_FREED] += 1
+            counts.pages_unknown_freed += 1
             missing += 1
         if slot >= 0:
             _end_life(live, slot)
@@ -206,7 +207,7 @@ def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
               ) -> tuple[Requests, Ints, int]:
     """The calls' requests in lock order, their rows, and how many frame numbers there may be."""
     q = found.calls
-    first, frames = learn(q, order, _hot_added(table) if balloon else np.zeros((2, 0), np.int64))
+    first, frames = learn(q, order, _hot_added(table) if balloon else np.zeros(0, HOT_RANGE))
     kept = order[found.request[order]]
     rows, nr, alloc = found.rows[kept], q.nr[kept], found.alloc[kept]
     place = np.full(len(found.rows), -1, np.int64)
@@ -230,13 +231,15 @@ def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
         _alike(rows, nr, last, recorded)), rows, count
 
 
-def _hot_added(table: pa.Table) -> Ints:
-    """(first frame, end) of each range that was hot-added as System RAM, as two rows."""
+def _hot_added(table: pa.Table) -> np.ndarray:
+    """A HOT_RANGE per range that was hot-added as System RAM."""
     codes, labels = encoded(table, "label")
     ram = np.array([label == "System RAM" for label in labels], bool)[codes]
     rows = np.flatnonzero(ram & is_kind(table, "section"))
     first, pages = ints(table, "start_pfn", 0)[rows], ints(table, "nr_pages", 0)[rows]
-    return np.stack((first, first + np.minimum(pages, MAX_PAGES >> 8)))
+    ranges = np.zeros(len(rows), HOT_RANGE)
+    ranges["next_page"], ranges["end"] = first, first + np.minimum(pages, MAX_PAIRED >> 8)
+    return ranges
 
 
 def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
@@ -247,8 +250,8 @@ def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.
     found = collect(table, balloon=balloon)
     q = found.calls
     most = max(int(q.content[-1]), int(q.pushes.sum()))
-    if most > MAX_PAGES:
-        raise ReplayError(f"more than {MAX_PAGES} pages are allocated or freed in one recording")
+    if most > MAX_PAIRED:
+        raise ReplayError(f"more than {MAX_PAIRED} pages are allocated or freed in one recording")
     order = np.argsort(ints(table, "lock_rank")[found.rows], kind="stable")
     requests, rows, count = _requests(table, found, order, balloon)
     slots_made = int(ints(table, "nr_pages", 0)[is_kind(table, "alloc")].sum())
@@ -256,13 +259,11 @@ def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.
                 np.zeros(slots_made, np.int64), np.zeros(slots_made, np.int64),
                 np.ones(slots_made, np.int64), np.zeros(len(rows), np.int64),
                 np.full(len(rows), -1, np.int64), np.full(len(rows), -1, np.int64))
-    flags, counts = ints(table, "flags", 0)[rows], np.zeros(_COUNTS, np.int64)
+    flags, counts = ints(table, "flags", 0)[rows], np.zeros(1, _FOUND)[0]
     slots = np.empty(int(requests.nr[requests.alloc == 0].sum()), np.int64)
     _walk(requests, live, slots, flags, counts)
-    for name, at in (("pages_already_live", _ALREADY_LIVE), ("frames_inferred", _FRAMES_INFERRED),
-                     ("pages_unknown_freed", _UNKNOWN_FREED), ("pages_live_before", _BEFORE),
-                     ("pages_freed_impossibly", _IMPOSSIBLE)):
-        anomalies.count(name, int(counts[at]))
+    for name in counts.dtype.names:
+        anomalies.count(name, int(counts[name]))
     anomalies.count("pages_live_at_end", int(np.maximum(live.pages, 0).sum()))
     every = ints(table, "flags", 0)
     every[rows] = flags

@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from replay.importers.ordering.calls import Calls
-from replay.importers.ordering.quiet import OPEN, UNKNOWN, List
+from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
 from replay.importers.ordering.settle import Settled
 from replay.importers.ordering.states import MAX_STORIES, FreeList, State
 from replay.trace.columns import NONE
@@ -56,7 +56,7 @@ class Search:
         self.misread = self.tried = 0
         self.tried_in_all = self._looked = 0
         self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
-        behind = np.concatenate(([0], np.cumsum(calls.sections[1])))
+        behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         added = behind[calls.section[1:]] - behind[calls.section[:-1]]
         self._changes = (calls.pushes + added - calls.pops).tolist()
         self._most = (2 * calls.pushes + added).tolist()
@@ -238,7 +238,7 @@ class Search:
 
     def _beginning(self, state: State, head: int) -> Iterator[State]:
         first = self.list.head(state)
-        if first <= OPEN and head >= 0:
+        if first <= OPEN_CELL and head >= 0:
             for one in self.list.opened(state, head, UNKNOWN):
                 yield from self._beginning(one, head)
         elif head < 0 or first < 0 or first == head:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-
 import numpy as np
 
-from replay.importers.ordering.quiet import COUNT, DEPTH, OPEN, UNKNOWN
+from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN
 from replay.importers.ordering.states import MADE, FreeList, Group, State, Story
 
 
@@ -26,7 +25,7 @@ class Settled:
 
     def start(self, done: frozenset[int] = frozenset()) -> State:
         """The settled list as a state."""
-        depth, count = (int(x) for x in self.list.settled.at)
+        depth, count = self.list.settled.size.item()
         return State(done, (), depth, count)
 
     def give_up(self, calls: Iterable[int]) -> None:
@@ -72,7 +71,7 @@ class Settled:
         for cells in reversed(top):
             settled.cells[depth : depth + len(cells)] = cells
             depth += len(cells)
-        settled.at[DEPTH], settled.at[COUNT] = depth, state.length
+        settled.size["depth"], settled.size["count"] = depth, state.length
         for call, pages in state.content:
             first, end = self.list.calls.content[call : call + 2]
             settled.content[first:end] = np.frombuffer(pages, np.int64)
@@ -98,7 +97,7 @@ class Settled:
         self.sequence.append(-1 - number)
         cells = lists[0].copy()
         if any(not np.array_equal(cells, other) for other in lists[1:]):
-            cells[low:high] = OPEN - number
+            cells[low:high] = OPEN_CELL - number
         content = _common(states)
         self._keep(states[0]._replace(content=content), base, (cells,) if len(cells) else ())
 
@@ -189,10 +188,10 @@ def _difference(lists: list[np.ndarray]) -> tuple[int, int]:
     if not len(differs):
         return 0, 0
     low, high = int(differs[0]), int(differs[-1]) + 1
-    while low > 0 and any(row[low - 1] <= OPEN and row[low - 1] == row[low] for row in table):
+    while low > 0 and any(row[low - 1] <= OPEN_CELL and row[low - 1] == row[low] for row in table):
         low -= 1
     while high < table.shape[1] and any(
-            row[high] <= OPEN and row[high] == row[high - 1] for row in table):
+            row[high] <= OPEN_CELL and row[high] == row[high - 1] for row in table):
         high += 1
     return low, high
 

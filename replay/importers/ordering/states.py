@@ -1,6 +1,6 @@
 """States of the free list while the order of calls is open, and what a call does to one.
 
-A state is a settled list that all states share (lock_quiet.List), less what was popped of it, plus
+A state is a settled list that all states share (quiet.List), less what was popped of it, plus
 what was pushed since. Pages whose arrangement is open are one Group, which a pop opens up.
 """
 
@@ -12,8 +12,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.ordering.calls import Calls, Ints
-from replay.importers.ordering.quiet import OPEN, UNKNOWN, List
+from replay.importers.ordering.calls import Calls
+from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
+from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE
 
 MAX_STORIES: Final = 64
@@ -191,7 +192,7 @@ class FreeList:
         state = state._replace(done=state.done | {call}, holder=-1,
                         stories=tuple(story.then(call) for story in state.stories))
         for n in range(int(q.section[call]), int(q.section[call + 1])):
-            first, pages = (int(x) for x in q.sections[:, n])
+            first, pages = q.sections[n].tolist()
             state = state._replace(top=(Level(np.arange(first, first + pages)), *state.top),
                             loose=0, length=state.length + pages if state.length != NONE else NONE)
         nr = int(q.pops[call])
@@ -233,7 +234,7 @@ class FreeList:
 
     def _split(self, state: State, at: int) -> Iterator[State]:
         """The states in which one of a bag's frees is the topmost of them."""
-        group = OPEN - int(state.top[at].cells[0])
+        group = OPEN_CELL - int(state.top[at].cells[0])
         bag = self.groups[group].bag
         for call, pages in bag:
             levels = self._levels(bag, call, pages)
@@ -259,10 +260,10 @@ class FreeList:
         """The state in which a free came right before or after those of a level, whose order is
         open too."""
         below = state.top[at]
-        before = OPEN - int(below.cells[0]) if len(below.calls) > 1 else -1
+        before = OPEN_CELL - int(below.cells[0]) if len(below.calls) > 1 else -1
         members = self.groups[before].bag if before >= 0 else ((below.calls[0], below.cells),)
         group = self._bag(tuple(sorted((*members, (call, pages)), key=lambda m: m[0])), before)
-        cells = np.full(len(below.cells) + len(pages), OPEN - group, np.int64)
+        cells = np.full(len(below.cells) + len(pages), OPEN_CELL - group, np.int64)
         level = Level(cells, tuple(sorted((*below.calls, call))), True)
         return state._replace(top=(*state.top[:at], level, *state.top[at + 1 :]), stories=tuple(
             s.together(call, below.calls, group, before) for s in state.stories))
@@ -289,12 +290,12 @@ class FreeList:
                 yield self._got(state, call, taken)
                 continue
             cells = state.cells(self.settled.cells)
-            if len(cells) and cells[-1] <= OPEN:
+            if len(cells) and cells[-1] <= OPEN_CELL:
                 opened = self.opened(state, int(frames[at]), int(origin[at]))
                 waiting.extend((one, taken, at) for one in reversed(list(opened)))
                 continue
             here = cells[::-1][: len(frames) - at]
-            closed = np.flatnonzero(here <= OPEN)
+            closed = np.flatnonzero(here <= OPEN_CELL)
             here = here[: closed[0]] if len(closed) else here
             if not len(cells):  # beneath: listed before the recording
                 here = np.full(len(frames) - at, UNKNOWN, np.int64)
@@ -331,7 +332,7 @@ class FreeList:
 
         A frame below 0 fits all.
         """
-        group = OPEN - int(state.cells(self.settled.cells)[-1])
+        group = OPEN_CELL - int(state.cells(self.settled.cells)[-1])
         bag = self.groups[group].bag
         seen: dict[bytes, list[int]] = {}
         for which, arranged in self._arrangements(group, frame, origin):
@@ -352,7 +353,7 @@ class FreeList:
     def _arrangements(self, group: int, frame: int, origin: int) -> list[tuple[int, np.ndarray]]:
         """The ways in which a group's pages may lie with `frame` on top; of a bag, by that call."""
         def may_be(last: int) -> bool:
-            return (frame < 0 or last == frame or last <= OPEN
+            return (frame < 0 or last == frame or last <= OPEN_CELL
                     or (last == UNKNOWN and origin < 0))
 
         bag = self.groups[group].bag
@@ -370,10 +371,10 @@ class FreeList:
         rest = tuple(member for member in bag if member[0] != top)
         if len(rest) == 1:
             return rest[0][1]
-        return np.full(sum(len(pages) for _, pages in rest), OPEN - self._bag(rest), np.int64)
+        return np.full(sum(len(pages) for _, pages in rest), OPEN_CELL - self._bag(rest), np.int64)
 
     def head(self, state: State) -> int:
-        """The first page of the list: a frame, UNKNOWN, or OPEN and below."""
+        """The first page of the list: a frame, UNKNOWN, or OPEN_CELL and below."""
         cells = state.cells(self.settled.cells)
         return int(cells[-1]) if len(cells) else UNKNOWN
 

@@ -22,7 +22,7 @@ from replay.base.errors import InputError
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAX_RATIO: Final = 1000
 """Expansion beyond which an input is taken for hostile; recordings stay below 50."""
-_CHUNK: Final = 1 << 22
+_READ_BYTES: Final = 1 << 22
 
 Buffer = mmap.mmap | bytes
 """Both can be sliced, searched, and given to numpy."""
@@ -66,7 +66,7 @@ def _expand(path: Path, kind: str, spool: IO[bytes]) -> None:
     limit = MAX_RATIO * path.stat().st_size + (1 << 16)
     try:
         with expanded(path, kind) as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read(_READ_BYTES):
                 spool.write(chunk)
                 if spool.tell() > limit:
                     raise InputError(path, f"expands to more than {MAX_RATIO} times its size",

@@ -243,6 +243,6 @@ def _merge(
                     hints[str(event)] = (function, place)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(path, f"not a probe table: {type(error).__name__} {error}",
-                         hint="see importers/probes.toml for the form") from None
+                         hint="see importers/source/probes.toml for the form") from None
     except ReplayError as error:
         raise InputError(path, str(error)) from None

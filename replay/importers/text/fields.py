@@ -9,16 +9,23 @@ wholly; any other line, say one with a field missing or a value of another kind,
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from replay.base.compiled import index, inline, compiled
+from replay.base.compiled import compiled, index, inline, record
 from replay.importers.source.probes import Elements, Ints
 from replay.importers.text.words import (
+    BRACE,
+    BRACE_END,
+    BRACKET,
+    BRACKET_END,
+    COMMA,
     DASH,
-    ONES,
+    EACH,
+    QUOTE,
     SLACK,
     SPACE,
     Bytes,
@@ -33,28 +40,48 @@ Flags = npt.NDArray[np.bool_]
 MAX_ELEMENTS: Final = 4096
 MAX_FIELDS: Final = 128
 MAX_TEXTS: Final = 1 << 14
-NUMBER, ARRAY, TEXT = range(3)
-_FIELD: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)")
-_NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+")
-_COMMA, _OPEN, _CLOSE, _QUOTE, _BRACKET, _BRACKET_END = 44, 123, 125, 34, 91, 93
+_PAIR: Final = re.compile(r" (\w+)=(\{[^}]*\}?|\"[^\"]*\"|[^\s{]*(?: \[\w+\])?)", re.ASCII)
+_NUMBER: Final = re.compile(r"-?\d+|-?0x[0-9a-f]+", re.ASCII)
 _U64_TENTH: Final = ((1 << 64) - 1) // 10
 _FAILED: Final = (0, -1)
 
 
+class Kind(IntEnum):
+    """What a field's values are."""
+
+    NUMBER, ARRAY, TEXT = range(3)
+
+
+FIELD = record(
+    "kind",
+    "first", "last",  # where ` name=` stands among the names of its layout
+    "counts",  # of an array: the row of values with how many elements there are
+)  # fmt: skip
+"""A field of a layout."""
+
+
 # -- the grammar
 def pairs(rest: str, cut_short: bool) -> list[tuple[str, str]]:
-    """Names and values; of a line that was cut, an unfinished last value is not taken."""
-    found = _FIELD.findall(rest)
-    if cut_short and found and not found[-1][1].startswith("{") and not rest.endswith(" "):
+    """Names and values; of a line that was cut, a value that may not be whole is not taken.
+
+    Nor is what follows a string without an end: it may belong to the string.
+    """
+    found = _PAIR.findall(rest)
+    if not cut_short:
+        return found
+    for k, (_, value) in enumerate(found):
+        if value.startswith('"') and value.count('"') == 1:
+            return found[:k]
+    if found and not found[-1][1].startswith("{") and not rest.endswith(" "):
         found.pop()
     return found
 
 
-def kind_of(value: str) -> int:
-    """NUMBER, ARRAY or TEXT."""
+def kind_of(value: str) -> Kind:
+    """What a printed value is."""
     if value.startswith("{"):
-        return ARRAY
-    return TEXT if number(value) is None else NUMBER
+        return Kind.ARRAY
+    return Kind.TEXT if number(value) is None else Kind.NUMBER
 
 
 def number(text: str) -> int | None:
@@ -96,8 +123,8 @@ def whole_elements(text: str) -> Ints:
 @inline
 def _eight(w):  # type: ignore[no-untyped-def]
     """The value of a word of eight hexadecimal digits, -1 if it holds anything else."""
-    n = (w & 15 * ONES) + 9 * (w >> 6 & ONES)
-    if n & 16 * ONES or n + 48 * ONES + 39 * (n + 6 * ONES >> 4 & ONES) != w:
+    n = (w & 15 * EACH) + 9 * (w >> 6 & EACH)
+    if n & 16 * EACH or n + 48 * EACH + 39 * (n + 6 * EACH >> 4 & EACH) != w:
         return -1
     n = (n << 4 | n >> 8) & 0x00FF00FF00FF00FF
     n = (n << 8 | n >> 16) & 0x0000FFFF0000FFFF
@@ -157,7 +184,7 @@ def _number(text, at):  # type: ignore[no-untyped-def]
 @inline
 def _ends(text, at, stop):  # type: ignore[no-untyped-def]
     """Whether a value ends here: at the line's end, or at a space that no module name follows."""
-    return at == stop or (byte(text, at) == SPACE and byte(text, at + 1) != _BRACKET)
+    return at == stop or (byte(text, at) == SPACE and byte(text, at + 1) != BRACKET)
 
 
 @inline
@@ -167,7 +194,7 @@ def _array(text, at, cut, flat, used):  # type: ignore[no-untyped-def]
     cut: where the line was cut, -1 if it was not; what no comma follows there is not taken.
     """
     count = 0
-    if byte(text, at) != _OPEN:
+    if byte(text, at) != BRACE:
         return _FAILED
     while count < MAX_ELEMENTS and used + count < flat.shape[0]:
         if at + 1 == cut:
@@ -179,9 +206,9 @@ def _array(text, at, cut, flat, used):  # type: ignore[no-untyped-def]
             return count, cut
         flat[used + count] = value
         count += 1
-        if byte(text, at) == _CLOSE:
+        if byte(text, at) == BRACE_END:
             return count, at + 1
-        if byte(text, at) != _COMMA:
+        if byte(text, at) != COMMA:
             return _FAILED
     return _FAILED
 
@@ -201,9 +228,9 @@ def _elements(text, stop, flat):  # type: ignore[no-untyped-def]
             return count, at
         flat[count] = value
         count += 1
-        if byte(text, at) == _CLOSE:
+        if byte(text, at) == BRACE_END:
             return count, at + 1
-        if byte(text, at) != _COMMA:
+        if byte(text, at) != COMMA:
             return _FAILED
         at += 1
     return count, at
@@ -212,7 +239,7 @@ def _elements(text, stop, flat):  # type: ignore[no-untyped-def]
 @inline
 def _module(text, at):  # type: ignore[no-untyped-def]
     """Behind ` [module]`; `at` if there is none, -1 if it is not one."""
-    if byte(text, at) != SPACE or byte(text, at + 1) != _BRACKET:
+    if byte(text, at) != SPACE or byte(text, at + 1) != BRACKET:
         return at
     at += 2
     first = at
@@ -220,20 +247,20 @@ def _module(text, at):  # type: ignore[no-untyped-def]
     while 97 <= c <= 122 or 65 <= c <= 90 or 48 <= c <= 57 or c == 95:
         at += 1
         c = byte(text, at)
-    return at + 1 if at > first and c == _BRACKET_END else -1
+    return at + 1 if at > first and c == BRACKET_END else -1
 
 
 @inline
 def _text(text, at, stop):  # type: ignore[no-untyped-def]
     """Where a string or symbol ends; -1 if that is not certain."""
-    if at < stop and byte(text, at) == _QUOTE:
+    if at < stop and byte(text, at) == QUOTE:
         at += 1
-        while at < stop and byte(text, at) != _QUOTE:
+        while at < stop and byte(text, at) != QUOTE:
             at += 1
         at = at + 1 if at < stop else -1
     else:
         while at < stop and byte(text, at) != SPACE:
-            if byte(text, at) == _OPEN:
+            if byte(text, at) == BRACE:
                 return -1
             at += 1
         at = _module(text, at)
@@ -258,30 +285,30 @@ def _row(  # type: ignore[no-untyped-def]
 
     Of a line that was cut, an array must be the last field: any other may not be whole.
     """
-    cut, count = stop if byte(text, stop) == _BRACKET else -1, layout.shape[0]
-    if cut >= 0 and (count == 0 or layout[count - 1, 0] != ARRAY):
+    cut, count = stop if byte(text, stop) == BRACKET else -1, layout.shape[0]
+    if cut >= 0 and (count == 0 or layout[count - 1].kind != Kind.ARRAY):
         return -1
     for f in range(count):
-        kind, first, last, counts = layout[f, 0], layout[f, 1], layout[f, 2], layout[f, 3]
-        if not _named(text, at, names, first, last):
+        field = layout[f]
+        if not _named(text, at, names, field.first, field.last):
             return -1
-        at += last - first
-        if kind == NUMBER:
+        at += field.last - field.first
+        if field.kind == Kind.NUMBER:
             value, at = _number(text, at)
             if at < 0 or not _ends(text, at, stop):
                 return -1
             values[f, row] = value
-        elif kind == ARRAY:
+        elif field.kind == Kind.ARRAY:
             elements, at = _array(text, at, cut, flat, used)
             if at < 0 or not (at == stop or byte(text, at) == SPACE):
                 return -1
-            values[f, row], values[counts, row] = used, elements
+            values[f, row], values[field.counts, row] = used, elements
             used += elements
         else:
             end = _text(text, at, stop)
             if end < 0:
                 return -1
-            values[f, row] = code_of(text, at, end - at, *spans)
+            values[f, row] = code_of(text, at, end - at, spans)
             if values[f, row] < 0:
                 return -1
             at = end
@@ -314,7 +341,7 @@ class Layout(NamedTuple):
     """Names of a probe's fields, in order, and the kinds of their values."""
 
     names: tuple[str, ...]
-    kinds: tuple[int, ...]
+    kinds: tuple[Kind, ...]
 
     @property
     def usable(self) -> bool:
@@ -340,20 +367,20 @@ def read_fields(text: Bytes, at: Ints, stop: Ints, pending: Flags, layout: Layou
 
     The lines must be of LineScanner. pending: bool per line, cleared for those that were read.
     """
-    arrays = [f for f, kind in enumerate(layout.kinds) if kind == ARRAY]
-    table = np.zeros((len(layout.names), 4), dtype=np.int64)
+    arrays = [f for f, kind in enumerate(layout.kinds) if kind == Kind.ARRAY]
+    table = np.zeros(len(layout.names), dtype=FIELD)
     encoded = [f" {name}=".encode() for name in layout.names]
-    table[:, 0] = layout.kinds
-    table[:, 2] = np.cumsum([len(name) for name in encoded])
-    table[1:, 1] = table[:-1, 2]
-    table[arrays, 3] = len(layout.names) + np.arange(len(arrays))
+    table["kind"] = layout.kinds
+    table["last"] = np.cumsum([len(name) for name in encoded])
+    table["first"][1:] = table["last"][:-1]
+    table["counts"][arrays] = len(layout.names) + np.arange(len(arrays))
     values = np.empty((len(layout.names) + len(arrays), len(at)), dtype=np.int64)
     # an element takes two bytes at least
     room = int((stop - at)[pending].sum()) // 2 + 1 if arrays else 0
     flat = np.empty(room, dtype=np.int64)
     names = np.frombuffer(bytearray(b"".join(encoded) or b"\0"), dtype=np.uint8)
     used = int(_rows(text, at, stop, pending, table, names, values, flat, 0, spans.arrays))
-    whole = [values[row] if row else None for row in table[:, 3].tolist()]
+    whole = [values[row] if row else None for row in table["counts"].tolist()]
     return Read(values, flat[:used].copy() if arrays else flat, whole)
 
 

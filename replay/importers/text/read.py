@@ -6,7 +6,7 @@ seq_print_ip_sym(); trace-cmd 3.1 and perf 6.1 as they print. A line is read aro
 outgrows its buffer, and the next event follows on the same line: both are kept, the cut one with
 the fields and array elements that are whole.
 
-Lines of the common forms are read compiled (text_scan.py, text_fields.py), at some hundred times
+Lines of the common forms are read compiled (scan.py, fields.py), at some hundred times
 the speed; what the regular expressions here say of a line holds for both.
 """
 
@@ -25,16 +25,16 @@ from replay.importers.source.probes import Decoded, Ints, Loss, Wanted, everythi
 from replay.importers.text import scan as scan
 from replay.importers.text.fields import pairs
 from replay.importers.text.streams import Event, Growing, Place, StreamBuilder, read_place
-from replay.importers.text.tables import KEPT, PASSED, SINGLE, choose
+from replay.importers.text.tables import PLACE, Form, choose
 
 MAX_LINE: Final = 1 << 20
 SHORT: Final = 1 << 20
 """Bytes that are read before a second thread would have begun."""
-_TIME: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
+_STAMP: Final = r"(?P<seconds>\d{1,19})(?:\.(?P<fraction>\d{1,9}))?"
 _EVENT: Final = r"(?P<event>[A-Za-z_][\w.]*|0): *"
 _CONTEXT: Final = (
     r"-(?P<pid>\d{1,10}) +(?:\( *[\d-]+\) +)?\[(?P<cpu>\d{3,5})\] *(?:[^\s\d]\S{3,9} +)?"
-    + _TIME + ": +" + _EVENT)
+    + _STAMP + ": +" + _EVENT)
 _PADDED: Final = re.compile(r" *(?P<comm>.{1,16}(?<=^.{16}))" + _CONTEXT, re.ASCII)
 """The kernel and trace-cmd pad a command's name to 16 characters: where that fits it is certain."""
 _ANCHOR: Final = re.compile(r" *(?P<comm>.{1,40}?)" + _CONTEXT, re.ASCII)
@@ -45,7 +45,7 @@ _LATENCY: Final = re.compile(
 """trace_print_lat_context(): the CPU before the flags, microseconds since the trace began and a
 mark of the delay; a plain count of a clock that does not count nanoseconds."""
 _PERF: Final = re.compile(
-    r" *(?P<comm>.{1,40}?) +(?:\d+/)?(?P<pid>\d{1,10}) +\[(?P<cpu>\d{3,5})\] +" + _TIME
+    r" *(?P<comm>.{1,40}?) +(?:\d+/)?(?P<pid>\d{1,10}) +\[(?P<cpu>\d{3,5})\] +" + _STAMP
     + r": +(?:\d+ +)?(?:[\w.-]+:)?" + _EVENT, re.ASCII)
 """perf script: the names of system and event, and no dash."""
 _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ", re.ASCII)
@@ -92,28 +92,25 @@ class _Places:
         self.data = data
         self.streams: list[Growing] = []
         self._numbers: dict[int, int] = {}
-        self.rows: Ints = np.empty((3, 0), dtype=np.int64)
+        self.rows = np.empty(0, dtype=PLACE)
 
     def follow(self, texts: list[tuple[str, int]], builder: StreamBuilder) -> None:
-        """Note what the next codes mean, see FORM, STREAM, PLACE_RETURN_TO.
-
-        texts: each with where it ends in the file.
+        """Note what the next codes mean, a PLACE each. texts: each with where it ends in the file.
         """
         rows = [self._row(text, end, builder) for text, end in texts]
-        added = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-        self.rows = np.ascontiguousarray(np.append(self.rows, added, axis=1))
+        self.rows = np.append(self.rows, np.array(rows, dtype=PLACE))
 
     def _row(self, text: str, end: int, builder: StreamBuilder) -> tuple[int, int, int]:
         match = _KEY.match(text)
         if not match or match["event"] in MARKER_EVENTS or _CUT_PLACE.search(text):
-            return SINGLE, -1, -1
+            return Form.SINGLE, -1, -1
         place = read_place(text[match.end():])
         rest = self.data[end:self.data.find(b"\n", end)].decode("ascii", "replace")
         stream = builder.growing(match["event"], place, pairs(rest, cut_short=False))
         number = self._numbers.setdefault(id(stream), len(self.streams))
         if number == len(self.streams):
             self.streams.append(stream)
-        form = KEPT if stream.wanted else PASSED
+        form = Form.KEPT if stream.wanted else Form.PASSED
         return form, number, builder.texts.code(place.return_to if place else "")
 
 
@@ -166,7 +163,7 @@ class _Reader:
         return self.scanner.end
 
     def _read_part(self, lines: scan.Lines) -> None:
-        places, table, count = self.places, lines.table, lines.count
+        places, columns, count = self.places, lines.columns, lines.count
         self.builder.tasks.follow(
             [t.lstrip(" ") for t, _ in self.scanner.tasks.new(lines.tasks)])
         places.follow(self.scanner.places.new(lines.places), self.builder)
@@ -176,15 +173,15 @@ class _Reader:
         order = np.empty(count, dtype=np.int64)
         begin, first_line = 0, self.line + 1
         for row in np.flatnonzero(~chosen.common).tolist():
-            self._number_lines(table, order, begin, row)
+            self._number_lines(columns, order, begin, row)
             self.line, begin = first_line + row, row + 1
-            self._read_raw(int(table[scan.START, row]), int(table[scan.START, row + 1]))
-        self._number_lines(table, order, begin, count)
+            self._read_raw(int(columns.start[row]), int(columns.start[row + 1]))
+        self._number_lines(columns, order, begin, count)
         self.line = first_line + count - 1
         self.builder.add_scanned(places.streams, chosen.events(
             order, first_line, places.rows, self.builder.tasks.coded), chosen.passed)
 
-    def _number_lines(self, table: Ints, order: Ints, begin: int, end: int) -> None:
+    def _number_lines(self, columns: scan.LineColumns, order: Ints, begin: int, end: int) -> None:
         """Give events of the common forms, between two other lines, their places in the file."""
         if begin == end:
             return
@@ -194,9 +191,9 @@ class _Reader:
         self.decoded.records += end - begin
         self.in_marker = False
         if self.pending_losses:
-            cpus, firsts = np.unique(table[scan.CPU, begin:end], return_index=True)
+            cpus, firsts = np.unique(columns.cpu[begin:end], return_index=True)
             for first, cpu in sorted(zip(firsts.tolist(), cpus.tolist(), strict=True)):
-                self._note_loss(int(table[scan.TIME, begin + first]), cpu)
+                self._note_loss(int(columns.time[begin + first]), cpu)
 
     def _seen(self, first: int, last: int) -> None:
         """Times of events, whether their streams are kept or not."""

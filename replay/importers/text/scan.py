@@ -3,7 +3,7 @@
 `task-pid [cpu] flags time: event: (place) fields`, as `cat trace` and `trace-cmd report` print it
 (kernel/trace/trace_output.c: trace_print_context()), with or without thread group, flags and space
 behind the CPU, times with a dot or plain. A line is taken only where the regular expressions of
-ftrace_text.py certainly find the same in it; all others, say joined, cut or not ASCII, are theirs.
+read.py certainly find the same in it; all others, say joined, cut or not ASCII, are theirs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import compiled, inline
 from replay.importers.source.inputs import Buffer
 from replay.importers.source.probes import Ints
 from replay.importers.text.words import (
+    BRACKET,
+    BRACKET_END,
+    COLON,
     DASH,
-    LENGTH,
+    DOT,
     NEWLINE,
+    PAREN,
+    PAREN_END,
     RETURN,
     SLACK,
     SPACE,
@@ -39,25 +44,45 @@ from replay.importers.text.words import (
 )
 
 PART_LINES: Final = 1 << 17
-PART_BYTES: Final = 1 << 24
+PART_TEXT_BYTES: Final = 1 << 24
 MAX_TASKS, MAX_PLACES = 1 << 14, 1 << 13
 MAX_COMM: Final = 40
 TIME_LIMIT: Final = 1 << 62
-_SPACES: Final = 0x2020202020202020
 _MAX_SECONDS: Final = TIME_LIMIT // 10**9
 _COMM_WIDTH: Final = 16
-_COLON, _DOT, _OPEN, _CLOSE, _BRACKET, _BRACKET_END = 58, 46, 40, 41, 91, 93
-_NONE: Final = (-1, 0, 0, 0)
 _RECENT: Final = 256
 CUT: Final = b"[LINE TOO BIG]"
 """What trace_seq puts behind a line that outgrew it."""
 _CUT_LENGTH: Final = len(CUT)
-_CUT_WORDS: Final = tuple(int.from_bytes(part, "little")
-                          for part in (CUT[:8], CUT[8:] + b"\n\0"))
+_CUT_BEGIN, _CUT_REST = (int.from_bytes(part, "little") for part in (CUT[:8], CUT[8:] + b"\n\0"))
 _CUT_TAIL: Final = (1 << 8 * (len(CUT) + 1 - 8)) - 1
 
-# rows of the table of lines; TAIL..END is what follows the place, up to the line's end or to CUT
-START, END, TAIL, TIME, CPU, PID, TASK, PLACE = range(8)
+
+class LineColumns(NamedTuple):
+    """Lines, a column each: text[tail:end] of one is what follows the place, up to the line's end
+    or to CUT. task, place: codes.
+    """
+
+    start: Ints
+    end: Ints
+    tail: Ints
+    time: Ints
+    cpu: Ints
+    pid: Ints
+    task: Ints
+    place: Ints
+
+
+class _Context(NamedTuple):
+    """What stands before an event. end: behind it, -1 if there is none."""
+
+    end: int
+    pid: int
+    cpu: int
+    time: int
+
+
+_NONE: Final = _Context(-1, 0, 0, 0)
 
 
 @inline
@@ -67,7 +92,7 @@ def _group(text, at):  # type: ignore[no-untyped-def]
     first = at
     while byte(text, at) == DASH or 48 <= byte(text, at) <= 57:
         at += 1
-    if at == first or byte(text, at) != _CLOSE or byte(text, at + 1) != SPACE:
+    if at == first or byte(text, at) != PAREN_END or byte(text, at + 1) != SPACE:
         return -1
     return spaces(text, at + 1)
 
@@ -88,7 +113,7 @@ def _time(text, at, dotted):  # type: ignore[no-untyped-def]
     """(time, end) of seconds with a fraction, or of a plain count; end is -1 if it is none."""
     first = at
     time, at = digits(text, at, 18)
-    if at == first or (byte(text, at) == _DOT) != dotted:
+    if at == first or (byte(text, at) == DOT) != dotted:
         return 0, -1
     if dotted:
         fraction, end = digits(text, at + 1, 9)
@@ -102,19 +127,19 @@ def _time(text, at, dotted):  # type: ignore[no-untyped-def]
 
 @inline
 def _context(text, at, dotted):  # type: ignore[no-untyped-def]
-    """`-pid (group) [cpu] flags time: ` from its dash on: (end, pid, cpu, time); end -1 if none."""
+    """The context `-pid (group) [cpu] flags time: ` from its dash on."""
     pid, end = digits(text, at + 1, 10)
     if end == at + 1 or byte(text, end) != SPACE:
         return _NONE
     at = spaces(text, end)
-    if byte(text, at) == _OPEN:
+    if byte(text, at) == PAREN:
         at = _group(text, at)
         if at < 0:
             return _NONE
-    if byte(text, at) != _BRACKET:
+    if byte(text, at) != BRACKET:
         return _NONE
     cpu, end = digits(text, at + 1, 5)
-    if end - at < 4 or byte(text, end) != _BRACKET_END:
+    if end - at < 4 or byte(text, end) != BRACKET_END:
         return _NONE
     at = spaces(text, end + 1)
     if not 48 <= byte(text, at) <= 57:
@@ -122,9 +147,9 @@ def _context(text, at, dotted):  # type: ignore[no-untyped-def]
         if at < 0:
             return _NONE
     time, at = _time(text, at, dotted)
-    if at < 0 or byte(text, at) != _COLON or byte(text, at + 1) != SPACE:
+    if at < 0 or byte(text, at) != COLON or byte(text, at + 1) != SPACE:
         return _NONE
-    return spaces(text, at + 1), pid, cpu, time
+    return _Context(spaces(text, at + 1), pid, cpu, time)
 
 
 @inline
@@ -133,10 +158,10 @@ def _event(text, at):  # type: ignore[no-untyped-def]
     c = byte(text, at)
     if not (97 <= c <= 122 or 65 <= c <= 90 or c == 95):
         return -1
-    while 97 <= c <= 122 or 65 <= c <= 90 or 48 <= c <= 57 or c == 95 or c == _DOT:
+    while 97 <= c <= 122 or 65 <= c <= 90 or 48 <= c <= 57 or c == 95 or c == DOT:
         at += 1
         c = byte(text, at)
-    return at + 1 if c == _COLON else -1
+    return at + 1 if c == COLON else -1
 
 
 @inline
@@ -144,10 +169,10 @@ def _place(text, at):  # type: ignore[no-untyped-def]
     """Behind the bracket that closes `(place)`; -1 if the line ends first or is not ASCII."""
     while True:
         w = word(text, at)
-        if holds(w, _CLOSE) | unprintable(w):
+        if holds(w, PAREN_END) | unprintable(w):
             for k in range(8):
                 c = byte(text, at + k)
-                if c == _CLOSE:
+                if c == PAREN_END:
                     return at + k + 1
                 if c < SPACE or c > 127:
                     return -1
@@ -157,7 +182,7 @@ def _place(text, at):  # type: ignore[no-untyped-def]
 @inline
 def _cut_here(text, at):  # type: ignore[no-untyped-def]
     """Whether CUT and the end of the line stand here."""
-    return word(text, at) == _CUT_WORDS[0] and word(text, at + 8) & _CUT_TAIL == _CUT_WORDS[1]
+    return word(text, at) == _CUT_BEGIN and word(text, at + 8) & _CUT_TAIL == _CUT_REST
 
 
 @inline
@@ -175,10 +200,10 @@ def _line_end(text, at, probe):  # type: ignore[no-untyped-def]
     """
     while True:
         w = word(text, at)
-        if unprintable(w) | holds(w, _BRACKET):
+        if unprintable(w) | holds(w, BRACKET):
             for k in range(8):
                 c = byte(text, at + k)
-                if c == _BRACKET and probe and _suspicious(text, at + k):
+                if c == BRACKET and probe and _suspicious(text, at + k):
                     return at + k if _cut_here(text, at + k) else -1
                 if c == NEWLINE or (c == RETURN and byte(text, at + k + 1) == NEWLINE):
                     return at + k
@@ -201,8 +226,7 @@ def _padded(text, at, dotted):  # type: ignore[no-untyped-def]
     """(context, where the task's name begins, its length) of a name padded to 16 characters."""
     dash = at + _COMM_WIDTH
     left, right = word(text, at), word(text, at + 8)
-    if byte(text, dash) != DASH or unprintable(left) | unprintable(right) or (
-            left == _SPACES and right == _SPACES):
+    if byte(text, dash) != DASH or unprintable(left) | unprintable(right):
         return _NONE, at, 0
     return _context(text, dash, dotted), at, _COMM_WIDTH
 
@@ -217,7 +241,7 @@ def _anchored(text, at, dotted):  # type: ignore[no-untyped-def]
             break
         if c == DASH and k:
             found = _context(text, at + k, dotted)
-            if found[0] >= 0:
+            if found.end >= 0:
                 return found, at, k
     return _NONE, at, 0
 
@@ -229,24 +253,24 @@ def _named_place(text, event):  # type: ignore[no-untyped-def]
     if end < 0:
         return -1, -1, False
     tail = spaces(text, end)
-    if byte(text, tail) != _OPEN:
+    if byte(text, tail) != PAREN:
         return end, tail, False
     tail = _place(text, tail)
     return tail, tail, True
 
 
 @inline
-def _line(text, at, dotted, rows, count, tasks, places, recent):  # type: ignore[no-untyped-def]
-    """Fill one column of the table; where the line ends, -1 if it is not of the common forms."""
+def _line(text, at, dotted, lines, i, tasks, places, recent):  # type: ignore[no-untyped-def]
+    """Fill in line i; where it ends, -1 if it is not of the common forms."""
     context, comm, length = _padded(text, at, dotted)
-    if context[0] < 0:
+    if context.end < 0:
         context, comm, length = _anchored(text, at, dotted)
-    event, pid, cpu, time = context
+    event = context.end
     if event < 0:
         return -1
-    entries = places[1]
-    place = recalled(text, event, recent, entries)  # of probes only: nothing may follow theirs
-    tail = key = event + entries[place, LENGTH] if place >= 0 else -1
+    # of probes only: nothing may follow theirs
+    place = recalled(text, event, recent, places.entries)
+    tail = key = event + places.entries[place].length if place >= 0 else -1
     probe = place >= 0
     if place < 0:
         key, tail, probe = _named_place(text, event)
@@ -255,15 +279,15 @@ def _line(text, at, dotted, rows, count, tasks, places, recent):  # type: ignore
     end = _line_end(text, tail, probe)
     if end < 0:
         return -1
-    rows[END, count], rows[TAIL, count], rows[TIME, count] = end, tail, time
-    rows[CPU, count], rows[PID, count] = cpu, pid
-    rows[TASK, count] = code_of(text, comm, length, *tasks)
-    if rows[TASK, count] >= 0:
+    lines.end[i], lines.tail[i] = end, tail
+    lines.time[i], lines.cpu[i], lines.pid[i] = context.time, context.cpu, context.pid
+    lines.task[i] = code_of(text, comm, length, tasks)
+    if lines.task[i] >= 0:
         if place < 0:
-            place = code_of(text, event, key - event, *places)
+            place = code_of(text, event, key - event, places)
             if place >= 0 and probe:
                 remember(text, event, place, recent)
-        rows[PLACE, count] = place
+        lines.place[i] = place
     return end
 
 
@@ -275,27 +299,27 @@ def _behind(text, end):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _scan(text, at, stop, dotted, rows, tasks, places, recent):  # type: ignore[no-untyped-def]
-    """Fill the table from lines that begin in at..stop; how many, one column is left."""
+def _scan(text, at, stop, dotted, lines, tasks, places, recent):  # type: ignore[no-untyped-def]
+    """Fill the columns from lines that begin in at..stop; how many, room for one is left."""
     count = 0
-    while at < stop and count < rows.shape[1] - 1:
-        rows[START, count], rows[PLACE, count] = at, -1
-        end = _line(text, at, dotted, rows, count, tasks, places, recent)
+    while at < stop and count < len(lines.start) - 1:
+        lines.start[count], lines.place[count] = at, -1
+        end = _line(text, at, dotted, lines, count, tasks, places, recent)
         at = _behind(text, end) if end >= 0 else _next_line(text, at)
         count += 1
-    rows[START, count] = at
+    lines.start[count] = at
     return count
 
 
 @dataclass(frozen=True)
 class Lines:
-    """`count` lines: table[COLUMN, i] of line i; PLACE is -1 where it is not of the common forms.
+    """`count` lines; a place is -1 where the line is not of the common forms.
 
-    table[START, count] is where the line behind them begins. tasks, places: how many codes of
+    columns.start[count] is where the line behind them begins. tasks, places: how many codes of
     either are in use so far.
     """
 
-    table: Ints
+    columns: LineColumns
     count: int
     tasks: int
     places: int
@@ -317,14 +341,14 @@ class LineScanner:
 
         dotted: whether times have a decimal point.
         """
-        columns = min(PART_LINES, self.end - at) + 1
-        for table in cycle([np.zeros((8, columns), dtype=np.int64) for _ in range(2)]):
+        shape = len(LineColumns._fields), min(PART_LINES, self.end - at) + 1
+        for columns in cycle([LineColumns(*np.zeros(shape, np.int64)) for _ in range(2)]):
             if at >= self.end:
                 break
-            count = int(_scan(self.text, at, min(self.end, at + PART_BYTES), dotted, table,
+            count = int(_scan(self.text, at, min(self.end, at + PART_TEXT_BYTES), dotted, columns,
                               self.tasks.arrays, self.places.arrays, self._recent))
-            yield Lines(table, count, int(self.tasks.used[0]), int(self.places.used[0]))
-            at = int(table[START, count])
+            yield Lines(columns, count, int(self.tasks.used[0]), int(self.places.used[0]))
+            at = int(columns.start[count])
 
 
 def scannable(data: Buffer) -> int:

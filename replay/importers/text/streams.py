@@ -14,10 +14,9 @@ import numpy as np
 
 from replay.importers.source.probes import MISSING, Coded, Ints, Passed, ProbeStream, Wanted
 from replay.importers.text.fields import (
-    ARRAY,
     MAX_TEXTS,
-    NUMBER,
     Flags,
+    Kind,
     Layout,
     Read,
     fill_elements,
@@ -29,24 +28,14 @@ from replay.importers.text.fields import (
     whole_elements,
 )
 from replay.importers.text.scan import CUT
-from replay.importers.text.tables import (
-    CPU,
-    EVENT_ROWS,
-    LINE,
-    ORDER,
-    PID,
-    RETURN_TO,
-    TASK,
-    TIME,
-    Events,
-)
+from replay.importers.text.tables import Events, Heads, heads_of, joined
 from replay.importers.text.words import Bytes, Spans
 
 MAX_LAYOUTS: Final = 8
 MAX_SINGLE: Final = 1 << 16
 _BEHIND: Final = r"(?: \[\w+\])?(?: <[0-9a-f]+>)?"
 """Module, and with the option sym-addr the address (seq_print_ip_sym())."""
-_PLACE: Final = re.compile(
+_PROBED: Final = re.compile(
     r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?"
     + _BEHIND + r"(?: <- (?P<probed>[^\s()<+]+)(?P<more>\+0x[0-9a-f]{1,8}(?:/0x[0-9a-f]+)?)?"
     + _BEHIND + r")?\)", re.ASCII)
@@ -78,7 +67,7 @@ class Event(NamedTuple):
 
 def read_place(text: str) -> Place | None:
     """`(function+offset/size)` or `(returned to <- function)`; None when it is no probe's."""
-    match = _PLACE.fullmatch(text)
+    match = _PROBED.fullmatch(text)
     if not match:
         return None
     first, probed, offset = match["first"], match["probed"], match["offset"]
@@ -119,7 +108,7 @@ class Names:
 class _Column:
     """One field of a stream while it grows; its first value says what kind it is of."""
 
-    def __init__(self, kind: int) -> None:
+    def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.pieces: list[tuple[Rows, Ints]] = []
         self.arrays: list[tuple[Rows, Ints, Ints, Ints]] = []
@@ -130,10 +119,10 @@ class _Column:
     def add_one(self, row: int, value: str, texts: Names) -> None:
         """The value of one row, as it is printed."""
         self.single_rows.append(row)
-        if self.kind == ARRAY:
-            whole = whole_elements(value) if kind_of(value) == ARRAY else _NO_ELEMENTS
+        if self.kind == Kind.ARRAY:
+            whole = whole_elements(value) if kind_of(value) == Kind.ARRAY else _NO_ELEMENTS
             self.single_arrays.append(whole)
-        elif self.kind == NUMBER:
+        elif self.kind == Kind.NUMBER:
             parsed = number(value)
             self.single.append(MISSING if parsed is None else parsed)
         else:
@@ -142,17 +131,17 @@ class _Column:
     def put_into(self, stream: ProbeStream, name: str, texts: Names) -> None:
         """Add it to a finished stream."""
         rows = np.array(self.single_rows, dtype=np.int64)
-        if self.kind == ARRAY:
+        if self.kind == Kind.ARRAY:
             whole = np.array([len(a) for a in self.single_arrays], dtype=np.int64)
             flat = np.concatenate([np.empty(0, dtype=np.int64), *self.single_arrays])
             stream.arrays[name] = fill_elements(
                 [*self.arrays, (rows, flat, np.cumsum(whole) - whole, whole)], len(stream))
             return
-        missing = MISSING if self.kind == NUMBER else texts.code("")
+        missing = MISSING if self.kind == Kind.NUMBER else texts.code("")
         column = np.full(len(stream), missing, dtype=np.int64)
         for where, values in [*self.pieces, (rows, np.array(self.single, dtype=np.int64))]:
             column[where] = values
-        if self.kind == NUMBER:
+        if self.kind == Kind.NUMBER:
             stream.numbers[name] = column
         else:
             stream.texts[name] = Coded(column, texts.names)
@@ -164,7 +153,7 @@ class Growing:
     def __init__(self, event: str, place: Place | None, wanted: bool) -> None:
         self.event, self.place, self.wanted = event, place, wanted
         self.count = 0
-        self.base: list[Ints] = []
+        self.heads: list[Heads] = []
         self.single: list[tuple[int, ...]] = []
         self.single_pairs: list[list[tuple[str, str]]] = []
         self.columns: dict[str, _Column] = {}
@@ -174,25 +163,25 @@ class Growing:
     @property
     def first(self) -> int:
         """Place of its first event among all of the file."""
-        return int(self.base[0][ORDER, 0])
+        return int(self.heads[0].order[0])
 
-    def add(self, source: StreamBuilder, base: Ints, at: Ints, end: Ints) -> None:
-        """Events of a part, base[:, i] with the fields text[at[i]:end[i]], and the single ones."""
+    def add(self, source: StreamBuilder, heads: Heads, at: Ints, end: Ints) -> None:
+        """Events of a part, with the fields text[at[i]:end[i]], and the single ones."""
         fields: dict[int, list[tuple[str, str]]] = {}
         if self.single:
-            base = np.concatenate([base, np.array(self.single, dtype=np.int64).T], axis=1)
-            order = np.argsort(base[ORDER], kind="stable")
-            scanned, base = base.shape[1] - len(self.single), base[:, order]
+            scanned, heads = len(at), joined([heads, heads_of(self.single)])
+            order = np.argsort(heads.order, kind="stable")
+            heads = heads.part(order)
             at, end = (np.append(column, np.zeros(len(self.single), np.int64))[order]
                        for column in (at, end))
             rows = np.flatnonzero(order >= scanned)
             fields = {row: self.single_pairs[k - scanned]
                       for row, k in zip(rows.tolist(), order[rows].tolist(), strict=True)}
             self.single, self.single_pairs = [], []
-        self.base.append(base)
+        self.heads.append(heads)
         if self.place:
             self._add_fields(source, at, end, fields)
-        self.count += base.shape[1]
+        self.count += len(at)
 
     def _add_fields(self, source: StreamBuilder, at: Ints, end: Ints,
                     fields: dict[int, list[tuple[str, str]]]) -> None:
@@ -258,21 +247,21 @@ class Growing:
             if whole is not None:
                 column.arrays.append((where, read.flat, values, whole if every else whole[rows]))
             else:
-                values = values if kind == NUMBER else source.texts.coded[values]
+                values = values if kind == Kind.NUMBER else source.texts.coded[values]
                 column.pieces.append((where, values))
 
     def stream(self, source: StreamBuilder) -> ProbeStream:
         """All of it."""
         function, offset, is_return, _ = self.place or Place("", 0, False, "")
-        base = np.concatenate(self.base, axis=1)
+        heads = joined(self.heads)
         stream = ProbeStream(
-            self.event, function, offset, is_return, self.place is not None, base[TIME],
-            base[CPU], base[PID], base[ORDER], base[LINE],
-            Coded(base[TASK], source.tasks.names), {}, {}, {})
+            self.event, function, offset, is_return, self.place is not None, heads.time,
+            heads.cpu, heads.pid, heads.order, heads.line,
+            Coded(heads.task, source.tasks.names), {}, {}, {})
         if self.markers:
             stream.texts["text"] = ["\n".join(lines) for lines in self.markers]
         if is_return:
-            stream.texts["return_to"] = Coded(base[RETURN_TO], source.texts.names)
+            stream.texts["return_to"] = Coded(heads.return_to, source.texts.names)
         for name, column in self.columns.items():
             column.put_into(stream, name, source.texts)
         return stream
@@ -354,8 +343,8 @@ class StreamBuilder:
                                              strict=True):
             stream.count += more
             if stop > start:
-                stream.add(self, events.base[:, start:stop], events.at[start:stop],
-                           events.end[start:stop])
+                part = slice(start, stop)
+                stream.add(self, events.heads.part(part), events.at[part], events.end[part])
                 self._waiting.pop(id(stream), None)
         self.flush()
 
@@ -363,7 +352,7 @@ class StreamBuilder:
         """Put single events that still wait into their streams."""
         nothing = np.empty(0, dtype=np.int64)
         for growing in self._waiting.values():
-            growing.add(self, np.empty((EVENT_ROWS, 0), dtype=np.int64), nothing, nothing)
+            growing.add(self, heads_of([]), nothing, nothing)
         self._waiting = {}
         self._singles = 0
 

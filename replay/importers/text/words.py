@@ -6,24 +6,28 @@ they are given, so no line that ends closer to the end of the file is given to t
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from replay.base.compiled import index, inline
+from replay.base.compiled import index, inline, record
 from replay.importers.source.probes import Ints
 
 Bytes = npt.NDArray[np.uint8]
 SLACK: Final = 16
 SPACE, DASH, NEWLINE, RETURN = 32, 45, 10, 13
+COLON, DOT, COMMA, QUOTE = 58, 46, 44, 34
+PAREN, PAREN_END, BRACKET, BRACKET_END, BRACE, BRACE_END = 40, 41, 91, 93, 123, 125
 
-ONES: Final = 0x0101010101010101
+EACH: Final = 0x0101010101010101
+"""Times a byte: that byte in each of the eight."""
 _TOPS: Final = -0x7F7F7F7F7F7F7F80  # 0x80 in each byte
 _HIGHS: Final = -0x0F0F0F0F0F0F0F10  # 0xf0 in each byte
 _MIX: Final = 0x2127599BF4325C37
 _MAX_PROBES: Final = 32
-_AT, LENGTH, _HASH = range(3)
+SPAN = record("at", "length", "hash")
+"""A text of a dictionary: where it stands in the file."""
 
 
 @inline
@@ -43,22 +47,22 @@ def word(text, at):  # type: ignore[no-untyped-def]
 @inline
 def unprintable(w):  # type: ignore[no-untyped-def]
     """Not zero if a byte of a word is below the space or above 0x7f."""
-    return ((w - SPACE * ONES) & ~w | w) & _TOPS
+    return ((w - SPACE * EACH) & ~w | w) & _TOPS
 
 
 @inline
 def holds(w, what):  # type: ignore[no-untyped-def]
     """Not zero if a byte of a word is `what`."""
-    other = w ^ what * ONES
-    return (other - ONES) & ~other & _TOPS
+    other = w ^ what * EACH
+    return (other - EACH) & ~other & _TOPS
 
 
 @inline
 def _eight(w):  # type: ignore[no-untyped-def]
     """The value of a word of eight decimal digits, -1 if it holds anything else."""
-    if (w & _HIGHS | (w + 6 * ONES & _HIGHS) >> 4) != 0x33 * ONES:
+    if (w & _HIGHS | (w + 6 * EACH & _HIGHS) >> 4) != 0x33 * EACH:
         return -1
-    w = (w & 15 * ONES) * 2561 >> 8  # pairs, then fours, then all: 10 x + y in each lane
+    w = (w & 15 * EACH) * 2561 >> 8  # pairs, then fours, then all: 10 x + y in each lane
     w = (w & 0x00FF00FF00FF00FF) * 6553601 >> 16
     return (w & 0x0000FFFF0000FFFF) * 42949672960001 >> 32 & 0xFFFFFFFF
 
@@ -132,7 +136,7 @@ def recalled(text, at, recent, entries):  # type: ignore[no-untyped-def]
     recent: a code, or -1, per hash of the first 16 bytes.
     """
     code = recent[index(_beginning(text, at, recent))]
-    if code >= 0 and _same(text, entries[index(code), _AT], at, entries[index(code), LENGTH]):
+    if code >= 0 and _same(text, entries[index(code)].at, at, entries[index(code)].length):
         return code
     return -1
 
@@ -150,8 +154,9 @@ def _beginning(text, at, recent):  # type: ignore[no-untyped-def]
 
 
 @inline
-def code_of(text, at, length, slots, entries, used):  # type: ignore[no-untyped-def]
-    """The code of a span in a dictionary (see Spans), a new one if it is unknown; -1 if full."""
+def code_of(text, at, length, spans):  # type: ignore[no-untyped-def]
+    """The code of a span in a dictionary, a new one if it is unknown; -1 if full."""
+    slots, entries, used = spans
     h = _hash(text, at, length)
     mask = slots.shape[0] - 1
     slot = (h ^ h >> 32) & mask
@@ -161,22 +166,31 @@ def code_of(text, at, length, slots, entries, used):  # type: ignore[no-untyped-
             code = used[0]
             if code >= entries.shape[0]:
                 return -1
-            entries[code, _AT], entries[code, LENGTH], entries[code, _HASH] = at, length, h
+            entries[code].at, entries[code].length, entries[code].hash = at, length, h
             slots[index(slot)] = code
             used[0] = code + 1
             return code
-        if entries[code, _HASH] == h and entries[code, LENGTH] == length and _same(
-                text, entries[code, _AT], at, length):
+        if entries[code].hash == h and entries[code].length == length and _same(
+                text, entries[code].at, at, length):
             return code
         slot = (slot + 1) & mask
     return -1
 
 
+class SpanArrays(NamedTuple):
+    """A dictionary for compiled code: slots of an open hash table, with codes or -1; a SPAN per
+    code; and, one number, how many there are.
+    """
+
+    slots: Ints
+    entries: np.ndarray
+    used: Ints
+
+
 class Spans:
     """A dictionary of texts that stand in a mapped file: a code per text, in order of appearance.
 
-    Kernels get `arrays`: slots of an open hash table, (place, length, hash) per entry, and how many
-    there are. It holds up to `most` texts, so that a file of ever new ones does not fill memory.
+    It holds up to `most` texts, so that a file of ever new ones does not fill memory.
     """
 
     def __init__(self, text: Bytes, most: int) -> None:
@@ -184,14 +198,14 @@ class Spans:
         # a text takes four bytes at least, with what parts it from others
         room = min(most, 1 << (len(text) // 4).bit_length())
         self.slots: Ints = np.full(4 * room, -1, dtype=np.int64)
-        self.entries: Ints = np.zeros((room, 3), dtype=np.int64)
+        self.entries = np.zeros(room, dtype=SPAN)
         self.used: Ints = np.zeros(1, dtype=np.int64)
         self._known = 0
 
     @property
-    def arrays(self) -> tuple[Ints, Ints, Ints]:
+    def arrays(self) -> SpanArrays:
         """What code_of() takes."""
-        return self.slots, self.entries, self.used
+        return SpanArrays(self.slots, self.entries, self.used)
 
     def new(self, used: int) -> list[tuple[str, int]]:
         """The texts added since the last call, up to code `used`: each, and where it ends."""

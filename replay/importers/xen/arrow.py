@@ -9,11 +9,9 @@ import pyarrow as pa
 
 from replay.base.errors import InputError
 from replay.base.units import NS_PER_S
-from replay.importers.xen.columns import (
-    DOMIDS, LATENCIES, MFNS, OPS, STARTS, VALUES, Decoded, scale,
-)  # fmt: skip
-from replay.importers.xen.events import CALLS, MULTICALL_PART, UNKNOWN_CALL
-from replay.importers.xen.names import HYPERCALLS
+from replay.importers.xen.columns import Decoded, scale
+from replay.importers.xen.events import HYPERCALL_EVENTS, MULTICALL_PART, UNKNOWN_CALL
+from replay.importers.xen.names import HYPERCALL_NAMES
 from replay.trace.schema import COLUMNS, KINDS, SCHEMA
 
 
@@ -32,8 +30,8 @@ def _labels(ops: np.ndarray) -> tuple[list[str], np.ndarray]:
     place = np.zeros(len(ops), dtype=np.int16)
     for op in np.flatnonzero(ops).tolist():
         event, number = divmod(op, UNKNOWN_CALL + 1)
-        prefix = "multicall " if list(CALLS)[event] == MULTICALL_PART else ""
-        place[op] = names.setdefault(prefix + HYPERCALLS.get(number, "unknown"), len(names))
+        prefix = "multicall " if list(HYPERCALL_EVENTS)[event] == MULTICALL_PART else ""
+        place[op] = names.setdefault(prefix + HYPERCALL_NAMES.get(number, "unknown"), len(names))
     return list(names), place
 
 
@@ -58,20 +56,20 @@ class Batches:
             "time_ns": self._plain(ns_of(out.ticks, self.start, self.hz, self.path)),
             "cpu": self._plain(out.cpu),
             "kind": pa.DictionaryArray.from_arrays(self._plain(out.kind), self.kinds),
-            "domid": self._known(out.domid, out.domid_known, n[DOMIDS]),
-            "nr_pages": self._known(out.pages, out.start_known, n[STARTS]),
-            "frames": self._singles(out.frames, out.frames_at, out.start_known, n[STARTS]),
-            "mfns": self._singles(out.mfns, out.mfns_at, out.mfns_known, n[MFNS]),
-            "start_pfn": self._known(out.start, out.start_known, n[STARTS]),
-            "value": self._known(out.value, out.value_known, n[VALUES]),
+            "domid": self._known(out.domid, out.domid_known, n.domids),
+            "nr_pages": self._known(out.pages, out.start_known, n.starts),
+            "frames": self._singles(out.frames, out.frames_at, out.start_known, n.starts),
+            "mfns": self._singles(out.mfns, out.mfns_at, out.mfns_known, n.mfns),
+            "start_pfn": self._known(out.start, out.start_known, n.starts),
+            "value": self._known(out.value, out.value_known, n.values),
             "flags": self._plain(out.flags),
             "source": self._plain(np.full(rows, self.source, dtype=np.int16)),
             "source_offset": self._plain(out.offset),
-            "label": self._label(out.op, out.op_known, n[OPS]),
+            "label": self._label(out.op, out.op_known, n.ops),
         }
-        if n[LATENCIES]:
+        if n.latencies:
             filled["latency_ns"] = self._known(ns_of(out.latency, 0, self.hz, self.path),
-                                               out.latency_known, n[LATENCIES])
+                                               out.latency_known, n.latencies)
         return pa.RecordBatch.from_arrays(
             [filled[c.name] if c.name in filled else self.nothing.of(c.type) for c in COLUMNS],
             schema=SCHEMA)

@@ -1,7 +1,7 @@
 """One pass over an xentrace file that checks its framing and counts all that its rows come to.
 
 What a trace says of itself stands before its rows, so the account is complete before the first row
-is made, and rows need not be held: see xentrace_columns, which makes them a batch at a time.
+is made, and rows need not be held: see columns.py, which makes them a batch at a time.
 """
 
 from __future__ import annotations
@@ -12,29 +12,38 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.base.compiled import index, inline, compiled
+from replay.base.compiled import compiled, index, inline, record
 from replay.base.errors import InputError
 from replay.importers.source.inputs import Buffer
 from replay.importers.xen.events import (
-    CALL, DOMAIN, EXTENT, LOSS, P2M, SLOTS, TABLE, TIME_INFERRED, UNKNOWN, UNKNOWN_CALL, CALLS,
+    HYPERCALL_EVENTS, KNOWN_EVENTS, SLOTS, TIME_INFERRED, UNKNOWN_CALL, UNKNOWN_LAYOUT, Action,
     find, flags_of, makes_row, op_of, wide,
 )  # fmt: skip
 from replay.importers.xen.framing import (
     BAD_CPU, BAD_RECORD, BAD_SIZE, BAD_TIME, BAD_WINDOW, CPU_CHANGE, CPU_MAX, EVENT_MASK,
-    EXTRA_SHIFT, PROBLEMS, TIME_MAX, TIME_SHIFT, as_words, length_of, link, word,
+    EXTRA_SHIFT, FRAMING_PROBLEMS, TIME_MAX, TIME_SHIFT, as_words, length_of, link, word,
 )  # fmt: skip
 from replay.trace.schema import KINDS
 
-FLAGS: Final = 16
+FLAG_VALUES: Final = 16
 """Values of `flags` that a row can have."""
-(RECORDS, WINDOWS, HIGHEST, TRUNCATED, PROBLEM, WHERE, ENDS, LEAST, EARLIEST, INVERSIONS, UNCLEAR,
- LOST, OUTSIDE) = range(13)
-"""Of a file: records, windows, highest CPU, whether it is cut; what is wrong and at which word;
-where its whole records end; the least time, and that of a row; times that go back on one CPU; a bit
-per entry of EXTENTS whose layout is not known; records the tracer lost; frames from `top` on."""
-FIRST, LAST, WAITING, AFTER_LOSS_OF = range(4)
-"""Of a CPU: its first time or -1 and its last, whether a row came before any, whether its last row
-was a loss."""
+TOTALS = record(
+    "records", "windows", "highest_cpu", "truncated",
+    "problem", "where",  # what is wrong, 0 if nothing, and at which word
+    "ends",  # where the whole records end
+    "least", "earliest",  # the least time, and that of a row
+    "inversions",  # times that go back on one CPU
+    "unclear",  # a bit per entry of EXTENTS whose layout is not known
+    "lost", "outside",  # records the tracer lost; frames from `top` on
+)  # fmt: skip
+"""Of a file."""
+CPU_TIMES = record(
+    "first",  # -1 before there is any
+    "last",
+    "waiting",  # whether a row came before any time
+    "after_loss",  # whether the last row was a loss
+)  # fmt: skip
+"""Of a CPU."""
 FEW_CPUS: Final = 64
 """Room for CPUs to begin with."""
 
@@ -77,68 +86,69 @@ class Census:
 
 
 @inline
-def _tally(words: np.ndarray, at: int, header: int, me: np.ndarray, table: np.ndarray,
-           kinds: np.ndarray, ops: np.ndarray, totals: np.ndarray, layout: int, top: int) -> Any:
+def _tally(words: np.ndarray, at: int, header: int, me: Any, events: np.ndarray,
+           kinds: np.ndarray, ops: np.ndarray, totals: Any, layout: int, top: int) -> Any:
     """Count the record at a place, which lies in the file as a whole; whether it makes a row."""
-    row = table[find(table, header & EVENT_MASK)]
-    action, timed = row[1], header >> TIME_SHIFT
-    if not makes_row(words, at, header, row, layout):
-        if row[0] < 0:
-            row[0] = header & EVENT_MASK
-        row[7] += 1
-        if action == EXTENT and layout == UNKNOWN and ((header >> EXTRA_SHIFT) & 7) >= row[3]:
-            totals[UNCLEAR] |= 1 << row[4]
+    event = events[find(events, header & EVENT_MASK)]
+    action, timed = event.action, header >> TIME_SHIFT
+    if not makes_row(words, at, header, event, layout):
+        if event.number < 0:
+            event.number = header & EVENT_MASK
+        event.skipped += 1
+        if (action == Action.EXTENT and layout == UNKNOWN_LAYOUT
+                and ((header >> EXTRA_SHIFT) & 7) >= event.least):
+            totals.unclear |= 1 << event.place
         return False
-    kinds[index(row[2]), index(flags_of(action, timed, me[AFTER_LOSS_OF]))] += 1
-    me[AFTER_LOSS_OF] = action == LOSS
-    if action != DOMAIN:
+    kinds[index(event.kind), index(flags_of(action, timed, me.after_loss))] += 1
+    me.after_loss = action == Action.LOST
+    if action != Action.DOMAIN:
         p = at + 1 + 2 * timed
-        if action == CALL:
-            ops[index(op_of(words, p, row))] += 1
-        elif action == LOSS:
-            totals[LOST] += word(words, p)
-        elif action == P2M or action == EXTENT:
-            totals[OUTSIDE] += wide(words, p) >= top
+        if action == Action.HYPERCALL:
+            ops[index(op_of(words, p, event))] += 1
+        elif action == Action.LOST:
+            totals.lost += word(words, p)
+        elif action == Action.P2M or action == Action.EXTENT:
+            totals.outside += wide(words, p) >= top
     return True
 
 
 @inline
-def _opens(words: np.ndarray, at: int, room: int, totals: np.ndarray) -> Any:
+def _opens(words: np.ndarray, at: int, room: int, totals: Any) -> Any:
     """Check the header of a window; False if it is cut, malformed, or of a CPU beyond the room."""
     if words[at] != CPU_CHANGE:
-        totals[PROBLEM], totals[WHERE] = BAD_WINDOW, at
+        totals.problem, totals.where = BAD_WINDOW, at
     elif at + 3 > len(words):
-        totals[TRUNCATED] = 1
+        totals.truncated = 1
     elif words[at + 1] > CPU_MAX:
-        totals[PROBLEM], totals[WHERE] = BAD_CPU, at
+        totals.problem, totals.where = BAD_CPU, at
     elif words[at + 2] & 3:
-        totals[PROBLEM], totals[WHERE] = BAD_SIZE, at
+        totals.problem, totals.where = BAD_SIZE, at
     else:
-        totals[HIGHEST] = max(totals[HIGHEST], word(words, at + 1))
-        if totals[HIGHEST] < room:
-            totals[WINDOWS] += 1
+        totals.highest_cpu = max(totals.highest_cpu, word(words, at + 1))
+        if totals.highest_cpu < room:
+            totals.windows += 1
             return True
     return False
 
 
 @inline
-def _window(words: np.ndarray, at: int, end: int, me: np.ndarray, table: np.ndarray,
-            kinds: np.ndarray, ops: np.ndarray, totals: np.ndarray, layout: int, top: int) -> Any:
+def _window(words: np.ndarray, at: int, end: int, me: Any, events: np.ndarray,
+            kinds: np.ndarray, ops: np.ndarray, totals: Any, layout: int, top: int) -> Any:
     """Walk the records of a window; where the whole ones end."""
     stop = min(end, len(words))
-    first, last, waiting = me[FIRST], me[LAST], me[WAITING]
-    records, inversions, least, earliest = 0, 0, totals[LEAST], totals[EARLIEST]
+    first, last, waiting = me.first, me.last, me.waiting
+    records, inversions, least, earliest = 0, 0, totals.least, totals.earliest
     while at < stop:
         header = word(words, at)
         behind = at + length_of(header)
         if behind > end:
-            totals[PROBLEM], totals[WHERE] = BAD_RECORD, at
+            totals.problem, totals.where = BAD_RECORD, at
         if behind > stop:
             break
         if header >> TIME_SHIFT:
             high = word(words, at + 2)
             if high >= (TIME_MAX >> 32):
-                totals[PROBLEM], totals[WHERE] = BAD_TIME, at
+                totals.problem, totals.where = BAD_TIME, at
                 break
             time = word(words, at + 1) | high << 32
             least = min(least, time)
@@ -149,73 +159,74 @@ def _window(words: np.ndarray, at: int, end: int, me: np.ndarray, table: np.ndar
             else:
                 inversions += time < last
             last = time
-        if _tally(words, at, header, me, table, kinds, ops, totals, layout, top):
+        if _tally(words, at, header, me, events, kinds, ops, totals, layout, top):
             if first < 0:
                 waiting = 1
             else:
                 earliest = min(earliest, last)
         records += 1
         at = behind
-    me[FIRST], me[LAST], me[WAITING] = first, last, waiting
-    totals[RECORDS] += records
-    totals[INVERSIONS] += inversions
-    totals[LEAST], totals[EARLIEST] = least, earliest
+    me.first, me.last, me.waiting = first, last, waiting
+    totals.records += records
+    totals.inversions += inversions
+    totals.least, totals.earliest = least, earliest
     return at
 
 
 @compiled()
-def _census(words, cpus, table, kinds, ops, totals, layout, top):  # type: ignore[no-untyped-def]
+def _census(words, cpus, events, kinds, ops, sums, layout, top):  # type: ignore[no-untyped-def]
     """Walk the file from window to window, up to what is wrong, cut, or beyond the room for CPUs;
-    from where that was too small.
+    from where that was too small. sums: TOTALS, one of them.
     """
-    at = totals[ENDS]
+    totals = sums[0]
+    at = totals.ends
     while at < len(words) and _opens(words, at, len(cpus), totals):
         me = cpus[word(words, at + 1)]
         end = at + 3 + (word(words, at + 2) >> 2)
-        at = _window(words, at + 3, end, me, table, kinds, ops, totals, layout, top)
-        totals[ENDS] = at
+        at = _window(words, at + 3, end, me, events, kinds, ops, totals, layout, top)
+        totals.ends = at
         if at < end:
-            totals[TRUNCATED] = 1
+            totals.truncated = 1
             return
 
 
-def _walk(words: np.ndarray, table: np.ndarray, kinds: np.ndarray, ops: np.ndarray,
-          totals: np.ndarray, layout: int, top: int) -> np.ndarray:
+def _walk(words: np.ndarray, events: np.ndarray, kinds: np.ndarray, ops: np.ndarray,
+          sums: np.ndarray, layout: int, top: int) -> np.ndarray:
     """Walk the whole file; what is known of each CPU. Room is made for those that occur: for all
     that may, it would take longer than the walk through a small file.
     """
-    cpus = np.zeros((0, 4), dtype=np.int64)
-    while len(cpus) <= totals[HIGHEST]:
+    cpus, totals = np.zeros(0, dtype=CPU_TIMES), sums[0]
+    while len(cpus) <= totals.highest_cpu:
         known = cpus
-        cpus = np.zeros((2 * int(totals[HIGHEST]) + FEW_CPUS, 4), dtype=np.int64)
-        cpus[:, FIRST] = -1
+        cpus = np.zeros(2 * int(totals.highest_cpu) + FEW_CPUS, dtype=CPU_TIMES)
+        cpus["first"] = -1
         cpus[:len(known)] = known
-        _census(words, cpus, table, kinds, ops, totals, layout, top)
+        _census(words, cpus, events, kinds, ops, sums, layout, top)
     return cpus
 
 
 @compiled()
-def _unlisted(words, windows, table, events):  # type: ignore[no-untyped-def]
+def _unlisted(words, windows, events, numbers):  # type: ignore[no-untyped-def]
     """The events of all records that the table has no place for."""
     k = 0
     for w in range(len(windows)):
-        at = windows[w, 0]
-        while at < windows[w, 1]:
+        at = windows[w].start
+        while at < windows[w].end:
             header = word(words, at)
-            if find(table, header & EVENT_MASK) == SLOTS:
-                events[k] = header & EVENT_MASK
+            if find(events, header & EVENT_MASK) == SLOTS:
+                numbers[k] = header & EVENT_MASK
                 k += 1
             at += length_of(header)
 
 
-def _skipped(words: np.ndarray, windows: np.ndarray, table: np.ndarray) -> dict[int, int]:
+def _skipped(words: np.ndarray, windows: np.ndarray, events: np.ndarray) -> dict[int, int]:
     """How often each event made no row."""
-    found = table[:SLOTS][table[:SLOTS, 7] > 0]
-    skipped = dict(zip(found[:, 0].tolist(), found[:, 7].tolist(), strict=True))
-    if unlisted := int(table[SLOTS, 7]):
-        events = np.zeros(unlisted, dtype=np.uint32)
-        _unlisted(words, windows, table, events)
-        skipped |= dict(zip(*(part.tolist() for part in np.unique(events, return_counts=True)),
+    found = events[:-1][events[:-1]["skipped"] > 0]
+    skipped = dict(zip(found["number"].tolist(), found["skipped"].tolist(), strict=True))
+    if unlisted := int(events[-1].skipped):
+        numbers = np.zeros(unlisted, dtype=np.uint32)
+        _unlisted(words, windows, events, numbers)
+        skipped |= dict(zip(*(part.tolist() for part in np.unique(numbers, return_counts=True)),
                             strict=True))
     return dict(sorted(skipped.items()))
 
@@ -227,20 +238,21 @@ def census(path: Path, data: Buffer, layout: int, top: int) -> Census:
     extents. top: the first frame that the machine cannot have.
     """
     words, order = as_words(path, data)
-    table, kinds = TABLE.copy(), np.zeros((len(KINDS), FLAGS), dtype=np.int64)
-    ops = np.zeros(len(CALLS) * (UNKNOWN_CALL + 1), dtype=np.int64)
-    totals = np.zeros(OUTSIDE + 1, dtype=np.int64)
-    totals[LEAST] = totals[EARLIEST] = TIME_MAX
-    cpus = _walk(words, table, kinds, ops, totals, layout, top)
-    n = totals.tolist()
-    if n[PROBLEM]:
-        raise InputError(path, PROBLEMS[n[PROBLEM]], f"offset {4 * n[WHERE]}")
-    windows, heads = link(words, n[WINDOWS], n[HIGHEST] + 1, n[ENDS])
-    least, earliest = (0 if n[at] == TIME_MAX else n[at] for at in (LEAST, EARLIEST))
-    if cpus[:, WAITING].any():
+    events, kinds = KNOWN_EVENTS.copy(), np.zeros((len(KINDS), FLAG_VALUES), dtype=np.int64)
+    ops = np.zeros(len(HYPERCALL_EVENTS) * (UNKNOWN_CALL + 1), dtype=np.int64)
+    sums = np.zeros(1, dtype=TOTALS)
+    totals = sums[0]
+    totals.least = totals.earliest = TIME_MAX
+    cpus = _walk(words, events, kinds, ops, sums, layout, top)
+    if totals.problem:
+        raise InputError(path, FRAMING_PROBLEMS[totals.problem], f"offset {4 * totals.where}")
+    windows, heads = link(words, int(totals.windows), int(totals.highest_cpu) + 1, totals.ends)
+    least, earliest = (0 if at == TIME_MAX else int(at) for at in (totals.least, totals.earliest))
+    if cpus["waiting"].any():
         earliest = least
-    starts = cpus[:len(heads), FIRST]
+    starts = cpus["first"][:len(heads)]
     return Census(
         words, windows, heads, np.where(starts < 0, least, starts), kinds, ops,
-        _skipped(words, windows, table), n[RECORDS], earliest, n[INVERSIONS], n[UNCLEAR], n[LOST],
-        n[OUTSIDE], bool(n[TRUNCATED]) or len(data) % 4 > 0, order)
+        _skipped(words, windows, events), int(totals.records), earliest, int(totals.inversions),
+        int(totals.unclear), int(totals.lost), int(totals.outside),
+        bool(totals.truncated) or len(data) % 4 > 0, order)

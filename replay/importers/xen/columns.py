@@ -13,13 +13,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import index, inline, compiled
+from replay.base.compiled import compiled, index, inline, record
 from replay.base.errors import InputError
 from replay.base.units import NS_PER_S
 from replay.importers.xen.census import Census
 from replay.importers.xen.events import (
-    CALL, DOMAIN, ENTRY, EXIT, EXTENT, LOSS, P2M, RUN, TABLE, find, flags_of, is_vmmcall,
-    makes_row, op_of, order_of, wide,
+    KNOWN_EVENTS, Action, find, flags_of, is_vmmcall, makes_row, op_of, order_of, wide,
 )  # fmt: skip
 from replay.importers.xen.framing import EVENT_MASK, TIME_SHIFT, length_of, word
 
@@ -55,7 +54,7 @@ class Out(NamedTuple):
     latency_known: np.ndarray
 
 
-DOMIDS, STARTS, MFNS, VALUES, OPS, LATENCIES, ROWS, WAITING = range(8)
+DECODED = record("domids", "starts", "mfns", "values", "ops", "latencies", "rows", "waiting")
 """What `_decode` counts: known values of six columns, rows; and CPUs that have a record left."""
 
 
@@ -76,9 +75,13 @@ def _room(n: int) -> Out:
         zeros(np.int64), known[5])
 
 
-AT, END, WINDOW, KEY, LAST, EXITED, AFTER_LOSS_OF = range(7)
-"""A CPU's place in the file, the time of the record there and the last one that had a time; the
-time of the exit it is in or -1, whether its last row was a loss."""
+CPU_PLACE = record(
+    "at", "end", "window",  # where in the file, and in its window; the next window
+    "time", "last",  # of the record there, and of the last one that had a time
+    "exited",  # the time of the exit it is in, or -1
+    "after_loss",  # whether the last row was a loss
+)  # fmt: skip
+"""Where a CPU is."""
 
 
 @inline
@@ -95,16 +98,16 @@ def _settle(windows: np.ndarray, at: int, end: int, window: int) -> Any:
     that has a record. Behind the last the place stays at the end.
     """
     while at >= end and window >= 0:
-        at, end, window = windows[window, 0], windows[window, 1], windows[window, 2]
+        at, end, window = windows[window].start, windows[window].end, windows[window].following
     return at, end, window
 
 
 @inline
 def _before(cpus: np.ndarray, a: int, b: int) -> Any:
     """Whether CPU a's next record comes before b's."""
-    if cpus[a, KEY] != cpus[b, KEY]:
-        return cpus[a, KEY] < cpus[b, KEY]
-    return cpus[a, AT] < cpus[b, AT]
+    if cpus[a].time != cpus[b].time:
+        return cpus[a].time < cpus[b].time
+    return cpus[a].at < cpus[b].at
 
 
 @inline
@@ -123,40 +126,41 @@ def _sift(cpus: np.ndarray, heap: np.ndarray, size: int, place: int) -> None:
 
 
 @inline
-def _domid(out: Out, n: np.ndarray, k: int, domid: int) -> None:
+def _domid(out: Out, n: Any, k: int, domid: int) -> None:
     out.domid[index(k)] = domid
     out.domid_known[index(k >> 3)] |= 1 << (k & 7)
-    n[DOMIDS] += 1
+    n.domids += 1
 
 
 @inline
-def _value(out: Out, n: np.ndarray, k: int, value: int) -> None:
+def _value(out: Out, n: Any, k: int, value: int) -> None:
     out.value[index(k)] = value
     out.value_known[index(k >> 3)] |= 1 << (k & 7)
-    n[VALUES] += 1
+    n.values += 1
 
 
 @inline
-def _extent(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int,
+def _extent(words: np.ndarray, p: int, event: Any, out: Out, n: Any, k: int,
             layout: int) -> None:
     """An extent of frames."""
-    last = p + row[3] - 1
-    _domid(out, n, k, word(words, last if row[1] == P2M else last - 1) & 0xFFFF)
+    last = p + event.least - 1
+    _domid(out, n, k, word(words, last if event.action == Action.P2M else last - 1) & 0xFFFF)
     frame = wide(words, p)
-    out.start[index(k)], out.pages[index(k)] = frame, np.int64(1) << order_of(words, p, row, layout)
+    out.start[index(k)] = frame
+    out.pages[index(k)] = np.int64(1) << order_of(words, p, event, layout)
     out.start_known[index(k >> 3)] |= 1 << (k & 7)
-    out.frames[index(n[STARTS])] = frame
-    n[STARTS] += 1
-    if row[5]:
-        out.mfns[index(n[MFNS])] = wide(words, p + 2)
+    out.frames[index(n.starts)] = frame
+    n.starts += 1
+    if event.has_mfn:
+        out.mfns[index(n.mfns)] = wide(words, p + 2)
         out.mfns_known[index(k >> 3)] |= 1 << (k & 7)
-        n[MFNS] += 1
-    if row[1] == P2M:
+        n.mfns += 1
+    if event.action == Action.P2M:
         _value(out, n, k, word(words, p + 4))
 
 
 @inline
-def _to_entry(words: np.ndarray, windows: np.ndarray, table: np.ndarray, at: int, end: int,
+def _to_entry(words: np.ndarray, windows: np.ndarray, events: np.ndarray, at: int, end: int,
               window: int, exited: int) -> Any:
     """Ticks from the exit that a hypercall is in to the entry behind it, whatever Xen did in it;
     negative if that stays open. at, end, window: behind the hypercall.
@@ -169,106 +173,108 @@ def _to_entry(words: np.ndarray, windows: np.ndarray, table: np.ndarray, at: int
         if at >= end:
             return -1
         header = word(words, at)
-        row = table[find(table, header & EVENT_MASK)]
-        if row[1] == ENTRY and header >> TIME_SHIFT:
+        event = events[find(events, header & EVENT_MASK)]
+        if event.action == Action.ENTRY and header >> TIME_SHIFT:
             return (word(words, at + 1) | word(words, at + 2) << 32) - exited
-        if row[1] >= LOSS or is_vmmcall(row):
+        if event.action >= Action.LOST or is_vmmcall(event):
             return -1
         at += length_of(header)
 
 
 @inline
-def _call(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int) -> None:
+def _call(words: np.ndarray, p: int, event: Any, out: Out, n: Any, k: int) -> None:
     """A hypercall."""
-    _value(out, n, k, word(words, p + row[5]) & row[6])
-    out.op[index(k)] = op_of(words, p, row)
+    _value(out, n, k, word(words, p + event.call_at) & event.call_mask)
+    out.op[index(k)] = op_of(words, p, event)
     out.op_known[index(k >> 3)] |= 1 << (k & 7)
-    n[OPS] += 1
+    n.ops += 1
 
 
 @inline
-def _took(out: Out, n: np.ndarray, k: int, ticks: int) -> None:
+def _took(out: Out, n: Any, k: int, ticks: int) -> None:
     """How long a hypercall took, if that is known."""
     if ticks >= 0:
         out.latency[index(k)] = ticks
         out.latency_known[index(k >> 3)] |= 1 << (k & 7)
-        n[LATENCIES] += 1
+        n.latencies += 1
 
 
 @inline
-def _fill(words: np.ndarray, p: int, row: np.ndarray, out: Out, n: np.ndarray, k: int,
+def _fill(words: np.ndarray, p: int, event: Any, out: Out, n: Any, k: int,
           layout: int) -> None:
     """The columns of a record's own kind."""
-    action = row[1]
-    if action == DOMAIN:
+    action = event.action
+    if action == Action.DOMAIN:
         _domid(out, n, k, word(words, p) & 0xFFFF)
-    elif action == P2M or action == EXTENT:
-        _extent(words, p, row, out, n, k, layout)
-    elif action == CALL:
-        _call(words, p, row, out, n, k)
-    elif action == RUN:
-        who, states = word(words, p), row[0] >> 4
+    elif action == Action.P2M or action == Action.EXTENT:
+        _extent(words, p, event, out, n, k, layout)
+    elif action == Action.HYPERCALL:
+        _call(words, p, event, out, n, k)
+    elif action == Action.RUNSTATE:
+        who, states = word(words, p), event.number >> 4
         _value(out, n, k, (who & 0xFFFF) << 16 | (states >> 4 & 3) << 8 | states & 3)
         _domid(out, n, k, who >> 16)
-    elif action == LOSS:
+    elif action == Action.LOST:
         _value(out, n, k, word(words, p))
         _domid(out, n, k, word(words, p + 1) & 0xFFFF)
-    if n[STARTS]:  # until then, and often for ever, the zeros are right
-        out.frames_at[index(k + 1)] = n[STARTS]
-    if n[MFNS]:
-        out.mfns_at[index(k + 1)] = n[MFNS]
+    if n.starts:  # until then, and often for ever, the zeros are right
+        out.frames_at[index(k + 1)] = n.starts
+    if n.mfns:
+        out.mfns_at[index(k + 1)] = n.mfns
 
 
 @inline
 def _run(words: np.ndarray, windows: np.ndarray, cpus: np.ndarray, cpu: int, limit: int,
-         limit_at: int, table: np.ndarray, out: Out, n: np.ndarray, layout: int) -> Any:
+         limit_at: int, events: np.ndarray, out: Out, n: Any, layout: int) -> Any:
     """Decode a CPU's records before the next one of another CPU; False after its last."""
     me = cpus[cpu]
-    at, end, window, key, last = me[AT], me[END], me[WINDOW], me[KEY], me[LAST]
-    k, room = n[ROWS], len(out.ticks)
-    while k < room and (key < limit or (key == limit and at < limit_at)):
+    at, end, window, time, last = me.at, me.end, me.window, me.time, me.last
+    k, room = n.rows, len(out.ticks)
+    while k < room and (time < limit or (time == limit and at < limit_at)):
         header, here = word(words, at), at
         timed = header >> TIME_SHIFT
-        last = key
+        last = time
         at, end, window = _settle(windows, at + length_of(header), end, window)
-        row = table[find(table, header & EVENT_MASK)]
-        if makes_row(words, here, header, row, layout):
+        event = events[find(events, header & EVENT_MASK)]
+        if makes_row(words, here, header, event, layout):
             i = index(k)
-            out.ticks[i], out.offset[i], out.cpu[i], out.kind[i] = key, 4 * here, cpu, row[2]
-            out.flags[i] = flags_of(row[1], timed, me[AFTER_LOSS_OF])
-            me[AFTER_LOSS_OF] = row[1] == LOSS
-            _fill(words, here + 1 + 2 * timed, row, out, n, k, layout)
-            if me[EXITED] >= 0 and is_vmmcall(row):
-                _took(out, n, k, _to_entry(words, windows, table, at, end, window, me[EXITED]))
+            out.ticks[i], out.offset[i], out.cpu[i], out.kind[i] = time, 4 * here, cpu, event.kind
+            out.flags[i] = flags_of(event.action, timed, me.after_loss)
+            me.after_loss = event.action == Action.LOST
+            _fill(words, here + 1 + 2 * timed, event, out, n, k, layout)
+            if me.exited >= 0 and is_vmmcall(event):
+                _took(out, n, k, _to_entry(words, windows, events, at, end, window, me.exited))
             k += 1
-        if row[1] >= LOSS:
-            me[EXITED] = key if row[1] == EXIT and timed else -1
+        if event.action >= Action.LOST:
+            me.exited = time if event.action == Action.EXIT and timed else -1
         if at >= end:
             break
-        key = _time(words, at, last)
-    me[AT], me[END], me[WINDOW], me[KEY], me[LAST] = at, end, window, key, last
-    n[ROWS] = k
+        time = _time(words, at, last)
+    me.at, me.end, me.window, me.time, me.last = at, end, window, time, last
+    n.rows = k
     return at < end
 
 
 @compiled()
-def _decode(words, windows, cpus, heap, table, out, n, layout):  # type: ignore[no-untyped-def]
+def _decode(  # type: ignore[no-untyped-def]
+        words, windows, cpus, heap, events, out, counts, layout):
     """Merge the CPUs' runs until the room is full or all have ended; heap: CPUs by their next
-    record.
+    record. counts: DECODED, one of them.
     """
-    size = n[WAITING]
-    while size > 0 and n[ROWS] < len(out.ticks):
+    n = counts[0]
+    size = n.waiting
+    while size > 0 and n.rows < len(out.ticks):
         cpu, limit, limit_at = heap[0], NEVER, NEVER
         if size > 1:
             second = heap[1]
             if size > 2 and _before(cpus, heap[2], second):
                 second = heap[2]
-            limit, limit_at = cpus[second, KEY], cpus[second, AT]
-        if not _run(words, windows, cpus, cpu, limit, limit_at, table, out, n, layout):
+            limit, limit_at = cpus[second].time, cpus[second].at
+        if not _run(words, windows, cpus, cpu, limit, limit_at, events, out, n, layout):
             size -= 1
             heap[0] = heap[size]
         _sift(cpus, heap, size, 0)
-    n[WAITING] = size
+    n.waiting = size
 
 
 @compiled()
@@ -277,9 +283,9 @@ def _start(words, windows, cpus, heap):  # type: ignore[no-untyped-def]
     size = 0
     for cpu in range(len(cpus)):
         me = cpus[cpu]
-        me[AT], me[END], me[WINDOW] = _settle(windows, me[AT], me[END], me[WINDOW])
-        if me[AT] < me[END]:
-            me[KEY] = _time(words, me[AT], me[LAST])
+        me.at, me.end, me.window = _settle(windows, me.at, me.end, me.window)
+        if me.at < me.end:
+            me.time = _time(words, me.at, me.last)
             heap[size] = cpu
             size += 1
     for place in range(size // 2 - 1, -1, -1):
@@ -307,10 +313,10 @@ def scale(ticks, start, hz, out):  # type: ignore[no-untyped-def]
 
 
 class Decoded(NamedTuple):
-    """A batch of rows; counts: what `_decode` counts, see DOMIDS."""
+    """A batch of rows; counts: what `_decode` counts, a DECODED."""
 
     out: Out
-    counts: list[int]
+    counts: Any
 
 
 def decode(path: Path, file: Census, layout: int, most: int) -> Iterator[Decoded]:
@@ -318,15 +324,16 @@ def decode(path: Path, file: Census, layout: int, most: int) -> Iterator[Decoded
 
     They are in the order of time unless that goes back on one CPU: see Census.inversions.
     """
-    cpus = np.zeros((len(file.heads), 7), dtype=np.int64)
-    cpus[:, WINDOW], cpus[:, LAST], cpus[:, EXITED] = file.heads, file.starts, -1
+    cpus = np.zeros(len(file.heads), dtype=CPU_PLACE)
+    cpus["window"], cpus["last"], cpus["exited"] = file.heads, file.starts, -1
     heap = np.zeros(len(cpus), dtype=np.int64)
     waiting = _start(file.words, file.windows, cpus, heap)
     for done in range(0, file.rows, most):
-        out, n = _room(min(most, file.rows - done)), np.zeros(8, dtype=np.int64)
-        n[WAITING] = waiting
-        _decode(file.words, file.windows, cpus, heap, TABLE, out, n, layout)
-        if n[ROWS] < len(out.ticks):
+        out, counts = _room(min(most, file.rows - done)), np.zeros(1, dtype=DECODED)
+        n = counts[0]
+        n.waiting = waiting
+        _decode(file.words, file.windows, cpus, heap, KNOWN_EVENTS, out, counts, layout)
+        if n.rows < len(out.ticks):
             raise InputError(path, "changed while it was read")
-        waiting = n[WAITING]
-        yield Decoded(out, n.tolist())
+        waiting = n.waiting
+        yield Decoded(out, n)

@@ -5,13 +5,14 @@ The census counts rows before the decoder makes them, so both must agree on what
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, Final
 
 import numpy as np
 
-from replay.base.compiled import index, inline
+from replay.base.compiled import index, inline, record
 from replay.importers.xen.framing import EVENT_MASK, EXTRA_SHIFT, TIME_SHIFT, word
-from replay.importers.xen.names import HYPERCALLS
+from replay.importers.xen.names import HYPERCALL_NAMES
 from replay.trace.schema import KINDS, Flag
 
 LOST_RECORDS, WRAP_BUFFER = 0x0001F001, 0x0001F002
@@ -28,15 +29,15 @@ EXTENTS = {  # event: (kind, payload words, whether the second 64 bits are an mf
     0x0010F011: ("pod_reclaim", 6, True),
     0x0010F012: ("pod_splinter", 4, False),
 }
-CALLS = {  # event: (payload words at least, which holds the number, mask)
+MULTICALL_PART = 0x0020200E
+VMMCALL, NESTED_VMMCALL = 0x00082012, 0x00082412
+HYPERCALL_EVENTS = {  # event: (payload words at least, which holds the number, mask)
     0x0020100D: (1, 0, 0xFFFFF),  # PV, version 2
-    0x0020200E: (1, 0, 0xFFFFF),  # part of a multicall
+    MULTICALL_PART: (1, 0, 0xFFFFF),
     0x00201001: (2, 1, 0xFFFFFFFF),  # PV, version 1: eip, eax
     0x00201101: (3, 2, 0xFFFFFFFF),  # the same with a 64-bit rip
-    0x00082012: (1, 0, 0xFFFFFFFF), 0x00082412: (1, 0, 0xFFFFFFFF),  # VMMCALL; nested
+    VMMCALL: (1, 0, 0xFFFFFFFF), NESTED_VMMCALL: (1, 0, 0xFFFFFFFF),
 }  # fmt: skip
-MULTICALL_PART = 0x0020200E
-VMMCALLS = (0x00082012, 0x00082412)
 VMEXITS = (0x00081002, 0x00081102, 0x00081003, 0x00081103,
            0x00081402, 0x00081502, 0x00081403, 0x00081503)
 """VMX and, since Xen 4.19 under numbers of their own, SVM; 32- and 64-bit rip; nested."""
@@ -44,15 +45,30 @@ VMENTRIES = (0x00081001, 0x00081401)
 ORDER_MAX = 40
 """A larger extent order cannot be: 2^52 bytes is all there is."""
 
-SKIP, DOMAIN, P2M, EXTENT, CALL, RUN, LOSS, EXIT, ENTRY = range(9)
-"""What is done with a record, by its event."""
+
+class Action(IntEnum):
+    """What is done with a record, by its event; none behind LOST makes a row."""
+
+    SKIP, DOMAIN, P2M, EXTENT, HYPERCALL, RUNSTATE, LOST, EXIT, ENTRY = range(9)
+
+
+EVENT = record(
+    "number",  # -1 in a free place
+    "action", "kind",
+    "least",  # words of payload that it needs
+    "place",  # among EXTENTS or HYPERCALL_EVENTS
+    "has_mfn",  # of an extent: whether the second 64 bits are one
+    "call_at", "call_mask",  # of a hypercall: which word of the payload its number is, which bits
+    "skipped",  # how often it made no row
+)  # fmt: skip
+"""What is known of an event."""
 SLOTS: Final = 4096
 """Of the table of events, a power of 2: the format's own are fewer than 200."""
 PROBES: Final = 64
 """Places looked at for one event: a file may hold any of 2^28."""
 HASH: Final = 2654435769
-UNKNOWN_CALL: Final = len(HYPERCALLS)
-OLD, NEW, UNKNOWN = 0, 1, 2
+UNKNOWN_CALL: Final = len(HYPERCALL_NAMES)
+OLD_LAYOUT, NEW_LAYOUT, UNKNOWN_LAYOUT = 0, 1, 2
 """Layouts of an extent's domain and order: see `takes_old_layout`."""
 TIME_INFERRED, AFTER_LOSS = int(Flag.TIME_INFERRED), int(Flag.AFTER_LOSS)
 
@@ -61,42 +77,51 @@ def _slot(event: int) -> int:
     return (event * HASH >> 16) & (SLOTS - 1)
 
 
-def _table() -> np.ndarray:
-    """A row per event, found by `_slot` and the rows after it.
-
-    Columns: event or -1, action, kind, payload words it needs, three numbers for the action, and
-    how often the event was skipped. The last row stands for all events that find no place.
-    """
+def _known() -> dict[int, dict[str, int]]:
+    """The events that become rows, or tell of one: what an EVENT says of each."""
     kind = KINDS.index
-    known: dict[int, tuple[int, ...]] = {
-        event: (DOMAIN, kind(name), words) for event, (name, words) in DOMAINS.items()}
-    known |= {event: (EXTENT, kind(name), words, at, has_mfn)
+    known = {event: {"action": Action.DOMAIN, "kind": kind(name), "least": words}
+             for event, (name, words) in DOMAINS.items()}
+    known |= {event: {"action": Action.P2M if event == SET_P2M else Action.EXTENT,
+                      "kind": kind(name), "least": words, "place": at, "has_mfn": has_mfn}
               for at, (event, (name, words, has_mfn)) in enumerate(EXTENTS.items())}
-    known[SET_P2M] = (P2M, *known[SET_P2M][1:])
-    known |= {event: (CALL, kind("hypercall"), words, at, index, mask)
-              for at, (event, (words, index, mask)) in enumerate(CALLS.items())}
-    known |= {RUNSTATE | states << 4: (RUN, kind("runstate"), 1) for states in range(256)}
-    known[LOST_RECORDS] = (LOSS, kind("lost"), 2)
-    known |= dict.fromkeys(VMEXITS, (EXIT, 0, 0)) | dict.fromkeys(VMENTRIES, (ENTRY, 0, 0))
-    table = np.zeros((SLOTS + 1, 8), dtype=np.int64)
-    table[:SLOTS, 0], table[SLOTS, 0] = -1, EVENT_MASK + 1
-    for event, row in known.items():
-        slot = _slot(event)
-        while table[slot, 0] >= 0:
+    known |= {event: {"action": Action.HYPERCALL, "kind": kind("hypercall"), "least": words,
+                      "place": at, "call_at": call_at, "call_mask": mask}
+              for at, (event, (words, call_at, mask)) in enumerate(HYPERCALL_EVENTS.items())}
+    known |= {RUNSTATE | states << 4: {"action": Action.RUNSTATE, "kind": kind("runstate"),
+                                       "least": 1} for states in range(256)}
+    known |= {LOST_RECORDS: {"action": Action.LOST, "kind": kind("lost"), "least": 2}}
+    known |= {event: {"action": Action.EXIT} for event in VMEXITS}
+    known |= {event: {"action": Action.ENTRY} for event in VMENTRIES}
+    return known
+
+
+def _events() -> np.ndarray:
+    """An EVENT each, found by `_slot` and the places after it; the last one stands for all events
+    that find no place.
+    """
+    events = np.zeros(SLOTS + 1, dtype=EVENT)
+    events["number"] = -1
+    events[-1]["number"] = EVENT_MASK + 1
+    for number, known in _known().items():
+        slot = _slot(number)
+        while events[slot].number >= 0:
             slot = (slot + 1) % SLOTS
-        table[slot, 0], table[slot, 1:1 + len(row)] = event, row
-    return table
+        events[slot].number = number
+        for name, value in known.items():
+            events[slot][name] = value
+    return events
 
 
-TABLE: Final = _table()
+KNOWN_EVENTS: Final = _events()
 
 
 @inline
-def find(table: np.ndarray, event: int) -> Any:
-    """The slot of an event, else a free one for it, else the last row."""
-    slot = (event * HASH >> 16) & (SLOTS - 1)
+def find(events: np.ndarray, number: int) -> Any:
+    """The slot of an event, else a free one for it, else the last one."""
+    slot = (number * HASH >> 16) & (SLOTS - 1)
     for _ in range(PROBES):
-        if table[index(slot), 0] == event or table[index(slot), 0] < 0:
+        if events[index(slot)].number == number or events[index(slot)].number < 0:
             return index(slot)
         slot = (slot + 1) & (SLOTS - 1)
     return index(SLOTS)
@@ -110,40 +135,42 @@ def wide(words: np.ndarray, at: int) -> Any:
 
 
 @inline
-def order_of(words: np.ndarray, p: int, row: np.ndarray, layout: int) -> Any:
+def order_of(words: np.ndarray, p: int, event: Any, layout: int) -> Any:
     """How many frames an extent has, as a power of two; p: its payload."""
-    last = p + row[3] - 1
-    if row[1] == P2M:  # two 16-bit fields in every version
+    last = p + event.least - 1
+    if event.action == Action.P2M:  # two 16-bit fields in every version
         return word(words, last) >> 16
-    return word(words, last - 1) >> 16 if layout == OLD else word(words, last)
+    return word(words, last - 1) >> 16 if layout == OLD_LAYOUT else word(words, last)
 
 
 @inline
-def op_of(words: np.ndarray, p: int, row: np.ndarray) -> Any:
+def op_of(words: np.ndarray, p: int, event: Any) -> Any:
     """A hypercall's event and number as one number, all that have no name alike."""
-    number = word(words, p + row[5]) & row[6]
-    return row[4] * (UNKNOWN_CALL + 1) + min(number, UNKNOWN_CALL)
+    number = word(words, p + event.call_at) & event.call_mask
+    return event.place * (UNKNOWN_CALL + 1) + min(number, UNKNOWN_CALL)
 
 
 @inline
-def is_vmmcall(row: np.ndarray) -> Any:
+def is_vmmcall(event: Any) -> Any:
     """Whether an event is a hypercall between an exit and an entry."""
-    return row[0] == VMMCALLS[0] or row[0] == VMMCALLS[1]
+    return event.number == VMMCALL or event.number == NESTED_VMMCALL
 
 
 @inline
-def makes_row(words: np.ndarray, at: int, header: int, row: np.ndarray, layout: int) -> Any:
+def makes_row(words: np.ndarray, at: int, header: int, event: Any, layout: int) -> Any:
     """Whether the record at a place becomes a row: all its words are there, and no machine has
     other frames than these, or more of them.
     """
-    action = row[1]
-    if action == SKIP or action > LOSS or ((header >> EXTRA_SHIFT) & 7) < row[3]:
+    action = event.action
+    if (action == Action.SKIP or action > Action.LOST
+            or ((header >> EXTRA_SHIFT) & 7) < event.least):
         return False
-    if action != P2M and action != EXTENT:
+    if action != Action.P2M and action != Action.EXTENT:
         return True
     p = at + 1 + 2 * (header >> TIME_SHIFT)
     frame = wide(words, p)
-    return ((action == P2M or layout != UNKNOWN) and order_of(words, p, row, layout) <= ORDER_MAX
+    return ((action == Action.P2M or layout != UNKNOWN_LAYOUT)
+            and order_of(words, p, event, layout) <= ORDER_MAX
             and 0 <= frame < 1 << ORDER_MAX)
 
 
@@ -151,4 +178,4 @@ def makes_row(words: np.ndarray, at: int, header: int, row: np.ndarray, layout: 
 def flags_of(action: int, timed: int, after_loss: int) -> Any:
     """A row's flags; after_loss: the row before it on that CPU was a loss."""
     return ((0 if timed else TIME_INFERRED)
-            | (AFTER_LOSS if after_loss and action != LOSS else 0))
+            | (AFTER_LOSS if after_loss and action != Action.LOST else 0))

@@ -7,10 +7,8 @@ from typing import Any
 from replay.base.errors import InputError
 from replay.importers.source.format import Asked, Format
 from replay.importers.source.imported import Imported
+from replay.importers.xen.framing import MARKS
 from replay.importers.xen.read import NO_TOP, compile_kernels, open_xentrace, read_xentrace
-
-CPU_CHANGE = (b"\x03\xf0\x01\x20", b"\x20\x01\xf0\x03")
-"""The record that begins each window, in both byte orders."""
 
 
 def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
@@ -28,5 +26,5 @@ def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
                          source=asked.source), {}
 
 
-FORMAT = Format("xentrace", "xentrace binary", lambda head: head.startswith(CPU_CHANGE), _read,
+FORMAT = Format("xentrace", "xentrace binary", lambda head: head.startswith(tuple(MARKS)), _read,
                 compile_kernels, follows=True)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.base.compiled import index, inline, compiled
+from replay.base.compiled import compiled, index, inline, record
 from replay.base.errors import InputError
 from replay.importers.source.inputs import Buffer
 
@@ -26,13 +26,17 @@ TIME_MAX = 1 << 62
 EXTRA_SHIFT, TIME_SHIFT, EVENT_MASK = 28, 31, 0x0FFFFFFF
 
 BAD_WINDOW, BAD_CPU, BAD_SIZE, BAD_RECORD, BAD_TIME = 1, 2, 3, 4, 5
-PROBLEMS = {
+FRAMING_PROBLEMS = {
     BAD_WINDOW: "expected a CPU_CHANGE record (2001f003) where a window ends",
     BAD_CPU: f"a window names a CPU beyond {CPU_MAX}",
     BAD_SIZE: "a window's size is no multiple of 4 bytes",
     BAD_RECORD: "a record reaches beyond its window",
     BAD_TIME: "a time stamp is beyond 2^62",
 }
+
+XEN_WINDOW = record("start", "end", "following")
+"""The word after a window's header, the word after its last whole record, and the next window of
+the same CPU or -1."""
 
 
 @inline
@@ -55,19 +59,17 @@ def _link(words, ends, windows, heads, last):  # type: ignore[no-untyped-def]
         cpu = word(words, at + 1)
         start = at + 3
         at = start + (word(words, at + 2) >> 2)
-        windows[k, 0], windows[k, 1], windows[k, 2] = start, min(at, ends), -1
+        windows[k].start, windows[k].end, windows[k].following = start, min(at, ends), -1
         if last[cpu] < 0:
             heads[cpu] = k
         else:
-            windows[last[cpu], 2] = k
+            windows[last[cpu]].following = k
         last[cpu] = k
 
 
 def link(words: np.ndarray, count: int, cpus: int, ends: int) -> tuple[np.ndarray, np.ndarray]:
-    """The windows, a row each: the word after its header, the word after its last whole record,
-    and the next window of the same CPU or -1; and per CPU its first window or -1.
-    """
-    windows = np.zeros((count, 3), dtype=np.int64)
+    """The windows, a XEN_WINDOW each; and per CPU its first window or -1."""
+    windows = np.zeros(count, dtype=XEN_WINDOW)
     heads = np.full(cpus, -1, dtype=np.int64)
     _link(words, ends, windows, heads, heads.copy())
     return windows, heads

@@ -47,7 +47,7 @@ EVENT_NAMES = {
 }  # fmt: skip
 """Event number to name, for the account of what was skipped."""
 
-HYPERCALLS = dict(enumerate((
+HYPERCALL_NAMES = dict(enumerate((
     "set_trap_table", "mmu_update", "set_gdt", "stack_switch", "set_callbacks", "fpu_taskswitch",
     "sched_op_compat", "platform_op", "set_debugreg", "get_debugreg", "update_descriptor",
     "op 11", "memory_op", "multicall", "update_va_mapping", "set_timer_op",

@@ -27,24 +27,24 @@ from replay.base.units import NS_PER_S
 from replay.importers.source.imported import Imported
 from replay.importers.source.inputs import plain_bytes
 from replay.importers.xen.arrow import Batches
-from replay.importers.xen.census import FLAGS, Census, census
+from replay.importers.xen.census import FLAG_VALUES, Census, census
 from replay.importers.xen.columns import decode
 from replay.importers.xen.events import (
-    CALLS,
     DOMAINS,
     EXTENTS,
+    HYPERCALL_EVENTS,
     LOST_RECORDS,
-    NEW,
-    OLD,
+    NEW_LAYOUT,
+    OLD_LAYOUT,
     SLOTS,
-    UNKNOWN,
+    UNKNOWN_LAYOUT,
 )
 from replay.importers.xen.framing import CPU_CHANGE
 from replay.importers.xen.names import EVENT_NAMES
 from replay.trace.schema import KINDS, SCHEMA
 from replay.trace.store import BATCH_ROWS, Stream
 
-VERSION = re.compile(r"(\d+)\.(\d+)")
+XEN_VERSION = re.compile(r"(\d+)\.(\d+)")
 NO_TOP = 1 << 62
 """Of a machine that is not known: every frame may be its own."""
 
@@ -113,7 +113,7 @@ class XenTrace:
 
     def kinds(self) -> dict[str, Counter[int]]:
         """Of each kind that occurs, by name: how many rows have which flags."""
-        return {name: Counter({f: row[f] for f in range(FLAGS) if row[f]})
+        return {name: Counter({f: row[f] for f in range(FLAG_VALUES) if row[f]})
                 for name, row in sorted(zip(KINDS, self.file.kinds.tolist(), strict=True))
                 if any(row)}
 
@@ -151,10 +151,10 @@ def compile_kernels(folder: Path) -> None:
 
 
 def _layout(xen_version: str | None) -> int:
-    """Which layout of extents a version has; UNKNOWN matters only if the file has any."""
-    if xen_version is None or not VERSION.match(xen_version):
-        return UNKNOWN
-    return OLD if _takes_old_layout(xen_version, "") else NEW
+    """Which layout of extents a version has; UNKNOWN_LAYOUT matters only if the file has any."""
+    if xen_version is None or not XEN_VERSION.match(xen_version):
+        return UNKNOWN_LAYOUT
+    return OLD_LAYOUT if _takes_old_layout(xen_version, "") else NEW_LAYOUT
 
 
 def _takes_old_layout(xen_version: str | None, what: str) -> bool:
@@ -167,7 +167,7 @@ def _takes_old_layout(xen_version: str | None, what: str) -> bool:
             f"the file has {what} records, whose layout changed with Xen 4.18, and the Xen version "
             "is not known: pass --set xen_version=4.17.7, or --machine with a folder that has "
             "xl-info")
-    match = VERSION.match(xen_version)
+    match = XEN_VERSION.match(xen_version)
     if not match:
         raise ReplayError(f"Xen version is {xen_version!r}, expected something like 4.17.7")
     return (int(match[1]), int(match[2])) < (4, 18)
@@ -176,7 +176,7 @@ def _takes_old_layout(xen_version: str | None, what: str) -> bool:
 def _skipped(events: dict[int, int]) -> Counter[str]:
     """Records without a row, by the event's name; a known event with an odd payload says so."""
     skipped: Counter[str] = Counter()
-    known = {*DOMAINS, *EXTENTS, *CALLS, LOST_RECORDS}
+    known = {*DOMAINS, *EXTENTS, *HYPERCALL_EVENTS, LOST_RECORDS}
     for event, count in events.items():
         name = EVENT_NAMES.get(event, f"{event:#010x}")
         skipped[f"{name} (odd payload)" if event in known else name] += count

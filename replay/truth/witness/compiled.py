@@ -8,7 +8,7 @@ from replay.allocators import hypervisor
 from replay.allocators.hypervisor import options
 from replay.base.compiled import compiled
 from replay.c import calls
-from replay.truth.witness.lockstep import LOCKSTEP, lockstep
+from replay.truth.witness.lockstep import LOCKSTEP, Room, lockstep
 
 
 def serve_by_balloon(m: np.ndarray) -> None:
@@ -17,8 +17,7 @@ def serve_by_balloon(m: np.ndarray) -> None:
 
 
 @compiled(LOCKSTEP)
-def run(a: np.ndarray, b: np.ndarray, p: np.ndarray, f: np.ndarray, table: np.ndarray,
-        room: np.ndarray) -> int:
+def run(a: np.ndarray, b: np.ndarray, stream: np.ndarray, found: np.ndarray, room: Room) -> int:
     """A model (a) against the kernel's source (b)."""
     return lockstep(hypervisor.alloc, hypervisor.free, hypervisor.wake, calls.alloc, calls.free,
-                    calls.wake, a, b, p, f, table, room)
+                    calls.wake, a, b, stream, found, room)

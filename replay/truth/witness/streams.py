@@ -18,31 +18,17 @@ from replay.c.library import Library, strategy
 from replay.engine.state import span, words
 from replay.physmap.model import Physmap
 from replay.truth.witness.compiled import run, serve_by_balloon
-from replay.truth.witness.lockstep import (
-    F_ALLOCS,
-    F_AT,
-    F_DONE,
-    F_FAILED,
-    F_LISTS,
-    F_OURS,
-    F_PASSES,
-    F_SECTIONS,
-    F_SLEPT,
-    F_THEIRS,
-    F_TREES,
-    F_WHAT,
-    MAX_SLEEPERS,
-    difference,
-)
+from replay.truth.witness.lockstep import FOUND, STREAM, difference, found_in, room_for, stream_in
 from replay.truth.witness.machines import random_machine
 
-PEAK = 1 << 14
-STREAM = 4_000
-"""Requests of one seed, unless fewer are asked for."""
+MOST_LIVE = 1 << 14
+"""Pages that are live at most, of sleeping calls too."""
+PER_SEED = 4_000
+"""Of one seed, unless fewer are asked for."""
 STRATEGIES = ("pool", "hypervisor", "balloon", "hotplug")
-COUNTS = {"requests": F_DONE, "allocations": F_ALLOCS, "failed": F_FAILED, "slept": F_SLEPT,
-          "thread_passes": F_PASSES, "trees_compared": F_TREES, "lists_compared": F_LISTS,
-          "sections": F_SECTIONS}
+COUNTED = ("requests", "allocations", "failed", "slept", "thread_passes", "trees_compared",
+           "lists_compared", "sections")
+"""What of a FOUND is added up over the streams."""
 
 
 @dataclass
@@ -52,7 +38,7 @@ class Result:
     strategy: str
     kernel: str
     seeds: int = 0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTS, 0))
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
     difference: str = ""
     seed: int = -1
 
@@ -94,15 +80,19 @@ def _options(name: str, rng: random.Random, tree: Tree) -> tuple[dict[str, Any],
 
 def _parameters(name: str, rng: random.Random, machine: Physmap, requests: int,
                 library: Library) -> np.ndarray:
+    """A STREAM."""
     handle = library.handle
     address = {what: ctypes.cast(getattr(handle, what), ctypes.c_void_p).value or 0
                for what in ("replay_list", "shim_balloon_list", "shim_tree")}
-    targets = rng.choice([0, 2, 10])
-    return np.array([
-        rng.getrandbits(62), requests, rng.choice([1, 40, 700, 5000]), rng.choice([35, 50, 65]),
-        PEAK - 5000, targets, machine.memory.current + rng.choice([0, 0, 900]),
-        address["replay_list"], address["shim_balloon_list"], address["shim_tree"],
-        rng.choice([10, 60, 95])], np.int64)
+    made = np.zeros(STREAM.itemsize // 8, np.int64)
+    p = stream_in(made)
+    p.targets = rng.choice([0, 2, 10])
+    p.seed, p.requests = rng.getrandbits(62), requests
+    p.most, p.calm = rng.choice([1, 40, 700, 5000]), rng.choice([35, 50, 65])
+    p.peak, p.full = MOST_LIVE - 5000, machine.memory.current + rng.choice([0, 0, 900])
+    p.list, p.balloon_list = address["replay_list"], address["shim_balloon_list"]
+    p.tree, p.quick = address["shim_tree"], rng.choice([10, 60, 95])
+    return made
 
 
 def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) -> None:
@@ -112,30 +102,29 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
     machine = machine_for(name, rng, seeds_memory)
     options, hotplug = _options(name, rng, tree)
     model = allocators.load(name)
-    a = model.init(machine, PEAK, {**model.values({}), **options}).state
+    a = model.init(machine, MOST_LIVE, {**model.values({}), **options}).state
     if name in ("balloon", "hotplug"):
         serve_by_balloon(a)
     built = build(tree, machine.arch, machine.page_bytes, hotplug)
     opened: list[Any] = []
     given = {"auto_online": options.get("auto_online", False), "scrub": options.get("scrub", True),
              "ballooned": name in ("balloon", "hotplug"), "hotplug_unpopulated": name == "hotplug"}
-    b = strategy(built.path, opened=opened).init(machine, PEAK, given).state
+    b = strategy(built.path, opened=opened).init(machine, MOST_LIVE, given).state
     for m in (a, b):
         m[span("work")] = words(m).dirty = 0
     library = next(item for item in opened if isinstance(item, Library))
-    p = _parameters(name, rng, machine, requests, library)
-    f = np.zeros(16, np.int64)
-    table = np.zeros((4 + 2 * MAX_SLEEPERS, PEAK + 1024), np.int64)
-    room = np.zeros(len(a), np.int64)
-    run(a, b, p, f, table, room)
+    stream = _parameters(name, rng, machine, requests, library)
+    found = np.zeros(FOUND.itemsize // 8, np.int64)
+    run(a, b, stream, found, room_for(len(a), MOST_LIVE + 1024))
     library.close()
     result.seeds += 1
-    for count, word in COUNTS.items():
-        result.counts[count] += int(f[word])
-    if f[F_WHAT]:
+    f = found_in(found)
+    for count in COUNTED:
+        result.counts[count] += int(f[count])
+    if f.what:
         result.difference = (
-            f"request {int(f[F_DONE])}: {difference(int(f[F_WHAT]))} [{int(f[F_AT])}] is "
-            f"{int(f[F_OURS])} in the model, {int(f[F_THEIRS])} in the kernel "
+            f"request {f.requests}: {difference(int(f.what))} [{f.at}] is "
+            f"{f.ours} in the model, {f.theirs} in the kernel "
             f"(machine {machine.arch} {machine.mode}, {machine.page_bytes} byte pages)")
     elif words(a).fault or words(b).fault:
         fault = int(words(a).fault or words(b).fault)
@@ -157,6 +146,6 @@ def run_streams(name: str, tree: Tree, requests: int, first_seed: int = 0,
         return result
     while result.counts["requests"] < requests and not result.difference:
         begin(seed)
-        run_stream(name, tree, seed, min(STREAM, requests - result.counts["requests"]), result)
+        run_stream(name, tree, seed, min(PER_SEED, requests - result.counts["requests"]), result)
         seed += 1
     return result

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-import naive_ftrace_probes
 import pytest
 from comparing_text import same_reading
-from naive_ftrace_text import read_plainly
 
 from replay.importers.source.probes import MISSING, Decoded
 from replay.importers.text import read as ftrace_text
-from replay.importers.text.read import read_ftrace_text
 
 LINE = "    a-1     [000] ..... {}: e: (f+0x0/0x9) n={}\n"
 LATENCY = "# tracer: nop\n# latency: 0 us, #2/2, CPU#0 | (M:desktop VP:0, KP:0, SP:0 HP:0 #P:2)\n"
@@ -134,23 +131,27 @@ def test_only_the_note_at_the_end_says_that_a_line_is_cut(tmp_path: Path) -> Non
     assert "n2" not in stream.numbers
 
 
-# -- what the compiled reader's rules for fields still have otherwise
-@pytest.mark.xfail(strict=True, reason="fields.py: pairs() keeps a string that was cut")
-def test_part_of_a_string_that_was_cut_is_not_taken(tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(naive_ftrace_probes, "KEEPS_UNFINISHED_STRINGS", False)
-    path = tmp_path / "t.txt"
-    path.write_text(LINE.format(5, 1).replace("n=1", 's="a b"')
-                    + LINE.format(6, 1).replace("n=1", 's="a b=')[:-1])
-    (stream,) = read_plainly(path).streams
+def test_part_of_a_string_that_was_cut_is_not_taken(tmp_path: Path) -> None:
+    (stream,) = decode(tmp_path, LINE.format(5, 1).replace("n=1", 's="a b" n=1')
+                       + LINE.format(6, 1).replace("n=1", 'n=2 s="a b=3 c=')[:-1]).streams
     assert list(stream.texts["s"]) == ["a b", ""]
-    (stream,) = read_ftrace_text(path).streams
-    assert list(stream.texts["s"]) == ["a b", ""]
+    assert (stream.numbers["n"].tolist(), set(stream.numbers)) == ([1, 2], {"n"})
 
 
-@pytest.mark.xfail(strict=True, reason="fields.py: its expressions want re.ASCII")
 def test_digits_of_another_script_are_no_number(tmp_path: Path) -> None:
-    path = tmp_path / "t.txt"
-    path.write_text(LINE.format(5, 1) + LINE.format(6, "\u0663"))
-    (stream,) = read_ftrace_text(path).streams
+    (stream,) = decode(tmp_path, LINE.format(5, 1) + LINE.format(6, "\u0663")).streams
     assert stream.numbers["n"].tolist() == [1, MISSING]
+
+
+@pytest.mark.parametrize(("field", "names"), [("n\u0663=1", set()), ("n=x\u00a0m=1", {"n"})])
+def test_letters_and_blanks_of_another_script_make_no_field(tmp_path: Path, field: str,
+                                                            names: set[str]) -> None:
+    (stream,) = decode(tmp_path, LINE.format(5, 1).replace("n=1", field)).streams
+    assert set(stream.texts) | set(stream.numbers) == names
+
+
+def test_a_task_without_a_name_is_no_longer_one_with_a_dash(tmp_path: Path) -> None:
+    """A blank name that is padded ends at the 16th byte, whatever looks like a context behind it."""
+    blank = " " * 16 + "-1 [000] 6: e: a-2 [001] 7: b: c\n"
+    _, other = decode(tmp_path, LINE.format(5, 1) + blank + LINE.format(8, 1)).streams
+    assert (list(other.task), other.pid.tolist(), other.event) == ([""], [1], "e")

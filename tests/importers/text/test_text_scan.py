@@ -69,7 +69,7 @@ def test_bounds_checked_scanners_find_the_same_and_raise_nothing(tmp_path: Path)
 def test_parts_read_in_a_second_thread_are_read_alike(tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_scan, "PART_LINES", 7)
-    monkeypatch.setattr(text_scan, "PART_BYTES", 700)
+    monkeypatch.setattr(text_scan, "PART_TEXT_BYTES", 700)
     monkeypatch.setattr(ftrace_text, "SHORT", 0)
     assert check(tmp_path, range(2000, 2040)) >= 40
 
