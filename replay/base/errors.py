@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class ReplayError(Exception):
-    """Something the user can act on; `cli.py` prints it and exits with 2."""
+    """Something the user can act on; the command line prints it and exits with 2."""
 
 
 class InputError(ReplayError):

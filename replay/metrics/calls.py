@@ -12,7 +12,7 @@ from replay.engine.requests import ALLOC, FREE
 from replay.trace.columns import encoded
 
 PATHS = ("fast", "slow", "slept")
-"""Names of loop.FAST, SLOW and SLEPT."""
+"""Names of outcome.FAST, SLOW and SLEPT."""
 
 SIZE_CLASSES = ("1", "2-8", "9-64", "65-512", ">512")
 SIZE_LIMITS = (1, 8, 64, 512)

@@ -1,6 +1,6 @@
 """Fragmentation and memory: end, peak and exact time-weighted mean of each gauge.
 
-The loop integrates every gauge at each change (loop.AREAS), so mean = integral / duration, and no
+The loop integrates every gauge at each change (gauges.AREAS), so mean = integral / duration, and no
 sampling is involved. A ratio of two gauges has as its mean the ratio of their integrals.
 """
 

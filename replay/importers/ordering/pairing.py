@@ -5,7 +5,7 @@ the rows); a free names slots. Real callers free other batches than they allocat
 the frame: recorded, or told by the order of calls (learn.py). Where neither is known it is the
 caller's page array, or the one live request of the same size with the same recorded frames, and the
 row says so. What cannot be tied is unknown or was live before the recording; nothing is tied that a
-replay could not do (stream.impossible).
+replay could not do (requests.impossible).
 """
 
 from __future__ import annotations
