@@ -121,14 +121,21 @@ def warnings(sides: Sequence[Side]) -> list[dict[str, Any]]:
                 found.items(), key=lambda one: order.index(one[0][0]))]
 
 
+def unpaired(base: Side, other: Side) -> str:
+    """Why requests of two sides cannot be held against each other; "" if they can."""
+    if base.run.header["requests_digest"] != other.run.header["requests_digest"]:
+        return "other requests"
+    return "" if base.run.kept and other.run.kept else "not kept"
+
+
 def paired(base: Side, other: Side) -> dict[str, Any] | None:
     """The same requests under both: which side was faster how often, and by how much.
 
-    None where the request streams differ. faster, slower, equal: shares of the allocations that
+    None where the request streams differ, or a run keeps its summary alone. faster, slower, equal: shares of the allocations that
     both served, seen from `other`. median_change_ns: of the differences. cliffs_delta: share of
     pairs of calls, one of each side, in which other is slower, less those in which it is faster.
     """
-    if base.run.header["requests_digest"] != other.run.header["requests_digest"]:
+    if unpaired(base, other):
         return None
     a, b = (side.run.outcome(side.allocator) for side in (base, other))
     if len(a) != len(b):
@@ -175,4 +182,5 @@ def compared(sides: Sequence[Side]) -> dict[str, Any]:
         "same_frames": [s.figures["frames_digest"] == base.figures["frames_digest"]
                         for s in sides[1:]],
         "paired": [paired(base, s) for s in sides[1:]],
+        "unpaired": [unpaired(base, s) for s in sides[1:]],
     }

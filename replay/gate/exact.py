@@ -79,7 +79,7 @@ def replay_check(check: Check) -> Run:
     if (trace.meta.lost or trace.meta.cut) and not check.allow_loss:
         raise ReplayError(f"{check.trace}: {missing(trace.meta.lost, trace.meta.cut)}; record "
                           f"again, or set allow_loss = true for check {check.name!r}")
-    run = replay_trace(trace, replace(check.options, check=True))
+    run = replay_trace(trace, replace(check.options, check=True, no_outcome=True))
     for sentence in run.failed.values():
         raise ReplayError(sentence)
     for name, data in run.allocators.items():

@@ -116,9 +116,10 @@ def change(effect: dict[str, Any]) -> str:
 
 def _paired(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     rows = []
-    for name, same, pair in zip(labels[1:], one["same_frames"], one["paired"], strict=True):
+    for name, same, pair, why in zip(labels[1:], one["same_frames"], one["paired"],
+                                     one["unpaired"], strict=True):
         if pair is None:
-            rows.append([plain(name), *[NO_VALUE] * 6, "other requests"])
+            rows.append([plain(name), *[NO_VALUE] * 6, why or "other requests"])
             continue
         rows.append([plain(name), f"{pair['calls']:,}", share(pair["faster"]),
                      share(pair["slower"]), share(pair["equal"]), _signed(pair["median_change_ns"]),

@@ -11,7 +11,7 @@ from replay.runs.c_rows import kernel_rows, object_row, replay_row
 from replay.runs.files import outcome_table
 from replay.runs.options import RunOptions
 from replay.runs.plan import Prepared, prepared
-from replay.runs.run import Run
+from replay.runs.run import NOT_KEPT, Run
 from replay.trace.store import Trace
 
 LONG_REQUESTS = 500_000
@@ -29,6 +29,9 @@ def replay_trace(trace: Trace, plan: RunOptions, *, progress: bool = False) -> R
     outcomes = [*_outcomes(p, plan.check, progress), *extra]
     data = summary(outcomes, trace)
     data["failed_allocators"] = failed
+    if plan.no_outcome:
+        data["run"]["outcome"] = NOT_KEPT
+        return Run(data)
     named = list(zip(data["order"], outcomes, strict=True))
     return Run(data, None, {name: outcome_table(o, trace) for name, o in named},
                {name: timeline(o) for name, o in named})

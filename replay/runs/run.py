@@ -22,6 +22,8 @@ from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
 
 SUMMARY = "summary.json"
+NOT_KEPT = "not kept"
+"""In the header of a run that is its summary alone."""
 MOST_SUMMARY_BYTES = 64 << 20
 """Of a summary; the largest shipped one has 50 KB."""
 
@@ -55,13 +57,25 @@ class Run:
         """The figures of each allocator, in the order they were named."""
         return {name: self.summary["allocators"][name] for name in self.summary["order"]}
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is more than the summary: outcomes and time lines."""
+        return self.header.get("outcome") != NOT_KEPT
+
+    def _check_kept(self, allocator: str) -> None:
+        if allocator not in self.summary["order"]:
+            raise unknown_name("allocator of this run", allocator, self.summary["order"])
+        if not self.kept:
+            raise InputError(self.folder or Path(self.name), "keeps the summary alone, no row per "
+                             "request (--no-outcome)", hint="run `replay run` again without it")
+
     def outcome(self, allocator: str) -> pl.DataFrame:
         """One row per request: time, kind, pages, wait, service, path, errno, runs, work.
 
-        Times are modelled, in ns. ReplayError for an allocator that the run does not have.
+        Times are modelled, in ns. ReplayError for an allocator that the run does not have, and for
+        a run that keeps its summary alone.
         """
-        if allocator not in self.summary["order"]:
-            raise unknown_name("allocator of this run", allocator, self.summary["order"])
+        self._check_kept(allocator)
         if allocator in self.tables:
             table = self.tables[allocator]
         else:
@@ -73,8 +87,7 @@ class Run:
 
     def timeline(self, allocator: str) -> Timeline:
         """What was where over modelled time, see metrics.timeline; for pictures."""
-        if allocator not in self.summary["order"]:
-            raise unknown_name("allocator of this run", allocator, self.summary["order"])
+        self._check_kept(allocator)
         if allocator in self.timelines:
             return self.timelines[allocator]
         assert self.folder is not None
@@ -107,7 +120,10 @@ class Run:
         return dict(self.summary.get("failed_allocators", {}))
 
     def save(self, folder: str | os.PathLike[str]) -> list[str]:
-        """Write summary, outcomes and the text report into a folder; gives the files' names."""
+        """Write summary, outcomes and the text report into a folder; gives the files' names.
+
+        What an earlier run left there of the same allocators, and this one does not keep, goes.
+        """
         files: dict[str, Callable[[Path], Any]] = {
             f"outcome-{name}.arrow": arrow_writer(table) for name, table in self.tables.items()}
         files |= {f"timeline-{name}.json": text_writer(json.dumps(columns(made)) + "\n")
@@ -116,6 +132,10 @@ class Run:
             json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
         files["report.txt"] = text_writer(report(self.summary))
         write_files(Path(folder), files)
+        for name in self.summary["order"]:
+            for old in (f"outcome-{name}.arrow", f"timeline-{name}.json"):
+                if old not in files:
+                    (Path(folder) / old).unlink(missing_ok=True)
         return sorted(files)
 
 

@@ -21,6 +21,10 @@ def figures(run: Run) -> tuple[list[Figure], list[str]]:
     """All figures of a run, and why some are missing."""
     space: list[Figure] = []
     said: list[str] = []
+    if not run.kept:
+        said.append("No pictures of latency, nor of space over time: the run keeps its summary "
+                    "alone (--no-outcome).")
+        return versus_figures(run), said
     try:
         space = space_figures(run)
     except InputError as error:
