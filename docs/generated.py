@@ -94,11 +94,9 @@ def costs() -> str:
 
 def commands() -> str:
     """The help of every verb, as the program prints it."""
-    import typer
+    from replay.cli.main import commands
 
-    from replay.cli.main import app
-
-    root = typer.main.get_command(app)
+    root = commands()
     parts = ["# Command line\n"]
 
     def walk(command: Any, path: str) -> None:

@@ -101,8 +101,7 @@ def describe_trace(trace: Trace | Source) -> dict[str, Any]:
     return trace_info.info(_trace(trace))
 
 
-def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), *, progress: bool = False,
-              **options: Any) -> Run:
+def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: Any) -> Run:
     """Replay a trace through strategies (none named: the mail thread's four).
 
     allocators: names, FILE.py or FILE.so. options: the fields of runs.options.RunOptions, as the
@@ -113,7 +112,7 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), *, progress
     from replay.runs.replaying import replay_trace
 
     plan = given({"allocators": tuple(allocators), **options})
-    return replay_trace(_trace(trace), plan, progress=progress)
+    return replay_trace(_trace(trace), plan)
 
 
 def read_run(folder: Source) -> Run:

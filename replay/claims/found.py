@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replay.base.errors import ReplayError
+from replay.base.progress import each
 from replay.claims import arm, contiguity, hypervisor, identity, pvh, regions, untangle
 from replay.claims.experiment import Claim, Rows, Run
 from replay.claims.lab import rows_of, shipped
@@ -54,4 +55,4 @@ def claims(numbers: Sequence[int] = ()) -> dict[str, Any]:
         if isinstance(run.trace, str):
             shipped(run.trace)
     return {"times": "modelled: work counts x cost profile + waiting",
-            "claims": [judged(claim, rows_of(claim)) for claim in asked]}
+            "claims": [judged(claim, rows_of(claim)) for claim in each(asked, "judging", "claims")]}

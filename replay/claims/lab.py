@@ -10,6 +10,7 @@ from typing import Any
 import replay as package
 from replay import allocators
 from replay.base.errors import InputError
+from replay.base.progress import each
 from replay.claims.experiment import Claim, Row, Rows, Run, Synthetic
 from replay.costs import profile as profiles
 from replay.engine.arrivals import ASAP, Arrivals, arrange
@@ -78,7 +79,7 @@ def _events(trace: Trace) -> dict[str, int]:
 def rows_of(claim: Claim) -> Rows:
     """A row per run and strategy of a claim."""
     found = []
-    for run in claim.runs:
+    for run in each(claim.runs, f"claim {claim.number}", "runs"):
         for strategy in run.strategies:
             # Neither label nor neighbours change what a strategy does.
             one = _summary(replace(run, label="", strategies=(strategy,)), strategy)

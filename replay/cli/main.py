@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import click
 import typer
 
 from replay import __version__
@@ -22,6 +23,7 @@ from replay.cli.compare import compare, diff
 from replay.cli.options import (
     AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
+from replay.cli.progress import with_progress
 from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
@@ -238,6 +240,13 @@ app.add_typer(record.app, name="record")
 app.add_typer(gate.app, name="gate")
 
 
+def commands() -> click.Group:
+    """All verbs, as the command line has them."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, click.Group)
+    return with_progress(group)
+
+
 def main(args: list[str] | None = None, interrupted: Any = None) -> None:
     """Entry point: errors become one sentence and an exit code, never a traceback.
 
@@ -251,7 +260,7 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> None:
     try:
         if interrupted is not None:
             signal.signal(signal.SIGINT, interrupted)
-        app(args=args, standalone_mode=True)
+        commands()(args=args, standalone_mode=True)
     except ReplayError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from replay.base.errors import ReplayError
+from replay.cli.progress import clear
 
 Sets = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Set an option; repeatable.")]
@@ -31,6 +32,7 @@ def key_values(items: list[str] | None) -> dict[str, str]:
 
 def emit(text: str) -> None:
     """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
+    clear()
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()

@@ -26,7 +26,7 @@ def run(
     from replay.runs.replaying import replay_trace
     from replay.trace.store import load
 
-    found = replay_trace(load(trace), options, progress=True)
+    found = replay_trace(load(trace), options)
     folder = out or Path("reports") / trace.stem
     files = found.save(folder)
     if as_json:

@@ -131,8 +131,8 @@ def unpaired(base: Side, other: Side) -> str:
 def paired(base: Side, other: Side) -> dict[str, Any] | None:
     """The same requests under both: which side was faster how often, and by how much.
 
-    None where the request streams differ, or a run keeps its summary alone. faster, slower, equal: shares of the allocations that
-    both served, seen from `other`. median_change_ns: of the differences. cliffs_delta: share of
+    None where unpaired() says why. faster, slower, equal: shares of the allocations that both
+    served, seen from `other`. median_change_ns: of the differences. cliffs_delta: share of
     pairs of calls, one of each side, in which other is slower, less those in which it is faster.
     """
     if unpaired(base, other):

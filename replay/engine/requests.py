@@ -40,8 +40,8 @@ IMPOSSIBLE = ("", "frees a page before it is allocated", "frees a page that was 
 def impossible(freed, allocated_at, at):  # type: ignore[no-untyped-def]
     """Why request `at` of a stream cannot free a page that request `allocated_at` took.
 
-    The one statement of what is possible: import ties no page against it (importers/ordering/pairing.py), and
-    loading refuses a trace that breaks it.
+    The one statement of what is possible: import (importers/ordering/pairing.py) ties no page
+    against it, and loading refuses a trace that breaks it.
     """
     if allocated_at >= at:
         return 1

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from replay.base.errors import InputError, ReplayError
+from replay.base.progress import each
 from replay.compare.effects import effect
 from replay.gate.baseline import Baseline, commits_since, load, of_run
 from replay.gate.config import Check, Config
@@ -104,7 +105,7 @@ def _names(check: Check, run: Run) -> dict[str, str]:
 
 def check_all(config: Config, chosen: Sequence[Check]) -> list[Checked]:
     """Replay and compare each check; what cannot be done is the problem of that check alone."""
-    return [_checked(config, check) for check in chosen]
+    return [_checked(config, check) for check in each(chosen, "checking", "checks")]
 
 
 def _checked(config: Config, check: Check) -> Checked:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import replay
 from replay.base.anomalies import Anomalies
 from replay.base.errors import InputError, ReplayError
+from replay.base.progress import step
 from replay.base.units import moment
 from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
@@ -252,10 +253,11 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
             kinds.append(kind)
             seen.update(facts)
     accounting, anomalies = _account(parts)
-    merged = _merged(parts, kinds, placed)
     physmap = machine.physmap if machine else None
-    strategy = _recorded_strategy(merged, physmap)
-    rows = _paired(_own_list(merged, strategy, anomalies), strategy, anomalies)
+    with step("putting calls in order"):
+        merged = _merged(parts, kinds, placed)
+        strategy = _recorded_strategy(merged, physmap)
+        rows = _paired(_own_list(merged, strategy, anomalies), strategy, anomalies)
     _check_frames(rows, physmap, anomalies)
     if "recorded_at" in settings:
         _moment(settings["recorded_at"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from replay.base.progress import each, step
 from replay.engine.drive import Outcome, replay
 from replay.metrics.summary import summary
 from replay.metrics.timeline import timeline
@@ -14,40 +13,28 @@ from replay.runs.plan import Prepared, prepared
 from replay.runs.run import NOT_KEPT, Run
 from replay.trace.store import Trace
 
-LONG_REQUESTS = 500_000
-"""From this many on a terminal is shown a bar."""
-
-
-def replay_trace(trace: Trace, plan: RunOptions, *, progress: bool = False) -> Run:
-    """Replay a trace as planned; a C allocator that misbehaves is named in the summary.
-
-    progress: show a bar on standard error, if that is a terminal and the trace is long.
-    """
+def replay_trace(trace: Trace, plan: RunOptions) -> Run:
+    """Replay a trace as planned; a C allocator that misbehaves is named in the summary."""
     p = prepared(trace, plan)
     # C first: an object that cannot be opened ends the run before the models take their time.
     extra, failed = _c_outcomes(p, plan)
-    outcomes = [*_outcomes(p, plan.check, progress), *extra]
-    data = summary(outcomes, trace)
+    outcomes = [*_outcomes(p, plan.check), *extra]
+    with step("measuring", len(outcomes), "strategies"):
+        data = summary(outcomes, trace)
     data["failed_allocators"] = failed
     if plan.no_outcome:
         data["run"]["outcome"] = NOT_KEPT
         return Run(data)
     named = list(zip(data["order"], outcomes, strict=True))
-    return Run(data, None, {name: outcome_table(o, trace) for name, o in named},
-               {name: timeline(o) for name, o in named})
+    tables, lines = {}, {}
+    for name, o in each(named, "keeping outcomes", "strategies"):
+        tables[name], lines[name] = outcome_table(o, trace), timeline(o)
+    return Run(data, None, tables, lines)
 
 
-def _outcomes(p: Prepared, check: bool, progress: bool) -> list[Outcome]:
-    def one(name: str) -> Outcome:
-        return replay(p.chosen[name], p.options[name], p.machine, p.workload, p.costs, check=check)
-
-    if not (progress and sys.stderr.isatty() and len(p.workload) > LONG_REQUESTS):
-        return [one(name) for name in p.chosen]
-    from rich.console import Console
-    from rich.progress import track
-
-    bar = track(list(p.chosen), description="replaying", console=Console(stderr=True))
-    return [one(name) for name in bar]
+def _outcomes(p: Prepared, check: bool) -> list[Outcome]:
+    return [replay(p.chosen[name], p.options[name], p.machine, p.workload, p.costs, check=check)
+            for name in each(list(p.chosen), "replaying", "strategies")]
 
 
 def _c_outcomes(p: Prepared, plan: RunOptions) -> tuple[list[Outcome], dict[str, str]]:

@@ -30,6 +30,7 @@ import pyarrow.compute as pc
 from replay.base.ahead import ahead
 from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.base.files import written
+from replay.base.progress import advance, step
 from replay.base.units import MAX_PAGES
 from replay.physmap.model import Physmap, from_dict
 from replay.trace.columns import ragged
@@ -136,11 +137,12 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
     """
     if compression not in COMPRESSIONS:
         raise unknown_name("compression", compression, list(COMPRESSIONS))
-    if trace.stream:
-        write(path, trace.meta, ahead(trace.stream.batches()), compression)
-    else:
-        table = trace.table.cast(SCHEMA).combine_chunks()
-        write(path, trace.meta, table.to_batches(max_chunksize=BATCH_ROWS), compression)
+    with step(f"writing {path.name}", trace.num_rows, "rows"):
+        if trace.stream:
+            write(path, trace.meta, ahead(trace.stream.batches()), compression)
+        else:
+            table = trace.table.cast(SCHEMA).combine_chunks()
+            write(path, trace.meta, table.to_batches(max_chunksize=BATCH_ROWS), compression)
 
 
 def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression: str) -> None:
@@ -151,6 +153,7 @@ def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression
             sink, schema, options=options) as writer:
         for batch in batches:
             writer.write_batch(batch)
+            advance(batch.num_rows)
 
 
 def load(path: Path) -> Trace:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from replay.base.errors import ReplayError
+from replay.base.progress import advance, step
 from replay.calibration.sensitivity.recost import MEASURES, Recost, occurring, picoseconds
 from replay.costs.primitives import PRIMITIVES
 from replay.costs.profile import Profile
@@ -50,8 +51,16 @@ def joint(profile: Profile, names: Sequence[str], samples: int, seed: int) -> np
 
 def evaluated(recosts: Sequence[Recost], points: np.ndarray) -> np.ndarray:
     """(strategies, points, MEASURES); the same whatever the number of threads."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return np.array([list(pool.map(r.measures, points)) for r in recosts], np.float64)
+    with ThreadPoolExecutor(WORKERS) as pool, step(
+            "recosting", len(recosts) * len(points), "samples"):
+        return np.array([list(_counted(pool.map(r.measures, points))) for r in recosts],
+                        np.float64)
+
+
+def _counted(measures: Iterator[Any]) -> Iterator[Any]:
+    for one in measures:
+        yield one
+        advance()
 
 
 def _along(profile: Profile, name: str) -> np.ndarray:

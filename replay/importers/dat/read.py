@@ -18,6 +18,7 @@ import numpy as np
 
 from replay.base.ahead import ahead
 from replay.base.errors import InputError
+from replay.base.progress import advance
 from replay.importers.dat.container import DAT_MAGIC, Buffer, Container, Cursor
 from replay.importers.dat.event_format import EventFormat, parse_format
 from replay.importers.dat.events import Pending, Streams
@@ -200,6 +201,7 @@ class _Scan:
     def read(self, number: int, buffer: Buffer) -> None:
         """Decode one buffer."""
         for part in self._decoded_parts(buffer, number):
+            advance(len(part.data))
             for event, rows in part.rows:
                 form = self.formats.get(event)
                 if form is None:

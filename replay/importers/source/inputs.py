@@ -18,6 +18,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 
 from replay.base.errors import InputError
+from replay.base.progress import step
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAX_RATIO: Final = 1000
@@ -46,17 +47,21 @@ DAMAGE: Final = (EOFError, zlib.error, gzip.BadGzipFile, pa.ArrowException)
 
 @contextmanager
 def plain_bytes(path: Path) -> Iterator[Buffer]:
-    """The file's plain content; InputError if it cannot be read or expanded."""
+    """The file's plain content; InputError if it cannot be read or expanded.
+
+    A step of as many bytes: who reads them says how far it has come.
+    """
     try:
         with path.open("rb") as file:
             kind = compression(file.read(4))
             if not kind:
-                with _mapped(file) as buffer:
+                with _mapped(file) as buffer, step(f"reading {path.name}", len(buffer), "B"):
                     yield buffer
                 return
         with tempfile.TemporaryFile() as spool:
-            _expand(path, kind, spool)
-            with _mapped(spool) as buffer:
+            with step(f"expanding {path.name}"):
+                _expand(path, kind, spool)
+            with _mapped(spool) as buffer, step(f"reading {path.name}", len(buffer), "B"):
                 yield buffer
     except OSError as error:
         raise InputError(path, error.strerror or "cannot be read") from None

@@ -20,6 +20,7 @@ import numpy as np
 
 from replay.base.ahead import ahead
 from replay.base.errors import InputError
+from replay.base.progress import advance
 from replay.importers.source.inputs import Buffer, plain_bytes
 from replay.importers.source.probes import Decoded, Ints, Loss, Wanted, everything
 from replay.importers.text import scan as scan
@@ -160,6 +161,7 @@ class _Reader:
         parts = self.scanner.parts(at, dotted)
         for lines in ahead(parts) if self.scanner.end - at > SHORT else parts:
             self._read_part(lines)
+            advance(float(lines.columns.start[lines.count] - lines.columns.start[0]))
         return self.scanner.end
 
     def _read_part(self, lines: scan.Lines) -> None:

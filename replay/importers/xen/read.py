@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
+from replay.base.progress import advance
 from replay.base.units import NS_PER_S
 from replay.importers.source.imported import Imported
 from replay.importers.source.inputs import plain_bytes
@@ -123,7 +124,11 @@ class XenTrace:
             yield from self.table()[0].to_batches(max_chunksize=BATCH_ROWS)
             return
         maker = self._maker()
+        at = 0
         for decoded in decode(self.path, self.file, self.layout, BATCH_ROWS):
+            end = int(decoded.out.offset[-1])
+            advance(end - at)
+            at = end
             yield maker.batch(decoded)
 
     def table(self) -> tuple[pa.Table, np.ndarray]:

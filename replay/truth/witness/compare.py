@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from replay.base.errors import ReplayError
+from replay.base.progress import each
 from replay.c.kernel_tree.build import compiler
 from replay.c.kernel_tree.source import Tree, open_tree
 from replay.truth.witness.streams import Result
@@ -47,7 +48,7 @@ def compare(trees: Sequence[Path], names: Sequence[str], requests: int, seed: in
         jobs = [executor.submit(_one, name, tree, requests, seed)
                 for tree in opened for name in names]
         try:
-            for job in jobs:
+            for job in each(jobs, f"comparing {requests:,} requests each", "streams"):
                 yield job.result()
         finally:
             for job in jobs:

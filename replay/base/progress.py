@@ -1,0 +1,78 @@
+"""How far a long command has come. Those who work say so here; the command line may draw it.
+
+Nothing is drawn unless somebody has asked for it, and no result hangs on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import local
+from typing import Any, Protocol, TypeVar
+
+Item = TypeVar("Item")
+
+
+class Drawing(Protocol):
+    """What shows steps; `begin` gives what the others are called with."""
+
+    def begin(self, what: str, total: float | None, unit: str) -> Any:
+        """A step begins: of `total` units, None where nobody knows."""
+
+    def advance(self, step: Any, amount: float) -> None:
+        """So many units more are done."""
+
+    def end(self, step: Any) -> None:
+        """The step is over, whether done or not."""
+
+
+class _Open(local):
+    """The steps that a thread is in, the innermost last."""
+
+    def __init__(self) -> None:
+        self.steps: list[Any] = []
+
+
+_drawing: Drawing | None = None
+_open = _Open()
+
+
+@contextmanager
+def drawn(drawing: Drawing | None) -> Iterator[None]:
+    """Have the steps of what is done within drawn."""
+    global _drawing
+    before, _drawing = _drawing, drawing
+    try:
+        yield
+    finally:
+        _drawing = before
+
+
+@contextmanager
+def step(what: str, total: float | None = None, unit: str = "") -> Iterator[None]:
+    """Something that may take its time: of `total` units (B for bytes), None if unknown."""
+    drawing = _drawing
+    if drawing is None:
+        yield
+        return
+    opened = drawing.begin(what, total, unit)
+    _open.steps.append(opened)
+    try:
+        yield
+    finally:
+        _open.steps.pop()
+        drawing.end(opened)
+
+
+def advance(amount: float = 1) -> None:
+    """So many units of this thread's innermost step are done."""
+    if _drawing is not None and _open.steps:
+        _drawing.advance(_open.steps[-1], amount)
+
+
+def each(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
+    """The items, as a step of as many units."""
+    with step(what, len(items), unit):
+        for item in items:
+            yield item
+            advance()
