@@ -78,6 +78,7 @@ def _said(done: float, total: float | None, speed: float | None, unit: str) -> s
         return ""
     most = "" if total is None else f" of {_short(total)}"
     rate = "" if not speed else f", {_short(speed)}{unit if unit == 'B' else ''}/s"
+    done = done if total is None else min(done, total)  # what was compressed is more than its file
     return f"{_short(done)}{most}{unit if unit == 'B' else ' ' + unit}{rate}".replace("{", "{{")
 
 
