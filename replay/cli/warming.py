@@ -9,6 +9,7 @@ from replay.costs import profile as profiles
 from replay.engine.drive import Workload, replay
 from replay.c import calls  # noqa: F401  (compiled on import, like the witness's)
 from replay.engine.requests import Requests
+from replay.metrics import frames  # noqa: F401
 from replay.importers import warming
 from replay.physmap import presets
 from replay.truth.witness import compiled  # noqa: F401
@@ -28,7 +29,7 @@ def warm_up() -> None:
                    profiles.load(machine.arch))
         # The three calls on their own are what `check-allocator` and `verify` use.
         m = strategy.init(machine, 8, strategy.values({})).state
-        frames = np.zeros(2, np.int64)
-        strategy.alloc(m, 0, 2, frames, 0)
-        strategy.free(m, 1, 2, frames, 0)
+        pages = np.zeros(2, np.int64)
+        strategy.alloc(m, 0, 2, pages, 0)
+        strategy.free(m, 1, 2, pages, 0)
         strategy.wake(m, 2)

@@ -97,7 +97,7 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
             s.add_ns = nanoseconds(without)
             call.service_ns += lock_free - start + s.add_ns
             add_later(m, out, call, lock_free)
-        put_row(out, call, call.errno, call.got)
+        put_row(out, call, call.errno, call.got, 0)
     else:
         call.service_ns += lock_free - start
         call.wait_ns = lock_free - call.arrival - call.service_ns
@@ -108,7 +108,7 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
             # The call gave back what it had got before it slept, too (out_undo).
             frames_returned(m, out.kept, call.kept, call.got)
             hand_over(out, call, False)
-        put_row(out, call, error, runs)
+        put_row(out, call, error, runs, pages if error == 0 else 0)
         if q.plan.shape[0] > 0:
             returned(q.plan, call.request, lock_free)
     if s.moved:

@@ -114,12 +114,12 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 largest_peak = largest
         s.now, s.request, error = start, base + r, 0
         spent = price.lock
-        path, runs = FAST, 0
+        path, runs, moved = FAST, 0, 0
         if kind == ALLOC:
             place += pages
             error = alloc(m, start, pages, frames, at)
             if error == 0:
-                runs = frames_taken(m, frames, at, pages)
+                runs, moved = frames_taken(m, frames, at, pages), pages
                 for k in range(index(pages) if counted.apart else 0):
                     live[index(first) + k] = frames[index(at) + k]
                 spent += pages * price.alloc_page
@@ -144,6 +144,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             if known > 0:
                 error = free(m, start, known, scratch, 0)
             spent += known * price.free_page
+            moved = known
         else:
             # balloon_set_new_target(): no lock; the thread wakes if balloon_thread_cond() holds,
             # where BP_DONE, 0, stands for a credit of 0.
@@ -168,6 +169,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         row.errno = error
         row.path = path
         row.runs = runs
+        row.pages = moved
         if kind == ALLOC:
             if error == 0:
                 latencies[bucket_of(lock_free - arrival)] += 1

@@ -49,13 +49,13 @@ def pause(m: np.ndarray, out: Out, call: Any, request: int, pages: int, slot: in
 
 
 @inline
-def put_row(out: Out, call: Any, errno: int, runs: int) -> None:
+def put_row(out: Out, call: Any, errno: int, runs: int, pages: int) -> None:
     """How far a call has come: into the row of its request, or, of an earlier batch, into a late
     one."""
     late, first = call.late >= 0, tallies(out.totals).first_request
     row = out.late[call.late].row if late else out.rows[call.request - first]
     row.wait_ns, row.service_ns, row.path = call.wait_ns, call.service_ns, call.path
-    row.errno, row.runs = errno, runs
+    row.errno, row.runs, row.pages = errno, runs, pages
     if late:
         out.late[call.late].touched = 1
 

@@ -47,28 +47,10 @@ def start_ns(o: Outcome) -> np.ndarray:
     return np.asarray(o.workload.requests.time + o.rows["wait_ns"])
 
 
-def pages_moved(o: Outcome) -> np.ndarray:
-    """Pages that each request got or gave back.
-
-    Of a free, without pages that were never had, or whose allocation was still asleep.
-    """
-    q = o.workload.requests
-    moved = np.where(is_served(o), q.pages, 0)
-    frees, allocs = np.flatnonzero(q.kind == FREE), np.flatnonzero(is_alloc(o))
-    by = np.repeat(frees, q.pages[frees])
-    known = np.flatnonzero(q.slots >= 0)
-    had = o.every_frame[q.slots[known]] >= 0
-    mine = q.slots[known] < o.workload.nr_slots  # the others were live before the first request
-    of = np.repeat(allocs, q.pages[allocs])[q.slots[known][mine]]
-    had[mine] &= q.time[of] + latency_ns(o)[of] <= start_ns(o)[by[known][mine]]
-    moved[frees] = np.bincount(by[known][had], minlength=len(moved))[frees]
-    return np.asarray(moved)
-
-
 def work_of(o: Outcome) -> np.ndarray:
     """(requests, len(WORK)) int64: primitives of each request, the list operations of its pages
     included."""
-    return with_page_work(o.work, o.workload.requests.kind, pages_moved(o), o.page_work)
+    return with_page_work(o.work, o.workload.requests.kind, o.rows["pages"], o.page_work)
 
 
 def with_page_work(work: np.ndarray, kind: np.ndarray, pages: np.ndarray,
@@ -125,6 +107,11 @@ def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
     })
 
 
+def was_held(o: Outcome) -> np.ndarray:
+    """Which requests have, or had, pages: served ones, and those that slept."""
+    return np.asarray((o.rows["errno"] == 0) | (o.rows["path"] == PATHS.index("slept")))
+
+
 def handed_out(o: Outcome, wanted: np.ndarray | bool = True) -> tuple[np.ndarray, np.ndarray]:
     """(slot, request) of each page handed out, in the order of the stream.
 
@@ -136,7 +123,7 @@ def handed_out(o: Outcome, wanted: np.ndarray | bool = True) -> tuple[np.ndarray
     if not len(slots):
         return slots, slots
     request = np.repeat(rows, o.workload.requests.pages[rows])[slots]
-    held = (o.rows["errno"][request] == 0) | (o.rows["path"][request] == PATHS.index("slept"))
+    held = was_held(o)[request]
     return slots[held], request[held]
 
 

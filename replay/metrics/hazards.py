@@ -20,16 +20,9 @@ import polars as pl
 from replay.engine.drive import Outcome
 from replay.engine.requests import FREE
 from replay.engine.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
-from replay.metrics.calls import (
-    NO_CALLER,
-    callers,
-    handed_out,
-    is_alloc,
-    is_served,
-    lifetimes,
-    start_ns,
-)
+from replay.metrics.calls import NO_CALLER, callers, is_alloc, is_served, lifetimes, start_ns
 from replay.metrics.fragmentation import free_sections, section_pages
+from replay.metrics.frames import handed_out_within
 from replay.metrics.identity import identities, needs_identity, overlaps
 from replay.metrics.ranges import Ranges, others_ram, windows
 from replay.physmap.model import Physmap
@@ -160,7 +153,7 @@ def _handed_out(case: Case, ranges: Ranges, what: str) -> Found:
     o = case.outcome
     if not o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
         return 0, found_rows()
-    slots, request = handed_out(o, ranges.find(o.frames) >= 0)
+    slots, request = handed_out_within(o, ranges)
     number, first, count = _distinct(o.frames[slots])
     begin = start_ns(o)[request[first]]
     early = np.sort(np.argsort(begin, kind="stable")[:MAX_LISTED])

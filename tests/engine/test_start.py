@@ -16,7 +16,7 @@ from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload, checked, replay
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.engine.start import Start
-from replay.metrics.calls import held_before, pages_moved
+from replay.metrics.calls import held_before
 from replay.metrics.timeline import timeline
 from replay.physmap import presets
 from replay.physmap.model import HostRange, Resource
@@ -140,7 +140,7 @@ def test_every_strategy_holds_what_callers_held_and_takes_it_back(name: str, rec
     found = run(name, workload(rows, 9, begun))
     assert found.broken == ()
     assert found.tallies["frees_skipped"] == 1
-    assert pages_moved(found).tolist() == [9, 5, 2]
+    assert found.rows["pages"].tolist() == [9, 5, 2]
     assert found.ends["live_pages"] == 9 + 70 - 2
     assert found.peaks["live_pages"] == 75 + 9
     assert len(set(found.before.tolist())) == 75 and (found.before >= 0).all()

@@ -63,13 +63,14 @@ class NaiveLoop:
             self.before(request["time"])
             start = max(request["time"], self.lock_free)
             self.last_start = start
-            row = {"wait_ns": start - request["time"], "errno": 0, "path": FAST, "runs": 0}
+            row = {"wait_ns": start - request["time"], "errno": 0, "path": FAST, "runs": 0,
+                   "pages": 0}
             self.rows.append(row)
             spent = self.costs["lock"]
             if request["kind"] == ALLOC:
                 spent += self.alloc(r, start, request, row)
             elif request["kind"] == FREE:
-                spent += self.free(start, request)
+                spent += self.free(start, request, row)
             else:
                 self.a.set_target(start, request["pages"])
                 if self.a.wake_at < self.thread_free:  # woken in the middle of its pass
@@ -148,7 +149,7 @@ class NaiveLoop:
             self.sleepers.append([r, frames])
         if error:
             return 0
-        row["runs"] = runs(frames)
+        row["runs"], row["pages"] = runs(frames), len(frames)
         self.hand_out(request, frames)
         return len(frames) * sum(self.costs[name] for name in self.page_work[0])
 
@@ -156,12 +157,13 @@ class NaiveLoop:
         for slot, frame in zip(request["slots"], frames, strict=True):
             self.frames[slot] = self.returned[slot] = frame
 
-    def free(self, start, request):
+    def free(self, start, request, row):
         known = [slot for slot in request["slots"] if slot in self.frames]
         parked = [r for r, _ in self.sleepers] + [adder[1] for adder in self.adders]
         asleep = {slot for r in parked for slot in self.requests[r]["slots"]}
         self.early += [slot for slot in request["slots"] if slot in asleep]
         self.skipped += len(request["slots"]) - len(known)
+        row["pages"] = len(known)
         if known:
             self.a.free(start, [self.frames.pop(slot) for slot in known])
         return len(known) * sum(self.costs[name] for name in self.page_work[1])
@@ -219,6 +221,7 @@ class NaiveLoop:
         row["wait_ns"] = self.lock_free - request["time"] - row["service_ns"]
         row["errno"], row["runs"] = error, runs(frames)
         if error == 0:
+            row["pages"] = len(frames)
             self.hand_out(request, frames)
             back = [slot for slot in self.early if slot in set(request["slots"])]
             self.early = [slot for slot in self.early if slot not in set(request["slots"])]

@@ -59,9 +59,12 @@ def outcome(calls: list[tuple[Any, ...]], rows: list[tuple[int, ...]], frames: l
             **changes: Any) -> Outcome:
     """An outcome of these requests; rows are (wait, service, errno, path, runs)."""
     workload = requests(calls)
-    table = np.array([tuple(row) for row in rows], ROW)
+    moved = [(of if row[2] == 0 else 0) if what == "alloc" else
+             sum(slot >= 0 and frames[slot] >= 0 for slot in of)
+             for (what, _, of), row in zip(calls, rows, strict=True)]
+    table = np.array([(*row, pages) for row, pages in zip(rows, moved, strict=True)], ROW)
     histograms = {name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS}
-    for kind, (wait, service, errno, path, _) in zip(workload.requests.kind, table, strict=True):
+    for kind, (wait, service, errno, path, *_) in zip(workload.requests.kind, table, strict=True):
         if kind == FREE:
             histograms["free_latency"][plain_bucket_of(int(wait + service))] += 1
         elif kind == ALLOC and errno == 0:
