@@ -23,7 +23,7 @@ from replay.cli.compare import compare, diff
 from replay.cli.options import (
     AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
-from replay.cli.progress import with_progress
+from replay.cli.progress import with_shared_options
 from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
@@ -244,7 +244,7 @@ def commands() -> click.Group:
     """All verbs, as the command line has them."""
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group)
-    return with_progress(group)
+    return with_shared_options(group)
 
 
 def main(args: list[str] | None = None, interrupted: Any = None) -> None:

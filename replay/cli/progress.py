@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from replay.base import progress
+from replay.base import memory, progress
 
 PATIENCE_S = 2.0
 LONG_VERBS = frozenset((
@@ -110,13 +110,21 @@ def _show(context: click.Context, _: click.Parameter, quiet: bool) -> None:
         context.with_resource(shown(context.info_name or ""))
 
 
-def with_progress(group: click.Group) -> click.Group:
-    """Have the long verbs of a command tree drawn, unless they are given --quiet."""
+def _limit(_: click.Context, __: click.Parameter, size: str | None) -> None:
+    memory.state(None if size is None else memory.parse_size(size))
+
+
+def with_shared_options(group: click.Group) -> click.Group:
+    """Have the long verbs of a command tree drawn, unless they are given --quiet, and give them
+    --memory-limit."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
-            with_progress(command)
+            with_shared_options(command)
         elif name in LONG_VERBS:
-            command.params.append(click.Option(
-                ["--quiet"], is_flag=True, expose_value=False, callback=_show,
-                help="Show no progress."))
+            command.params += [
+                click.Option(["--memory-limit"], metavar="SIZE", expose_value=False,
+                             callback=_limit, help="Memory to use at most, such as 4GiB. Default: "
+                             "three quarters of what is available."),
+                click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_show,
+                             help="Show no progress.")]
     return group

@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from replay.base import memory
 from replay.base.ahead import ahead
 from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.base.files import written
@@ -173,7 +174,7 @@ def load(path: Path) -> Trace:
                          "offset 0", hint)
     try:
         with pa.ipc.open_file(pa.BufferReader(path.read_bytes())) as reader:
-            table = reader.read_all()
+            table = pa.Table.from_batches(_read(path, reader), reader.schema)
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -182,6 +183,16 @@ def load(path: Path) -> Trace:
     table = _check_table(path, table)
     _check_frames(path, table, meta)
     return Trace(table, meta)
+
+
+def _read(path: Path, reader: Any) -> Iterator[pa.RecordBatch]:
+    """The batches of a file, which may hold far more than its size says."""
+    size = memory.used()
+    for k in range(reader.num_record_batches):
+        batch = reader.get_batch(k)
+        size += batch.nbytes
+        memory.need(size, f"{path}: reading it", "split it by time")
+        yield batch
 
 
 def check(path: Path, trace: Trace) -> Trace:

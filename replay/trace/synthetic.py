@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 import replay
+from replay.base import memory
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.units import NS_PER_S
 from replay.physmap.model import Physmap
@@ -21,6 +22,8 @@ from replay.trace.schema import SCHEMA
 from replay.trace.store import Meta, Trace
 
 MS, US = 1_000_000, 1_000
+CHECKED_EVERY = 1 << 15
+"""Allocations between two looks at the memory taken."""
 Page = tuple[int, int]
 """(allocation, its page)."""
 
@@ -51,6 +54,9 @@ class _Stream:
     def alloc(self, time: int, who: tuple[str, str, int], nr: int) -> int:
         """Ask for pages; returns the allocation's number."""
         self.allocations += 1
+        if self.allocations % CHECKED_EVERY == 0:
+            memory.check(f"making {self.end_ns // NS_PER_S} s of requests up",
+                         "make a shorter trace")
         self.events.append(_Event(time, "alloc", *who, nr, allocation=self.allocations - 1))
         return self.allocations - 1
 

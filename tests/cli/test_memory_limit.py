@@ -1,0 +1,79 @@
+"""--memory-limit: what would take more is refused in a sentence, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from replay.base import memory
+from replay.base.errors import ReplayError
+from replay.trace.schema import SCHEMA
+from replay.trace.store import load, write
+
+from driving import ROOT, cli, refused, small  # isort: skip
+
+TRACE = ROOT / "traces/pvh-dom0.arrow"
+
+
+@pytest.fixture
+def stated() -> Iterator[None]:
+    yield
+    memory.state(None)
+
+
+@pytest.mark.parametrize(("text", "size"), [
+    ("600M", 600 << 20), ("1.5GiB", 3 << 29), ("4 GB", 4 << 30), ("2k", 2048), ("17", 17)])
+def test_sizes_are_read_in_binary_units(text: str, size: int) -> None:
+    assert memory.parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "G", "-1G", "1X", "1e9", "١G", "99999999999999999G"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    refused("run", TRACE, "--memory-limit", text, naming=("--memory-limit", "4GiB"))
+
+
+def test_by_default_it_is_three_quarters_of_what_there_is() -> None:
+    assert 64 << 20 < memory.limit() < 1 << 45
+    assert 0 < memory.used() < memory.limit()
+
+
+def test_need_and_check_say_how_much_and_what_to_do(stated: None) -> None:
+    memory.state(1 << 20)
+    with pytest.raises(ReplayError, match=r"it takes about 2\.0 GiB of memory, 1 MiB may be used "
+                       r"\(as --memory-limit says\): do less, or give --memory-limit"):
+        memory.need(2 << 30, "it", "do less")
+    with pytest.raises(ReplayError, match="it has taken .* of memory"):
+        memory.check("it", "do less")
+    memory.need(1 << 20, "it", "do less")
+
+
+def test_a_run_beyond_it_is_refused_before_it_begins(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    refused("run", TRACE, "--memory-limit", "200M", "--out", out, naming=(
+        "replaying", "4 allocators", "200 MiB", "--memory-limit"))
+    assert not out.exists()
+    assert cli("run", TRACE, "--memory-limit", "2G", "--allocator", "nop", "--out", out).code == 0
+
+
+def test_a_synthetic_trace_beyond_it_is_given_up_while_it_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "long.arrow"
+    refused("synth", "-o", out, "--seconds", 86_400, "--memory-limit", f"{memory.used() >> 20}M",
+            naming=("86400 s", "make a shorter trace"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(tmp_path: Path) -> None:
+    """Batches of nothing compress to a thousandth."""
+    meta, path = load(small(tmp_path / "s.arrow")).meta, tmp_path / "bomb.arrow"
+    rows = 1 << 16
+    empty = pa.RecordBatch.from_arrays([
+        pa.array(np.zeros(rows, np.int64)) if field.name == "time_ns"
+        else pa.nulls(rows, field.type) for field in SCHEMA], schema=SCHEMA)
+    write(path, meta, [empty] * 100, "zstd")
+    assert path.stat().st_size < 2 << 20
+    limit = f"{(memory.used() >> 20) + 200}M"
+    refused("info", path, "--memory-limit", limit, naming=(path, "reading it"))
