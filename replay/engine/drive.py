@@ -30,6 +30,8 @@ from replay.physmap.model import Physmap
 
 MAX_TIME_NS = 1 << 53
 """104 days; bounds the background passes that a hostile gap between requests could ask for."""
+LARGEST_REQUEST = (1 << 31) - 1
+"""Pages of one request: 8 TiB of 4 KiB pages; an outcome's rows count them in half words."""
 
 
 def _nothing() -> np.ndarray:
@@ -126,6 +128,8 @@ def checked(workload: Workload) -> Workload:
     first_bad((q.kind < ALLOC) | (q.kind > TARGET), "unknown kind")
     moves = q.kind != TARGET
     first_bad((q.pages < 0) | (q.pages > MAX_PAGES), f"pages is not within 0 to {MAX_PAGES}")
+    first_bad((q.kind != TARGET) & (q.pages > LARGEST_REQUEST),
+              f"pages is not within 1 to {LARGEST_REQUEST}")
     first_bad(moves & (q.pages < 1), "a request of no pages")
     room = np.where(q.kind == ALLOC, workload.nr_slots, len(q.slots))
     # Subtracted, and not added: a sum could pass 2^63.

@@ -12,9 +12,11 @@ from replay.costs.primitives import WORK
 FAST, SLOW, SLEPT = 0, 1, 2
 """Values of the outcome's path: list operations only; more work; slept on a wait queue."""
 
-ROW = record("wait_ns", "service_ns", "errno", "path", "runs", "pages")
+ROW = record("wait_ns", "service_ns", *(
+    (name, np.int32) for name in ("errno", "path", "runs", "pages")))
 """What a request had: times in ns, modelled; a negative errno or 0; its path; runs of frames; pages
-that it got or gave back (a free: without those it did not have, or whose call is under way)."""
+that it got or gave back (a free: without those it did not have, or whose call is under way). Half
+words where they do: a loop over requests of one page waits for the memory that it writes."""
 
 HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "free_latency")
 

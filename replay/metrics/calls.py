@@ -99,11 +99,11 @@ def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
         "pages": q.pages[rows],
         "size": _named(size_class(q.pages[rows]), SIZE_CLASSES),
         "path": _named(o.rows["path"][rows], PATHS),
-        "errno": o.rows["errno"][rows],
+        "errno": o.rows["errno"][rows].astype(np.int64),
         "wait_ns": o.rows["wait_ns"][rows],
         "service_ns": o.rows["service_ns"][rows],
         "latency_ns": latency_ns(o)[rows],
-        "runs": o.rows["runs"][rows],
+        "runs": o.rows["runs"][rows].astype(np.int64),
     })
 
 

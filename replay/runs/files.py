@@ -38,7 +38,7 @@ def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
         **{name: _texts(trace, name, event) for name in ("task", "caller")},
         "nr_pages": q.pages, "wait_ns": rows["wait_ns"], "service_ns": rows["service_ns"],
         "latency_ns": rows["wait_ns"] + rows["service_ns"], "path": paths,
-        "errno": rows["errno"], "runs": rows["runs"],
+        "errno": rows["errno"].astype(np.int64), "runs": rows["runs"].astype(np.int64),
         "first_pfn": first_pfn(outcome), "frames_hash": frames_hash(outcome),
         **{f"work_{name}": work[:, k] for k, name in enumerate(WORK)}}
     table = pa.table(columns)

@@ -89,7 +89,7 @@ def fitted(arch: str, mode: str, emulated: str = "") -> Any:
 
 
 def refused() -> dict[str, Any]:
-    return made(rows=np.array([ROWS[0], (0, 9000, -12, 1, 0), ROWS[2]], np.int64))
+    return made(rows=outcome(CALLS, [ROWS[0], (0, 9000, -12, 1, 0), ROWS[2]], FRAMES).rows)
 
 
 CASES: dict[str, Callable[[], dict[str, Any]]] = {

@@ -30,6 +30,7 @@ def a_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = Chrome(options=options, service=Service(DRIVER))
+    driver.get("about:blank")  # or the browser's own first page goes on loading
     yield driver
     driver.quit()
 
