@@ -60,3 +60,4 @@ def test_compare_and_report_leave_out_what_is_not_there(whole: Path, bare: Path,
     page = tmp_path / "page.html"
     assert cli("report", bare, "-o", page).code == 0
     assert "keeps its summary alone" in page.read_text()
+    assert "in pairs</" not in page.read_text()

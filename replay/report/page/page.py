@@ -22,8 +22,8 @@ def figures(run: Run) -> tuple[list[Figure], list[str]]:
     space: list[Figure] = []
     said: list[str] = []
     if not run.kept:
-        said.append("No pictures of latency, nor of space over time: the run keeps its summary "
-                    "alone (--no-outcome).")
+        said.append("No pictures of latency, of space over time, of requests in pairs: the run "
+                    "keeps its summary alone (--no-outcome).")
         return versus_figures(run), said
     try:
         space = space_figures(run)

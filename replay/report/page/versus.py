@@ -19,12 +19,12 @@ BEYOND = 1000.0
 
 
 def versus_figures(run: Run) -> list[Figure]:
-    """Nothing where a run has a single strategy."""
+    """Nothing where a run has a single strategy; pairs of requests where it keeps them."""
     import altair as alt
 
     if len(run.allocators) < 2:
         return []
-    return [_factors(alt, run), _pairs(alt, run)]
+    return [_factors(alt, run), *([_pairs(alt, run)] if run.kept else [])]
 
 
 def _factor(metric: Metric, value: float | None, best: float | None) -> float | None:
