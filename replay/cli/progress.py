@@ -110,8 +110,10 @@ def _show(context: click.Context, _: click.Parameter, quiet: bool) -> None:
         context.with_resource(shown(context.info_name or ""))
 
 
-def _limit(_: click.Context, __: click.Parameter, size: str | None) -> None:
-    memory.state(None if size is None else memory.parse_size(size))
+def _limit(context: click.Context, _: click.Parameter, size: str | None) -> None:
+    if size is not None:
+        memory.state(memory.parse_size(size))
+        context.call_on_close(lambda: memory.state(None))
 
 
 def with_shared_options(group: click.Group) -> click.Group:

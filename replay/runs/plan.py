@@ -20,7 +20,7 @@ from replay.physmap.model import Physmap
 from replay.runs.c_rows import is_object
 from replay.runs.options import CCode, RunOptions
 from replay.trace.machine import machine_for
-from replay.trace.requests import to_workload
+from replay.trace.requests import MAX_SLOTS, to_workload
 from replay.trace.store import Trace
 
 
@@ -75,6 +75,8 @@ def _check_memory(trace: Trace, rows: int) -> None:
     """
     pages = pc.sum(pc.filter(trace.table["nr_pages"], pc.equal(
         trace.table["kind"].cast("string"), "alloc"))).as_py() or 0
+    if pages > MAX_SLOTS:
+        return  # to_workload() says what is wrong with it
     size = BASE_BYTES + trace.num_rows * (ROW_BYTES + rows * ROW_BYTES_EACH) + pages * (
         PAGE_BYTES + rows * PAGE_BYTES_EACH)
     memory.need(size, f"replaying {trace.num_rows:,} rows with {pages:,} pages through {rows} "

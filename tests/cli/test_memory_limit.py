@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from replay.api import run_trace
 from replay.base import memory
 from replay.base.errors import ReplayError
 from replay.trace.schema import SCHEMA
@@ -53,10 +54,18 @@ def test_need_and_check_say_how_much_and_what_to_do(stated: None) -> None:
 
 def test_a_run_beyond_it_is_refused_before_it_begins(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    refused("run", TRACE, "--memory-limit", "200M", "--out", out, naming=(
-        "replaying", "4 allocators", "200 MiB", "--memory-limit"))
+    refused("run", TRACE, "--memory-limit", "20M", "--out", out, naming=("20 MiB", "--memory-limit"))
     assert not out.exists()
+    assert memory.limit() > 20 << 20, "the limit is of that command alone"
     assert cli("run", TRACE, "--memory-limit", "2G", "--allocator", "nop", "--out", out).code == 0
+
+
+def test_a_run_states_its_need(stated: None) -> None:
+    trace = load(TRACE)
+    memory.state(20 << 20)
+    with pytest.raises(ReplayError, match=r"replaying 8,383 rows with 37,135 pages through 4 "
+                       r"allocators at once takes about 316 MiB of memory, 20 MiB may be used"):
+        run_trace(trace)
 
 
 def test_a_synthetic_trace_beyond_it_is_given_up_while_it_is_made(tmp_path: Path) -> None:
