@@ -107,22 +107,27 @@ def test_rooms_import_only_from_rooms_before_them() -> None:
     assert wrong == []
 
 
-def assigned(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
-    """Module-level names with what they are assigned; (a, b) = (1, 2) is two."""
+def assigned(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Names that a module assigns to, each with what it is set to; (a, b) = (1, 2) is two."""
     for node in tree.body:
-        targets = (node.targets if isinstance(node, ast.Assign) else
-                   [node.target] if isinstance(node, ast.AnnAssign) and node.value else [])
-        for target in targets:
-            pairs = [(target, node.value)]
-            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
-                pairs = list(zip(target.elts, node.value.elts, strict=True))
-            yield from ((one.id, value) for one, value in pairs if isinstance(one, ast.Name))
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            names = target.elts if isinstance(target, ast.Tuple) else [target]
+            values = [ast.unparse(node.value)] * len(names)
+            if isinstance(target, ast.Tuple):
+                values = ([ast.unparse(value) for value in node.value.elts]
+                          if isinstance(node.value, ast.Tuple) else
+                          [f"{value}[{k}]" for k, value in enumerate(values)])
+            yield from ((one.id, value) for one, value in zip(names, values, strict=True)
+                        if isinstance(one, ast.Name))
 
 
 def texts() -> set[str]:
     """Module-level names of texts: what they stand for in brackets is a key, not a place."""
     return {name for _, tree in trees() for name, value in assigned(tree)
-            if isinstance(value, ast.Constant) and isinstance(value.value, str | bytes)}
+            if isinstance(ast.parse(value, mode="eval").body, ast.Constant)
+            and value.startswith(("'", '"', "b'", 'b"'))}
 
 
 def test_nothing_but_its_verb_imports_the_claims() -> None:
@@ -150,28 +155,13 @@ def test_words_have_names() -> None:
     assert found == []
 
 
-def defined(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Names that a module assigns to, private ones aside, each with what it is set to."""
-    for node in tree.body:
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-            continue
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            names = target.elts if isinstance(target, ast.Tuple) else [target]
-            values = [ast.unparse(node.value)] * len(names)
-            if isinstance(target, ast.Tuple):
-                values = ([ast.unparse(value) for value in node.value.elts]
-                          if isinstance(node.value, ast.Tuple) else
-                          [f"{value}[{k}]" for k, value in enumerate(values)])
-            yield from ((one.id, value) for one, value in zip(names, values, strict=True)
-                        if isinstance(one, ast.Name) and not one.id.startswith("_"))
-
-
 def with_two_values(files: Iterator[tuple[str, ast.Module]]) -> set[str]:
-    """Names that modules define, and not alike."""
+    """Names that modules define, and not alike; private ones aside."""
     found: dict[str, set[str]] = {}
     for _, tree in files:
-        for name, value in defined(tree):
-            found.setdefault(name, set()).add(value)
+        for name, value in assigned(tree):
+            if not name.startswith("_"):
+                found.setdefault(name, set()).add(value)
     return {name for name, values in found.items() if len(values) > 1}
 
 

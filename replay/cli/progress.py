@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from replay.base import memory, progress
+from replay.report.telling.escapes import plain
 
 PATIENCE_S = 2.0
 LONG_VERBS = frozenset((
@@ -47,7 +49,7 @@ class Bars:
 
     def begin(self, what: str, total: float | None, unit: str) -> Any:
         """See progress.Drawing."""
-        return self._progress.add_task(what, total=total, unit=unit)
+        return self._progress.add_task(plain(what), total=total, unit=unit)
 
     def advance(self, step: Any, amount: float) -> None:
         """See progress.Drawing."""
@@ -92,8 +94,8 @@ def _short(number: float) -> str:
 
 @contextmanager
 def shown(verb: str) -> Iterator[None]:
-    """Draw a verb's steps, if standard error is a terminal."""
-    if not sys.stderr.isatty():
+    """Draw a verb's steps, if standard error is a terminal that can take lines away."""
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
         yield
         return
     bars = Bars()
@@ -125,8 +127,8 @@ def with_shared_options(group: click.Group) -> click.Group:
         elif name in LONG_VERBS:
             command.params += [
                 click.Option(["--memory-limit"], metavar="SIZE", expose_value=False,
-                             callback=_limit, help="Memory to use at most, such as 4GiB. Default: "
-                             "three quarters of what is available."),
+                             callback=_limit, help="Refuse what takes more memory, such as 4GiB. "
+                             "Default: three quarters of what is available."),
                 click.Option(["--quiet"], is_flag=True, expose_value=False, callback=_show,
                              help="Show no progress.")]
     return group

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import replay
+from replay.base import memory
 from replay.base.anomalies import Anomalies
 from replay.base.errors import InputError, ReplayError
 from replay.base.progress import step
@@ -240,6 +241,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                 continue
             part, kind, facts = _read(path, index, settings, machine, table,
                                       streamed and len(every) == 1)
+            memory.check(f"{path}: importing it", "record in shorter pieces")
             at = _placed(parts, part, kind, settings, machine)
             if isinstance(at, Unknown):
                 if path not in spare:

@@ -75,6 +75,13 @@ def test_a_synthetic_trace_beyond_it_is_given_up_while_it_is_made(tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_import_beyond_it_is_given_up(tmp_path: Path) -> None:
+    text, out = tmp_path / "t.txt", tmp_path / "t.arrow"
+    text.write_text("# tracer: nop\nt-1 [000] ..... 1.000001: p: (kfree+0x0/0x10) nr=1\n")
+    refused("import", text, "-o", out, "--memory-limit", "20M", naming=(text, "importing it"))
+    assert not out.exists()
+
+
 def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(tmp_path: Path) -> None:
     """Batches of nothing compress to a thousandth."""
     meta, path = load(small(tmp_path / "s.arrow")).meta, tmp_path / "bomb.arrow"

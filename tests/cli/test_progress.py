@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from replay.base import progress
+from replay.cli.progress import Bars, shown
 
 from driving import ROOT, cli  # isort: skip
 
@@ -110,6 +111,25 @@ def test_a_terminal_sees_the_steps_and_output_stays_the_same(tmp_path: Path) -> 
     assert "strategies" in drawn
     assert out == cli(*command).out
     assert on_a_terminal(*command, "--quiet") == (out, "")
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    bars = Bars()
+    bars.begin("reading a\x1b]0;b", None, "")
+    shown, = (task.description for task in bars._progress.tasks)
+    bars.close()
+    assert shown == "reading a\\x1b]0;b"
+
+
+def test_a_terminal_that_cannot_take_lines_away_is_shown_none(monkeypatch: pytest.MonkeyPatch
+                                                              ) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    noted = []
+    monkeypatch.setattr("replay.cli.progress.Bars", lambda: noted.append(1))
+    with shown("run"):
+        pass
+    assert noted == []
 
 
 def test_what_is_no_terminal_sees_nothing(tmp_path: Path) -> None:
