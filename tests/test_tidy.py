@@ -146,13 +146,92 @@ def named_by_number(node: ast.expr, keys: set[str]) -> bool:
     return name.isupper() and len(name) > 1 and name not in keys
 
 
+WORDS = ("m", "p", "words")
+"""What vectors of words of many kinds are called: a state, the lock's plan, a file's words."""
+
+
+def number(node: ast.expr | None) -> int | None:
+    """A whole number that is written out."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        below = number(node.operand)
+        return None if below is None else -below
+    return node.value if isinstance(node, ast.Constant) and type(node.value) is int else None
+
+
+def terms(node: ast.expr | None) -> list[ast.expr]:
+    """What a sum or a difference is made of."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub):
+        return terms(node.left) + terms(node.right)
+    return [node] if node else []
+
+
+def row_by_number(node: ast.expr | None) -> bool:
+    """Whether a place is told as so many times the length of a row."""
+    return any(isinstance(term, ast.BinOp) and isinstance(term.op, ast.Mult)
+               and (number(term.left) is not None or number(term.right) is not None)
+               for term in terms(node))
+
+
+def field_by_number(vector: ast.expr, place: ast.expr) -> bool:
+    """Whether a place is told as the number of a field behind another place.
+
+    The next one of a table, or the one before, is told by a number too: table + which + 1; in what
+    holds one kind of values, which + 1.
+    """
+    found = terms(place)
+    numbers = [value for term in found if (value := number(term)) is not None]
+    if not numbers or len(found) < 2:
+        return False
+    name = vector.id if isinstance(vector, ast.Name) else getattr(vector, "attr", "")
+    return max(map(abs, numbers)) > 1 or (name in WORDS and len(found) == 2)
+
+
+def column_by_number(node: ast.Subscript) -> bool:
+    """Whether a column of a table is told by its number; the first one of a row is no column."""
+    if isinstance(node.value, ast.Attribute) and node.value.attr == "T":
+        return (number(node.slice) or 0) not in (0, -1)
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else []
+    sliced = any(isinstance(part, ast.Slice) for part in parts)
+    return any((value := number(part)) is not None and (sliced or value not in (0, -1))
+               for part in parts)
+
+
+def by_number(node: ast.Subscript) -> bool:
+    """Whether a subscript says by a number what lies in a place."""
+    parts = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    bounds = [bound for part in parts
+              for bound in ((part.lower, part.upper) if isinstance(part, ast.Slice) else (part,))]
+    return (column_by_number(node) or any(map(row_by_number, bounds))
+            or any(field_by_number(node.value, part) for part in parts
+                   if not isinstance(part, ast.Slice)))
+
+
 def test_words_have_names() -> None:
-    """No subscript by an index constant: what lies in an array has a name there."""
+    """No subscript by an index constant or by a number in its place: what lies in an array has a
+    name there.
+    """
     keys = texts()
     found = [f"{name}:{node.lineno} {ast.unparse(node)}" for name, tree in trees()
-             for node in ast.walk(tree)
-             if isinstance(node, ast.Subscript) and named_by_number(node.slice, keys)]
+             for node in ast.walk(tree) if isinstance(node, ast.Subscript)
+             and (named_by_number(node.slice, keys) or by_number(node))]
     assert found == []
+
+
+@pytest.mark.parametrize("text", [
+    "m[at + 1]", "self.m[at - 1]", "words[1 + at]", "m[at + 4 * k]", "m[at + 2 * (k - 1)]",
+    "x[k + 2]", "m[s.list :][: 4 * n]", "m[a : a + n * 4]", "x[:, 0]", "x[:n, 2]", "x[k, 3]",
+    "x.T[1]"])
+def test_a_word_by_its_number_is_found(text: str) -> None:
+    node = ast.parse(text, mode="eval").body
+    assert isinstance(node, ast.Subscript) and by_number(node)
+
+
+@pytest.mark.parametrize("text", [
+    "x[0]", "x[-1]", "x[2]", "x['a']", "x[k + 1]", "m[run + b + 1]", "m[at + count - 1 - k]",
+    "x[1:]", "x[k : k + 10]", "x[t, 0]", "x[s + 1, k]", "x[:, k]", "x.T[0]", "x[n // 2]"])
+def test_what_has_no_name_to_give_may_be_a_number(text: str) -> None:
+    node = ast.parse(text, mode="eval").body
+    assert isinstance(node, ast.Subscript) and not by_number(node)
 
 
 def with_two_values(files: Iterator[tuple[str, ast.Module]]) -> set[str]:

@@ -19,7 +19,7 @@ from replay.base.units import NS_PER_S
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
     BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, options_of,
-    words,
+    section_at, words,
 )  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.engine.tracking import (
@@ -103,10 +103,9 @@ def _populatable(m: np.ndarray, frame: int) -> int:
     s, own = words(m), options(m)
     if own.direct_mapped == 0:
         return 1
-    at = s.sections
     for k in range(s.section_count):
-        start = m[at + 4 * k + 1]
-        if start <= frame < start + m[at + 4 * k + 2]:
+        added = section_at(m, s.sections, k)
+        if added.start_pfn <= frame < added.start_pfn + added.nr_pages:
             return 0
     return 1
 

@@ -49,7 +49,7 @@ from replay.allocators.bitmap import flip_bits
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, options_of, words
+from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, options_of, section_log, words
 from replay.engine.strategy import Setup, Strategy
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
@@ -337,9 +337,8 @@ def check(m: np.ndarray) -> list[str]:
         if used != bool(rows) or any(bin_of(length) != k for _, length in rows):
             broken.append(f"bin {k} and its bit or its runs do not agree")
     tags = sorted({page for first, length in runs for page in (first, first + length - 1)})
-    log = m[int(s.sections) :][: 4 * int(s.section_count)].reshape(-1, 4)
-    found = [int(start) + int(page) for _, start, pages, _ in log.tolist()
-             for page in np.flatnonzero(m[int(own.tag) + start :][:pages])]
+    found = [int(row.start_pfn) + int(page) for row in section_log(m)
+             for page in np.flatnonzero(m[int(own.tag) + row.start_pfn :][:row.nr_pages])]
     if sorted(found) != tags:
         broken.append("a tag is missing, or stands where no run ends")
     if any(a + n >= b for (a, n), (b, _) in zip(runs, runs[1:], strict=False)):

@@ -33,7 +33,7 @@ import numpy as np
 from replay.allocators import pool
 from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words_for
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
-from replay.base.compiled import compiled, inline, record, seen_at
+from replay.base.compiled import compiled, inline, record, row_at, words_in
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, options_of, words
 from replay.engine.strategy import Option, Setup, Strategy
@@ -46,15 +46,8 @@ OWN, options = options_of("contiguous", "chunks", "bits_end", base=pool.OWN)
 
 CHUNK = record("start", "pages", "avail", "bits")
 """First frame, pages, free pages, first word of its bitmap (a bit set: not free)."""
-CHUNK_WORDS = CHUNK.itemsize // 8
-chunk_at = seen_at(CHUNK)
-
-
-@inline
-def _place(m: np.ndarray, k: int) -> int:
-    """Where chunk k is: they lie at the front of the strategy's own words."""
-    s = words(m)
-    return s.own_words + CHUNK_WORDS * k
+chunk_at = row_at(CHUNK)
+"""They lie at the front of the strategy's own words."""
 
 
 @inline
@@ -101,7 +94,7 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
     """gen_pool_alloc(): the first frame of a run; -1 if no chunk has one."""
     s, own = words(m), options(m)
     for k in range(own.chunks - 1, -1, -1):
-        chunk = chunk_at(m, _place(m, k))
+        chunk = chunk_at(m, s.own_words, k)
         s.work.list_pop += 1
         s.dirty |= LIKE_LIST
         if nr > chunk.avail:
@@ -131,7 +124,7 @@ def _fill_pool(m: np.ndarray, deficit: int) -> int:
     if k >= s.section_capacity or first + nr_pages > s.table.nr_blocks * s.block_pages:
         s.fault = 4
         return -ENOMEM
-    chunk = chunk_at(m, _place(m, k))
+    chunk = chunk_at(m, s.own_words, k)
     chunk.start, chunk.pages, chunk.avail = first, nr_pages, nr_pages
     chunk.bits = own.bits_end
     own.bits_end += (nr_pages + 31) >> 5
@@ -191,7 +184,7 @@ def _pool_free(m: np.ndarray, frame: int) -> int:
     s, own = words(m), options(m)
     last = own.chunks - 1
     for k in range(last, -1, -1):
-        chunk = chunk_at(m, _place(m, k))
+        chunk = chunk_at(m, s.own_words, k)
         page = frame - chunk.start
         if 0 <= page < chunk.pages:
             flip_bits(m, chunk.bits, page, 1)
@@ -223,10 +216,10 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def free_frames(m: np.ndarray) -> list[int]:
     """The frames that the bitmaps say are free, sorted; checks and tests call it."""
-    own = options(m)
+    s, own = words(m), options(m)
     found: list[int] = []
     for k in range(int(own.chunks)):
-        chunk = chunk_at(m, int(_place(m, k)))
+        chunk = chunk_at(m, int(s.own_words), k)
         start, pages, bits = int(chunk.start), int(chunk.pages), int(chunk.bits)
         found += [start + p for p in range(pages) if not m[bits + (p >> 5)] >> (p & 31) & 1]
     return sorted(found)
@@ -237,7 +230,7 @@ def check(m: np.ndarray) -> list[str]:
     s, own = words(m), options(m)
     broken = [] if not s.fault else [f"an internal bound was hit (fault {int(s.fault)})"]
     free_pages = len(free_frames(m))
-    avail = sum(int(chunk_at(m, int(_place(m, k))).avail) for k in range(int(own.chunks)))
+    avail = sum(int(chunk_at(m, int(s.own_words), k).avail) for k in range(int(own.chunks)))
     if avail != free_pages or int(s.count) != free_pages:
         broken.append(f"the bitmaps have {free_pages} free pages, `avail` says otherwise")
     if int(s.gauge.held) - int(s.gauge.live) != free_pages:
@@ -247,7 +240,7 @@ def check(m: np.ndarray) -> list[str]:
 
 def _own_words(frames: int, sections: int) -> int:
     """Chunks and their bitmaps, each rounded up to a word."""
-    return (CHUNK_WORDS + 1) * sections + words_for(frames)
+    return (words_in(CHUNK) + 1) * sections + words_for(frames)
 
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
@@ -256,7 +249,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     m = pool_state(machine, 4 * peak_pages, values, own=_own_words)
     s, own = words(m), options(m)
     own.contiguous = int(values["contiguous"])
-    own.bits_end = s.own_words + CHUNK_WORDS * s.section_capacity
+    own.bits_end = s.own_words + words_in(CHUNK) * s.section_capacity
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("list_pop", "list_push")),
                  ("proposed in 2022 and never merged; no kernel has it",))

@@ -146,13 +146,13 @@ def seen_at(kind: Any) -> Callable[[Any, int], Any]:
     """A function that sees the words of a vector from a place on as a record.
 
     Over the same memory: what is written to the record is written to the vector. Compiled code
-    takes the address alone, so that a field costs what a word does.
+    takes the address alone, so that a field costs what a word does. The words of a file may have
+    fewer bytes than eight, and so do the fields then.
     """
-    size = kind.itemsize // 8
     made = numba.from_dtype(kind)
 
     def seen(m: Any, at: int) -> Any:
-        return m[at : at + size].view(kind)[0]
+        return m[at : at + kind.itemsize // m.itemsize].view(kind)[0]
 
     def address(typing: Any, m: Any, at: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -163,6 +163,23 @@ def seen_at(kind: Any) -> Callable[[Any, int], Any]:
 
     record_at = numba.extending.intrinsic(address)
     numba.extending.overload(seen, inline="always")(lambda m, at: lambda m, at: record_at(m, at))
+    return seen
+
+
+def words_in(kind: Any) -> int:
+    """How many int64 words a record takes."""
+    return int(kind.itemsize) // 8
+
+
+def row_at(kind: Any) -> Callable[[Any, int, int], Any]:
+    """The same of records that lie one after the other: row(m, place of the first one, which)."""
+    place, size = seen_at(kind), words_in(kind)
+
+    def seen(m: Any, first: int, k: int) -> Any:
+        return place(m, first + size * k)
+
+    numba.extending.overload(seen, inline="always")(
+        lambda m, first, k: lambda m, first, k: place(m, first + size * k))
     return seen
 
 

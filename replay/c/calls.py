@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import address_of, call_c, compiled, inline, record, seen_at
+from replay.base.compiled import (
+    address_of, call_c, compiled, inline, record, row_at, seen_at, words_in,
+)  # fmt: skip
 from replay.costs.primitives import WORK
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
@@ -38,8 +40,11 @@ REPORT = record(
     "may_let_go", "request",
 )  # fmt: skip
 """struct replay_report; the events follow it at once."""
-REPORT_WORDS = REPORT.itemsize // 8
+REPORT_WORDS = words_in(REPORT)
 report_at = seen_at(REPORT)
+C_EVENT = record("kind", "first", "pages")
+"""What the allocator tells of, see ENTERED and those after it; the first frame."""
+event_at = row_at(C_EVENT)
 
 ENTERED, LEFT, GIVEN, BROKEN, POOL_SECTION, HOTPLUG_SECTIONS, SEED = range(7)
 
@@ -94,8 +99,8 @@ def _take_events(m: np.ndarray) -> int:
         _fail(m, EVENTS, count)
         return 0
     for k in range(count):
-        at = own.report + REPORT_WORDS + 3 * k
-        kind, first, pages = m[at], m[at + 1], m[at + 2]
+        event = event_at(m, own.report + REPORT_WORDS, k)
+        kind, first, pages = event.kind, event.first, event.pages
         inside = 0 <= first < own.limit and 0 <= pages <= own.limit - first
         if kind == GIVEN:
             s.gauge.given += pages

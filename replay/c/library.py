@@ -19,8 +19,9 @@ import numpy as np
 
 from replay.allocators.balloon import page_work
 from replay.base.errors import InputError, ReplayError
+from replay.base.compiled import words_in
 from replay.c import calls
-from replay.c.calls import CALLS_OF_C, FAULTS, IN_INIT, REPORT_WORDS, options, report_at
+from replay.c.calls import CALLS_OF_C, C_EVENT, FAULTS, IN_INIT, REPORT_WORDS, options, report_at
 from replay.engine.state import new_state, ram_frames, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
@@ -165,14 +166,15 @@ def _with_segments(m: np.ndarray, events: int, allocate: Allocate) -> np.ndarray
     s = words(m)
     frames = int(s.table.nr_blocks * s.block_pages)
     report = len(m)
-    grown = allocate(report + REPORT_WORDS + 3 * events + frames)
+    first_event = report + REPORT_WORDS
+    live = first_event + words_in(C_EVENT) * events
+    grown = allocate(live + frames)
     grown[:report] = m
     own = options(grown)
-    own.report, own.limit = report, frames
-    own.live = report + REPORT_WORDS + 3 * events
+    own.report, own.limit, own.live = report, frames, live
     told = report_at(grown, report)
     told.max_events = events
-    told.events = grown.ctypes.data + 8 * (report + REPORT_WORDS)
+    told.events = grown.ctypes.data + 8 * first_event
     return grown
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from replay.base.compiled import words_in
 from replay.engine.gauges import AREAS, NR_GAUGES
 from replay.engine.histogram import HIST_BUCKETS
 from replay.engine.outcome import (
@@ -30,7 +31,7 @@ def room(slots: int, most: int) -> Out:
     return Out(
         **_of_batch(0, 0, 0), live=np.full(slots, NO_FRAME, np.int64),
         **{name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS},
-        totals=np.zeros(TALLIES.itemsize // 8, np.int64),
+        totals=np.zeros(words_in(TALLIES), np.int64),
         sleeping=np.zeros(2 * MOST_ADDING, PAUSED), adding=np.zeros(MOST_ADDING, PAUSED),
         going=np.zeros(1, PAUSED), kept=np.zeros(SPARE + most, np.int64),
         early=np.zeros(SPARE + most, EARLY), scratch=np.zeros(most, np.int64),

@@ -24,7 +24,7 @@ from replay.engine.requests import (
     ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
 )  # fmt: skip
 from replay.engine.start import Start, begin
-from replay.engine.state import E_WAIT, span, words
+from replay.engine.state import E_WAIT, section_log, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
 
@@ -71,8 +71,8 @@ class Workload:
 class Outcome:
     """All that one replay gives; the metrics are computed from it.
 
-    rows: (requests,) of outcome.ROW. work: (requests, primitives). sections: (n, 4) of
-    state.SECTION_COLUMNS. areas, peaks: by name, see gauges.AREAS. duration_ns: modelled.
+    rows: (requests,) of outcome.ROW. work: (requests, primitives). sections: (n,) of
+    state.SECTION. areas, peaks: by name, see gauges.AREAS. duration_ns: modelled.
     frames: of each slot; before: of each page that was live before the first request, those of
     Start.live first.
     """
@@ -197,12 +197,11 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     if s.fault:
         raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(s.fault)}); "
                           "this is a defect of the strategy")
-    rows = m[s.sections : s.sections + 4 * s.section_count].reshape(-1, 4).copy()
     return Outcome(
         strategy=strategy, options=values, machine=machine, profile=profile,
         workload=_as_replayed(workload, q, fed.rows, end),
         notes=setup.notes, rows=fed.rows, work=fed.work, frames=fed.frames,
-        before=before, sections=rows,
+        before=before, sections=section_log(m).copy(),
         free_list=m[s.list : s.list + s.count].copy(),
         histograms={name: getattr(out, name) for name in HISTOGRAMS},
         areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},

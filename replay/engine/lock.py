@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import compiled, inline, record, seen_as
+from replay.base.compiled import compiled, inline, record, seen_as, words_in
 from replay.engine.requests import TARGET
 from replay.engine.state import NEVER, words
 
@@ -54,7 +54,7 @@ PLAN = record(
     "due", "added_due",  # of `choose`: until when the thread, or ADDED, is due; -1 for not at all
     "wake_ns",  # from waking a sleeper to its running
 )  # fmt: skip
-PLAN_HEADER = PLAN.itemsize // 8
+PLAN_HEADER = words_in(PLAN)
 """Words before the first segment."""
 header = seen_as(PLAN)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline, record, seen_as, template
+from replay.base.compiled import inline, record, row_at, seen_as, template, words_in
 from replay.base.errors import ReplayError
 from replay.base.units import SUPERPAGE_BYTES, align_up
 from replay.costs.primitives import WORK
 from replay.physmap.model import Physmap
-from replay.physmap.resource import TREE
+from replay.physmap.resource import RANGE_WORDS, TREE, range_at
 
 ENOMEM = 12
 E_WAIT = 11
@@ -90,7 +90,7 @@ def _layout() -> Any:
 
 
 STATE = _layout()
-HEADER = STATE.itemsize // 8
+HEADER = words_in(STATE)
 """Words before the first segment."""
 words = seen_as(STATE)
 """A state's header by name, over the same memory: words(m).count is the list's length."""
@@ -108,7 +108,7 @@ def word_of(register: str) -> int:
 def span(part: str) -> slice:
     """The words of a part of the header, such as work, as a slice of a state."""
     first = word_of(part)
-    return slice(first, first + STATE.fields[part][0].itemsize // 8)
+    return slice(first, first + words_in(STATE.fields[part][0]))
 
 
 NR_WORK, FIRST_WORK, FIRST_GAUGE = len(WORK), word_of("work"), word_of("gauge")
@@ -143,7 +143,9 @@ def options_of(*fields: str, base: Any = None) -> tuple[Any, Callable[[Any], Any
 
 
 # -- section log rows ----------------------------------------------------------------------------
-SECTION_COLUMNS = ("time_ns", "start_pfn", "nr_pages", "kind")
+SECTION = record("time_ns", "start_pfn", "nr_pages", "kind")
+"""An added region: when, where, and for whom, see SECTION_KINDS."""
+section_at = row_at(SECTION)
 SECTION_POOL, SECTION_HOTPLUG, SECTION_SEED, SECTION_STALE = range(4)
 SECTION_KINDS = ("pool", "hotplug", "seed", "stale")
 
@@ -166,11 +168,14 @@ def log_section(m: np.ndarray, start_pfn: int, nr_pages: int, kind: int) -> None
         s.fault = 3
         return
     s.section_count = count + 1
-    at = s.sections + 4 * count
-    m[at] = s.now
-    m[at + 1] = start_pfn
-    m[at + 2] = nr_pages
-    m[at + 3] = kind
+    row = section_at(m, s.sections, count)
+    row.time_ns, row.start_pfn, row.nr_pages, row.kind = s.now, start_pfn, nr_pages, kind
+
+
+def section_log(m: np.ndarray) -> np.ndarray:
+    """(sections added so far,) of SECTION, over the state's own memory."""
+    s = words(m)
+    return m[s.sections : s.sections + words_in(SECTION) * s.section_count].view(SECTION)
 
 
 # -- building a state ------------------------------------------------------------------------------
@@ -224,7 +229,7 @@ def ram_frames(machine: Physmap) -> np.ndarray:
 
 def _tree(segments: Segments, rows: Sequence[tuple[int, int]], room: int) -> int:
     flat = np.array([v for start, end in rows for v in (start, end - 1)], dtype=np.int64)
-    return segments.fill(flat, 2 * (len(rows) + room))
+    return segments.fill(flat, RANGE_WORDS * (len(rows) + room))
 
 
 def _registers(machine: Physmap, segments: Segments, ram: np.ndarray, capacity: int,
@@ -241,7 +246,7 @@ def _registers(machine: Physmap, segments: Segments, ram: np.ndarray, capacity: 
         "pv": int(machine.mode == "pv"), "capacity": capacity, "list": segments.room(capacity),
         "ram": segments.fill(ram, len(ram) + capacity), "ram_count": len(ram),
         "ram_capacity": len(ram) + capacity,
-        "section_capacity": added, "sections": segments.room(4 * added),
+        "section_capacity": added, "sections": segments.room(words_in(SECTION) * added),
     }  # fmt: skip
 
 
@@ -305,7 +310,7 @@ def set_tree(m: np.ndarray, tree: Any, rows: Sequence[tuple[int, int]], start: i
     """Give a tree a root [start, end) and sorted children, before a replay."""
     if len(rows) > tree.room:
         raise ReplayError(f"{len(rows)} resources do not fit the room of {tree.room}")
-    at = tree.at
     for k, (low, high) in enumerate(rows):
-        m[at + 2 * k], m[at + 2 * k + 1] = low, high - 1
+        child = range_at(m, tree.at, k)
+        child.start, child.last = low, high - 1
     tree.count, tree.start, tree.last = len(rows), start, end - 1

@@ -59,7 +59,7 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["idle_pages"] = {
         "end": o.ends["held_pages"] - o.ends["live_pages"], "peak": None,
         "mean": _minus(held["mean"], live["mean"])}
-    kinds = set(o.sections[:, 3].tolist())
+    kinds = set(o.sections["kind"].tolist())
     mixed = o.peaks["given_pages"] > 0 or (SECTION_HOTPLUG in kinds and len(kinds) > 1)
     result["section_use"] = {"end": None, "peak": None, "mean": None} if mixed else {
         "end": _ratio(o.ends["live_pages"], o.ends["added_pages"]), "peak": None,

@@ -217,12 +217,12 @@ def while_free(o: Outcome) -> np.ndarray:
     change -= np.bincount(freeing[known], minlength=len(change)).astype(np.int64)
     live = np.cumsum(change) + (o.workload.start.live_pages if o.workload.start else 0)
     taken = [(c.start, c.end) for c in o.machine.iomem] + list(o.machine.clip)
-    by_then = np.searchsorted(o.sections[:, 0], start_ns(o)[refused], side="right")
+    by_then = np.searchsorted(o.sections["time_ns"], start_ns(o)[refused], side="right")
     room: dict[int, tuple[int, int]] = {}
     for n in np.unique(by_then).tolist():
         added = [(s * page, (s + nr) * page) for _, s, nr, _ in o.sections[:n].tolist()]
         free = free_sections(_searched(o), o.machine.pluggable, size * page, taken + added)
-        room[n] = sum(b - a for a, b in free) // page, int(o.sections[:n, 2].sum())
+        room[n] = sum(b - a for a, b in free) // page, int(o.sections["nr_pages"][:n].sum())
     free_pages = np.array([room[n][0] for n in by_then.tolist()])
     listed = np.array([room[n][1] for n in by_then.tolist()]) - live[refused]
     deficit = q.pages[refused] - np.maximum(listed, 0)
@@ -298,9 +298,10 @@ def hotplug_over_mmio(case: Case) -> Found:
 @hazard("corrupts", "pages from a run-time answer that was out of date when used")
 def stale_region_pages(case: Case) -> Found:
     """Sections in a range that the hypervisor had named and used itself by then."""
-    found = case.outcome.sections[case.outcome.sections[:, 3] == SECTION_STALE]
-    return int(found[:, 2].sum()), found_rows(
-        time_ns=found[:, 0], frame=found[:, 1], count=found[:, 2], user=NO_CALLER,
+    added = case.outcome.sections
+    found = added[added["kind"] == SECTION_STALE]
+    return int(found["nr_pages"].sum()), found_rows(
+        time_ns=found["time_ns"], frame=found["start_pfn"], count=found["nr_pages"], user=NO_CALLER,
         other="what Xen placed there meanwhile",
         what="the mapping is refused, or replaces the newer use", assumed=False)
 

@@ -94,8 +94,8 @@ def instants(span: int, count: int) -> np.ndarray:
 
 def _sections(o: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(added_ns, start_pfn, nr_pages) of each section, by address."""
-    rows = o.sections[np.argsort(o.sections[:, 1], kind="stable")]
-    return rows[:, 0], rows[:, 1], rows[:, 2]
+    rows = o.sections[np.argsort(o.sections["start_pfn"], kind="stable")]
+    return rows["time_ns"], rows["start_pfn"], rows["nr_pages"]
 
 
 def _inside(frame: np.ndarray, start: np.ndarray, pages: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def _gauges(o: Outcome, seen: _Seen, at: np.ndarray) -> pl.DataFrame:
 
 def _alive(came: np.ndarray, went: np.ndarray, nr_at: int) -> np.ndarray:
     """(nr_at,): how many are there at each instant."""
-    return _cumulated(came, went, np.zeros_like(came), nr_at, 1)[:, 0]
+    return _cumulated(came, went, np.zeros_like(came), nr_at, 1).ravel()
 
 
 def _unusable(o: Outcome, seen: _Seen, section: np.ndarray, at: np.ndarray

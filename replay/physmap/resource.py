@@ -4,9 +4,9 @@ Models kernel/resource.c, Linux 6.1 and 6.12 (`__find_resource`, renamed `__find
 `__request_resource`, `__release_resource`), and arch/x86/kernel/resource.c
 (`arch_remove_reservations`, `remove_e820_regions`).
 
-A tree lives in one int64 array: a record TREE `d`, and rows of (start, last), both in bytes and
-inclusive as in the kernel, sorted by start. Addresses stay below 2^62 (physmap/model.py checks), so
-sums cannot overflow where the kernel relies on wrap-around.
+A tree lives in one int64 array: a record TREE `d`, and rows of RANGE, in bytes and inclusive as in
+the kernel, sorted by start. Addresses stay below 2^62 (physmap/model.py checks), so sums cannot
+overflow where the kernel relies on wrap-around.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline, record
+from replay.base.compiled import inline, record, row_at, words_in
 
 TREE = record("at", "count", "room", "start", "last")
 """A resource and its first-level children: the first word of their rows, how many there are and
 may be, and the bytes of the root, the last one included."""
 
-ROW_WORDS = 2
+RANGE = record("start", "last")
+"""A child of a root: its bytes, the last one included."""
+RANGE_WORDS = words_in(RANGE)
+range_at = row_at(RANGE)
+
 EBUSY = 16
 
 
@@ -34,16 +38,15 @@ def _clip(m: np.ndarray, c: Any, start: int, last: int) -> tuple[int, int]:
     """
     at = c.at
     for k in range(c.count):
-        low_end = m[at + 2 * k]
-        high_end = m[at + 2 * k + 1]
-        if last < low_end or start > high_end:
+        cut = range_at(m, at, k)
+        if last < cut.start or start > cut.last:
             continue
-        low = low_end - start if start < low_end else 0
-        high = last - high_end if last > high_end else 0
+        low = cut.start - start if start < cut.start else 0
+        high = last - cut.last if last > cut.last else 0
         if low > high:
-            last = low_end - 1
+            last = cut.start - 1
         else:
-            start = high_end + 1
+            start = cut.last + 1
     return start, last
 
 
@@ -62,11 +65,11 @@ def find(m: np.ndarray, d: Any, c: Any, size: int, bounds: tuple[int, int, int])
     k = 0
     steps = 0
     # A child that begins with the root is passed over: its predecessor gap would be negative.
-    if count > 0 and m[at] == gap:
-        gap = m[at + 1] + 1
+    if count > 0 and range_at(m, at, k).start == gap:
+        gap = range_at(m, at, k).last + 1
         k = 1
     while True:
-        last = m[at + 2 * k] - 1 if k < count else root_last
+        last = range_at(m, at, k).start - 1 if k < count else root_last
         if last >= gap:
             steps += 1
             start = max(gap, low)
@@ -75,10 +78,17 @@ def find(m: np.ndarray, d: Any, c: Any, size: int, bounds: tuple[int, int, int])
             aligned = (start + align - 1) & ~(align - 1)
             if aligned >= start and aligned + size - 1 <= last:
                 return aligned, steps
-        if k >= count or m[at + 2 * k + 1] == root_last:
+        if k >= count or range_at(m, at, k).last == root_last:
             return -1, steps
-        gap = m[at + 2 * k + 1] + 1
+        gap = range_at(m, at, k).last + 1
         k += 1
+
+
+@inline
+def _move(m: np.ndarray, at: int, here: int, there: int) -> None:
+    """A child takes another place among the children."""
+    old, new = range_at(m, at, here), range_at(m, at, there)
+    new.start, new.last = old.start, old.last
 
 
 @inline
@@ -91,17 +101,16 @@ def request(m: np.ndarray, d: Any, start: int, last: int) -> int:
     if count >= d.room:
         return -EBUSY
     k = count
-    while k > 0 and m[at + 2 * (k - 1)] > start:
+    while k > 0 and range_at(m, at, k - 1).start > start:
         k -= 1
-    if k > 0 and m[at + 2 * (k - 1) + 1] >= start:
+    if k > 0 and range_at(m, at, k - 1).last >= start:
         return -EBUSY
-    if k < count and m[at + 2 * k] <= last:
+    if k < count and range_at(m, at, k).start <= last:
         return -EBUSY
     for j in range(count, k, -1):
-        m[at + 2 * j] = m[at + 2 * j - 2]
-        m[at + 2 * j + 1] = m[at + 2 * j - 1]
-    m[at + 2 * k] = start
-    m[at + 2 * k + 1] = last
+        _move(m, at, j - 1, j)
+    made = range_at(m, at, k)
+    made.start, made.last = start, last
     d.count = count + 1
     return 0
 
@@ -112,10 +121,9 @@ def release(m: np.ndarray, d: Any, start: int) -> int:
     at = d.at
     count = d.count
     for k in range(count):
-        if m[at + 2 * k] == start:
+        if range_at(m, at, k).start == start:
             for j in range(k, count - 1):
-                m[at + 2 * j] = m[at + 2 * j + 2]
-                m[at + 2 * j + 1] = m[at + 2 * j + 3]
+                _move(m, at, j + 1, j)
             d.count = count - 1
             return 0
     return -EBUSY

@@ -97,7 +97,7 @@ def test_a_pool_goes_on_from_its_list_to_the_last_frame(name: str, preset: str, 
     machine = presets.load(preset)
     whole, part, early, (rest, later, never) = halves(name, seed, machine)
     begun = Start(recorded=name, pool=len(part.free_list), head=part.free_list[::-1].copy(),
-                  sections=tuple((int(r[1]), int(r[2])) for r in part.sections),
+                  sections=tuple((int(r.start_pfn), int(r.nr_pages)) for r in part.sections),
                   live=whole.frames[later], held=never)
     found = run(name, workload(rest, len(whole.frames) - early, begun), machine)
     assert found.broken == ()
@@ -168,7 +168,7 @@ def test_known_frames_come_off_the_head_and_the_rest_from_the_sections_top() -> 
                   sections=((0x68000, 512),), live=np.array([0x68007], np.int64))
     found = run("pool", workload([(10, ALLOC, 5, [])], 5, begun))
     assert found.frames.tolist() == [0x68005, 0x681FF, 0x68001, 0x681FE, 0x681FD]
-    assert found.sections.tolist() == [[0, 0x68000, 512, 0]]
+    assert found.sections.tolist() == [(0, 0x68000, 512, 0)]
     assert found.before.tolist() == [0x68007]
 
 

@@ -269,9 +269,8 @@ def test_assumed_machine_frames_are_the_same_each_time_and_of_others():
 
 
 def test_sections_over_others_memory():
-    sections = np.array([[5, mib(24), mib(16), SECTION_HOTPLUG],
-                         [6, mib(48), mib(8), SECTION_HOTPLUG],
-                         [7, mib(96), mib(8), SECTION_STALE]], np.int64)
+    sections = [(5, mib(24), mib(16), SECTION_HOTPLUG), (6, mib(48), mib(8), SECTION_HOTPLUG),
+                (7, mib(96), mib(8), SECTION_STALE)]
     found = hazards.hazards(outcome([], [], [], sections=sections))
     assert found["hotplug_over_foreign_ram"] == mib(8)
     assert found["hotplug_over_mmio"] == mib(2)
@@ -292,7 +291,7 @@ def test_refused_while_the_free_sections_would_cover_it():
     made = [("alloc", 0, mib(8)), ("alloc", 10, mib(32)), ("alloc", 20, mib(33))]
     rows = [(0, 1, 0, 1, 1), (0, 1, -16, 0, 0), (0, 1, -16, 0, 0)]
     frames = [*range(mib(24), mib(32)), *[-1] * (mib(32) + mib(33))]
-    one = np.array([[0, mib(24), mib(8), SECTION_POOL]], np.int64)
+    one = [(0, mib(24), mib(8), SECTION_POOL)]
     full = outcome(made, rows, frames, options=static, sections=one)
     assert hazards.while_free(full).tolist() == []  # three are left, and all of the first is live
     freed = [*made[:1], ("free", 5, list(range(mib(8)))), *made[1:]]
@@ -341,6 +340,6 @@ def test_rounding_and_names():
 
 
 def test_sections_beyond_the_cap_are_counted():
-    sections = np.array([[k, mib(100) + k, 1, SECTION_POOL] for k in range(150)], np.int64)
+    sections = [(k, mib(100) + k, 1, SECTION_POOL) for k in range(150)]
     one = summary([outcome([], [], [], sections=sections)], trace([]))["allocators"]["toy"]
     assert (one["nr_sections"], len(one["sections"])) == (150, 100)

@@ -289,7 +289,7 @@ def test_the_time_line_counts_what_is_there() -> None:
     calls: list[tuple[Any, ...]] = [("alloc", 0, 2), ("alloc", 300, 1), ("free", 500, [0]),
                                     ("free", 700, [1, 2])]
     frames = [4096, 4600, 4097]
-    sections = np.array([[100, 4096, 2048, 0]], np.int64)
+    sections = [(100, 4096, 2048, 0)]
     o = outcome(calls, [(0, 1, 0, 0, 1)] * 4, frames, sections=sections, duration_ns=1000)
     made = timeline(o)
     assert {name: getattr(made, name).columns for name in SCHEMAS} == {

@@ -92,7 +92,7 @@ def test_strategies_stand_in_the_order_they_were_named():
 
 
 def test_hazards_are_told_with_what_follows_and_the_rest_named_clear():
-    sections = np.array([[5, MIB // 4096 * 24, MIB // 4096 * 16, SECTION_HOTPLUG]], np.int64)
+    sections = [(5, MIB // 4096 * 24, MIB // 4096 * 16, SECTION_HOTPLUG)]
     text = report(summary([made(sections=sections)], trace(EVENTS)))
     flat = " ".join(text.split())
     assert "hotplug over foreign ram 2,048" in flat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from replay.engine.gauges import AREAS
 from replay.engine.histogram import HIST_BUCKETS, bucket_of
 from replay.engine.outcome import HISTOGRAMS, ROW
 from replay.engine.requests import ALLOC, FREE, Requests
+from replay.engine.state import SECTION
 from replay.engine.strategy import Strategy
 from replay.physmap.model import HostRange, Memory, Physmap, Resource
 from replay.trace.schema import COLUMNS, SCHEMA
@@ -56,8 +58,10 @@ def requests(calls: list[tuple[Any, ...]]) -> Workload:
 
 
 def outcome(calls: list[tuple[Any, ...]], rows: list[tuple[int, ...]], frames: list[int],
-            **changes: Any) -> Outcome:
-    """An outcome of these requests; rows are (wait, service, errno, path, runs)."""
+            sections: Sequence[tuple[int, ...]] = (), **changes: Any) -> Outcome:
+    """An outcome of these requests; rows are (wait, service, errno, path, runs), sections are
+    (time, first frame, pages, kind).
+    """
     workload = requests(calls)
     moved = [(of if row[2] == 0 else 0) if what == "alloc" else
              sum(slot >= 0 and frames[slot] >= 0 for slot in of)
@@ -79,7 +83,7 @@ def outcome(calls: list[tuple[Any, ...]], rows: list[tuple[int, ...]], frames: l
         strategy=STRATEGY, options={}, machine=MACHINE, profile=profile.load("arm64"),
         workload=workload, notes=(), rows=table,
         work=np.zeros((len(workload), len(WORK)), np.int64), frames=np.array(frames, np.int64),
-        sections=np.zeros((0, 4), np.int64), free_list=np.zeros(0, np.int64),
+        sections=np.array(list(sections), SECTION), free_list=np.zeros(0, np.int64),
         histograms=histograms, areas=dict(nothing), peaks=dict(nothing), ends=dict(nothing),
         background=dict.fromkeys(WORK, 0),
         tallies={"sleeping_at_end": 0, "freed_while_sleeping": 0, "thread_spins": 0,

@@ -46,7 +46,8 @@ def lines(above: tuple[Reals, Reals], below: tuple[Reals, Reals], steepest: floa
 
 def _clipped(corners: Reals, sign: float, bound: float, at: float) -> Reals:
     """The part of a convex polygon where sign * (value + slope * at) >= sign * bound."""
-    inside = sign * (corners[:, 0] + corners[:, 1] * at - bound)
+    value, slope = corners.T
+    inside = sign * (value + slope * at - bound)
     kept = []
     for here, there, a, b in zip(corners, np.roll(corners, -1, axis=0), inside,
                                  np.roll(inside, -1), strict=True):

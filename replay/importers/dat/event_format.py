@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replay.base.compiled import compiled
+from replay.base.compiled import compiled, record, seen_at
 from replay.importers.dat.container import plain
 
 _FIELD = re.compile(
@@ -107,6 +107,11 @@ def _width(kind: str) -> int:
     return _WIDTHS.get(bare, 4 if not bare and "signed" in kind else 0)
 
 
+_AFTER = record(*((name, np.uint8) for name in ("space", "type", "gap", "name")))
+"""What follows a symbol's address: its type between two spaces, the name's first byte."""
+_after_at = seen_at(_AFTER)
+
+
 @compiled()
 def _text_symbols(text, address, name):  # type: ignore[no-untyped-def]
     """Of each line `ADDRESS TYPE NAME` of a function: the address, where the name is; how many."""
@@ -124,11 +129,12 @@ def _text_symbols(text, address, name):  # type: ignore[no-untyped-def]
             value = value << np.uint64(4) | np.uint64(digit)
             at += 1
         digits = at - start
-        if (0 < digits < 17 and at + 3 < len(text) and text[at] == 32 and text[at + 2] == 32
-                and (text[at + 1] | 32 == 116 or text[at + 1] | 32 == 119)  # tTwW
-                and text[at + 3] > 32 and value):
-            address[count], name[count] = value, at + 3
-            count += 1
+        if 0 < digits < 17 and at + 3 < len(text) and value:
+            after = _after_at(text, at)
+            if (after.space == 32 and after.gap == 32 and after.name > 32
+                    and (after.type | 32 == 116 or after.type | 32 == 119)):  # tTwW
+                address[count], name[count] = value, at + 3
+                count += 1
         while at < len(text) and text[at] != 10:
             at += 1
         at += 1

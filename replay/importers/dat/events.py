@@ -131,7 +131,7 @@ class Streams:
 
     def _number(self, f: Field, part: Pending) -> Ints:
         return gather(part.data, part.records.at, part.rows, f.offset, f.size, f.signed,
-                      self.order)[:, 0]
+                      self.order).ravel()
 
     def _add_field(self, growing: _Growing, f: Field, part: Pending) -> None:
         name = f.name
@@ -162,7 +162,7 @@ class Streams:
         A size of 0 where they would lie outside of their own record.
         """
         at, length = part.records.at[part.rows], part.records.length[part.rows]
-        word = gather(part.data, part.records.at, part.rows, f.offset, 4, False, self.order)[:, 0]
+        word = gather(part.data, part.records.at, part.rows, f.offset, 4, False, self.order).ravel()
         start, size = word & 0xFFFF, word >> 16
         if f.reference == "rel":
             start = start + f.offset + f.size
@@ -189,7 +189,7 @@ class Streams:
         for k in range(width):
             rows = np.flatnonzero(whole > k)
             table[rows, k] = gather(part.data, start, rows, k * f.element_bytes, f.element_bytes,
-                                    f.signed, self.order)[:, 0]
+                                    f.signed, self.order).ravel()
         return Elements(table, whole)
 
     def _marker(self, form: EventFormat, part: Pending, row: int) -> str:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import compiled, inline, record
+from replay.base.compiled import compiled, inline, record, seen_at
 from replay.importers.source.probes import Ints
 
 LOST_UNKNOWN: Final = -1
@@ -26,6 +26,16 @@ _SUB_BUFFER = record(
     "first_event",
     "bad_at",  # the word of an entry that cannot be, or -1
 )  # fmt: skip
+_ENTRY = record(("head", np.uint32), ("first", np.uint32))
+"""struct ring_buffer_event: type_len and time_delta; array[0], which some kinds have."""
+_PAIR = record(("first", np.uint32), ("second", np.uint32))
+"""Two words of 64 bits."""
+_COMMON = record(("event", np.uint32), ("pid", np.uint32))
+"""struct trace_entry, with which every payload begins: type, flags and preempt_count in a word."""
+_BYTES = record(*((name, np.uint8) for name in ("a", "b", "c", "d")))
+"""A word's, in the order in which they lie."""
+_entry_at, _pair_at, _common_at, _bytes_at = map(seen_at, (_ENTRY, _PAIR, _COMMON, _BYTES))
+
 _WORD_AT, _WORD_BYTES = 8, 8
 """Behind the fields that all events share: where those of a 64-bit kernel's probes have their
 address. It is kept while the record is at hand; to come back for it takes as long as decoding."""
@@ -68,7 +78,8 @@ def _long(words, at, halves, big):  # type: ignore[no-untyped-def]
     """A long of one or two words; -1 beyond 2^62."""
     if halves == 1:
         return np.int64(words[at])
-    low, high = (words[at + 1], words[at]) if big else (words[at], words[at + 1])
+    pair = _pair_at(words, at)
+    low, high = (pair.second, pair.first) if big else (pair.first, pair.second)
     if high >= 1 << 30:
         return np.int64(-1)
     return np.int64(low) | np.int64(high) << 32
@@ -96,14 +107,14 @@ def _step(words, at, stop, big):  # type: ignore[no-untyped-def]
             return kind, at + 1, 0, stop
         return kind, at + 1, 0, -1
     if kind == 0:
-        size = np.int64(words[at + 1]) - 4
+        size = np.int64(_entry_at(words, at).first) - 4
         if size < 8:
             return kind, at + 2, size, -1
         return kind, at + 2, size, at + 2 + ((size + 3) >> 2)
     if kind == _TYPE_PADDING:
         if _delta(words, at, big) == 0:
             return kind, at + 1, 0, stop
-        rest = max(np.int64(1), (np.int64(words[at + 1]) + 3) >> 2)
+        rest = max(np.int64(1), (np.int64(_entry_at(words, at).first) + 3) >> 2)
         return kind, at + 1, 0, at + 1 + rest
     return kind, at + 1, 0, at + 2
 
@@ -113,9 +124,9 @@ def _advance(words, at, kind, time, big):  # type: ignore[no-untyped-def]
     """The time after the entry's own delta, extension or stamp."""
     delta = _delta(words, at, big)
     if kind == _TYPE_TIME_EXTEND:
-        return time + delta + (np.int64(words[at + 1]) << 27)
+        return time + delta + (np.int64(_entry_at(words, at).first) << 27)
     if kind == _TYPE_TIME_STAMP:
-        return (time & _STAMP_TOP) | (np.int64(words[at + 1]) << 27) | delta
+        return (time & _STAMP_TOP) | (np.int64(_entry_at(words, at).first) << 27) | delta
     return time + delta
 
 
@@ -127,7 +138,7 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
     for page in range(pages.shape[0]):
         base = page * page_words
         time = _long(words, base, 2, big)
-        commit = np.int64(words[base + 2 + (long_words == 2 and big)])
+        commit = np.int64(words[base + header_words - (1 if big else long_words)])
         at = base + header_words
         stop = at + ((commit & _DELTA) >> 2)
         pages[page].first_event = count
@@ -148,7 +159,8 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
                 break
             if kind <= 28:
                 if count < room:
-                    first, pid = np.int64(words[data]), np.int64(words[data + 1])
+                    common = _common_at(words, data)
+                    first, pid = np.int64(common.event), np.int64(common.pid)
                     events.time[count] = time
                     events.id[count] = first >> 16 if big else first & 0xFFFF
                     events.pid[count] = pid - (1 << 32) if pid >= 1 << 31 else pid
@@ -156,8 +168,10 @@ def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[
                     events.length[count] = size
                     events.word[count] = 0
                     if size >= _WORD_AT + _WORD_BYTES:
-                        low, high = (data + 3, data + 2) if big else (data + 2, data + 3)
-                        events.word[count] = np.int64(words[low]) | np.int64(words[high]) << 32
+                        pair = _pair_at(words, data + _WORD_AT // 4)
+                        low, high = ((pair.second, pair.first) if big else
+                                     (pair.first, pair.second))
+                        events.word[count] = np.int64(low) | np.int64(high) << 32
                 count += 1
             at = following
     return count
@@ -220,8 +234,8 @@ def by_id(ids: Ints) -> Iterator[tuple[int, Ints]]:
 @inline
 def _half(data, at, big):  # type: ignore[no-untyped-def]
     """Four bytes as a number without a sign; compiled to one load."""
-    a, b, c, d = (np.uint64(data[at]), np.uint64(data[at + 1]), np.uint64(data[at + 2]),
-                  np.uint64(data[at + 3]))
+    four = _bytes_at(data, at)
+    a, b, c, d = np.uint64(four.a), np.uint64(four.b), np.uint64(four.c), np.uint64(four.d)
     if big:
         a, b, c, d = d, c, b, a
     return a | b << np.uint64(8) | c << np.uint64(16) | d << np.uint64(24)

@@ -72,7 +72,7 @@ def _end(p, w, t, level, time):  # type: ignore[no-untyped-def]
     """A call ends, and with it the fallback that it called and that did not report its end."""
     task = w.tasks[t]
     outer = w.calls[t, 0]
-    fallback = w.calls[t, 1]
+    fallback = w.calls[t, -1]
     if level == 0 and task.depth == 2 and outer.count == 0:
         _take_over(outer, fallback)
     task.depth = level

@@ -91,11 +91,12 @@ def _stacked(streams: list[ProbeStream], name: str) -> Ints:
 
 def _losses(decoded: Decoded) -> Columns:
     """A row per gap that the tracer tells of."""
-    table = np.array([(loss.time, loss.cpu, loss.count, loss.source_offset)
-                      for loss in decoded.losses], dtype=np.int64).reshape(-1, 4)
-    return {"kind": np.full(len(table), KINDS.index("lost"), dtype=np.int64),
-            "time": table[:, 0], "cpu": table[:, 1], "value": table[:, 2],
-            "source_offset": table[:, 3]}
+    losses = decoded.losses
+    columns = {"time": [loss.time for loss in losses], "cpu": [loss.cpu for loss in losses],
+               "value": [loss.count for loss in losses],
+               "source_offset": [loss.source_offset for loss in losses]}
+    return {"kind": np.full(len(losses), KINDS.index("lost"), dtype=np.int64),
+            **{name: np.array(values, dtype=np.int64) for name, values in columns.items()}}
 
 
 def _mark_losses(rows: Columns, phases: Columns, losses: Columns) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from replay.base.compiled import words_in
 from replay.base.errors import ReplayError
 from replay.importers.joining import operations as does
 from replay.importers.joining.calls import join
@@ -180,7 +181,7 @@ def _range(section: Part) -> list[Ints]:
 def _lay_args(table: np.ndarray, parts: list[Part], lengths: Ints) -> Ints:
     """All arguments, each event's as a record of its operation."""
     kinds = [does.ARGUMENTS_OF[part.op] for part in parts]
-    table["width"] = [kind.itemsize // 8 for kind in kinds]
+    table["width"] = [words_in(kind) for kind in kinds]
     sizes = table["width"] * lengths
     table["args"] = np.cumsum(sizes) - sizes
     args = np.full(int(sizes.sum()), MISSING, dtype=np.int64)

@@ -132,7 +132,7 @@ class View:
     def frame(self, meaning: str) -> Ints | None:
         """The frame of a `struct page *` argument, or of an array's first; -1 for what is none."""
         found = self.elements(meaning)
-        return None if found is None else page_to_pfn(found.values[:, 0], self._base)
+        return None if found is None else page_to_pfn(found.values.T[0], self._base)
 
     def chain(self) -> Elements | None:
         """Addresses of the first pages of the free list, as they are chained."""
@@ -150,5 +150,5 @@ class View:
         found = self.chain()
         if found is None:
             return None
-        frames = page_to_pfn(found.values[:, 0], self._base)
+        frames = page_to_pfn(found.values.T[0], self._base)
         return np.where(frames >= 0, frames, MISSING)

@@ -21,7 +21,8 @@ from replay.importers.xen.events import (
 )  # fmt: skip
 from replay.importers.xen.framing import (
     BAD_CPU, BAD_RECORD, BAD_SIZE, BAD_TIME, BAD_WINDOW, CPU_CHANGE, CPU_MAX, EVENT_MASK,
-    EXTRA_SHIFT, FRAMING_PROBLEMS, TIME_MAX, TIME_SHIFT, as_words, length_of, link, word,
+    EXTRA_SHIFT, FRAMING_PROBLEMS, OPENING_WORDS, TIME_MAX, TIME_SHIFT, as_words, length_of, link,
+    opening_at, stamped_at, time_of, word,
 )  # fmt: skip
 from replay.trace.schema import KINDS
 
@@ -117,17 +118,19 @@ def _opens(words: np.ndarray, at: int, room: int, totals: Any) -> Any:
     """Check the header of a window; False if it is cut, malformed, or of a CPU beyond the room."""
     if words[at] != CPU_CHANGE:
         totals.problem, totals.where = BAD_WINDOW, at
-    elif at + 3 > len(words):
+    elif at + OPENING_WORDS > len(words):
         totals.truncated = 1
-    elif words[at + 1] > CPU_MAX:
-        totals.problem, totals.where = BAD_CPU, at
-    elif words[at + 2] & 3:
-        totals.problem, totals.where = BAD_SIZE, at
     else:
-        totals.highest_cpu = max(totals.highest_cpu, word(words, at + 1))
-        if totals.highest_cpu < room:
-            totals.windows += 1
-            return True
+        opening = opening_at(words, at)
+        if opening.cpu > CPU_MAX:
+            totals.problem, totals.where = BAD_CPU, at
+        elif opening.bytes & 3:
+            totals.problem, totals.where = BAD_SIZE, at
+        else:
+            totals.highest_cpu = max(totals.highest_cpu, np.int64(opening.cpu))
+            if totals.highest_cpu < room:
+                totals.windows += 1
+                return True
     return False
 
 
@@ -146,11 +149,10 @@ def _window(words: np.ndarray, at: int, end: int, me: Any, events: np.ndarray,
         if behind > stop:
             break
         if header >> TIME_SHIFT:
-            high = word(words, at + 2)
-            if high >= (TIME_MAX >> 32):
+            if stamped_at(words, at).high >= (TIME_MAX >> 32):
                 totals.problem, totals.where = BAD_TIME, at
                 break
-            time = word(words, at + 1) | high << 32
+            time = time_of(words, at)
             least = min(least, time)
             if first < 0:
                 first = time
@@ -181,9 +183,10 @@ def _census(words, cpus, events, kinds, ops, sums, layout, top):  # type: ignore
     totals = sums[0]
     at = totals.ends
     while at < len(words) and _opens(words, at, len(cpus), totals):
-        me = cpus[word(words, at + 1)]
-        end = at + 3 + (word(words, at + 2) >> 2)
-        at = _window(words, at + 3, end, me, events, kinds, ops, totals, layout, top)
+        opening = opening_at(words, at)
+        me, at = cpus[opening.cpu], at + OPENING_WORDS
+        end = at + (np.int64(opening.bytes) >> 2)
+        at = _window(words, at, end, me, events, kinds, ops, totals, layout, top)
         totals.ends = at
         if at < end:
             totals.truncated = 1

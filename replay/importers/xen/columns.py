@@ -20,7 +20,7 @@ from replay.importers.xen.census import Census
 from replay.importers.xen.events import (
     KNOWN_EVENTS, Action, find, flags_of, is_vmmcall, makes_row, op_of, order_of, wide,
 )  # fmt: skip
-from replay.importers.xen.framing import EVENT_MASK, TIME_SHIFT, length_of, word
+from replay.importers.xen.framing import EVENT_MASK, TIME_SHIFT, length_of, time_of, word
 
 NEVER: Final = 1 << 62
 
@@ -88,7 +88,7 @@ CPU_PLACE = record(
 def _time(words: np.ndarray, at: int, last: int) -> Any:
     """The time of a record: its own, or the last one of its CPU."""
     if word(words, at) >> TIME_SHIFT:
-        return word(words, at + 1) | word(words, at + 2) << 32
+        return time_of(words, at)
     return last
 
 
@@ -175,7 +175,7 @@ def _to_entry(words: np.ndarray, windows: np.ndarray, events: np.ndarray, at: in
         header = word(words, at)
         event = events[find(events, header & EVENT_MASK)]
         if event.action == Action.ENTRY and header >> TIME_SHIFT:
-            return (word(words, at + 1) | word(words, at + 2) << 32) - exited
+            return time_of(words, at) - exited
         if event.action >= Action.LOST or is_vmmcall(event):
             return -1
         at += length_of(header)

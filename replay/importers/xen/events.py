@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.base.compiled import index, inline, record
+from replay.base.compiled import index, inline, record, seen_at
 from replay.importers.xen.framing import EVENT_MASK, EXTRA_SHIFT, TIME_SHIFT, word
 from replay.importers.xen.names import HYPERCALL_NAMES
 from replay.trace.schema import KINDS, Flag
@@ -62,6 +62,10 @@ EVENT = record(
     "skipped",  # how often it made no row
 )  # fmt: skip
 """What is known of an event."""
+HALVES = record(("low", np.uint32), ("high", np.uint32))
+"""Of 64 bits in a payload."""
+halves_at = seen_at(HALVES)
+
 SLOTS: Final = 4096
 """Of the table of events, a power of 2: the format's own are fewer than 200."""
 PROBES: Final = 64
@@ -130,8 +134,9 @@ def find(events: np.ndarray, number: int) -> Any:
 @inline
 def wide(words: np.ndarray, at: int) -> Any:
     """Two words, low and high, as one signed number; -1: all ones."""
-    high = word(words, at + 1)
-    return word(words, at) | (high - ((high >> 31) << 32)) << 32
+    halves = halves_at(words, at)
+    high = np.int64(halves.high)
+    return np.int64(halves.low) | (high - ((high >> 31) << 32)) << 32
 
 
 @inline

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from replay.base.compiled import compiled, index, inline, record
+from replay.base.compiled import compiled, index, inline, record, seen_at
 from replay.base.errors import InputError
 from replay.importers.source.inputs import Buffer
 
@@ -34,6 +34,15 @@ FRAMING_PROBLEMS = {
     BAD_TIME: "a time stamp is beyond 2^62",
 }
 
+OPENING = record(*((name, np.uint32) for name in ("header", "cpu", "bytes")))
+"""The words of a CPU_CHANGE record; the size is that of the window."""
+OPENING_WORDS = OPENING.itemsize // 4
+opening_at = seen_at(OPENING)
+
+STAMPED = record(*((name, np.uint32) for name in ("header", "low", "high")))
+"""The first words of a record that has a time."""
+stamped_at = seen_at(STAMPED)
+
 XEN_WINDOW = record("start", "end", "following")
 """The word after a window's header, the word after its last whole record, and the next window of
 the same CPU or -1."""
@@ -43,6 +52,13 @@ the same CPU or -1."""
 def word(words: np.ndarray, at: int) -> Any:
     """A word as int64: of unsigned numbers nothing may be taken away."""
     return np.int64(words[index(at)])
+
+
+@inline
+def time_of(words: np.ndarray, at: int) -> Any:
+    """The time of a record that has one."""
+    stamped = stamped_at(words, at)
+    return np.int64(stamped.low) | np.int64(stamped.high) << 32
 
 
 @inline
@@ -56,9 +72,10 @@ def _link(words, ends, windows, heads, last):  # type: ignore[no-untyped-def]
     """The windows of a file whose framing is sound; ends: where its whole records end."""
     at = 0
     for k in range(len(windows)):
-        cpu = word(words, at + 1)
-        start = at + 3
-        at = start + (word(words, at + 2) >> 2)
+        opening = opening_at(words, at)
+        cpu = np.int64(opening.cpu)
+        start = at + OPENING_WORDS
+        at = start + (np.int64(opening.bytes) >> 2)
         windows[k].start, windows[k].end, windows[k].following = start, min(at, ends), -1
         if last[cpu] < 0:
             heads[cpu] = k

@@ -13,7 +13,7 @@ import numpy as np
 from replay.allocators import balloon
 from replay.costs.primitives import WORK
 from replay.engine.requests import ALLOC, FREE
-from replay.engine.state import NEVER, span, word_of, words
+from replay.engine.state import NEVER, section_log, span, word_of, words
 from replay.importers.ordering.calls import next_of_task
 from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
@@ -357,11 +357,9 @@ def verify_balloon(trace: Trace, machine: Physmap, *, pool: bool) -> Verificatio
 
 
 def _compare_sections(trace: Trace, stepper: _Stepper, result: Verification) -> None:
-    table, c, m = trace.table, stepper.c, stepper.m
-    s = words(m)
+    table, c = trace.table, stepper.c
     rows = np.flatnonzero(is_kind(table, "section") & (strings(table, "label") == "System RAM"))
-    log = m[s.sections : s.sections + 4 * s.section_count].reshape(-1, 4)
-    model = [(int(start), int(nr)) for _, start, nr, _ in log.tolist()]
+    model = [(int(row.start_pfn), int(row.nr_pages)) for row in section_log(stepper.m)]
     for k, r in enumerate(rows.tolist()):
         result.compare("sections", c.time[r], r, (int(c.start[r]), int(c.nr[r])),
                        model[k] if k < len(model) else None)

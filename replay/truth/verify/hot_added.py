@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.engine.state import words
+from replay.engine.state import section_log, words
 from replay.engine.tracking import hold_range
 from replay.importers.ordering.learn import BLOCK
 from replay.trace.columns import NONE
@@ -32,12 +32,10 @@ class HotAdded:
 
     def _look(self) -> bool:
         """Take up what the model has added since; whether any page is still to come."""
-        m = self.m
-        s = words(m)
-        for k in range(self._sections, int(s.section_count)):
-            at = int(s.sections) + 4 * k
-            self._waiting.append([int(m[at + 1]), int(m[at + 1] + m[at + 2])])
-        self._sections = int(s.section_count)
+        log = section_log(self.m)
+        for row in log[self._sections :]:
+            self._waiting.append([int(row.start_pfn), int(row.start_pfn + row.nr_pages)])
+        self._sections = len(log)
         self._waiting = [w for w in self._waiting if w[0] < w[1]]
         return bool(self._waiting)
 

@@ -12,7 +12,7 @@ from replay.costs import profile
 from replay.engine.batches import Fed, feed_all, room
 from replay.engine.drive import Workload, checked, largest
 from replay.engine.requests import ALLOC, FREE, Requests
-from replay.engine.state import words
+from replay.engine.state import SECTION_POOL, section_log, words
 from replay.engine.strategy import Setup, Strategy
 from replay.metrics.calls import with_page_work
 from replay.physmap.model import Physmap
@@ -144,15 +144,13 @@ def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verificat
 
 
 def _compare_sections(trace: Trace, m: np.ndarray, result: Verification) -> None:
-    from replay.engine.state import SECTION_POOL
-
     table = trace.table
     label, time = strings(table, "label"), ints(table, "time_ns")
     start, nr = ints(table, "start_pfn"), ints(table, "nr_pages", 0)
     rows = [r for r in np.flatnonzero(is_kind(table, "section")).tolist()
             if label[r] == "Xen scratch"]
-    log = m[words(m).sections : words(m).sections + 4 * words(m).section_count].reshape(-1, 4)
-    model = [(int(s), int(n)) for _, s, n, kind in log.tolist() if kind == SECTION_POOL]
+    model = [(int(row.start_pfn), int(row.nr_pages)) for row in section_log(m)
+             if row.kind == SECTION_POOL]
     for k, r in enumerate(rows):
         added = model[k] if k < len(model) else None
         result.compare("sections", time[r], r, (int(start[r]), int(nr[r])), added)

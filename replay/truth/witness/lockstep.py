@@ -13,14 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from replay.base.compiled import (
-    INT, TABLE, VECTOR, address_of, call_c, inline, record, seen_as, seen_at, template, types,
+    INT, TABLE, VECTOR, address_of, call_c, inline, record, row_at, seen_as, template, types,
+    words_in,
 )  # fmt: skip
 from replay.base.hashes import GAMMA, finalized
 from replay.costs.primitives import WORK
 from replay.engine.state import (
-    E_WAIT, FIRST_WORK, NEVER, NR_WORK, SECTION_COLUMNS, word_of, words,
+    E_WAIT, FIRST_WORK, NEVER, NR_WORK, section_at, word_of, words,
 )  # fmt: skip
 from replay.engine.tracking import frames_returned, frames_taken
+from replay.physmap.resource import RANGE_WORDS, range_at
 
 COMPARED_REGISTERS = {name: word_of(register) for name, register in (
     ("list length", "count"), ("current_pages", "current"), ("target_pages", "target"),
@@ -58,13 +60,7 @@ found_in = seen_as(FOUND)
 
 SLEEPER = record("pages", "got")
 """An allocation that sleeps: pages it asked for, and those that it has."""
-SLEEPER_WORDS = SLEEPER.itemsize // 8
-sleeper_at = seen_at(SLEEPER)
-
-RANGE = record("start", "last")
-"""A row of a resource tree."""
-RANGE_WORDS = RANGE.itemsize // 8
-range_at = seen_at(RANGE)
+sleeper_at = row_at(SLEEPER)
 
 
 class Room(NamedTuple):
@@ -84,7 +80,6 @@ class Room(NamedTuple):
 D_ERRNO, D_FRAME, D_GOT, D_TREE, D_LIST, D_SECTION = 1000, 1001, 1002, 1003, 1004, 1005
 OTHERS = {D_ERRNO: "errno", D_FRAME: "frame", D_GOT: "pages got before the sleep",
           D_TREE: "resource tree", D_LIST: "free list", D_SECTION: "section"}
-SECTION_WORDS = len(SECTION_COLUMNS)
 MAX_SLEEPERS = 6
 CHECK_LIST = 1000
 ROOM = types.NamedTuple((VECTOR, TABLE, TABLE, VECTOR, VECTOR), Room)
@@ -103,7 +98,7 @@ def difference(what: int) -> str:
 def room_for(state: int, peak: int) -> Room:
     """Room for a stream on states of so many words, with `peak` pages live."""
     shape = MAX_SLEEPERS + 1, peak
-    return Room(np.zeros(MAX_SLEEPERS * SLEEPER_WORDS, np.int64), np.zeros(shape, np.int64),
+    return Room(np.zeros(MAX_SLEEPERS * words_in(SLEEPER), np.int64), np.zeros(shape, np.int64),
                 np.zeros(shape, np.int64), np.zeros(peak, np.int64), np.zeros(state, np.int64))
 
 
@@ -138,11 +133,11 @@ def _differ(f: Any, what: int, at: int, ours: int, theirs: int) -> None:
 @inline
 def _next_row(rows: np.ndarray, at: int, k: int, count: int) -> tuple[int, int, int]:
     """A row of a resource tree joined with those that begin where it ends."""
-    first = range_at(rows, at + RANGE_WORDS * k)
+    first = range_at(rows, at, k)
     start, last = first.start, first.last
     k += 1
-    while k < count and range_at(rows, at + RANGE_WORDS * k).start == last + 1:
-        last = range_at(rows, at + RANGE_WORDS * k).last
+    while k < count and range_at(rows, at, k).start == last + 1:
+        last = range_at(rows, at, k).last
         k += 1
     return start, last, k
 
@@ -201,9 +196,12 @@ def _compare(a: np.ndarray, b: np.ndarray, p: Any, f: Any, scratch: np.ndarray) 
     words(a).dirty = words(b).dirty = 0
     count = words(a).section_count
     if count > f.sections and f.what == 0:
-        for k in range(SECTION_WORDS * f.sections, SECTION_WORDS * count):
-            if a[words(a).sections + k] != b[words(b).sections + k]:
-                _differ(f, D_SECTION, k, a[words(a).sections + k], b[words(b).sections + k])
+        for k in range(f.sections, count):
+            x, y = section_at(a, words(a).sections, k), section_at(b, words(b).sections, k)
+            for ours, theirs in ((x.time_ns, y.time_ns), (x.start_pfn, y.start_pfn),
+                                 (x.nr_pages, y.nr_pages), (x.kind, y.kind)):
+                if ours != theirs:
+                    _differ(f, D_SECTION, k, ours, theirs)
         f.sections = count
     if tree > 0 and f.what == 0:
         _compare_trees(a, p, f, scratch)
@@ -286,8 +284,8 @@ def _wake_oldest(p: Any, room: Room) -> None:
     """The oldest sleeper is none any more; those behind it move up."""
     p.asleep -= 1
     for s in range(p.asleep):
-        here = sleeper_at(room.sleepers, SLEEPER_WORDS * s)
-        following = sleeper_at(room.sleepers, SLEEPER_WORDS * (s + 1))
+        here = sleeper_at(room.sleepers, 0, s)
+        following = sleeper_at(room.sleepers, 0, s + 1)
         here.pages, here.got = following.pages, following.got
         for k in range(here.pages):
             room.ours[s, k] = room.ours[s + 1, k]
@@ -299,7 +297,7 @@ def resume(alloc_a: Callable[..., int], alloc_b: Callable[..., int], a: np.ndarr
            p: Any, f: Any, room: Room, now: int, nr_live: int) -> int:
     """Sleepers go on, oldest first, as long as something is listed; pages live then."""
     while p.asleep > 0 and words(a).count > 0 and f.what == 0:
-        oldest = sleeper_at(room.sleepers, 0)
+        oldest = sleeper_at(room.sleepers, 0, 0)
         pages, had = oldest.pages, oldest.got
         words(a).now = words(b).now = now
         words(a).got = words(b).got = had
@@ -359,7 +357,7 @@ def lockstep(alloc_a: Any, free_a: Any, wake_a: Any, alloc_b: Any, free_b: Any, 
                 nr_live = _keep(live, nr_live, u, pages)
             elif error == -E_WAIT:
                 f.slept += 1
-                sleeper = sleeper_at(room.sleepers, SLEEPER_WORDS * asleep)
+                sleeper = sleeper_at(room.sleepers, 0, asleep)
                 sleeper.pages, sleeper.got = pages, words(a).got
                 p.asleep = asleep + 1
             else:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from replay import allocators
+from replay.base.compiled import words_in
 from replay.base.errors import unknown_name
 from replay.c.kernel_tree.build import arch_init, bounds_search, build
 from replay.c.kernel_tree.source import POOL_SOURCE, Tree
@@ -84,7 +85,7 @@ def _parameters(name: str, rng: random.Random, machine: Physmap, requests: int,
     handle = library.handle
     address = {what: ctypes.cast(getattr(handle, what), ctypes.c_void_p).value or 0
                for what in ("replay_list", "shim_balloon_list", "shim_tree")}
-    made = np.zeros(STREAM.itemsize // 8, np.int64)
+    made = np.zeros(words_in(STREAM), np.int64)
     p = stream_in(made)
     p.targets = rng.choice([0, 2, 10])
     p.seed, p.requests = rng.getrandbits(62), requests
@@ -114,7 +115,7 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
         m[span("work")] = words(m).dirty = 0
     library = next(item for item in opened if isinstance(item, Library))
     stream = _parameters(name, rng, machine, requests, library)
-    found = np.zeros(FOUND.itemsize // 8, np.int64)
+    found = np.zeros(words_in(FOUND), np.int64)
     run(a, b, stream, found, room_for(len(a), MOST_LIVE + 1024))
     library.close()
     result.seeds += 1
