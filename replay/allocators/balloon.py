@@ -18,10 +18,10 @@ from replay.base.compiled import inline, compiled
 from replay.base.units import NS_PER_S
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
-    BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, options_of,
-    section_at, words,
+    BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, section_at,
+    words,
 )  # fmt: skip
-from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import (
     break_superpages, hold_range, hold_words, let_go, push, take,
 )  # fmt: skip
@@ -32,9 +32,13 @@ BP_DONE, BP_WAIT, BP_EAGAIN, BP_ECANCELED = range(4)
 MAX_SCHEDULE_DELAY_S, MAX_RETRY_COUNT = 32, 4
 """balloon_init(): max_schedule_delay, max_retry_count (Linux 6.1; unlimited retries before)."""
 
-OWN, options = options_of("can_hotplug", "hotplug_unpopulated", "auto_online", "direct_mapped",
-                          "scrub")
-"""What the driver was built and set with."""
+OPTIONS = {
+    "memory_hotplug": Option(True, "CONFIG_XEN_BALLOON_MEMORY_HOTPLUG: the thread adds sections"),
+    "auto_online": Option(False, "hot-added memory is onlined at once (auto_online_blocks)"),
+    "scrub": Option(True, "xen_scrub_pages: clear pages before Xen gets them"),
+}
+OWN, options = own_record(OPTIONS, "hotplug_unpopulated", "direct_mapped")
+"""What the driver was built and set with, and whether dom0 is direct-mapped."""
 
 TOP = (1 << 62) - 1
 
@@ -169,7 +173,7 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     dropped around add_memory_resource(): -E_ADDING where the loop lets others have it meanwhile.
     """
     s, own = words(m), options(m)
-    if own.can_hotplug == 0:
+    if own.memory_hotplug == 0:
         s.target = s.current + s.unpopulated
         return BP_ECANCELED
     credit = s.target + s.unpopulated - s.total
@@ -320,28 +324,13 @@ def wake(m: np.ndarray, now: int) -> int:
     return 0
 
 
-OPTIONS = {
-    "memory_hotplug": Option(True, "CONFIG_XEN_BALLOON_MEMORY_HOTPLUG: the thread adds sections"),
-    "auto_online": Option(False, "hot-added memory is onlined at once (auto_online_blocks)"),
-    "scrub": Option(True, "xen_scrub_pages: clear pages before Xen gets them"),
-}
-
-
-def set_options(m: np.ndarray, machine: Physmap, values: Mapping[str, Any]) -> None:
-    """The driver's options, whoever serves the calls."""
-    own = options(m)
-    own.can_hotplug = int(values["memory_hotplug"])
-    own.auto_online = int(values["auto_online"])
-    own.scrub = int(values["scrub"])
-    own.direct_mapped = int(machine.direct_mapped)
-
-
 def balloon_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any], *,
                   hotplug_unpopulated: bool = False) -> np.ndarray:
-    """A state ready for the balloon driver's calls, with its options in the registers."""
+    """A state ready for the balloon driver's calls."""
     m = new_state(machine, peak_pages)
+    OWN.fill(m, values)
     own = options(m)
-    set_options(m, machine, values)
+    own.direct_mapped = int(machine.direct_mapped)
     # Without CONFIG_XEN_BALLOON_MEMORY_HOTPLUG there is no such sysctl: it reads as 0.
     own.hotplug_unpopulated = int(hotplug_unpopulated and values["memory_hotplug"])
     return m

@@ -49,12 +49,13 @@ from replay.allocators.bitmap import flip_bits
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, options_of, section_log, words
-from replay.engine.strategy import Setup, Strategy
+from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, section_log, words
+from replay.engine.strategy import Setup, Strategy, own_record
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
-OWN, options = options_of("tag", "next", "prev", "bin", "open", "open_pages", base=pool.OWN)
+OWN, options = own_record(pool.OPTIONS, "tag", "next", "prev", "bin", "open", "open_pages",
+                          base=pool.OWN)
 """Where the word of frame 0 is: length of the free run that begins or ends here, else 0; next and
 previous run of the bin, by first frame. Then the word of bin 0, the first run of each; the open
 run's first frame and length."""

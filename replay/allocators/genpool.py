@@ -35,14 +35,16 @@ from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words_for
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import compiled, inline, record, row_at, words_in
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, options_of, words
-from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, words
+from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
 
-OWN, options = options_of("contiguous", "chunks", "bits_end", base=pool.OWN)
-"""One run per call; chunks so far; words of bitmaps handed out so far, from
-`own_words` on."""
+OPTIONS = pool.OPTIONS | {
+    "contiguous": Option(True, "one run per call (V1); no: page by page, as asked on 14 June"),
+}
+OWN, options = own_record(OPTIONS, "chunks", "bits_end", base=pool.OWN)
+"""Chunks so far; where the bitmaps that were handed out end."""
 
 CHUNK = record("start", "pages", "avail", "bits")
 """First frame, pages, free pages, first word of its bitmap (a bit set: not free)."""
@@ -248,7 +250,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     # as the pool's.
     m = pool_state(machine, 4 * peak_pages, values, own=_own_words)
     s, own = words(m), options(m)
-    own.contiguous = int(values["contiguous"])
+    OWN.fill(m, values)
     own.bits_end = s.own_words + words_in(CHUNK) * s.section_capacity
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("list_pop", "list_push")),
@@ -261,7 +263,5 @@ STRATEGY = Strategy(
     models="xen-devel, 20 June 2022, 1655740136-3974-2-git-send-email-olekstysh@gmail.com; "
            "Linux 6.1 lib/genalloc.c",
     init=_init, run=run, alloc=alloc, free=free, wake=pool.wake, check=check,
-    options=pool.OPTIONS | {
-        "contiguous": Option(True, "one run per call (V1); no: page by page, as asked on 14 June"),
-    },
+    options=OPTIONS,
 )

@@ -20,21 +20,32 @@ import numpy as np
 
 from replay.allocators import balloon, pool
 from replay.allocators.balloon import page_work
-from replay.allocators.pool import add_region, pool_state
+from replay.allocators.pool import add_region, pool_state, refill_pages
 from replay.base.compiled import inline, compiled
 from replay.base.units import align_down, align_up
 from replay.engine.loop import loop
 from replay.engine.state import (
-    BEYOND_LIST, SECTION_POOL, SECTION_SEED, SECTION_STALE, log_section, options_of,
-    set_tree, words,
+    BEYOND_LIST, SECTION_POOL, SECTION_SEED, SECTION_STALE, log_section, set_tree, words,
 )  # fmt: skip
-from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import hold_range, take
 from replay.physmap.model import Physmap
 from replay.physmap.resource import EBUSY, find, request
 
-OWN, options = options_of("fallback", "query", "stale_every", "queries", base=pool.OWN)
-"""Options beside the pool's three: the balloon serves all calls; ask at run time; the race."""
+_MODES = ("static", "query")
+ASKING = _MODES.index("query")
+"""The mode in which each refill asks."""
+OPTIONS = pool.OPTIONS | {
+    "mode": Option("static", "static: regions fixed at boot; query: asked for at each refill",
+                   _MODES),
+    "regions": Option(True, "the device tree's extended regions are used (since Linux 5.17)",
+                      since="extended_regions"),
+    "seeding": Option(True, "PVH: UNUSABLE memory is on the list from boot (since Linux 6.9)",
+                      since="unusable_seeding"),
+    "stale_every": Option(0, "query: every K-th answer is out of date when used; 0 is never"),
+}
+OWN, options = own_record(OPTIONS, "fallback", "queries", base=pool.OWN)
+"""Whether the balloon serves all calls; how often Xen was asked."""
 
 EXTRA_MEM_RATIO = 10
 """Seeded UNUSABLE memory is at most this many times RAM (arch/x86/xen/setup.c, Linux 6.9)."""
@@ -52,8 +63,7 @@ def _query_fill(m: np.ndarray, deficit: int) -> int:
     s, own = words(m), options(m)
     section = s.section_pages
     page = s.page_bytes
-    granule = own.fill_pages
-    nr_pages = (deficit + granule - 1) // granule * granule
+    nr_pages = refill_pages(m, deficit)
     own.queries += 1
     s.work.region_query += 1
     s.work.hypercall += 1
@@ -96,7 +106,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     own = options(m)
     if own.fallback:
         return balloon.alloc(m, now, nr_pages, frames, at)
-    if own.query:
+    if own.mode == ASKING:
         return _alloc_query(m, now, nr_pages, frames, at)
     return pool.alloc(m, now, nr_pages, frames, at)
 
@@ -129,7 +139,7 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     own = options(m)
     if own.fallback:
         return balloon.run(m, q, out, cost)
-    if own.query:
+    if own.mode == ASKING:
         return _run_query(m, q, out, cost)
     return pool.run(m, q, out, cost)
 
@@ -182,8 +192,7 @@ def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Set
 
 def _fallen_back(machine: Physmap, peak_pages: int, values: Mapping[str, Any], why: str) -> Setup:
     m = balloon.balloon_state(machine, peak_pages, values)
-    own = options(m)
-    own.fallback = 1
+    options(m).fallback = 1
     return Setup(m, page_work(machine), (f"{why}: the balloon driver serves all calls",))
 
 
@@ -201,13 +210,11 @@ def _query_tree(machine: Physmap) -> tuple[list[tuple[int, int]], int]:
     return merged, end
 
 
-def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+def _set_up(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     if values["mode"] == "query":
         m = pool_state(machine, peak_pages, values)
         taken, end = _query_tree(machine)
         set_tree(m, words(m).xen_tree, taken, 0, end)
-        own = options(m)
-        own.query, own.stale_every = 1, values["stale_every"]
         return Setup(m, page_work(machine),
                      ("run-time query: proposed in 2021 and rejected; no kernel has it",))
     if machine.arch == "x86":
@@ -228,18 +235,16 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     return Setup(m, page_work(machine))
 
 
+def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
+    setup = _set_up(machine, peak_pages, values)
+    OWN.fill(setup.state, values)
+    return setup
+
+
 STRATEGY = Strategy(
     name="hypervisor",
     summary="the pool on guest-physical ranges that the hypervisor names",
     models="Linux 5.17+ arch/arm/xen/enlighten.c; Linux 6.9+ arch/x86/xen/enlighten.c",
     init=_init, run=run, alloc=alloc, free=free, wake=wake,
-    options=pool.OPTIONS | {
-        "mode": Option("static", "static: regions fixed at boot; query: asked for at each refill",
-                       ("static", "query")),
-        "regions": Option(True, "the device tree's extended regions are used (since Linux 5.17)",
-                          since="extended_regions"),
-        "seeding": Option(True, "PVH: UNUSABLE memory is on the list from boot (since Linux 6.9)",
-                          since="unusable_seeding"),
-        "stale_every": Option(0, "query: every K-th answer is out of date when used; 0 is never"),
-    },
+    options=OPTIONS,
 )

@@ -9,11 +9,11 @@ import numpy as np
 
 from replay.base.compiled import compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import NEVER, new_state, options_of, words
-from replay.engine.strategy import Setup, Strategy
+from replay.engine.state import NEVER, new_state, words
+from replay.engine.strategy import Setup, Strategy, own_record
 from replay.physmap.model import Physmap
 
-OWN, options = options_of("handed_out")
+OWN, options = own_record({}, "handed_out")
 
 
 @compiled()

@@ -19,17 +19,22 @@ from replay.allocators import balloon
 from replay.allocators.balloon import page_work
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import (
-    BEYOND_LIST, SECTION_POOL, log_section, new_state, options_of, words,
-)  # fmt: skip
-from replay.engine.strategy import Option, Setup, Strategy
+from replay.engine.state import BEYOND_LIST, SECTION_POOL, log_section, new_state, words
+from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import hold_range, push, swap_lists, take
 from replay.physmap.model import Physmap
 from replay.physmap.resource import EBUSY, find, release, request
 
 EINVAL = 22
-OWN, options = options_of("bounded", "fill_pages", base=balloon.OWN)
-"""Search the Xen resource instead of iomem; clip to the pluggable range; refill granule, pages."""
+OPTIONS = {
+    "section_pages": Option(0, "pages per memory section; 0 takes the machine's"),
+    "fill_pages": Option(0, "granule of a refill in pages; 0 is one section, as in the kernel"),
+    "bounded": Option(True, "search within mhp_get_pluggable_range() (since Linux 5.17)",
+                      since="bounded_search"),
+    **balloon.OPTIONS,
+}
+OWN, options = own_record(OPTIONS, "granule", base=balloon.OWN)
+"""The balloon driver's words too; how many pages a refill is a multiple of."""
 
 TOP = (1 << 62) - 1
 
@@ -57,8 +62,7 @@ def add_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
 @inline
 def refill_pages(m: np.ndarray, deficit: int) -> int:
     """The deficit in whole granules."""
-    own = options(m)
-    granule = own.fill_pages
+    granule = options(m).granule
     return (deficit + granule - 1) // granule * granule
 
 
@@ -149,15 +153,6 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     return loop(alloc, free, wake, m, q, out, cost)
 
 
-OPTIONS = {
-    "section_pages": Option(0, "pages per memory section; 0 takes the machine's"),
-    "fill_pages": Option(0, "granule of a refill in pages; 0 is one section, as in the kernel"),
-    "bounded": Option(True, "search within mhp_get_pluggable_range() (since Linux 5.17)",
-                      since="bounded_search"),
-    **balloon.OPTIONS,
-}
-
-
 def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
                seed_pages: int = 0,
                own: Callable[[int, int], int] = lambda frames, sections: 0) -> np.ndarray:
@@ -167,9 +162,9 @@ def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
                   own_thread=True, own=own)
     s, mine = words(m), options(m)
     section = int(s.section_pages)
-    mine.fill_pages = -(-(values["fill_pages"] or section) // section) * section
-    mine.bounded = int(values["bounded"])
-    balloon.set_options(m, machine, values)
+    OWN.fill(m, values)
+    mine.granule = -(-(values["fill_pages"] or section) // section) * section
+    mine.direct_mapped = int(machine.direct_mapped)
     return m
 
 

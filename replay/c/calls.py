@@ -18,14 +18,15 @@ from replay.costs.primitives import WORK
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
     BEYOND_LIST, E_ADDING, E_WAIT, NR_WORK, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED,
-    log_section, options_of, words, work_words,
+    log_section, words, work_words,
 )  # fmt: skip
+from replay.engine.strategy import own_record
 from replay.engine.tracking import break_block, enter_range, leave_range
 
 CALLS_OF_C = ("alloc", "free", "resume", "wake", "target")
 """Addresses of the C functions, 0 if missing."""
-OWN, options = options_of(
-    *CALLS_OF_C,
+OWN, options = own_record(
+    {}, *CALLS_OF_C,
     "report",  # first word of the report
     "limit",  # frames are below this
     "live",  # first word of one word per frame: whether a caller has it

@@ -23,7 +23,7 @@ from replay.engine.state import word_of
 from replay.physmap.model import Physmap
 
 REQUEST = word_of("request")
-CALLING, PAGES = (word_of("options") + OWN.names.index(name) for name in ("calling", "pages"))
+CALLING, PAGES = map(OWN.place, ("calling", "pages"))
 """Words of a state that tell what is going on."""
 
 TIME_LIMIT_S = 60.0

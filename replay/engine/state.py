@@ -71,8 +71,8 @@ GAUGES = ("live", "held", "added", "pinned", "given", "broken", "whole")
 sections; sections with a live page; RAM pages given back to Xen; superpages broken in stage 2;
 wholly free 2 MiB blocks."""
 
-OPTION_WORDS = 24
-"""For a strategy's own record, see options_of()."""
+OWN_WORDS = 24
+"""For a strategy's own record, see strategy.own_record()."""
 
 
 def _layout() -> Any:
@@ -80,7 +80,7 @@ def _layout() -> Any:
     parts: list[tuple[str, Any]] = [(name, np.int64) for name in REGISTERS]
     parts += [(name, TREE) for name in ("tree", "xen_tree", "reserved", "unreserved")]
     parts += [("table", record(*TABLES)), ("gauge", record(*GAUGES)), ("work", record(*WORK)),
-              ("options", (np.int64, (OPTION_WORDS,)))]
+              ("own", (np.int64, (OWN_WORDS,)))]
     ends = np.cumsum([0, *(np.dtype(kind).itemsize for _, kind in parts)]).tolist()
     assert not any(hasattr(np.void, name) for name, _ in parts)  # it would hide the field
     place = dict(zip((name for name, _ in parts), ends[:-1], strict=True))
@@ -128,18 +128,6 @@ def work_words(m: np.ndarray) -> np.ndarray:
 def gauge_words(m: np.ndarray) -> np.ndarray:
     """The same of the gauges."""
     return m[FIRST_GAUGE : FIRST_GAUGE + len(GAUGES)]
-
-
-def options_of(*fields: str, base: Any = None) -> tuple[Any, Callable[[Any], Any]]:
-    """(a strategy's own record, the function that sees it in a state).
-
-    Its fields follow those of `base`, the record of a strategy whose calls it uses.
-    """
-    kind = record(*(base.names if base is not None else ()), *fields)
-    if kind.itemsize > 8 * OPTION_WORDS:
-        raise AssertionError(f"a strategy has {kind.itemsize // 8} words of its own, there is room "
-                             f"for {OPTION_WORDS}")
-    return kind, seen_as(kind, word_of("options"))
 
 
 # -- section log rows ----------------------------------------------------------------------------

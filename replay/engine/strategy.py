@@ -11,6 +11,10 @@ check(m) -> list of broken invariants, in words. Tests and `--check` call it.
 `m` is the state array of engine/state.py. Strategies know no time and no cost: they report
 primitives in words(m).work and set a bit of `dirty`; the list operations of a successful call are
 counted by the engine from `page_work`, so that the common path stays a few nanoseconds.
+
+What a strategy keeps for itself is a record in the state, with a word for each of its options:
+`OWN, options = own_record(OPTIONS, "handed_out")`, then `OWN.fill(m, values)` in `init`, and
+`options(m).handed_out` or `options(m).scrub` in the calls.
 """
 
 from __future__ import annotations
@@ -21,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import INT, VECTOR
+from replay.base.compiled import INT, VECTOR, record, seen_as, words_in
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.since import has
-from replay.engine.state import words
+from replay.engine.state import OWN_WORDS, word_of, words
 from replay.physmap.model import Physmap
 
 CALL = INT(VECTOR, INT, INT, VECTOR, INT)
@@ -62,6 +66,55 @@ class Option:
         if not 0 <= value < 1 << 40:
             raise ReplayError(f"{name}={text!r}: expected 0 to 2^40")
         return value
+
+    def word(self, value: Any) -> int:
+        """A value as a word of the state: of a choice, which one it is; of yes and no, 1 and 0."""
+        return self.choices.index(value) if self.choices else int(value)
+
+
+@dataclass(frozen=True)
+class Own:
+    """A strategy's part of the state, see own_record()."""
+
+    kind: Any
+    """The record: those of the strategy it is based on, a word per option, words of its own."""
+    options: Mapping[str, Option]
+    seen: Callable[[Any], Any]
+
+    def fill(self, m: np.ndarray, values: Mapping[str, Any]) -> None:
+        """Write the options' values into a state; the other words stay what they are."""
+        own = self.seen(m)
+        for name, option in self.options.items():
+            setattr(own, name, option.word(values[name]))
+
+    def place(self, name: str) -> int:
+        """The place of a word in a state, for those who see nothing but words."""
+        names: tuple[str, ...] = self.kind.names
+        return word_of("own") + names.index(name)
+
+
+def own_record(options: Mapping[str, Option], *fields: str, base: Own | None = None
+               ) -> tuple[Own, Callable[[Any], Any]]:
+    """(a strategy's part of the state, the function that sees it there).
+
+    A word per option, by its name, and one per field. base: of a strategy whose calls this one
+    uses; they find their words in the same places, so this one has its options as well.
+    AssertionError where it has not, where two words have one name, and where there are too many.
+    """
+    before, known = (base.kind.names, base.options) if base else ((), {})
+    for name, option in known.items():
+        if name not in options or options[name].choices != option.choices:
+            raise AssertionError(f"{name}: the calls of the strategy it is based on have that "
+                                 "option, with the same choices")
+    names = [*before, *(name for name in options if name not in known), *fields]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise AssertionError(f"{twice[0]}: two words of a strategy have that name")
+    kind = record(*names)
+    if words_in(kind) > OWN_WORDS:
+        raise AssertionError(f"a strategy has {words_in(kind)} words of its own, there is room for "
+                             f"{OWN_WORDS}")
+    seen = seen_as(kind, word_of("own"))
+    return Own(kind, dict(options), seen), seen
 
 
 @dataclass(frozen=True)

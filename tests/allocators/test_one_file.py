@@ -17,17 +17,22 @@ from driving import cli, refused, small  # isort: skip
 PAINTED = '''"""The pool, under another name and with two options more."""
 from dataclasses import replace
 from replay.allocators import pool
-from replay.engine.strategy import Option
+from replay.engine.strategy import Option, own_record
+
+OPTIONS = pool.OPTIONS | {
+    "colour": Option("grey", "what it is painted in", choices=("grey", "red")),
+    "coats": Option(1, "how often"),
+}
+OWN, options = own_record(OPTIONS, base=pool.OWN)
 
 def _init(machine, peak_pages, values):
-    known = {name: value for name, value in values.items() if name in pool.STRATEGY.options}
-    setup = pool.STRATEGY.init(machine, peak_pages, known)
-    return replace(setup, notes=(f"its colour is {values['colour']}", *setup.notes))
+    setup = pool.STRATEGY.init(machine, peak_pages, values)
+    OWN.fill(setup.state, values)
+    coats = int(options(setup.state).coats)
+    return replace(setup, notes=(f"its colour is {values['colour']}, {coats} thick", *setup.notes))
 
 STRATEGY = replace(pool.STRATEGY, name="painted", summary="a pool with a colour", init=_init,
-    options={**pool.STRATEGY.options,
-             "colour": Option("grey", "what it is painted in", choices=("grey", "red")),
-             "coats": Option(1, "how often")})
+                   options=OPTIONS)
 '''
 
 
@@ -63,7 +68,7 @@ def test_it_runs_with_its_options_and_every_form_says_so(painted: str, tmp_path:
     for form in ("txt", "md", "html"):
         assert cli("report", run, "--format", form).code == 0
         text = " ".join((run / f"report.{form}").read_text().replace("\\_", "_").split())
-        assert "its colour is red" in text, form
+        assert "its colour is red, 3 thick" in text, form
         assert "coats=3, colour=red" in text, form
     assert cli("report", run, "--format", "csv").code == 0
     assert ",painted,latency_ns.p50," in (run / "report.csv").read_text()

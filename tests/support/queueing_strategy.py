@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from replay.base.compiled import compiled
 from replay.engine.loop import LOOP, loop
-from replay.engine.state import BEYOND_LIST, NEVER, new_state, options_of, words
-from replay.engine.strategy import Setup, Strategy
+from replay.engine.state import BEYOND_LIST, NEVER, new_state, words
+from replay.engine.strategy import Setup, Strategy, own_record
 
-OWN, options = options_of("period")
+OWN, options = own_record({}, "period")
 
 
 @compiled()
