@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.base.compiled import inline
+from replay.base.compiled import inline, lowest_bit
 
 SHIFT = 5
 MASK = (1 << 32) - 1
 ONES, ZEROS = 0, MASK
 """What next_bit() looks for."""
 
-_SEQUENCE = 0x077CB531
-_PLACES = np.zeros(32, np.int64)
-for _k in range(32):
-    _PLACES[((_SEQUENCE << _k) & MASK) >> 27] = _k
-
 
 def words_for(bits: int) -> int:
     """Words that so many bits take."""
     return (bits + 31) >> SHIFT
-
-
-@inline
-def _lowest(word: int) -> int:
-    """Place of the lowest bit set, by a de Bruijn sequence."""
-    return _PLACES[(((word & -word) * _SEQUENCE) & MASK) >> 27]
 
 
 @inline
@@ -40,7 +29,7 @@ def next_bit(m: np.ndarray, at: int, size: int, start: int, what: int) -> int:
         if k << SHIFT >= size:
             return size
         word = (m[at + k] ^ what) & MASK
-    return min(size, (k << SHIFT) + _lowest(word))
+    return min(size, (k << SHIFT) + lowest_bit(word))
 
 
 @inline

@@ -114,8 +114,56 @@ def _address_of(typing: Any, array: Any) -> Any:
     return INT(VECTOR), code
 
 
+def _trailing_zeros(typing: Any, word: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+    return INT(INT), code
+
+
+def lowest_bit(word: Any) -> Any:
+    """Place of the lowest bit set of a word that is not 0."""
+    return (int(word) & -int(word)).bit_length() - 1
+
+
+_lowest_bit = numba.extending.intrinsic(_trailing_zeros)
+numba.extending.overload(lowest_bit, inline="always")(lambda word: lambda word: _lowest_bit(word))
+
 call_c: Any = numba.extending.intrinsic(_call_c)
 address_of: Any = numba.extending.intrinsic(_address_of)
+
+
+def _expected(value: int) -> Any:
+    """LLVM's branch hint: a condition expected to have a value."""
+    def hint(typing: Any, condition: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bit = ir.IntType(1)
+            expect = builder.module.declare_intrinsic(
+                "llvm.expect", [bit], ir.FunctionType(bit, [bit, bit]))
+            return builder.call(expect, [args[0], ir.Constant(bit, value)])
+        return types.boolean(types.boolean), code
+    return numba.extending.intrinsic(hint)
+
+
+_expected_true, _expected_false = _expected(1), _expected(0)
+
+
+def likely(condition: Any) -> Any:
+    """A condition that is true but for rare cases, as the kernel's likely().
+
+    What a rare case needs then takes no registers from the rest, and no place among its code.
+    """
+    return condition
+
+
+def unlikely(condition: Any) -> Any:
+    """A condition that is true in rare cases only."""
+    return condition
+
+
+numba.extending.overload(likely, inline="always")(
+    lambda condition: lambda condition: _expected_true(condition))
+numba.extending.overload(unlikely, inline="always")(
+    lambda condition: lambda condition: _expected_false(condition))
 
 
 def template(function: Callable[..., Any]) -> Any:
