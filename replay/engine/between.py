@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline, template
+from replay.base.compiled import template
 from replay.engine.gauges import integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import header, returned
@@ -16,19 +16,7 @@ from replay.engine.paused import add_later, added, freed_early, hand_over, put_r
 from replay.engine.requests import Requests
 from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
 from replay.engine.state import E_ADDING, E_WAIT, NEVER, words
-from replay.engine.tracking import frames_returned, frames_taken
-
-
-@inline
-def count_runs(frames: np.ndarray, first: int, count: int) -> int:
-    """Runs of neighbouring frames, ascending or descending, in the order returned."""
-    runs, before = 0, -2
-    for k in range(first, first + count):
-        step = frames[k] - before
-        if step != 1 and step != -1:
-            runs += 1
-        before = frames[k]
-    return runs
+from replay.engine.tracking import count_runs, frames_returned, frames_taken
 
 
 @template

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.base.compiled import index, inline
+from replay.base.compiled import compiled, index, inline, likely, lowest_bit, unlikely
 from replay.engine.state import BEYOND_LIST, words
+
+CHANGES = 32
+"""Frames whose blocks are looked at in one step."""
 
 
 @inline
@@ -62,49 +65,113 @@ def _block_opened(m: np.ndarray, b: int) -> None:
 
 
 @inline
+def _tracked(m: np.ndarray, b: int) -> bool:
+    """Whether block `b` is in the tables."""
+    return 0 <= b < words(m).table.nr_blocks
+
+
+@inline
 def _came(m: np.ndarray, b: int, count: int) -> None:
-    """`count` frames of block `b` became free."""
+    """`count` frames of a tracked block became free."""
     s = words(m)
-    if b < 0 or b >= s.table.nr_blocks:
-        return
-    at = s.table.blocks + b
+    at = index(s.table.blocks + b)
     free = m[at] + count
     m[at] = free
-    if free == s.block_pages:
+    if unlikely(free == s.block_pages):
         _block_filled(m, b)
 
 
 @inline
 def _left(m: np.ndarray, b: int, count: int) -> None:
-    """`count` free frames of block `b` are free no longer."""
+    """`count` free frames of a tracked block are free no longer."""
     s = words(m)
-    if b < 0 or b >= s.table.nr_blocks:
-        return
-    at = s.table.blocks + b
+    at = index(s.table.blocks + b)
     free = m[at]
     m[at] = free - count
-    if free == s.block_pages:
+    if unlikely(free == s.block_pages):
         _block_opened(m, b)
 
 
 @inline
 def _live(m: np.ndarray, b: int, change: int) -> None:
-    """Callers have so many frames of block `b` more, or fewer: is its section pinned by them?"""
+    """Callers have so many frames of a tracked block more, or fewer: is its section pinned by them?
+    """
     s = words(m)
-    if b < 0 or b >= s.table.nr_blocks:
-        return
-    at = s.table.live + (b >> (s.table.section_shift - s.table.block_shift))
+    at = index(s.table.live + (b >> (s.table.section_shift - s.table.block_shift)))
     live = m[at] + change
     m[at] = live
-    if live == 0:
+    if unlikely(live == 0):
         s.gauge.pinned -= 1
         s.moved = 1
-    elif live == change:
+    elif unlikely(live == change):
         s.gauge.pinned += 1
         s.moved = 1
 
 
+@inline
+def _taken(m: np.ndarray, b: int, count: int) -> None:
+    """So many free frames of block `b` are callers' now."""
+    if likely(_tracked(m, b)):
+        _left(m, b, count)
+        _live(m, b, count)
+
+
+@inline
+def _returned(m: np.ndarray, b: int, count: int) -> None:
+    """So many frames of block `b` are callers' no longer, but free."""
+    if likely(_tracked(m, b)):
+        _came(m, b, count)
+        _live(m, b, -count)
+
+
+@compiled()
+def count_runs(frames: np.ndarray, first: int, count: int) -> int:
+    """Runs of neighbouring frames, ascending or descending, in the order returned."""
+    runs = int(count > 0)
+    for k in range(index(first + 1), index(first + count)):
+        step = frames[k] - frames[k - index(1)]
+        runs += (step != 1) & (step != -1)
+    return runs
+
+
+@inline
+def _block_changes(frames: np.ndarray, first: int, count: int, shift: int) -> int:
+    """Bit k: whether frame first + k is in another block than the one before it."""
+    changes = 0
+    for k in range(count):
+        apart = frames[index(first + k)] ^ frames[index(first + k - 1)]
+        changes |= int(apart >> shift != 0) << k
+    return changes
+
+
+@compiled()
+def _all_moved(m: np.ndarray, frames: np.ndarray, first: int, count: int, taken: bool) -> None:
+    """frames_taken() or frames_returned() of any number of frames, block by block.
+
+    Where blocks end is found without a branch per page: lists that many callers have used
+    go from block to block as chance will have it.
+    """
+    shift = words(m).table.block_shift
+    since, k, end = first, first + 1, first + count
+    while since < end:
+        nr = min(CHANGES, end - k)
+        changes = _block_changes(frames, k, nr, shift)
+        if k + nr == end:
+            changes |= 1 << nr
+        while changes != 0:
+            stop = k + lowest_bit(changes)
+            b = frames[index(since)] >> shift
+            if taken:
+                _taken(m, b, stop - since)
+            else:
+                _returned(m, b, stop - since)
+            since, changes = stop, changes & (changes - 1)
+        k += nr
+
+
 # -- between strategy and caller: the engine calls these ------------------------------------------
+# One page, the commonest request, goes without the loops, here and below: what prepares them costs
+# more than its work. More pages are worth a call.
 @inline
 def frames_taken(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> int:
     """Frames went to a caller; returns the runs of neighbouring frames they form.
@@ -112,52 +179,52 @@ def frames_taken(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> i
     A run goes up or down by one frame at a time, in the order returned.
     """
     s = words(m)
-    shift = s.table.block_shift
-    k, end = index(first), index(first + count)
-    runs, before = 0, -2
-    while k < end:
-        b, since = frames[k] >> shift, k
-        while k < end and frames[k] >> shift == b:
-            step = frames[k] - before
-            before = frames[k]
-            runs += (step != 1) & (step != -1)
-            k += index(1)
-        moved = np.int64(k - since)
-        _left(m, b, moved)
-        _live(m, b, moved)
     s.gauge.live += count
-    return runs
+    if likely(count == 1):
+        _taken(m, frames[index(first)] >> s.table.block_shift, 1)
+        return 1
+    _all_moved(m, frames, first, count, True)
+    return count_runs(frames, first, count)
 
 
 @inline
 def frames_returned(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> None:
     """Callers gave live frames back."""
     s = words(m)
-    shift = s.table.block_shift
-    k, end = index(first), index(first + count)
-    while k < end:
-        b, since = frames[k] >> shift, k
-        while k < end and frames[k] >> shift == b:
-            k += index(1)
-        moved = np.int64(k - since)
-        _came(m, b, moved)
-        _live(m, b, -moved)
     s.gauge.live -= count
+    if likely(count == 1):
+        _returned(m, frames[index(first)] >> s.table.block_shift, 1)
+    else:
+        _all_moved(m, frames, first, count, False)
 
 
 # -- on and off the free list: strategies call these ----------------------------------------------
+@compiled()
+def _copy(source: np.ndarray, first: int, into: np.ndarray, at: int, count: int) -> None:
+    for k in range(index(count)):
+        into[index(at) + k] = source[index(first) + k]
+
+
+@compiled()
+def _copy_reversed(source: np.ndarray, last: int, into: np.ndarray, at: int, count: int) -> None:
+    for k in range(index(count)):
+        into[index(at) + k] = source[index(last) - k]
+
+
 @inline
 def push(m: np.ndarray, frames: np.ndarray, first: int, count: int) -> None:
     """Put frames that a caller gave back at the head of the free list, one after the other."""
     s = words(m)
     listed = s.count
-    if listed + count > s.capacity:
+    if unlikely(listed + count > s.capacity):
         s.fault = 1
         return
-    head, since = index(s.list + listed), index(first)
-    for k in range(index(count)):
-        m[head + k] = frames[since + k]
+    head = s.list + listed
     s.count = listed + count
+    if likely(count == 1):
+        m[index(head)] = frames[index(first)]
+    else:
+        _copy(frames, first, m, head, count)
 
 
 @inline
@@ -165,10 +232,12 @@ def take(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
     """Pop nr_pages frames off the list's head into frames[at:]."""
     s = words(m)
     count = s.count
-    head, first = index(s.list + count - 1), index(at)
-    for k in range(index(nr_pages)):
-        frames[first + k] = m[head - k]
+    head = s.list + count - 1
     s.count = count - nr_pages
+    if likely(nr_pages == 1):
+        frames[index(at)] = m[index(head)]
+    else:
+        _copy_reversed(m, head, frames, at, nr_pages)
 
 
 @inline
@@ -196,7 +265,8 @@ def enter_range(m: np.ndarray, start: int, count: int) -> None:
     while start < end:
         b = start >> shift
         stop = min(end, (b + 1) << shift)
-        _came(m, b, stop - start)
+        if _tracked(m, b):
+            _came(m, b, stop - start)
         start = stop
 
 
@@ -211,7 +281,8 @@ def leave_range(m: np.ndarray, start: int, count: int) -> None:
     while start < end:
         b = start >> shift
         stop = min(end, (b + 1) << shift)
-        _left(m, b, stop - start)
+        if _tracked(m, b):
+            _left(m, b, stop - start)
         start = stop
 
 
@@ -220,7 +291,7 @@ def hold_range(m: np.ndarray, start: int, count: int) -> None:
     """Frames [start, start + count) enter the list from outside, ascending: a new section."""
     s = words(m)
     listed = s.count
-    if listed + count > s.capacity:
+    if unlikely(listed + count > s.capacity):
         s.fault = 1
         return
     head = index(s.list + listed)
@@ -245,7 +316,8 @@ def hold_words(m: np.ndarray, first: int, count: int) -> None:
         b, since = m[k] >> shift, k
         while k < end and m[k] >> shift == b:
             k += index(1)
-        _came(m, b, np.int64(k - since))
+        if _tracked(m, b):
+            _came(m, b, np.int64(k - since))
 
 
 @inline
@@ -264,7 +336,8 @@ def let_go(m: np.ndarray, count: int) -> None:
         b, since = m[k] >> shift, k
         while k < end and m[k] >> shift == b:
             k += index(1)
-        _left(m, b, np.int64(k - since))
+        if _tracked(m, b):
+            _left(m, b, np.int64(k - since))
 
 
 @inline
