@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import inline, compiled, unlikely
 from replay.base.units import NS_PER_S
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import (
@@ -262,10 +262,10 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     After a sleep it is called again, the same but for s.resume: it has s.got pages already.
     """
     s = words(m)
-    if s.resume:
+    if unlikely(s.resume != 0):
         return _alloc_slow(m, now, nr_pages, frames, at)
     s.unpopulated += nr_pages
-    if s.count < nr_pages:
+    if unlikely(s.count < nr_pages):
         return _alloc_slow(m, now, nr_pages, frames, at)
     take(m, nr_pages, frames, at)
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import compiled
+from replay.base.compiled import compiled, index, inline
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import NEVER, new_state, words
 from replay.engine.strategy import Setup, Strategy, own_record
@@ -16,18 +16,18 @@ from replay.physmap.model import Physmap
 OWN, options = own_record({}, "handed_out")
 
 
-@compiled()
+@inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """Frame numbers that nobody had before."""
     own = options(m)
     first = own.handed_out
     own.handed_out = first + nr_pages
     for k in range(nr_pages):
-        frames[at + k] = first + k
+        frames[index(at + k)] = first + k
     return 0
 
 
-@compiled()
+@inline
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """Forget the pages."""
     return 0

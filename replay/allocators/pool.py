@@ -17,7 +17,7 @@ import numpy as np
 
 from replay.allocators import balloon
 from replay.allocators.balloon import page_work
-from replay.base.compiled import inline, compiled
+from replay.base.compiled import inline, compiled, unlikely
 from replay.engine.loop import LOOP, loop
 from replay.engine.state import BEYOND_LIST, SECTION_POOL, log_section, new_state, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
@@ -123,7 +123,7 @@ def fill_list(m: np.ndarray, deficit: int) -> int:
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages()."""
     s = words(m)
-    if s.count < nr_pages:
+    if unlikely(s.count < nr_pages):
         error = fill_list(m, nr_pages - s.count)
         if error < 0:
             return error

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import INT, VECTOR, index, inline, template
+from replay.base.compiled import INT, VECTOR, compiled, index, inline, likely, template, unlikely
 from replay.engine.between import background
 from replay.engine.gauges import areas, free_shares, integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import NOBODY, choose, header, returned
 from replay.engine.outcome import FAST, NO_FRAME, OUT_TYPE, SLEPT, SLOW, Out, tallies
-from replay.engine.paused import add_later, cramped, fill, pause, under_way
+from replay.engine.paused import add_later, cramped, fill, free_later, pause
 from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
 from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
 from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
@@ -40,6 +40,54 @@ def _begin(m: np.ndarray, q: Requests, out: Out, cost: np.ndarray) -> None:
         header(q.plan).wake_ns = nanoseconds(costs(cost).thread_wake)
 
 
+@inline
+def _others(m: np.ndarray, out: Out) -> int:
+    """When background() must be asked for other calls than the next: at once if any sleeps."""
+    return -1 if tallies(out.totals).sleeping > 0 else words(m).added_at
+
+
+@inline
+def _hand_out(frames: np.ndarray, at: int, live: np.ndarray, slot: int, count: int) -> None:
+    """The frames of a request go to its slots."""
+    if likely(count == 1):
+        live[index(slot)] = frames[index(at)]
+        return
+    for k in range(index(count)):
+        live[index(slot) + k] = frames[index(at) + k]
+
+
+@compiled()
+def _all_held(slots: np.ndarray, first: int, pages: int, live: np.ndarray,
+              scratch: np.ndarray) -> Any:
+    """_held() of any number of pages."""
+    known = under = 0
+    for k in range(index(first), index(first + pages)):
+        slot = slots[k]
+        if unlikely(slot < 0):
+            continue
+        frame = live[index(slot)]
+        if likely(frame >= 0):
+            scratch[index(known)] = frame
+            known += 1
+        elif frame < NO_FRAME:
+            under += 1
+    return known, under
+
+
+@inline
+def _held(slots: np.ndarray, first: int, pages: int, live: np.ndarray, scratch: np.ndarray) -> Any:
+    """Put the frames of a free's pages into scratch: (how many there are, pages whose allocation
+    is under way)."""
+    if likely(pages == 1):
+        slot = slots[index(first)]
+        if likely(slot >= 0):
+            frame = live[index(slot)]
+            if likely(frame >= 0):
+                scratch[index(0)] = frame
+                return 1, 0
+    return _all_held(slots, first, pages, live, scratch)
+
+
 @template
 def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
          cost: np.ndarray) -> int:
@@ -53,8 +101,8 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     """
     s = words(m)
     times, kinds, counts, firsts, slots, plan = q
-    frames, live, scratch, work, early, sleeping = (
-        out.frames, out.live, out.scratch, out.work, out.early, out.sleeping)
+    frames, live, scratch, work, sleeping = (
+        out.frames, out.live, out.scratch, out.work, out.sleeping)
     latencies, waits, services, slow, frees = (
         out.alloc_latency, out.alloc_wait, out.alloc_service, out.alloc_slow, out.free_latency)
     area, peak, counted, price = areas(out.area), areas(out.peak), tallies(out.totals), costs(cost)
@@ -64,40 +112,43 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     step, place, base = counted.step, counted.place, counted.first_request
     lock_free, since, live_area = counted.lock_free, counted.since, area.live_pages
     unusable_area, largest_area = area.unusable_free_index, area.largest_free_run
+    others, block_pages = _others(m, out), float(s.block_pages)
+    in_order = 0 if planned else times.shape[0]
     full = cramped(out)
     while not full and (step < times.shape[0] or counted.last):
-        # After the last request only calls that began go on: no thread is due before time 0.
-        ended = step >= times.shape[0]
-        arrival = -1 if planned or ended else times[step]
-        # A thread with a lock of its own need not wait for its turn among the callers.
-        due = max(arrival, lock_free * s.own_lock) if arrival >= 0 else -1
-        added_due = NEVER - 1 if ended else arrival
-        if planned:
-            due, added_due = header(plan).due, header(plan).added_due
-        if s.wake_at <= due or s.added_at <= added_due or (
-                counted.sleeping > 0 and s.count > 0):
+        if likely(step < in_order):
+            arrival = added_due = times[index(step)]
+            due = start = max(arrival, lock_free)
+        elif planned:
+            arrival, start, due, added_due = -1, -1, header(plan).due, header(plan).added_due
+        else:
+            # After the last request only calls that began go on: no thread is due before time 0.
+            arrival, start, due, added_due = -1, -1, -1, NEVER - 1
+        if unlikely(s.wake_at <= due or others <= added_due):
             area.live_pages, counted.since = live_area, since
             area.unusable_free_index, area.largest_free_run = unusable_area, largest_area
+            # A thread with a lock of its own need not wait for its turn among the callers.
+            due = due if planned or s.own_lock else arrival
             lock_free = background(alloc, free, wake, m, q, out, cost, lock_free, due, added_due)
+            start = max(arrival, lock_free)
             live_area, since = area.live_pages, counted.since
             unusable_area, largest_area = area.unusable_free_index, area.largest_free_run
-        r, start = step, max(arrival, lock_free)
-        step += 1
-        if planned:
-            r = choose(m, plan, kinds, lock_free)
+            others = _others(m, out)
+        r = step
+        if unlikely(step >= in_order):
+            r = choose(m, plan, kinds, lock_free) if planned else NOBODY
             if r == NOBODY:
-                counted.last, ended = 0, True
+                counted.last, step = 0, times.shape[0] + 1
                 break
             start = header(plan).start
             if r < 0:
                 lock_free = max(lock_free, start)
+                step += 1
                 continue
-            arrival = plan[header(plan).arrival + r]
-        elif ended:
-            counted.last = 0
-            break
-        kind, pages, first = kinds[r], counts[r], firsts[r]
-        at = first if planned else place
+            arrival, place = plan[header(plan).arrival + r], firsts[index(r)]
+        step += 1
+        kind, pages, first = kinds[index(r)], counts[index(r)], firsts[index(r)]
+        at = place
         dt = start - since
         since = start
         held = s.gauge.live
@@ -105,7 +156,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         live_area += float(held) * dt
         live_peak = max(live_peak, held)
         if listed > 0:
-            unusable, largest = free_shares(s.gauge.whole, s.table.top, s.block_pages, listed)
+            unusable, largest = free_shares(s.gauge.whole, s.table.top, block_pages, listed)
             unusable_area += unusable * dt
             largest_area += largest * dt
             if unusable > unusable_peak:
@@ -118,30 +169,20 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         if kind == ALLOC:
             place += pages
             error = alloc(m, start, pages, frames, at)
-            if error == 0:
+            if likely(error == 0):
                 runs, moved = frames_taken(m, frames, at, pages), pages
-                for k in range(index(pages) if counted.apart else 0):
-                    live[index(first) + k] = frames[index(at) + k]
+                if counted.apart:
+                    _hand_out(frames, at, live, first, pages)
                 spent += pages * price.alloc_page
         elif kind == FREE:
-            known = 0
-            for k in range(index(first), index(first + pages)):
-                slot = slots[k]
-                if slot < 0:
-                    continue
-                frame = live[index(slot)]
-                if frame >= 0:
-                    scratch[known] = frame
-                    known += 1
-                elif frame < NO_FRAME:  # its allocation is under way
-                    early[counted.early].request = under_way(frame)
-                    early[counted.early].slot = slot
-                    live[index(slot)] = NO_FRAME
-                    counted.early += 1
-                    full = True
+            known, under = _held(slots, first, pages, live, scratch)
+            if unlikely(under > 0):
+                free_later(out, slots, first, pages)
+                full = True
             frames_returned(m, scratch, 0, known)
-            counted.skipped += pages - known
-            if known > 0:
+            if unlikely(known < pages):
+                counted.skipped += pages - known
+            if likely(known > 0):
                 error = free(m, start, known, scratch, 0)
             spent += known * price.free_page
             moved = known
@@ -152,18 +193,18 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             if pages - s.current != (s.sleep_credit if s.bp_state else 0):
                 s.wake_at = min(s.wake_at, max(start, s.thread_free))
             spent = 0
-        if s.dirty:
+        if unlikely(s.dirty != 0):
             path = SLOW if s.dirty & BEYOND_LIST else FAST
             spent += spent_on(m, cost)
             if error == -E_ADDING:
                 s.add_ns = nanoseconds(outside(m, cost))
                 spent -= outside(m, cost)
             move_work(m, work[r])
-        if s.moved:
+        if unlikely(s.moved != 0):
             settle(m, out, start)
         service = nanoseconds(spent)
         lock_free = start + service
-        row = out.rows[r]
+        row = out.rows[index(r)]
         row.wait_ns = start - arrival
         row.service_ns = service
         row.errno = error
@@ -171,11 +212,11 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         row.runs = runs
         row.pages = moved
         if kind == ALLOC:
-            if error == 0:
+            if likely(error == 0):
                 latencies[bucket_of(lock_free - arrival)] += 1
                 waits[bucket_of(start - arrival)] += 1
                 services[bucket_of(service)] += 1
-                if path == SLOW:
+                if unlikely(path == SLOW):
                     slow[bucket_of(lock_free - arrival)] += 1
             elif error == -E_WAIT or error == -E_ADDING:
                 row.runs, full = s.got, True
@@ -192,18 +233,20 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                     counted.sleeping += 1
                 else:
                     add_later(m, out, call, lock_free)
+                others = _others(m, out)
             else:
                 # What a failing call wrote before it gave up is not the caller's.
                 fill(frames, at, at + pages, NO_FRAME)
                 fill(live, first, first + pages, NO_FRAME)
         elif kind == FREE:
             frees[bucket_of(lock_free - arrival)] += 1
-        if planned:
+        if unlikely(planned):
             if kind != TARGET:
                 header(plan).held_slowly = path
             if error != -E_WAIT and error != -E_ADDING:
                 returned(plan, r, lock_free)
-        full = full and cramped(out)
+        if unlikely(full):
+            full = cramped(out)
     counted.step, counted.place, counted.lock_free = step, place, lock_free
     area.live_pages, counted.since = live_area, since
     area.unusable_free_index, area.largest_free_run = unusable_area, largest_area

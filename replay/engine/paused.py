@@ -115,6 +115,22 @@ def hand_over(out: Out, call: Any, served: bool) -> None:
 
 
 @inline
+def free_later(out: Out, slots: np.ndarray, first: int, pages: int) -> None:
+    """A free came: what is in it of pages whose allocation is under way waits in Out.early."""
+    counted = tallies(out.totals)
+    for k in range(first, first + pages):
+        slot = slots[k]
+        if slot < 0:
+            continue
+        frame = out.live[slot]
+        if frame < NO_FRAME:
+            early = out.early[counted.early]
+            early.request, early.slot = under_way(frame), slot
+            out.live[slot] = NO_FRAME
+            counted.early += 1
+
+
+@inline
 def freed_early(out: Out, call: Any) -> int:
     """Put the frames of a call's pages whose free came before it returned into Out.scratch; how
     many they are."""

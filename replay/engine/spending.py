@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import inline, record, seen_as
+from replay.base.compiled import index, inline, record, seen_as
 from replay.costs.primitives import WORK
 from replay.engine.state import NR_WORK, work_words, words
 
@@ -45,5 +45,5 @@ def outside(m: np.ndarray, cost: np.ndarray) -> Any:
 
 @inline
 def nanoseconds(picoseconds: int) -> Any:
-    """Rounded to the nearest."""
-    return (picoseconds + 500) // 1000
+    """Rounded to the nearest; not negative, so that the division is one multiplication."""
+    return np.int64(index(picoseconds + 500) // index(1000))
