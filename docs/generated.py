@@ -51,13 +51,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def columns() -> str:
     """replay.trace.schema: what a trace's rows hold."""
-    from replay.trace.schema import COLUMNS, KINDS
+    from replay.trace.schema import KINDS, RELEASE, STORED_COLUMNS
 
     return ("# The trace's columns\n\nA trace is one Arrow IPC file; a row is an event, in order "
-            "of time.\n\n"
+            "of time. How slots are used again is told with the [shipped traces]"
+            "(../traces.md#how-a-trace-is-stored).\n\n"
             + table(("column", "Arrow type", "unit", "what"),
-                    [(f"`{c.name}`", f"`{c.type}`", c.unit, c.what) for c in COLUMNS])
-            + "\nKinds of events: " + ", ".join(f"`{kind}`" for kind in KINDS) + ".\n")
+                    [(f"`{c.name}`", f"`{c.type}`", c.unit, c.what) for c in STORED_COLUMNS])
+            + "\nKinds of events: " + ", ".join(f"`{kind}`" for kind in (*KINDS, RELEASE)) + ".\n")
 
 
 def metrics() -> str:

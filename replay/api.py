@@ -75,6 +75,22 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     return trace
 
 
+def convert_trace(trace: Source, output: Source, *, compression: str = "zstd") -> Trace:
+    """A trace file of any schema version, written anew in the current one; its events stay.
+
+    compression: as of `replay import`.
+    """
+    from replay.trace.store import COMPRESSIONS, save
+
+    if compression not in COMPRESSIONS:
+        raise unknown_name("compression", compression, list(COMPRESSIONS))
+    path, target = Path(trace), Path(output)
+    check_output(target, [path])
+    found = load_trace(path)
+    save(found, target, compression)
+    return found
+
+
 def check_output(output: Path, sources: Sequence[Path]) -> None:
     """Refuse, before the work is done, what could only fail or destroy a source after it."""
     if output.is_dir():

@@ -20,8 +20,9 @@ from replay.cli import gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
 from replay.cli.compare import compare, diff
+from replay.cli.convert import convert
 from replay.cli.options import (
-    AsJson, Sets, TraceFile, color, emit, emit_json, key_values, silence,
+    AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
 from replay.cli.progress import with_shared_options
 from replay.cli.report import report
@@ -62,9 +63,7 @@ def import_(
     cpu_hz: Annotated[int | None, typer.Option(
         metavar="HZ", help="Frequency of the time stamps, exact; default: what the machine's "
         "xl dmesg, else xl info, else dmesg says. Same as --set cpu_hz=HZ.")] = None,
-    compression: Annotated[str, typer.Option(
-        metavar="zstd|lz4|none", help="Of the trace: zstd is the smallest, lz4 the fastest.",
-    )] = "zstd",
+    compression: Compression = "zstd",
 ) -> None:
     """Turn recordings (trace.dat, ftrace text, xentrace) into one trace."""
     from replay.api import import_trace
@@ -229,6 +228,7 @@ def _sentence(error: OSError) -> str:
     return f"{place}{error.strerror or error}"
 
 
+app.command()(convert)
 app.command()(report)
 app.command()(compare)
 app.command()(diff)

@@ -18,6 +18,10 @@ Sets = Annotated[list[str] | None, typer.Option(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arrow).")]
 
+Compression = Annotated[str, typer.Option(
+    "--compression", metavar="zstd|lz4|none",
+    help="Of the trace: zstd is the smallest, lz4 the fastest.")]
+
 
 def key_values(items: list[str] | None) -> dict[str, str]:
     """The pairs of `--set KEY=VALUE`."""

@@ -10,26 +10,12 @@ import pyarrow as pa
 from replay.base.errors import ReplayError
 from replay.engine.drive import Workload, checked
 from replay.engine.requests import ALLOC, FREE, Requests, TARGET
-from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged
-from replay.trace.schema import Flag
+from replay.trace.calls import calls_of, releases
+from replay.trace.columns import Ragged, ints, ragged
 from replay.trace.start import BEFORE, start_of
 from replay.trace.store import Trace
 
 MAX_SLOTS = 1 << 32
-
-
-def _release_failed(pid: np.ndarray, time: np.ndarray, errno: np.ndarray, alloc: np.ndarray,
-                    free: np.ndarray) -> list[tuple[int, int]]:
-    """(time, row) of a free for each allocation that failed in the recording.
-
-    Another strategy may serve it; its caller then gives the pages back when the recording shows
-    the task's last free, or at once where there is none (a task that got nothing frees nothing).
-    """
-    last: dict[int, int] = {}
-    for r in np.flatnonzero(free).tolist():
-        last[int(pid[r])] = int(time[r])
-    return [(max(int(time[r]), last.get(int(pid[r]), 0)), r)
-            for r in np.flatnonzero(alloc & (errno < 0)).tolist()]
 
 
 def to_workload(trace: Trace) -> Workload:
@@ -39,13 +25,8 @@ def to_workload(trace: Trace) -> Workload:
     gets a slot of its own behind those of the stream. One of which nothing is known, slot -1, is
     skipped by every strategy alike.
     """
-    table = trace.table
-    time, nr = ints(table, "time_ns"), ints(table, "nr_pages", 0)
-    # calls without a size, which import has left out by name
-    left_out = (nr < 1) & ((ints(table, "flags", 0) & int(Flag.UNPAIRED)) != 0)
-    alloc, free = (is_kind(table, kind) & ~left_out for kind in ("alloc", "free"))
-    target = is_kind(table, "target")
-    goal, errno, pid = ints(table, "target_pages"), ints(table, "errno", 0), ints(table, "pid")
+    table, calls = trace.table, calls_of(trace.table)
+    alloc, free, nr, pid = calls.alloc, calls.free, calls.pages, calls.pid
     slots, took = ragged(table, "slots"), ints(table, "latency_ns")
     if (nr[alloc | free] < 1).any() or int(nr[alloc].sum(dtype=np.float64)) > MAX_SLOTS:
         raise ReplayError(f"trace {trace.meta.name!r}: a request of no pages, or more than 2^32 "
@@ -54,15 +35,15 @@ def to_workload(trace: Trace) -> Workload:
         raise ReplayError(f"trace {trace.meta.name!r}: a free without the slots of its pages; "
                           "import the recording again")
     base = np.cumsum(np.where(alloc, nr, 0)) - np.where(alloc, nr, 0)
-    rows = np.flatnonzero(alloc | free | (target & (goal != NONE)))
-    extra = _release_failed(pid, time, errno, alloc, free)
-    times = np.concatenate([time[rows], np.array([t for t, _ in extra], np.int64)])
-    events = np.concatenate([rows, np.array([r for _, r in extra], np.int64)])
+    rows = np.flatnonzero(alloc | free | calls.target)
+    later, failed = releases(calls)
+    times = np.concatenate([calls.time[rows], later])
+    events = np.concatenate([rows, failed])
     added = np.arange(len(events)) >= len(rows)
     order = np.argsort(times, kind="stable")
     times, events, added = times[order], events[order], added[order]
     start = start_of(trace.meta.start, trace.meta.recorded_strategy, _live_before(table, slots))
-    workload = _assemble(times, events, added, (alloc, free, nr, goal, base), slots, start)
+    workload = _assemble(times, events, added, (alloc, free, nr, calls.goal, base), slots, start)
     return replace(workload, task=np.maximum(pid[events], -1),
                    took_ns=np.where(added, -1, np.maximum(took[events], -1)))
 

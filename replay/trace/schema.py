@@ -2,17 +2,20 @@
 
 A trace is one Arrow IPC file: one row per event, sorted by (time_ns, source, source_offset).
 Everything a replay needs besides the rows is in the schema metadata (see trace/store.py).
+
+In memory each page ever allocated has a slot number of its own: page k is slot k. In a file slots
+are used again (trace/stored.py); its rows are those of STORED.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 KINDS: Final = (
     # allocator calls: one row per call, entry and return joined
@@ -27,6 +30,9 @@ KINDS: Final = (
     # about the recording itself
     "phase", "lost",
 )  # fmt: skip
+
+RELEASE: Final = "release"
+"""Of a file alone: a free that a replay makes for an allocation that failed in the recording."""
 
 
 class Flag(IntFlag):
@@ -107,3 +113,18 @@ BALLOON_TASK: Final = "xen-balloon"
 """What `task` holds where the balloon thread is at work."""
 
 SCHEMA: Final = pa.schema([(c.name, c.type) for c in COLUMNS])
+
+SLOT: Final = Column("slot", pa.int64(), "", "alloc, release: first slot of its pages, in a row.")
+_IN_FILE: Final = {
+    "kind": f"What happened; one of schema.KINDS, or {RELEASE}.",
+    "slots": "free: runs of slots, each as first and count; count below 0: downwards. First -1: "
+             "pages of which nothing is known; -2: live before the recording.",
+    "value": f"Kind's own number: op, p2m type, runstate, lost count; {RELEASE}: the row of its "
+             "alloc, releases not counted.",
+}
+_AT: Final = [c.name for c in COLUMNS].index("slots")
+STORED_COLUMNS: Final = tuple(
+    replace(c, what=_IN_FILE.get(c.name, c.what)) for c in (*COLUMNS[:_AT], SLOT, *COLUMNS[_AT:]))
+"""The columns of a file."""
+
+STORED: Final = pa.schema([(c.name, c.type) for c in STORED_COLUMNS])

@@ -19,28 +19,34 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from replay.base import memory
 from replay.base.ahead import ahead
 from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.base.files import written
 from replay.base.progress import advance, step
-from replay.base.units import MAX_PAGES
 from replay.physmap.model import Physmap, from_dict
-from replay.trace.columns import ragged
-from replay.trace.schema import COLUMNS, KINDS, SCHEMA, SCHEMA_VERSION
+from replay.trace.checks import as_schema, check_frames, check_table
+from replay.trace.columns import is_kind
+from replay.trace.decode import MOST_BOUNDS, announced_too_much
+from replay.trace.expand import Expander
+from replay.trace.schema import SCHEMA, SCHEMA_VERSION, STORED
+from replay.trace.start import pages_of
 from replay.trace.start import problem as problem_of_start
+from replay.trace.stored import compact, without_calls
 
 KEY = b"replay"
-MAX_TIME_NS = 1 << 53
+OLD_VERSION = 1
+"""Of a file whose rows are those of SCHEMA."""
 COMPRESSIONS = ("zstd", "lz4", "none")
+ASKING = ("alloc", "free", "target")
+"""Kinds of rows that a replay asks a strategy for."""
 BATCH_ROWS = 1 << 17
 """Columns of a batch are compressed side by side: with half of it that takes a quarter longer."""
 
@@ -51,7 +57,8 @@ class Meta:
 
     accounting: see above. anomalies: counters by name of anomalies.KNOWN. recorded_strategy: which
     allocator the recorded kernel used, "" if none. start: what the recording began with, see
-    trace/start.py.
+    trace/start.py. bounds: of a file, what its rows need at most, see trace/stored.py; empty in
+    memory, and where no row is an allocator call.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Meta:
     importer: str = ""
     physmap: Physmap | None = None
     start: dict[str, Any] = field(default_factory=dict)
+    bounds: dict[str, int] = field(default_factory=dict)
 
     @property
     def emulated(self) -> bool:
@@ -123,11 +131,13 @@ def imbalance(accounting: dict[str, Any]) -> str:
         "the account does not close")
 
 
-def _to_json(meta: Meta) -> str:
-    data = {k: v for k, v in vars(meta).items() if k != "physmap" and (k != "start" or v)}
+def metadata(meta: Meta) -> dict[bytes, bytes]:
+    """What a file says of itself, as it stands in its schema."""
+    data = {k: v for k, v in vars(meta).items()
+            if k != "physmap" and (v or k not in ("start", "bounds"))}
     data["schema_version"] = SCHEMA_VERSION
     data["physmap"] = json.loads(meta.physmap.to_json()) if meta.physmap else None
-    return json.dumps(data, separators=(",", ":"), sort_keys=True)
+    return {KEY: json.dumps(data, separators=(",", ":"), sort_keys=True).encode()}
 
 
 def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
@@ -139,16 +149,25 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
     if compression not in COMPRESSIONS:
         raise unknown_name("compression", compression, list(COMPRESSIONS))
     with step(f"writing {path.name}", trace.num_rows, "rows"):
-        if trace.stream:
-            write(path, trace.meta, ahead(trace.stream.batches()), compression)
-        else:
-            table = trace.table.cast(SCHEMA).combine_chunks()
-            write(path, trace.meta, table.to_batches(max_chunksize=BATCH_ROWS), compression)
+        meta, batches = _stored(trace)
+        write(path, meta, batches, compression)
+
+
+def _stored(trace: Trace) -> tuple[Meta, Iterator[pa.RecordBatch]]:
+    """A trace as it stands in a file."""
+    if trace.stream:
+        return replace(trace.meta, bounds={}), map(without_calls, ahead(trace.stream.batches()))
+    table = trace.table.cast(SCHEMA).combine_chunks()
+    if not is_kind(table, *ASKING).any():
+        return (replace(trace.meta, bounds={}),
+                map(without_calls, table.to_batches(max_chunksize=BATCH_ROWS)))
+    made = compact(table, trace.meta.name, trace.meta.start)
+    return replace(trace.meta, bounds=made.bounds), made.batches(BATCH_ROWS)
 
 
 def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression: str) -> None:
-    """Write batches of schema.SCHEMA, which share their dictionaries."""
-    schema = SCHEMA.with_metadata({KEY: _to_json(meta).encode()})
+    """Write batches of schema.STORED, which share their dictionaries."""
+    schema = STORED.with_metadata(metadata(meta))
     options = pa.ipc.IpcWriteOptions(compression=None if compression == "none" else compression)
     with written(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(
             sink, schema, options=options) as writer:
@@ -158,31 +177,51 @@ def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression
 
 
 def load(path: Path) -> Trace:
-    """Read and check a trace; InputError says what is wrong with the file."""
-    hint = "a trace is made by `replay import` or `replay synth`"
+    """Read and check a trace of any version; InputError says what is wrong with the file."""
+    with opened(path, seen_as_arrow(path).read_bytes) as reader:
+        meta, version = read_meta(path, reader.schema.metadata)
+        if version == OLD_VERSION:
+            table = pa.Table.from_batches(_read(path, reader), reader.schema)
+            table.validate(full=True)
+        else:
+            table = pa.Table.from_batches(_expanded(path, reader, meta), SCHEMA)
+    table = check_table(path, table)
+    check_frames(path, table, meta)
+    return Trace(table, replace(meta, bounds={}))
+
+
+HINT = "a trace is made by `replay import` or `replay synth`"
+
+
+@contextmanager
+def opened(path: Path, source: Callable[[], Any], options: Any = None) -> Iterator[Any]:
+    """A reader of a trace file; what goes wrong with it is the file's fault.
+
+    source: gives what to read it from. options: pa.ipc.IpcReadOptions.
+    """
+    try:
+        with pa.ipc.open_file(source(), options=options) as reader:
+            yield reader
+    except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(path, f"is damaged or truncated ({first})", hint=HINT) from None
+
+
+def seen_as_arrow(path: Path) -> Path:
+    """The path of what begins like a trace file; InputError for anything else."""
     if path.is_dir():
-        raise InputError(path, "is a directory, expected an Arrow trace", hint=hint)
+        raise InputError(path, "is a directory, expected an Arrow trace", hint=HINT)
     try:
         with path.open("rb") as file:
             head = file.read(8)
     except OSError as error:
-        raise InputError(path, f"cannot be read: {error.strerror}", hint=hint) from None
+        raise InputError(path, f"cannot be read: {error.strerror}", hint=HINT) from None
     if not head:
-        raise InputError(path, "is empty, expected an Arrow trace", hint=hint)
+        raise InputError(path, "is empty, expected an Arrow trace", hint=HINT)
     if not head.startswith(b"ARROW1"):
         raise InputError(path, f"begins with {head[:6]!r}, expected an Arrow file (ARROW1)",
-                         "offset 0", hint)
-    try:
-        with pa.ipc.open_file(pa.BufferReader(path.read_bytes())) as reader:
-            table = pa.Table.from_batches(_read(path, reader), reader.schema)
-        table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(path, f"is damaged or truncated ({first})", hint=hint) from None
-    meta = _read_meta(path, table.schema.metadata)
-    table = _check_table(path, table)
-    _check_frames(path, table, meta)
-    return Trace(table, meta)
+                         "offset 0", HINT)
+    return path
 
 
 def _read(path: Path, reader: Any) -> Iterator[pa.RecordBatch]:
@@ -195,13 +234,35 @@ def _read(path: Path, reader: Any) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
+def _expanded(path: Path, reader: Any, meta: Meta) -> Iterator[pa.RecordBatch]:
+    """The batches of a file of this version as those of SCHEMA."""
+    bounds = bounds_of(path, reader, meta)
+    expander = Expander(path, bounds, pages_of(meta.start, "live"))
+    for batch in _read(path, reader):
+        yield expander.batch(as_schema(path, batch, STORED))
+    expander.decoder.end()
+
+
+def bounds_of(path: Path, reader: Any, meta: Meta) -> dict[str, int]:
+    """What the rows of a file need at most; where none asks for anything it need not say."""
+    if not meta.bounds:
+        last = 0
+        if reader.num_record_batches:
+            times = reader.get_batch(reader.num_record_batches - 1)["time_ns"]
+            last = times[-1].as_py() or 0 if len(times) else 0
+        return {**dict.fromkeys(MOST_BOUNDS, 0), "last_ns": last}
+    if wrong := announced_too_much(meta.bounds, reader.count_rows()):
+        raise InputError(path, wrong)
+    return meta.bounds
+
+
 def check(path: Path, trace: Trace) -> Trace:
     """Refuse, in the name of its source, a trace that load() would refuse; the rows of a stream as
     they are made.
     """
     _check_meta(path, trace.meta)
     if trace.stream is None:
-        _check_frames(path, _check_table(path, trace.table), trace.meta)
+        check_frames(path, check_table(path, trace.table), trace.meta)
         return trace
     make = trace.stream.batches
     return replace(trace, stream=replace(
@@ -212,22 +273,24 @@ def _checked(path: Path, meta: Meta, batches: Iterator[pa.RecordBatch]) -> Itera
     """The same batches, each of them checked."""
     row = last = 0
     for batch in batches:
-        table = _check_table(path, pa.Table.from_batches([batch]), row, last)
-        _check_frames(path, table, meta, row)
+        table = check_table(path, pa.Table.from_batches([batch]), row, last)
+        check_frames(path, table, meta, row)
         yield batch
         row, last = row + batch.num_rows, batch["time_ns"][-1].as_py()
 
 
-def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
+def read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> tuple[Meta, int]:
+    """What a file says of itself, and its schema version."""
     try:
         data = json.loads((metadata or {}).get(KEY, b""))
         version = int(data["schema_version"])
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise InputError(path, "has no readable `replay` metadata: an Arrow file, but not a trace",
                          hint="make one with `replay import`") from None
-    if version != SCHEMA_VERSION:
+    if not OLD_VERSION <= version <= SCHEMA_VERSION:
         newer = version > SCHEMA_VERSION
-        raise InputError(path, f"has schema version {version}, this program reads {SCHEMA_VERSION}",
+        raise InputError(path, f"has schema version {version}, this program reads {OLD_VERSION} to "
+                         f"{SCHEMA_VERSION}",
                          hint="update replay" if newer else "import the recording again")
     try:
         physmap = data.pop("physmap")
@@ -238,7 +301,7 @@ def _read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> Meta:
     except ReplayError as error:
         raise InputError(path, f"metadata: {error}") from None
     _check_meta(path, meta)
-    return meta
+    return meta, version
 
 
 def _check_meta(path: Path, meta: Meta) -> None:
@@ -266,68 +329,10 @@ def _check_meta(path: Path, meta: Meta) -> None:
             raise InputError(path, f"metadata: the count {name} is not a whole number below 2^62")
     if problem := imbalance(meta.accounting) or problem_of_start(meta.start):
         raise InputError(path, f"metadata: {problem}", hint="import the recording again")
-
-
-def _check_frames(path: Path, table: pa.Table, meta: Meta, first: int = 0) -> None:
-    """Frames of the allocator lie in the machine's address space, or the import has said so.
-
-    first: the number of the table's first row.
-    """
-    if meta.physmap is None or meta.anomalies.get("frames_outside_physmap"):
-        return
-    top = meta.physmap.top_pfn
-    ends = pc.min_max(pc.list_flatten(table["frames"])).as_py()
-    if ends["min"] is None or (ends["min"] >= -1 and ends["max"] < top):
-        return
-    frames = ragged(table, "frames")
-    bad = (frames.values < -1) | (frames.values >= top)
-    if bad.any():
-        at = int(np.argmax(bad))
-        row = int(np.searchsorted(frames.start, at, side="right")) - 1
-        raise InputError(path, f"frame {int(frames.values[at]):#x} lies beyond the physmap, which "
-                         f"ends at frame {top:#x}", f"row {first + row}")
-
-
-def _check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> pa.Table:
-    """first: the number of the table's first row; last: the time of the row before it."""
-    columns = table.schema.names
-    wanted = [column.name for column in COLUMNS]
-    if columns != wanted:
-        extra = sorted(set(columns) - set(wanted))
-        missing = sorted(set(wanted) - set(columns))
-        raise InputError(path, f"columns differ: unknown {extra}, missing {missing}"
-                         if extra or missing else "columns are in another order")
-    try:
-        table = table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)
-    except (pa.ArrowException, ValueError) as error:
-        raise InputError(path, f"a column has the wrong type ({str(error).splitlines()[0]})",
-                         ) from None
-    time = table["time_ns"]
-    if time.null_count:
-        raise InputError(path, "a row has no time_ns")
-    ns = time.to_numpy()
-    if len(ns):
-        _check_time(path, ns, first, last)
-    for name in ("nr_pages", "start_pfn"):
-        low, top = pc.min_max(table[name]).as_py().values()
-        if top is not None and (top > MAX_PAGES * 64 or low < 0):
-            raise InputError(path, f"{name} holds {low if low < 0 else top}, "
-                             f"expected 0 to {MAX_PAGES * 64}")
-    kinds = table["kind"]
-    names = {name for chunk in kinds.chunks for name in chunk.dictionary.to_pylist()}
-    if kinds.null_count or not names <= set(KINDS):  # a name that no row has does no harm
-        names = set(pc.unique(kinds).to_pylist())
-    if unknown := names - set(KINDS):
-        raise InputError(path, f"unknown event kinds {sorted(map(str, unknown))}")
-    return table
-
-
-def _check_time(path: Path, ns: np.ndarray, first: int, last: int) -> None:
-    if ns.min() < 0 or ns.max() > MAX_TIME_NS:
-        row = int(np.argmax((ns < 0) | (ns > MAX_TIME_NS)))
-        raise InputError(path, f"time_ns is {ns[row]}, expected 0 to 2^53", f"row {first + row}")
-    if ns[0] < last or (ns[1:] < ns[:-1]).any():
-        before = np.concatenate(([last], ns[:-1]))
-        row = int(np.argmax(ns < before))
-        raise InputError(path, f"time_ns runs backwards ({before[row]} to {ns[row]})",
-                         f"row {first + row}", "sort the trace by time")
+    of(meta.bounds, dict, "bounds")
+    if meta.bounds and set(meta.bounds) != set(MOST_BOUNDS):
+        raise InputError(path, f"metadata: bounds is not an object of {', '.join(MOST_BOUNDS)}")
+    for name, value in meta.bounds.items():
+        most = MOST_BOUNDS[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise InputError(path, f"metadata: bounds.{name} is not a whole number of 0 to {most}")

@@ -12,7 +12,7 @@ import pytest
 from replay.api import run_trace
 from replay.base import memory
 from replay.base.errors import ReplayError
-from replay.trace.schema import SCHEMA
+from replay.trace.schema import STORED
 from replay.trace.store import load, write
 
 from driving import ROOT, cli, refused, small  # isort: skip
@@ -86,9 +86,10 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(tmp_pat
     """Batches of nothing compress to a thousandth."""
     meta, path = load(small(tmp_path / "s.arrow")).meta, tmp_path / "bomb.arrow"
     rows = 1 << 16
+    lost = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int16)), ["lost"])
+    filled = {"time_ns": pa.array(np.zeros(rows, np.int64)), "kind": lost}
     empty = pa.RecordBatch.from_arrays([
-        pa.array(np.zeros(rows, np.int64)) if field.name == "time_ns"
-        else pa.nulls(rows, field.type) for field in SCHEMA], schema=SCHEMA)
+        filled.get(field.name, pa.nulls(rows, field.type)) for field in STORED], schema=STORED)
     write(path, meta, [empty] * 100, "zstd")
     assert path.stat().st_size < 2 << 20
     limit = f"{(memory.used() >> 20) + 200}M"

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from replay.cli import main
 from replay.physmap import presets
-from replay.trace.store import KEY, load, save
+from replay.trace.store import KEY, OLD_VERSION, load, save
 from replay.trace.synthetic import synthesize
 
 ROOT = Path(__file__).parents[2]
@@ -75,14 +75,16 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def rewrite(path: Path, to: Path, *, columns: dict[str, Any] | None = None,
             table: pa.Table | None = None, meta: Any = None, raw: bytes | None = None) -> Path:
-    """A trace file with other columns, another table, other metadata values, or raw metadata."""
+    """A trace file with other columns, another table, other metadata values, or raw metadata; of
+    the first schema version, whose rows are those of a table in memory."""
     rows = table if table is not None else load(path).table
     for name, change in (columns or {}).items():
         at = rows.schema.get_field_index(name)
         values = rows[name].to_pylist()
         values = change(values) if callable(change) else change
         rows = rows.set_column(at, name, pa.array(values, rows.schema.field(at).type))
-    text = raw if raw is not None else json.dumps({**metadata(path), **(meta or {})}).encode()
+    said = {**metadata(path), "bounds": {}, "schema_version": OLD_VERSION, **(meta or {})}
+    text = raw if raw is not None else json.dumps(said).encode()
     rows = rows.replace_schema_metadata({KEY: text})
     with pa.OSFile(str(to), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)

@@ -24,7 +24,7 @@ from replay.physmap.readers import _dram_start
 from replay.trace.columns import NONE, ints, is_kind, lists, ragged, replace
 from replay.trace.requests import to_workload
 from replay.trace.start import BEFORE, head_of, problem, runs_of, sentences
-from replay.trace.store import Trace, _to_json, load, save
+from replay.trace.store import KEY, Trace, load, metadata, save
 from replay.truth.verify.recording import verify_recording
 
 FILES = {"memory.low": "before/xen_balloon", "memory.current": "before/xen_balloon"}
@@ -147,7 +147,7 @@ def test_a_trace_keeps_its_start_and_one_without_it_is_as_before(tmp_path: Path)
     trace = trace_of(mid_life(), "qemu-q35-pv", "pool")
     path = tmp_path / "t.arrow"
     save(trace, path)
-    assert "start" not in json.loads(_to_json(trace.meta))
+    assert "start" not in json.loads(metadata(trace.meta)[KEY])
     assert load(path).meta.start == {}
     start = beginning(trace.table, "pool", machine(5), FILES)
     save(with_start(trace, **start), path)

@@ -170,7 +170,7 @@ def fake(*times: list[int]) -> Trace:
     def batches() -> Iterator[pa.RecordBatch]:
         for ns in times:
             filled = {"time_ns": pa.array(ns, pa.int64()), "kind": pa.DictionaryArray.from_arrays(
-                pa.array([0] * len(ns), pa.int16()), pa.array(list(KINDS)))}
+                pa.array([KINDS.index("lost")] * len(ns), pa.int16()), pa.array(list(KINDS)))}
             yield pa.RecordBatch.from_arrays(
                 [filled.get(field.name, pa.nulls(len(ns), field.type)) for field in SCHEMA],
                 schema=SCHEMA)

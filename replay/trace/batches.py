@@ -1,0 +1,153 @@
+"""A trace for a replay, batch by batch: what is in memory does not grow with the file.
+
+    batches = open_batches(path)
+    for batch in batches:
+        batch.requests, batch.event, batch.task.texts, ...
+
+Only the columns that a replay needs are read, by the rows as they are stored, and each row is
+checked before it is handed out (trace/decode.py). Files of the first schema version are read whole
+and turned into the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from replay.base import memory
+from replay.base.compiled import compiled
+from replay.base.errors import InputError
+from replay.engine.drive import LARGEST_REQUEST
+from replay.engine.start import Start
+from replay.trace.checks import check_frames
+from replay.trace.decode import COLUMNS_READ, Batch, Decoder
+from replay.trace.schema import STORED
+from replay.trace.start import BEFORE, pages_of, start_of
+from replay.trace.store import (
+    BATCH_ROWS, OLD_VERSION, Meta, Trace, bounds_of, load, metadata, opened, read_meta,
+    seen_as_arrow,
+)  # fmt: skip
+from replay.trace.stored import compact
+
+COLUMNS_BEFORE = ("slots", "frames")
+"""What tells the frames of pages that were live before the recording."""
+
+
+class Batches:
+    """The requests of one trace, as often as they are asked for.
+
+    meta: what it says of itself. bounds: what its rows need at most, see trace/stored.py. rows: of
+    the file.
+    """
+
+    def __init__(self, path: Path, source: Callable[[], Any]) -> None:
+        self.path, self._source = path, source
+        with opened(path, source) as reader:
+            self.meta: Meta = read_meta(path, reader.schema.metadata)[0]
+            missing = [name for name in (*COLUMNS_READ, *COLUMNS_BEFORE)
+                       if name not in reader.schema.names]
+            if missing:
+                raise InputError(path, f"columns differ: missing {missing}")
+            self.bounds = bounds_of(path, reader, self.meta)
+            self.rows = int(reader.count_rows())
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches in their order, none of them empty. InputError names batch and row."""
+        decoder = Decoder(self.path, self.bounds, pages_of(self.meta.start, "live"))
+        for batch in self._read(COLUMNS_READ):
+            yield from decoder.parts(batch)
+        decoder.end()
+
+    @cached_property
+    def start(self) -> Start | None:
+        """What a replay begins with, if in mid-life. Reads the file where it frees pages that were
+        live before."""
+        before = self.bounds["before"]
+        memory.need(memory.used() + 8 * before, f"{self.path}: {before} pages live before",
+                    "split it by time")
+        frames, done = np.full(before, -1, np.int64), np.zeros(1, np.int64)
+        row = 0
+        for number, batch in enumerate(self._read(COLUMNS_BEFORE) if before else ()):
+            try:
+                batch.validate(full=True)
+            except (pa.ArrowException, ValueError) as error:
+                raise self._damaged(error, number) from None
+            check_frames(self.path, pa.Table.from_batches([batch]), self.meta, row)
+            row += batch.num_rows
+            _live_before(*_lists(batch["slots"]), *_lists(batch["frames"]), frames, done)
+        return start_of(self.meta.start, self.meta.recorded_strategy, {0: frames})
+
+    def _read(self, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
+        """The batches as stored, these columns alone."""
+        with opened(self.path, self._source) as whole:
+            wanted = sorted(whole.schema.names.index(name) for name in columns)
+        options = pa.ipc.IpcReadOptions(included_fields=wanted)
+        with opened(self.path, self._source, options) as reader:
+            for number in range(reader.num_record_batches):
+                try:
+                    batch = reader.get_batch(number)
+                except (pa.ArrowException, OSError, ValueError) as error:
+                    raise self._damaged(error, number) from None
+                memory.need(memory.used(), f"{self.path}: reading it", "split it by time")
+                yield batch
+
+    def _damaged(self, error: Exception, number: int) -> InputError:
+        return InputError(self.path, f"is damaged ({str(error).splitlines()[0]})",
+                          f"batch {number}")
+
+
+def open_batches(path: Path) -> Batches:
+    """The batches of a trace file; InputError says what is wrong with it."""
+    seen_as_arrow(path)
+    with opened(path, lambda: pa.OSFile(str(path))) as reader:
+        version = read_meta(path, reader.schema.metadata)[1]
+    if version == OLD_VERSION:
+        return batches_of(load(path), path)
+    return Batches(path, lambda: pa.OSFile(str(path)))
+
+
+def batches_of(trace: Trace, path: Path | None = None) -> Batches:
+    """The same of a trace in memory, whose rows are written there once more. path: for errors."""
+    made = compact(trace.table.combine_chunks(), trace.meta.name, trace.meta.start)
+    wanted = [name for name in STORED.names if name in (*COLUMNS_READ, *COLUMNS_BEFORE)]
+    schema = pa.schema([STORED.field(name) for name in wanted],
+                       metadata(replace(trace.meta, bounds=made.bounds)))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, schema) as writer:
+        for batch in made.batches(BATCH_ROWS):
+            writer.write_batch(batch.select(wanted))
+    rows = sink.getvalue()
+    return Batches(path or Path(trace.meta.name), lambda: pa.BufferReader(rows))
+
+
+def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """A column of lists as where each ends, and all values, -1 where one is null."""
+    column = pc.fill_null(column, pa.scalar([], column.type)) if column.null_count else column
+    values = pc.fill_null(column.values, -1) if column.values.null_count else column.values
+    return (column.offsets.to_numpy().astype(np.int64),
+            values.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+@compiled()
+def _live_before(  # type: ignore[no-untyped-def]
+        run_ends, runs, frame_ends, frames, found, done):
+    """The recorded frames of pages that were live before, in the order in which they are freed."""
+    for r in range(len(run_ends) - 1):
+        page = frame_ends[r]
+        for k in range(run_ends[r], run_ends[r + 1] - 1, 2):
+            size = abs(runs[k + 1])
+            if size < 0 or size > LARGEST_REQUEST:  # 2^63 has no counterpart above 0
+                break
+            if runs[k] == BEFORE:
+                for p in range(min(size, len(found) - done[0])):
+                    if page + p < frame_ends[r + 1]:
+                        found[done[0]] = frames[page + p]
+                    done[0] += 1
+            page += size
