@@ -80,10 +80,8 @@ def convert_trace(trace: Source, output: Source, *, compression: str = "zstd") -
 
     compression: as of `replay import`.
     """
-    from replay.trace.store import COMPRESSIONS, save
+    from replay.trace.store import save
 
-    if compression not in COMPRESSIONS:
-        raise unknown_name("compression", compression, list(COMPRESSIONS))
     path, target = Path(trace), Path(output)
     check_output(target, [path])
     found = load_trace(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 
 from replay import allocators
@@ -12,6 +15,9 @@ from replay.engine.requests import Requests
 from replay.metrics import frames  # noqa: F401
 from replay.importers import warming
 from replay.physmap import presets
+from replay.trace import batches
+from replay.trace.store import Trace, load, save
+from replay.trace.synthetic import synthesize
 from replay.truth.witness import compiled  # noqa: F401
 
 
@@ -19,6 +25,7 @@ def warm_up() -> None:
     """Replay a tiny stream through every strategy and run the importers' kernels."""
     warming.compile_importers()
     machine = presets.load("qemu-virt-arm64")
+    _pass_through_a_file(synthesize("made-up", ["xenbus"], seed=1, duration_s=1, machine=machine))
     columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
     q = Requests(*(np.array(c, np.int64) for c in columns))
     for strategy in allocators.discover().values():
@@ -33,3 +40,14 @@ def warm_up() -> None:
         strategy.alloc(m, 0, 2, pages, 0)
         strategy.free(m, 1, 2, pages, 0)
         strategy.wake(m, 2)
+
+
+def _pass_through_a_file(trace: Trace) -> None:
+    """Written, read whole, and read batch by batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "made-up.arrow"
+        save(trace, path)
+        load(path)
+        read = batches.open_batches(path)
+        list(read)
+        read.frames_before(1)

@@ -70,11 +70,17 @@ class Batches:
         """What a replay begins with, if in mid-life. Reads the file where it frees pages that were
         live before."""
         before = self.bounds["before"]
-        memory.need(memory.used() + 8 * before, f"{self.path}: {before} pages live before",
+        frames = self.frames_before(before) if before else np.zeros(0, np.int64)
+        return start_of(self.meta.start, self.meta.recorded_strategy, {0: frames})
+
+    def frames_before(self, count: int) -> np.ndarray:
+        """Of the first `count` freed pages that were live before, the recorded frames, -1 where the
+        rows do not hold them. Reads the whole file."""
+        memory.need(memory.used() + 8 * count, f"{self.path}: {count} pages live before",
                     "split it by time")
-        frames, done = np.full(before, -1, np.int64), np.zeros(1, np.int64)
+        frames, done = np.full(count, -1, np.int64), np.zeros(1, np.int64)
         row = 0
-        for number, batch in enumerate(self._read(COLUMNS_BEFORE) if before else ()):
+        for number, batch in enumerate(self._read(COLUMNS_BEFORE)):
             try:
                 batch.validate(full=True)
             except (pa.ArrowException, ValueError) as error:
@@ -82,7 +88,7 @@ class Batches:
             check_frames(self.path, pa.Table.from_batches([batch]), self.meta, row)
             row += batch.num_rows
             _live_before(*_lists(batch["slots"]), *_lists(batch["frames"]), frames, done)
-        return start_of(self.meta.start, self.meta.recorded_strategy, {0: frames})
+        return frames
 
     def _read(self, columns: Iterable[str]) -> Iterator[pa.RecordBatch]:
         """The batches as stored, these columns alone."""
