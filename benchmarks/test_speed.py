@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from replay import allocators
@@ -201,3 +204,37 @@ def test_a_warm_run_with_four_strategies(benchmark, trace: str, smoke: bool,
         "digest": hashlib.sha256(summary).hexdigest()[:32], "peak_memory_mib": max(peaks[1:]) // 1024,
         "events": len(recorded.table), "records": recorded.meta.accounting["records"],
         "requests": len(to_workload(recorded))})
+
+
+def processor_s() -> float:
+    """Seconds of a processor that commands have taken so far."""
+    taken = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return taken.ru_utime + taken.ru_stime
+
+
+@pytest.mark.parametrize("seconds", [20, 1600, 4000])
+def test_synth(benchmark, seconds: int, smoke: bool, tmp_path: Path,
+               capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole command with start-up: rows a second by the clock, and per second of a core."""
+    path, peaks, wall, cores = tmp_path / "synthetic.arrow", [], [], []
+
+    def made() -> None:
+        begun, before = time.perf_counter(), processor_s()
+        peaks.append(_command("synth", "-o", str(path), "--seed", "1", "--seconds",
+                              str(1 if smoke else seconds)))
+        wall.append(time.perf_counter() - begun)
+        cores.append(processor_s() - before)
+
+    benchmark.pedantic(made, rounds=1 if smoke else 3, warmup_rounds=1)
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as reader:
+        rows = reader.count_rows()
+    rates = {"with start-up": rows / min(wall[1:]) / 1e6,
+             "with start-up, per second of a core": rows / min(cores[1:]) / 1e6}
+    benchmark.extra_info |= {
+        "digest": hashlib.sha256(path.read_bytes()).hexdigest()[:32], "rows": rows,
+        "million_rows_per_s": {key: round(rate, 2) for key, rate in rates.items()},
+        "peak_memory_mib": max(peaks[1:]) // 1024, "bytes_per_row": round(path.stat().st_size / rows)}
+    with capsys.disabled():
+        print(f"\nsynth, {seconds:,} s, {rows:,} rows: "
+              + "; ".join(f"{rate:.2f} million rows/s {key}" for key, rate in rates.items())
+              + f"; peak {max(peaks[1:]) >> 10} MiB")

@@ -26,6 +26,7 @@ MEASURES = {
     "million_requests_per_s": "million requests/s",
     "million_pages_per_s": "million pages/s",
     "million_lines_per_s": "million lines/s",
+    "million_rows_per_s": "million rows/s",
     "model_is_faster_by": "times as fast as the kernel's own source",
     "compiled_is_faster_by": "times as fast compiled as interpreted",
     "ours_is_faster_by": "times as fast",

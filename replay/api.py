@@ -99,13 +99,13 @@ def check_output(output: Path, sources: Sequence[Path]) -> None:
 
 
 def synthesize(name: str, models: Sequence[str] | None = None, *, seed: int = 1, seconds: int = 60,
-               physmap: str = "qemu-q35-pvh") -> Trace:
-    """A SYNTHETIC trace of workload models (None: all); same seed, same trace."""
+               physmap: str = "qemu-q35-pvh", streamed: bool = False) -> Trace:
+    """A SYNTHETIC trace of models (None: all) from a seed; streamed: made when it is saved."""
     from replay.physmap import presets
     from replay.trace.synthetic import synthesize as made
 
-    return made(name, list(models) if models else None, seed=seed, duration_s=seconds,
-                machine=presets.load(physmap))
+    return made(name, models, seed=seed, duration_s=seconds, machine=presets.load(physmap),
+                streamed=streamed)
 
 
 def describe_trace(trace: Trace | Source) -> dict[str, Any]:

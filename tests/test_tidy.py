@@ -19,7 +19,8 @@ LONG_FUNCTIONS = {
 }
 
 ROOMS = (
-    "base", "physmap", "costs", "engine", "allocators", "trace", "importers/source",
+    "base", "physmap", "costs", "engine", "allocators", "trace", "trace/synthetic",
+    "importers/source",
     "importers/joining", "importers/text", "importers/dat", "importers/xen", "importers/clocks",
     "importers/ordering", "importers", "metrics", "truth/verify", "calibration",
     "c", "c/kernel_tree", "calibration/sensitivity", "truth/witness", "report/telling", "runs",

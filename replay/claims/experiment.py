@@ -18,7 +18,7 @@ BESIDE_STRATEGIES = ("run", "events")
 
 @dataclass(frozen=True)
 class Synthetic:
-    """A labelled synthetic trace: workload models of trace/synthetic.py, a seed, a machine."""
+    """A labelled synthetic trace: workload models of trace/synthetic, a seed, a machine."""
 
     name: str
     models: tuple[str, ...]

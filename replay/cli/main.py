@@ -121,7 +121,7 @@ def verify(trace: TraceFile, as_json: AsJson = False) -> None:
 def synth(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The trace.")],
     model: Annotated[list[str] | None, typer.Option(
-        metavar="NAME", help="Workload model; repeatable. Default: all of them.")] = None,
+        metavar="NAME", help="Workload model; repeatable. Default: all but target.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same trace.")] = 1,
     seconds: Annotated[int, typer.Option(min=1, max=86_400, help="Length in trace time.")] = 60,
     physmap: Annotated[str, typer.Option(
@@ -133,7 +133,8 @@ def synth(
     from replay.trace.store import save
 
     check_output(output, [])
-    trace = synthesize(output.stem, model, seed=seed, seconds=seconds, physmap=physmap)
+    trace = synthesize(output.stem, model, seed=seed, seconds=seconds, physmap=physmap,
+                       streamed=True)
     save(trace, output)
     emit(import_report(trace, output.name, output.stat().st_size))
 

@@ -22,7 +22,7 @@ from replay.truth.witness import compiled  # noqa: F401
 
 
 def warm_up() -> None:
-    """Replay a tiny stream through every strategy and run the importers' kernels."""
+    """Replay a tiny stream through every strategy; run the importers' kernels and `synth`."""
     warming.compile_importers()
     machine = presets.load("qemu-virt-arm64")
     _pass_through_a_file(synthesize("made-up", ["xenbus"], seed=1, duration_s=1, machine=machine))

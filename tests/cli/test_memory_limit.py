@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from replay.api import run_trace
+from replay.api import run_trace, synthesize
 from replay.base import memory
 from replay.base.errors import ReplayError
 from replay.trace.schema import STORED
-from replay.trace.store import load, write
+from replay.trace.store import BATCH_ROWS, load, write
+from replay.trace.synthetic import STREAM_BYTES
 
 from driving import ROOT, cli, refused, small  # isort: skip
 
@@ -68,11 +69,20 @@ def test_a_run_states_its_need(stated: None) -> None:
         run_trace(trace)
 
 
-def test_a_synthetic_trace_beyond_it_is_given_up_while_it_is_made(tmp_path: Path) -> None:
+def test_a_synthetic_trace_takes_no_more_however_long_it_is(tmp_path: Path) -> None:
     out = tmp_path / "long.arrow"
     refused("synth", "-o", out, "--seconds", 86_400, "--memory-limit", f"{memory.used() >> 20}M",
-            naming=("86400 s", "make a shorter trace"))
+            naming=("86400 s", "make room"))
     assert list(tmp_path.iterdir()) == []
+    limit = f"{(memory.used() + 2 * STREAM_BYTES) >> 20}M"
+    assert cli("synth", "-o", out, "--seconds", 300, "--memory-limit", limit).code == 0
+    assert load(out).num_rows > 5 * BATCH_ROWS
+
+
+def test_a_synthetic_trace_in_memory_beyond_it_is_given_up_while_it_is_made(stated: None) -> None:
+    memory.state(memory.used() + STREAM_BYTES + (10 << 20))
+    with pytest.raises(ReplayError, match="5000 s of requests up has taken .* make a shorter trace"):
+        synthesize("long", ["gntdev"], seconds=5000)
 
 
 def test_an_import_beyond_it_is_given_up(tmp_path: Path) -> None:

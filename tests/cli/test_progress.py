@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+import replay
 from replay.base import progress
 from replay.cli.progress import Bars, shown
+from replay.trace.store import save
 
 from driving import ROOT, cli  # isort: skip
 
@@ -111,6 +113,18 @@ def test_a_terminal_sees_the_steps_and_output_stays_the_same(tmp_path: Path) -> 
     assert "strategies" in drawn
     assert out == cli(*command).out
     assert on_a_terminal(*command, "--quiet") == (out, "")
+
+
+def test_synth_shows_how_far_it_has_come(noted: Noted, tmp_path: Path) -> None:
+    made = replay.synthesize("s", seconds=100, streamed=True)
+    save(made, tmp_path / "s.arrow")
+    steps = [told for told in noted.told if isinstance(told, tuple) and len(told) == 3]
+    assert steps == [("counting requests", 100, "s"), ("writing s.arrow", made.num_rows, "rows")]
+    counted, written = ([told[1] for told in noted.told if len(told) == 2 and told[0] == what]
+                        for what, _, _ in steps)
+    assert len(counted) == len(written) > 1
+    assert 99 < sum(counted) <= 100
+    assert sum(written) == made.num_rows
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:
