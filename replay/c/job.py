@@ -27,8 +27,8 @@ from replay.physmap.model import Physmap, from_json
 JOB, WORKLOAD, STATE_FILE, RESULT, ARRAYS, ERROR = (
     "job.json", "workload.npz", "state", "result.json", "result.npz", "error.json")
 OUTCOME_ARRAYS = ("rows", "work", "frames", "before", "sections", "free_list")
-PLAIN = ("areas", "peaks", "ends", "background", "tallies", "page_work", "duration_ns", "notes",
-         "broken")
+PLAIN = ("areas", "peaks", "ends", "background", "of_calls", "tallies", "page_work", "duration_ns",
+         "notes", "broken")
 
 
 def write_json(folder: Path, name: str, data: Any) -> None:
@@ -116,5 +116,6 @@ def read_outcome(folder: Path, path: Path, name: str, given: Mapping[str, Any], 
     plain["page_work"] = (tuple(plain["page_work"][0]), tuple(plain["page_work"][1]))
     plain["notes"], plain["broken"] = tuple(plain["notes"]), tuple(plain["broken"])
     return Outcome(strategy=strategy(path, name), options=dict(given), machine=machine,
-                   profile=profile, workload=replace(workload, requests=came),
+                   profile=profile, mode=workload.mode, start=workload.start,
+                   workload=replace(workload, requests=came),
                    histograms=histograms, **kept, **plain)

@@ -62,7 +62,7 @@ def parse_scale(text: str) -> Fraction:
         raise ReplayError(f"--time-scale {text}: expected a number such as 0.5 or 1/3") from None
 
 
-def _scaled(ns: np.ndarray, scale: Fraction) -> np.ndarray:
+def scaled(ns: np.ndarray, scale: Fraction) -> np.ndarray:
     """ns x scale, rounded down, without passing 2^63."""
     whole, rest = np.divmod(ns, scale.denominator)
     if len(ns) and int(whole.max()) * scale.numerator > MAX_TIME_NS:
@@ -74,7 +74,7 @@ def arrange(workload: Workload, how: Arrivals) -> Workload:
     """The workload with its times scaled and, where it takes one, with a plan."""
     q = workload.requests
     if how.time_scale != 1:
-        q = q._replace(time=_scaled(q.time, how.time_scale))
+        q = q._replace(time=scaled(q.time, how.time_scale))
     if how.loop != OPEN or how.lock != DISCIPLINES[0]:
         q = q._replace(plan=_plan(replace(workload, requests=q), how))
     return checked(replace(workload, requests=q, mode=str(how)))
@@ -92,7 +92,7 @@ def _chains(workload: Workload, how: Arrivals) -> tuple[np.ndarray, np.ndarray]:
     later, earlier = order[1:][same], order[:-1][same]
     before[later] = earlier
     if how.loop == CLOSED:
-        took = _scaled(np.maximum(workload.took_ns[earlier], 0), how.time_scale)
+        took = scaled(np.maximum(workload.took_ns[earlier], 0), how.time_scale)
         think[later] = np.maximum(q.time[later] - q.time[earlier] - took, 0)
     return before, think
 

@@ -23,13 +23,15 @@ from replay.engine.strategy import Strategy
 
 
 SPARE = 1 << 12
-"""Pages of calls under way that there is room for from the start."""
+"""Pages of calls under way, and calls with work, that there is room for from the start."""
 
 
 def room(slots: int, most: int) -> Out:
     """The arrays that are carried on; most: pages of the largest request."""
     return Out(
-        **_of_batch(0, 0, 0), live=np.full(slots, NO_FRAME, np.int64),
+        frames=np.zeros(0, np.int64), rows=np.zeros(0, ROW),
+        work=np.zeros((SPARE, NR_WORK), np.int64), **_late(0),
+        live=np.full(slots, NO_FRAME, np.int64),
         **{name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS},
         totals=np.zeros(words_in(TALLIES), np.int64),
         sleeping=np.zeros(2 * MOST_ADDING, PAUSED), adding=np.zeros(MOST_ADDING, PAUSED),
@@ -39,10 +41,8 @@ def room(slots: int, most: int) -> Out:
         before=np.zeros(NR_GAUGES, np.float64))
 
 
-def _of_batch(requests: int, pages: int, late: int) -> dict[str, np.ndarray]:
-    return {"frames": np.full(pages, NO_FRAME, np.int64), "rows": np.zeros(requests, ROW),
-            "work": np.zeros((requests, NR_WORK), np.int64), "late": np.zeros(late, LATE),
-            "late_work": np.zeros((late, NR_WORK), np.int64)}
+def _late(calls: int) -> dict[str, np.ndarray]:
+    return {"late": np.zeros(calls, LATE), "late_work": np.zeros((calls, NR_WORK), np.int64)}
 
 
 def begin(out: Out, q: Requests, base: int = 0, last: bool = True) -> Out:
@@ -53,8 +53,14 @@ def begin(out: Out, q: Requests, base: int = 0, last: bool = True) -> Out:
     paused = [*out.sleeping[:counted.sleeping], *out.adding[:counted.adding]]
     if not paused:
         counted.kept = 0
-    made = out._replace(**_of_batch(len(q.time), int(q.pages[q.kind == ALLOC].sum()),
-                                    len(paused)))
+    requests = len(q.time)
+    out.work[:counted.worked], counted.worked = 0, 0
+    made = out._replace(**_late(len(paused)))
+    # Every row and every frame of a batch is written, so that those before need not be cleared;
+    # with a plan a request may never come.
+    if requests != len(out.rows) or len(q.plan):
+        made = made._replace(rows=np.zeros(requests, ROW))
+    made = made._replace(frames=np.empty(int(q.pages[q.kind == ALLOC].sum()), np.int64))
     for k, call in enumerate(paused):
         call.late = k
         made.late[k].request = call.request
@@ -70,10 +76,13 @@ def begin_whole(out: Out, q: Requests) -> Out:
 
 
 def _with_room(out: Out) -> Out:
-    """Twice the room for calls under way."""
+    """Twice the room for calls under way, or for the work of calls."""
+    counted = tallies(out.totals)
+    names: tuple[str, ...] = ("sleeping", "kept", "early")
+    if counted.worked + counted.sleeping + counted.adding + 2 > len(out.work):
+        names = ("work",)
     return out._replace(**{name: np.concatenate((held, np.zeros_like(held)))
-                           for name in ("sleeping", "kept", "early")
-                           for held in (getattr(out, name),)})
+                           for name in names for held in (getattr(out, name),)})
 
 
 def feed(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.ndarray, *,
@@ -111,7 +120,7 @@ def feed_all(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.
         out = _run(strategy, m, q, begin_whole(out, q), cost)
         for call in out.sleeping[:tallies(out.totals).sleeping]:
             out.frames[call.place : call.place + call.pages] = NO_FRAME
-        return Fed(out.rows, out.work, out.frames, out)
+        return Fed(*_with_work(out), out.frames, out)
     n = len(q.time)
     fed = Fed(np.zeros(n, ROW), np.zeros((n, NR_WORK), np.int64),
               np.full(int(q.pages[q.kind == ALLOC].sum()), NO_FRAME, np.int64), out)
@@ -119,11 +128,19 @@ def feed_all(strategy: Strategy, m: np.ndarray, q: Requests, out: Out, cost: np.
     for first, part in _parts(q, size):
         out = feed(strategy, m, part, out, cost, base=first, last=first + size >= n)
         end = first + len(out.rows)
-        fed.rows[first:end], fed.work[first:end] = out.rows, out.work
+        fed.rows[first:end], fed.work[first:end] = _with_work(out)
         fed.frames[place : place + len(out.frames)] = out.frames
         place += len(out.frames)
         _amend(fed, q, out)
     return Fed(fed.rows, fed.work, fed.frames, out)
+
+
+def _with_work(out: Out) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a batch, and the work of each."""
+    work, did = np.zeros((len(out.rows), NR_WORK), np.int64), np.flatnonzero(out.rows["worked"])
+    work[did] = out.work[out.rows["worked"][did] - 1]
+    out.rows["worked"] = 0
+    return out.rows, work
 
 
 def _parts(q: Requests, size: int) -> Iterator[tuple[int, Requests]]:

@@ -14,7 +14,9 @@ from replay.engine.lock import header, returned
 from replay.engine.outcome import Out, tallies
 from replay.engine.paused import add_later, added, freed_early, hand_over, put_row, woken
 from replay.engine.requests import Requests
-from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
+from replay.engine.spending import (
+    costs, move_calls_work, move_work, nanoseconds, note_work, outside, spent_on,
+)  # fmt: skip
 from replay.engine.state import E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import count_runs, frames_returned, frames_taken
 
@@ -55,6 +57,8 @@ def _served(free: Callable[..., int], m: np.ndarray, out: Out, call: Any, end: i
     frames_taken(m, out.kept, call.kept + call.got, call.pages - call.got)
     out.alloc_latency[bucket_of(end - call.arrival)] += 1
     out.alloc_slow[bucket_of(end - call.arrival)] += 1
+    out.alloc_wait[bucket_of(call.wait_ns)] += 1
+    out.alloc_service[bucket_of(call.service_ns)] += 1
     hand_over(out, call, True)
     count = freed_early(out, call)
     if count > 0:
@@ -75,8 +79,11 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
     without = outside(m, cost) if error == -E_ADDING else 0
     spent = price.lock + spent_on(m, cost) - without + (
         pages * price.alloc_page if error == 0 else 0)
-    move_work(m, out.late_work[call.late] if call.late >= 0 else
-              out.work[call.request - tallies(out.totals).first_request])
+    if call.late >= 0:
+        move_calls_work(m, out.late_work[call.late], out)
+    else:
+        row = out.rows[call.request - tallies(out.totals).first_request]
+        row.worked = note_work(m, out, row.worked)
     lock_free = start + max(1, nanoseconds(spent))
     if error == -E_WAIT or error == -E_ADDING:
         frames_taken(m, out.kept, call.kept + call.got, s.got - call.got)

@@ -16,16 +16,16 @@ from replay.base.errors import ReplayError
 from replay.base.units import MAX_PAGES
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
-from replay.engine.batches import feed_all, room
+from replay.engine.batches import feed, feed_all, room
 from replay.engine.gauges import AREAS, free_shares
 from replay.engine.lock import header
-from replay.engine.outcome import HISTOGRAMS, SLEPT, tallies
+from replay.engine.outcome import HISTOGRAMS, SLEPT, Out, tallies
 from replay.engine.requests import (
     ALLOC, FREE, IMPOSSIBLE, TARGET, Requests, first_impossible,
 )  # fmt: skip
 from replay.engine.start import Start, begin
 from replay.engine.state import E_WAIT, section_log, span, words
-from replay.engine.strategy import Setup, Strategy
+from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
 
 MAX_TIME_NS = 1 << 53
@@ -67,25 +67,23 @@ class Workload:
         return len(self.requests.time)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """All that one replay gives; the metrics are computed from it.
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What is left of a replay when its requests have gone by, in batches or all at once.
 
-    rows: (requests,) of outcome.ROW. work: (requests, primitives). sections: (n,) of
-    state.SECTION. areas, peaks: by name, see gauges.AREAS. duration_ns: modelled.
-    frames: of each slot; before: of each page that was live before the first request, those of
-    Start.live first.
+    sections: (n,) of state.SECTION. areas, peaks: by name, see gauges.AREAS. duration_ns: modelled.
+    background, of_calls: primitives of background passes and of calls, the list operations of
+    their pages aside. before: frames of the pages that were live before the first request, those
+    of Start.live first.
     """
 
     strategy: Strategy
     options: dict[str, Any]
     machine: Physmap
     profile: Profile
-    workload: Workload
+    mode: str
+    start: Start | None
     notes: tuple[str, ...]
-    rows: np.ndarray
-    work: np.ndarray
-    frames: np.ndarray
     sections: np.ndarray
     free_list: np.ndarray
     histograms: dict[str, np.ndarray]
@@ -93,11 +91,25 @@ class Outcome:
     peaks: dict[str, float]
     ends: dict[str, float]
     background: dict[str, int]
+    of_calls: dict[str, int]
     tallies: dict[str, int]
     page_work: tuple[tuple[str, ...], tuple[str, ...]]
     duration_ns: int
     broken: tuple[str, ...] = ()
     before: np.ndarray = field(default_factory=_nothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Ended):
+    """The same with all requests, and what became of each.
+
+    rows: (requests,) of outcome.ROW. work: (requests, primitives). frames: of each slot.
+    """
+
+    workload: Workload
+    rows: np.ndarray
+    work: np.ndarray
+    frames: np.ndarray
 
     @property
     def every_frame(self) -> np.ndarray:
@@ -163,6 +175,24 @@ def _check_slots(workload: Workload, first_bad: Any) -> None:
     first_bad(np.arange(len(q.time)) == row, IMPOSSIBLE[why])
 
 
+@dataclass(frozen=True)
+class Extent:
+    """What a stream asks for at most. slots: numbers of its pages. live_pages: at once.
+    request_pages: of one request, at least 1. target_pages: highest balloon target, else 0."""
+
+    slots: int
+    live_pages: int
+    request_pages: int
+    target_pages: int
+
+
+def extent_of(workload: Workload) -> Extent:
+    """The extent of a whole stream."""
+    q = workload.requests
+    return Extent(workload.nr_slots, workload.peak_pages, largest(workload),
+                  int(q.pages[q.kind == TARGET].max(initial=0)))
+
+
 def most_pages(workload: Workload, machine: Physmap) -> int:
     """Pages a strategy must have room for: live at once, and what the highest target adds."""
     q = workload.requests
@@ -184,43 +214,69 @@ def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workl
     strategy's invariants at the end. batch: requests taken at a time, which changes nothing; 0 for
     all at once.
     """
-    values = strategy.values(given)
-    out = room(workload.slots, largest(workload))
-    setup, before = _at_start(strategy, machine, workload, values)
-    out.live[workload.nr_slots:] = before[:workload.slots - workload.nr_slots]
-    m = setup.state
-    s = words(m)
+    under_way = UnderWay(strategy, given, machine, extent_of(workload), workload.start, profile)
     # The loop writes the plan, so each replay has its own.
     q = workload.requests._replace(plan=workload.requests.plan.copy())
-    fed = feed_all(strategy, m, q, out, profile.vector(setup.page_work), batch)
-    out, end = fed.out, int(tallies(fed.out.totals).lock_free)
-    if s.fault:
-        raise ReplayError(f"{strategy.name}: an internal bound was hit (fault {int(s.fault)}); "
-                          "this is a defect of the strategy")
-    return Outcome(
-        strategy=strategy, options=values, machine=machine, profile=profile,
-        workload=_as_replayed(workload, q, fed.rows, end),
-        notes=setup.notes, rows=fed.rows, work=fed.work, frames=fed.frames,
-        before=before, sections=section_log(m).copy(),
-        free_list=m[s.list : s.list + s.count].copy(),
-        histograms={name: getattr(out, name) for name in HISTOGRAMS},
-        areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
-        peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
-        ends=_ends(m),
-        background={name: int(out.totals[k]) for k, name in enumerate(WORK)},
-        tallies=_tallies(out.totals), page_work=setup.page_work, duration_ns=end,
-        broken=tuple(strategy.check(m)) if check else (),
-    )
+    fed = feed_all(strategy, under_way.state, q, under_way.out, under_way.costs, batch)
+    under_way.out = fed.out
+    ended = under_way.ended(workload.mode, check=check)
+    return Outcome(**vars(ended), workload=_as_replayed(workload, q, fed.rows, ended.duration_ns),
+                   rows=fed.rows, work=fed.work, frames=fed.frames)
 
 
-def _at_start(strategy: Strategy, machine: Physmap, workload: Workload, values: dict[str, Any]
-              ) -> tuple[Setup, np.ndarray]:
-    """The strategy before the first request, and the frames of the pages live by then."""
-    most = most_pages(workload, machine)
-    if workload.start is None:
-        return strategy.init(machine, most, values), _nothing()
-    begun = begin(strategy, machine, most, values, workload.start)
-    return begun.setup, begun.frames
+class UnderWay:
+    """A strategy in the middle of a replay: its state, and the arrays that are carried on.
+
+    extent: what the stream may ask for, which is checked before.
+    """
+
+    def __init__(self, strategy: Strategy, given: Mapping[str, str], machine: Physmap,
+                 extent: Extent, start: Start | None, profile: Profile) -> None:
+        self.strategy, self.machine, self.profile, self.start = strategy, machine, profile, start
+        self.values = strategy.values(given)
+        most = extent.live_pages + max(0, extent.target_pages - machine.memory.total)
+        self.before = _nothing()
+        if start is None:
+            self.setup = strategy.init(machine, most, self.values)
+        else:
+            begun = begin(strategy, machine, most, self.values, start)
+            self.setup, self.before = begun.setup, begun.frames
+        self.state, self.costs = self.setup.state, profile.vector(self.setup.page_work)
+        named = len(start.live) if start else 0
+        self.out = room(extent.slots + named, extent.request_pages)
+        self.out.live[extent.slots:] = self.before[:named]
+
+    def feed(self, q: Requests, base: int, last: bool) -> Out:
+        """Replay the next batch, see batches.feed()."""
+        self.out = feed(self.strategy, self.state, q, self.out, self.costs, base=base, last=last)
+        return self.out
+
+    @property
+    def sections(self) -> np.ndarray:
+        """(n,) of state.SECTION: those added so far."""
+        return np.asarray(section_log(self.state).copy())
+
+    def ended(self, mode: str, *, check: bool = False) -> Ended:
+        """What is left after the last batch. mode, check: see Workload and replay()."""
+        m, out, name = self.state, self.out, self.strategy.name
+        s, totals = words(m), self.out.totals
+        if s.fault:
+            raise ReplayError(f"{name}: an internal bound was hit (fault {int(s.fault)}); "
+                              "this is a defect of the strategy")
+        return Ended(
+            strategy=self.strategy, options=self.values, machine=self.machine,
+            profile=self.profile, mode=mode, start=self.start, notes=self.setup.notes,
+            before=self.before, sections=self.sections,
+            free_list=m[s.list : s.list + s.count].copy(),
+            histograms={name: getattr(out, name) for name in HISTOGRAMS},
+            areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},
+            peaks={name: float(out.peak[k]) for k, name in enumerate(AREAS)},
+            ends=_ends(m),
+            background={name: int(totals[k]) for k, name in enumerate(WORK)},
+            of_calls={name: int(tallies(totals).of_calls[name]) for name in WORK},
+            tallies=_tallies(totals), page_work=self.setup.page_work,
+            duration_ns=int(tallies(totals).lock_free),
+            broken=tuple(self.strategy.check(m)) if check else ())
 
 
 def _as_replayed(workload: Workload, q: Requests, rows: np.ndarray, end: int) -> Workload:

@@ -21,7 +21,7 @@ from replay.engine.lock import NOBODY, choose, header, returned
 from replay.engine.outcome import FAST, NO_FRAME, OUT_TYPE, SLEPT, SLOW, Out, tallies
 from replay.engine.paused import add_later, cramped, fill, free_later, pause
 from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
-from replay.engine.spending import costs, move_work, nanoseconds, outside, spent_on
+from replay.engine.spending import costs, nanoseconds, note_work, outside, spent_on
 from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
 
@@ -101,8 +101,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
     """
     s = words(m)
     times, kinds, counts, firsts, slots, plan = q
-    frames, live, scratch, work, sleeping = (
-        out.frames, out.live, out.scratch, out.work, out.sleeping)
+    frames, live, scratch, sleeping = out.frames, out.live, out.scratch, out.sleeping
     latencies, waits, services, slow, frees = (
         out.alloc_latency, out.alloc_wait, out.alloc_service, out.alloc_slow, out.free_latency)
     area, peak, counted, price = areas(out.area), areas(out.peak), tallies(out.totals), costs(cost)
@@ -165,7 +164,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 largest_peak = largest
         s.now, s.request, error = start, base + r, 0
         spent = price.lock
-        path, runs, moved = FAST, 0, 0
+        path, runs, moved, worked = FAST, 0, 0, 0
         if kind == ALLOC:
             place += pages
             error = alloc(m, start, pages, frames, at)
@@ -199,7 +198,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             if error == -E_ADDING:
                 s.add_ns = nanoseconds(outside(m, cost))
                 spent -= outside(m, cost)
-            move_work(m, work[r])
+            worked, full = note_work(m, out, 0), True
         if unlikely(s.moved != 0):
             settle(m, out, start)
         service = nanoseconds(spent)
@@ -211,6 +210,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
         row.path = path
         row.runs = runs
         row.pages = moved
+        row.worked = worked
         if kind == ALLOC:
             if likely(error == 0):
                 latencies[bucket_of(lock_free - arrival)] += 1

@@ -12,16 +12,18 @@ from replay.costs.primitives import WORK
 FAST, SLOW, SLEPT = 0, 1, 2
 """Values of the outcome's path: list operations only; more work; slept on a wait queue."""
 
-ROW = record("wait_ns", "service_ns", *(
-    (name, np.int32) for name in ("errno", "path", "runs", "pages")))
+ROW = record("wait_ns", "service_ns", ("errno", np.int16), ("path", np.int16), *(
+    (name, np.int32) for name in ("runs", "pages", "worked")))
 """What a request had: times in ns, modelled; a negative errno or 0; its path; runs of frames; pages
-that it got or gave back (a free: without those it did not have, or whose call is under way). Half
-words where they do: a loop over requests of one page waits for the memory that it writes."""
+that it got or gave back (a free: without those it did not have, or whose call is under way); the
+place of its work in Out.work plus one, 0 if it reported none. Half words and less where they do: a
+loop over requests of one page waits for the memory that it writes."""
 
 HISTOGRAMS = ("alloc_latency", "alloc_wait", "alloc_service", "alloc_slow", "free_latency")
 
 TALLIES = record(
     ("work", record(*WORK)),  # primitives of background passes
+    ("of_calls", record(*WORK)),  # those of calls, without the list operations of their pages
     "sleeping", "early", "adding",  # how many there are in the vectors of these names
     "busy", "passes",  # passes of the thread, and those that got nowhere
     "skipped",  # pages of frees of which no frame was known
@@ -30,11 +32,14 @@ TALLIES = record(
     "since", "settled",  # up to when what moves with every call, and the rest, is integrated
     "first_request", "last",  # number of the batch's first request; whether it is the last batch
     "step", "place",  # requests of the batch that are done, pages in Out.frames
+    "worked",  # rows of Out.work that are in use
     "apart",  # whether Out.frames and Out.live are two arrays
     "kept",  # words of Out.kept that are in use
 )  # fmt: skip
 tallies = seen_as(TALLIES)
 """What the loop counts beside the requests, in Out.totals."""
+FIRST_OF_CALLS = len(WORK)
+"""Where the words of `of_calls` begin, for loops over all of them."""
 
 PAUSED = record(
     "request", "pages", "slot",  # its number in the whole stream, its first slot
@@ -63,7 +68,8 @@ class Out(NamedTuple):
     rows: np.ndarray
     """(requests,) of ROW."""
     work: np.ndarray
-    """(requests, NR_WORK): primitives of slow calls; list operations of fast ones are implied."""
+    """(some, NR_WORK): primitives of the calls that reported any, see ROW; list operations of the
+    others are implied."""
     late: np.ndarray
     """(calls under way at the start of the batch,) of LATE."""
     late_work: np.ndarray

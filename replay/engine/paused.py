@@ -152,6 +152,7 @@ def freed_early(out: Out, call: Any) -> int:
 def cramped(out: Out) -> bool:
     """Whether one more request may need more room than is left; drive.make_room() gives more."""
     counted, most = tallies(out.totals), out.scratch.shape[0]
-    return (counted.sleeping + MOST_ADDING + 1 > out.sleeping.shape[0]
+    return (counted.worked + counted.sleeping + counted.adding + 2 > out.work.shape[0]
+            or counted.sleeping + MOST_ADDING + 1 > out.sleeping.shape[0]
             or counted.kept + most > out.kept.shape[0]
             or counted.early + most > out.early.shape[0])

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import index, inline, record, seen_as
+from replay.base.compiled import index, inline, record, seen_as, template
 from replay.costs.primitives import WORK
+from replay.engine.outcome import FIRST_OF_CALLS, Out, tallies
 from replay.engine.state import NR_WORK, work_words, words
 
 COSTS = record(*WORK, "lock", "alloc_page", "free_page")
@@ -33,6 +34,33 @@ def move_work(m: np.ndarray, into: np.ndarray) -> None:
         into[k] += work[k]
         work[k] = 0
     words(m).dirty = 0
+
+
+@template
+def _work_of_calls(totals: np.ndarray) -> np.ndarray:
+    """The counters of TALLIES.of_calls as a vector, see state.work_words()."""
+    return totals[FIRST_OF_CALLS : FIRST_OF_CALLS + NR_WORK]
+
+
+@inline
+def move_calls_work(m: np.ndarray, into: np.ndarray, out: Out) -> None:
+    """The same of a caller's call, which counts for the whole replay, too."""
+    work, all_calls = work_words(m), _work_of_calls(out.totals)
+    for k in range(NR_WORK):
+        all_calls[k] += work[k]
+    move_work(m, into)
+
+
+@inline
+def note_work(m: np.ndarray, out: Out, place: int) -> int:
+    """The work of a call of the current batch goes into Out.work: where it has some already, or
+    into the next row if `place` is 0; the place plus one."""
+    counted = tallies(out.totals)
+    if place == 0:
+        counted.worked += 1
+        place = counted.worked
+    move_calls_work(m, out.work[place - 1], out)
+    return place
 
 
 @inline

@@ -14,6 +14,7 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError
 from replay.base.progress import each
 from replay.compare.effects import effect
+from replay.engine.requests_digest import differ
 from replay.gate.baseline import Baseline, commits_since, load, of_run
 from replay.gate.config import Check, Config
 from replay.metrics.catalogue import FRAMES, Metric, catalogue
@@ -73,14 +74,15 @@ class Checked:
 def replay_check(check: Check) -> Run:
     """Replay one check as its command would; a recording with losses is refused unless allowed."""
     from replay.report.telling.tables import missing
-    from replay.runs.replaying import replay_trace
-    from replay.trace.store import load as load_trace
+    from replay.runs.replaying import replay_source
+    from replay.trace.batches import open_batches
 
-    trace = load_trace(check.trace)
+    trace = open_batches(check.trace)
     if (trace.meta.lost or trace.meta.cut) and not check.allow_loss:
         raise ReplayError(f"{check.trace}: {missing(trace.meta.lost, trace.meta.cut)}; record "
                           f"again, or set allow_loss = true for check {check.name!r}")
-    run = replay_trace(trace, replace(check.options, check=True, no_outcome=True))
+    plan = replace(check.options, check=True, no_outcome=True)
+    run = replay_source(trace, plan, check.trace.parent)
     for sentence in run.failed.values():
         raise ReplayError(sentence)
     for name, data in run.allocators.items():
@@ -118,7 +120,7 @@ def _checked(config: Config, check: Check) -> Checked:
             raise ReplayError(f"no baseline in {config.baseline}: `replay gate accept` makes one")
         run = replay_check(check)
         now = of_run(run, "", "", _names(check, run))
-        if now.provenance["requests_digest"] != base.provenance.get("requests_digest"):
+        if differ(now.provenance["requests_digest"], base.provenance.get("requests_digest", "")):
             raise ReplayError("the trace holds other requests than those of the baseline: "
                               "accept it anew")
     except (ReplayError, OSError) as error:

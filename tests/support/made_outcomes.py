@@ -66,7 +66,7 @@ def outcome(calls: list[tuple[Any, ...]], rows: list[tuple[int, ...]], frames: l
     moved = [(of if row[2] == 0 else 0) if what == "alloc" else
              sum(slot >= 0 and frames[slot] >= 0 for slot in of)
              for (what, _, of), row in zip(calls, rows, strict=True)]
-    table = np.array([(*row, pages) for row, pages in zip(rows, moved, strict=True)], ROW)
+    table = np.array([(*row, pages, 0) for row, pages in zip(rows, moved, strict=True)], ROW)
     histograms = {name: np.zeros(HIST_BUCKETS, np.int64) for name in HISTOGRAMS}
     for kind, (wait, service, errno, path, *_) in zip(workload.requests.kind, table, strict=True):
         if kind == FREE:
@@ -75,17 +75,16 @@ def outcome(calls: list[tuple[Any, ...]], rows: list[tuple[int, ...]], frames: l
             histograms["alloc_latency"][plain_bucket_of(int(wait + service))] += 1
             if path:
                 histograms["alloc_slow"][plain_bucket_of(int(wait + service))] += 1
-            if path < 2:
-                histograms["alloc_wait"][plain_bucket_of(int(wait))] += 1
-                histograms["alloc_service"][plain_bucket_of(int(service))] += 1
+            histograms["alloc_wait"][plain_bucket_of(int(wait))] += 1
+            histograms["alloc_service"][plain_bucket_of(int(service))] += 1
     nothing = dict.fromkeys(AREAS, 0.0)
     made = Outcome(
         strategy=STRATEGY, options={}, machine=MACHINE, profile=profile.load("arm64"),
-        workload=workload, notes=(), rows=table,
+        mode=workload.mode, start=workload.start, workload=workload, notes=(), rows=table,
         work=np.zeros((len(workload), len(WORK)), np.int64), frames=np.array(frames, np.int64),
         sections=np.array(list(sections), SECTION), free_list=np.zeros(0, np.int64),
         histograms=histograms, areas=dict(nothing), peaks=dict(nothing), ends=dict(nothing),
-        background=dict.fromkeys(WORK, 0),
+        background=dict.fromkeys(WORK, 0), of_calls=dict.fromkeys(WORK, 0),
         tallies={"sleeping_at_end": 0, "freed_while_sleeping": 0, "thread_spins": 0,
                  "thread_passes": 0, "frees_skipped": 0},
         page_work=(("list_pop",), ("list_push",)), duration_ns=1000)
