@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 
 from replay.costs.primitives import WORK
@@ -30,11 +29,6 @@ def is_alloc(o: Outcome) -> np.ndarray:
 def is_served(o: Outcome) -> np.ndarray:
     """Which requests are allocations that got their pages."""
     return np.asarray(is_alloc(o) & (o.rows["errno"] == 0))
-
-
-def failed(o: Outcome) -> int:
-    """Allocations that got no pages: refused, or asleep to the end."""
-    return int((o.rows["errno"][is_alloc(o)] < 0).sum())
 
 
 def latency_ns(o: Outcome) -> np.ndarray:
@@ -66,45 +60,18 @@ def with_page_work(work: np.ndarray, kind: np.ndarray, pages: np.ndarray,
     return full
 
 
-def callers(o: Outcome, table: pa.Table | None) -> np.ndarray:
-    """The calling kernel function of each request, from the trace; NO_CALLER where it has none."""
-    n = len(o.workload)
-    if table is None:
-        return np.full(n, NO_CALLER, object)
-    if not len(table):
-        return np.full(n, NO_CALLER, object)
+def callers(o: Outcome, table: pa.Table | None) -> tuple[np.ndarray, list[str]]:
+    """The calling kernel function of each request, from the trace, as a number in a list of names;
+    NO_CALLER where it has none."""
+    if table is None or not len(table):
+        return np.zeros(len(o.workload), np.int32), [NO_CALLER]
     codes, names = encoded(table, "caller")
-    known = np.array([name or NO_CALLER for name in names], object)
-    return np.asarray(known[codes[o.workload.event]])
+    return codes[o.workload.event].astype(np.int32), [name or NO_CALLER for name in names]
 
 
 def size_class(pages: np.ndarray) -> np.ndarray:
     """Index into SIZE_CLASSES."""
     return np.searchsorted(np.array(SIZE_LIMITS), pages, side="left")
-
-
-def _named(codes: np.ndarray, names: tuple[str, ...]) -> pl.Series:
-    """Codes as an Enum of their names; polars has no cast from numbers."""
-    return pl.Series(np.array(names, object)[codes].tolist(), dtype=pl.Enum(names))
-
-
-def allocations(o: Outcome, table: pa.Table | None = None) -> pl.DataFrame:
-    """One row per allocation request, in the order of the stream; times are modelled."""
-    rows = np.flatnonzero(is_alloc(o))
-    q = o.workload.requests
-    return pl.DataFrame({
-        "request": rows,
-        "time_ns": q.time[rows],
-        "caller": pl.Series(callers(o, table)[rows], dtype=pl.String),
-        "pages": q.pages[rows],
-        "size": _named(size_class(q.pages[rows]), SIZE_CLASSES),
-        "path": _named(o.rows["path"][rows], PATHS),
-        "errno": o.rows["errno"][rows].astype(np.int64),
-        "wait_ns": o.rows["wait_ns"][rows],
-        "service_ns": o.rows["service_ns"][rows],
-        "latency_ns": latency_ns(o)[rows],
-        "runs": o.rows["runs"][rows].astype(np.int64),
-    })
 
 
 def was_held(o: Outcome) -> np.ndarray:

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from replay.engine.requests import ALLOC
-from replay.metrics.calls import failed
 from replay.metrics.hazards import Hazard, by_severity
 from replay.metrics.measured import Measured
 
@@ -68,9 +66,9 @@ def _latency(part: str, name: str, label: str, what: str, unit: Unit = "ns") -> 
 
 LATENCY_METRICS = (
     Metric(("requests",), "requests", "count", "", "allocations asked for",
-           lambda m: m.requests(ALLOC)),
+           lambda m: int(m.tally.totals.allocations)),
     Metric(("failed",), "failed", "count", "lower", "allocations that got no pages",
-           lambda m: failed(m.outcome)),
+           lambda m: int(m.tally.totals.failed)),
     *(_latency("latency_ns", name, name.replace("_", "."),
                f"{share} of the allocations took at most this long") for name, share in _RANKS),
     _latency("latency_ns", "max", "max", "the longest allocation, exact"),
@@ -115,7 +113,7 @@ MEMORY_METRICS = (
     _gauge("runs_per_request", "mean", "runs per request", "ratio", "lower", _RUNS),
     _gauge("runs_per_request", "peak", "runs per request", "count", "lower", _RUNS),
     Metric(("nr_sections",), "sections added", "count", "lower", "memory sections added",
-           lambda m: len(m.outcome.sections)),
+           lambda m: len(m.ended.sections)),
     _gauge("added_pages", "end", "pages of sections", "pages", "lower", "pages of sections added"),
     _gauge("section_use", "mean", "use of added sections", "share", "higher",
            "live / added pages"),
@@ -158,5 +156,5 @@ def catalogue() -> tuple[Metric, ...]:
 
 FRAMES = Metric(("frames_digest",), "frames handed out, in order", "", "",
                 "SHA-256 over all frames that were handed out; `ignore` is the only tolerance",
-                lambda m: m.outcome.frames_digest())
+                lambda m: m.folded.digest.hexdigest())
 """What the gate compares beside the catalogue: no number."""

@@ -6,18 +6,17 @@ sampling is involved. A ratio of two gauges has as its mean the ratio of their i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from replay.base.ranks import ranked
+from replay.base.ranks import WHOLE
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
-from replay.engine.drive import Outcome
+from replay.engine.drive import Ended
 from replay.engine.state import SECTION_HOTPLUG
-from replay.metrics.calls import allocations, is_served
+from replay.metrics.tally import Tally
 from replay.physmap.model import Physmap
 
 STRUCT_PAGE_BYTES = 64
@@ -30,7 +29,7 @@ REPORTED = (
 )
 
 
-def _three(o: Outcome, name: str, scale: float = 1.0) -> dict[str, float | None]:
+def _three(o: Ended, name: str, scale: float = 1.0) -> dict[str, float | None]:
     mean = o.areas[name] / o.duration_ns if o.duration_ns > 0 else o.ends[name]
     return {"end": o.ends[name] * scale, "peak": o.peaks[name] * scale, "mean": mean * scale}
 
@@ -39,7 +38,7 @@ def _ratio(over: float, under: float) -> float | None:
     return over / under if under > 0 else None
 
 
-def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
+def fragmentation(o: Ended, tally: Tally) -> dict[str, dict[str, float | None]]:
     """Each of REPORTED as {end, peak, mean}; null where a value has no meaning.
 
     unusable_free_index: share of the free frames that cannot serve a 2 MiB block (Gorman and
@@ -64,14 +63,14 @@ def fragmentation(o: Outcome) -> dict[str, dict[str, float | None]]:
     result["section_use"] = {"end": None, "peak": None, "mean": None} if mixed else {
         "end": _ratio(o.ends["live_pages"], o.ends["added_pages"]), "peak": None,
         "mean": _ratio(o.areas["live_pages"], o.areas["added_pages"])}
-    section = section_pages(o)
+    section = section_pages(o.machine, o.options)
     result["pinned_section_use"] = {
         "end": _ratio(o.ends["live_pages"], o.ends["pinned_sections"] * section), "peak": None,
         "mean": _ratio(o.areas["live_pages"], o.areas["pinned_sections"] * section)}
-    runs = o.rows["runs"][is_served(o)]
+    groups, served = tally.groups, int(tally.totals.latency_ns.count)
     result["runs_per_request"] = {
-        "end": None, "peak": float(runs.max()) if len(runs) else None,
-        "mean": float(runs.mean()) if len(runs) else None}
+        "end": None, "peak": float(groups["most_runs"].max()) if served else None,
+        "mean": _ratio(int(groups["runs"].sum()), served)}
     return {name: result[name] for name in REPORTED}
 
 
@@ -79,12 +78,12 @@ def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def section_pages(o: Outcome) -> int:
-    """Pages of a section in this replay: the strategy's option, else the machine's."""
-    return int(o.options.get("section_pages") or o.machine.section_pages)
+def section_pages(machine: Physmap, options: Mapping[str, Any]) -> int:
+    """Pages of a section in a replay: the strategy's option, else the machine's."""
+    return int(options.get("section_pages") or machine.section_pages)
 
 
-def singles(o: Outcome) -> dict[str, float | None]:
+def singles(o: Ended) -> dict[str, float | None]:
     """Single numbers: the integral of RAM given up, and the high water against what was live.
 
     high_water_ratio: peak of held pages / time-weighted mean of live pages; the pool never shrinks,
@@ -98,21 +97,23 @@ def singles(o: Outcome) -> dict[str, float | None]:
     }
 
 
-def contiguity(o: Outcome, table: pa.Table | None = None,
-               calls: pl.DataFrame | None = None) -> pl.DataFrame:
+def contiguity(tally: Tally) -> pl.DataFrame:
     """Runs of neighbouring frames (up or down by one) per successful request, by size class.
 
     pages_per_run: all pages / all runs of the class; one_run: share of requests served in one run.
     """
-    served = (allocations(o, table) if calls is None else calls).filter(pl.col("errno") == 0)
-    runs = pl.col("runs")
-    return served.group_by("size").agg(
-        pl.len().cast(pl.Int64).alias("calls"), pl.col("pages").sum(), runs.sum().alias("runs"),
-        runs.mean().alias("mean"), ranked(runs.sort(), 5_000).alias("p50"),
-        ranked(runs.sort(), 9_000).alias("p90"), runs.max().alias("max"),
-        (runs == 1).mean().alias("one_run"),
-        (pl.col("pages").sum() / runs.sum()).alias("pages_per_run"),
-    ).sort("size")
+    runs, count = pl.col("runs"), pl.col("count")
+    below, calls = count.cum_sum(), count.sum()
+    spread = tally.by_runs().sort("size", "runs").group_by("size").agg(
+        *(runs.filter(below >= (calls * share + WHOLE - 1) // WHOLE).first().alias(name)
+          for name, share in (("p50", 5_000), ("p90", 9_000))),
+        (count.filter(runs == 1).sum() / calls).alias("one_run"))
+    calls = pl.col("served").sum()
+    return tally.by_group().filter(pl.col("served") > 0).group_by("size").agg(
+        calls.alias("calls"), pl.col("served_pages").sum().alias("pages"), runs.sum(),
+        (runs.sum() / calls).alias("mean"), pl.col("most_runs").max().alias("max"),
+        (pl.col("served_pages").sum() / runs.sum()).alias("pages_per_run"),
+    ).join(spread, on="size").sort("size")
 
 
 def free_sections(extents: Sequence[tuple[int, int]], bounds: tuple[int, int], step: int,

@@ -9,27 +9,23 @@ xen/arch/arm/p2m.c, xen/arch/x86/mm/p2m.c (p2m_add_page) and xen/common/memory.c
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
 
-from replay.engine.drive import Outcome
-from replay.engine.requests import FREE
+from replay.engine.drive import Ended, Outcome
 from replay.engine.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
-from replay.metrics.calls import NO_CALLER, callers, is_alloc, is_served, lifetimes, start_ns
-from replay.metrics.fragmentation import free_sections, section_pages
-from replay.metrics.frames import handed_out_within
+from replay.metrics.calls import NO_CALLER, lifetimes
+from replay.metrics.folded import Folded
 from replay.metrics.identity import identities, needs_identity, overlaps
-from replay.metrics.ranges import Ranges, others_ram, windows
+from replay.metrics.part import whole
+from replay.metrics.ranges import Ranges, foreign_ram, windows
+from replay.metrics.refused import MAX_LISTED, NO_REGION, Listed
 from replay.physmap.model import Physmap
 from replay.trace.store import Trace
-
-NO_REGION = (errno.EBUSY, errno.EINVAL)
-"""Errors of a search for a region."""
 
 Severity = Literal["corrupts", "refuses", "stalls"]
 """What a hazard does, the gravest first: a page is, or may come to be, another's; a request gets
@@ -38,15 +34,20 @@ nothing; something waits or turns without end."""
 
 @dataclass(frozen=True)
 class Case:
-    """One replay, as hazards are looked for in it. trace: None where it is not at hand."""
+    """One replay, as hazards are looked for in it.
 
-    outcome: Outcome
+    outcome, trace: all of its requests, and the events beside them, None where they are not at
+    hand; hazards that cannot do without say so, see Hazard.whole.
+    """
+
+    ended: Ended
+    folded: Folded
+    outcome: Outcome | None = None
     trace: Trace | None = None
 
-    @cached_property
-    def who(self) -> np.ndarray:
-        """The caller of each request."""
-        return callers(self.outcome, None if self.trace is None else self.trace.table)
+    def names(self, caller: np.ndarray) -> list[str]:
+        """Callers by their numbers."""
+        return [self.folded.tally.callers[k] for k in caller.tolist()]
 
 
 Found = tuple[int, pl.DataFrame]
@@ -57,13 +58,17 @@ Found = tuple[int, pl.DataFrame]
 class Hazard:
     """A kind of hazard. means: what its count is of; a frame number counts once, however often it
     is handed out. find: the count and the rows of a replay. possible: whether it can be met at all,
-    by the header of a summary."""
+    by the header of a summary. within: ranges in which the frames handed out are to be found, see
+    Folded.within. whole: whether a trace on a machine must be replayed whole to look for it.
+    """
 
     name: str
     severity: Severity
     means: str
     find: Callable[[Case], Found]
     possible: Callable[[Mapping[str, Any]], bool] = lambda run: True
+    within: Callable[[Physmap], Ranges] | None = None
+    whole: Callable[[Physmap, Collection[str]], bool] = lambda machine, kinds: False
 
     @property
     def label(self) -> str:
@@ -75,14 +80,13 @@ HAZARDS: dict[str, Hazard] = {}
 """Every hazard by name: a function with `@hazard` is all that one takes."""
 
 
-def hazard(severity: Severity, means: str,
-           possible: Callable[[Mapping[str, Any]], bool] = lambda run: True
+def hazard(severity: Severity, means: str, **more: Any
            ) -> Callable[[Callable[[Case], Found]], Callable[[Case], Found]]:
-    """Register a function as the hazard of its name; see Hazard."""
+    """Register a function as the hazard of its name; more: the other fields of Hazard."""
     def register(find: Callable[[Case], Found]) -> Callable[[Case], Found]:
         name = find.__name__
         assert name not in HAZARDS, f"two hazards are called {name}"
-        HAZARDS[name] = Hazard(name, severity, means, find, possible)
+        HAZARDS[name] = Hazard(name, severity, means, find, **more)
         return find
     return register
 
@@ -96,8 +100,6 @@ HAZARD_COLUMNS: dict[str, Any] = {
     "kind": pl.String, "time_ns": pl.Int64, "frame": pl.Int64, "count": pl.Int64,
     "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
 """Columns of the rows."""
-MAX_LISTED = 1000
-"""Frames listed per kind; the count is exact."""
 MAX_PAIRS = 100_000
 """Colliding pairs listed in the frame; the count is exact."""
 
@@ -131,40 +133,26 @@ def _at_ram(machine: Physmap) -> str:
     return "harmless as long as no IOMMU is used: no grant gets a 1:1 entry"
 
 
-def _distinct(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """np.unique with first index and count; by table look-up where the frames lie close together,
-    which takes a tenth of the time of sorting them."""
-    low = int(frames.min()) if len(frames) else 0
-    span = int(frames.max()) - low + 1 if len(frames) else 0
-    if span > 4 * len(frames) + (1 << 20):
-        return np.unique(frames, return_index=True, return_counts=True)
-    count = np.bincount(frames - low, minlength=span)
-    first = np.zeros(span, np.int64)
-    first[frames[::-1] - low] = np.arange(len(frames) - 1, -1, -1)
-    found = np.flatnonzero(count)
-    return found + low, first[found], count[found]
-
-
-def _handed_out(case: Case, ranges: Ranges, what: str) -> Found:
-    """Distinct frames inside the ranges, and a row for each of the first MAX_LISTED of them.
+def _handed_out(case: Case, name: str, what: str) -> Found:
+    """Distinct frames inside the ranges of a hazard, and a row for each of the first MAX_LISTED of
+    them.
 
     A row holds the first time and user, and how often the frame was handed out.
     """
-    o = case.outcome
-    if not o.page_work[0]:  # a strategy without list operations hands out no frames of this machine
+    if name not in case.folded.within:  # its frames are not frames of this machine
         return 0, found_rows()
-    slots, request = handed_out_within(o, ranges)
-    number, first, count = _distinct(o.frames[slots])
-    begin = start_ns(o)[request[first]]
-    early = np.sort(np.argsort(begin, kind="stable")[:MAX_LISTED])
-    return len(number), found_rows(
-        time_ns=begin[early], frame=number[early], count=count[early],
-        user=case.who[request[first[early]]].tolist(),
-        other=[ranges.name(k) for k in ranges.find(number[early]).tolist()],
+    within = case.folded.within[name]
+    found = within.entries()
+    early = found[np.sort(np.argsort(found["begin_ns"], kind="stable")[:MAX_LISTED])]
+    frame = np.ascontiguousarray(early["value"])
+    return len(found), found_rows(
+        time_ns=early["begin_ns"], frame=frame, count=early["count"],
+        user=case.names(early["caller"]),
+        other=[within.ranges.name(k) for k in within.ranges.find(frame).tolist()],
         what=what, assumed=False)
 
 
-def _sections_over(o: Outcome, types: tuple[str, ...], what: str) -> Found:
+def _sections_over(o: Ended, types: tuple[str, ...], what: str) -> Found:
     """Hot-added sections that overlap host ranges of these types: one row each, pages counted."""
     page = o.machine.page_bytes
     rows = []
@@ -182,64 +170,25 @@ def _sections_over(o: Outcome, types: tuple[str, ...], what: str) -> Found:
                                   other=other, what=what, assumed=False)
 
 
-def _refused(case: Case, rows: np.ndarray, what: str) -> Found:
-    """These requests, a row each, their pages counted."""
-    o = case.outcome
-    return len(rows), found_rows(time_ns=start_ns(o)[rows], count=o.workload.requests.pages[rows],
-                                 user=case.who[rows].tolist(), other="", what=what, assumed=False)
-
-
-def _ended(o: Outcome, *errors: int) -> np.ndarray:
-    """Allocations that ended with one of these error numbers."""
-    return np.flatnonzero(is_alloc(o) & np.isin(o.rows["errno"], [-e for e in errors]))
-
-
-def _searched(o: Outcome) -> list[tuple[int, int]]:
-    """Where the strategy looks for regions: the extended ones, or all of the resource tree."""
-    static = o.options.get("mode") == "static" and o.machine.arch == "arm64"
-    return list(o.machine.regions) if static else [(0, o.machine.iomem_end)]
-
-
-def while_free(o: Outcome) -> np.ndarray:
-    """Requests refused for want of a region although free whole sections would cover the deficit.
-
-    Free are whole sections within the pluggable range that neither a child of iomem_resource, nor
-    a range the architecture clips, nor a section added by then overlaps. The deficit is the
-    request less what was listed: pages of sections added by then less live ones.
-    """
-    q, refused = o.workload.requests, _ended(o, *NO_REGION)
-    if not len(refused):
-        return refused
-    size, page = section_pages(o), o.machine.page_bytes
-    change = np.where(is_served(o), q.pages, 0)
-    known = (q.slots >= 0) & (o.every_frame[np.maximum(q.slots, 0)] >= 0)
-    freeing = np.repeat(np.flatnonzero(q.kind == FREE), q.pages[q.kind == FREE])
-    change -= np.bincount(freeing[known], minlength=len(change)).astype(np.int64)
-    live = np.cumsum(change) + (o.workload.start.live_pages if o.workload.start else 0)
-    taken = [(c.start, c.end) for c in o.machine.iomem] + list(o.machine.clip)
-    by_then = np.searchsorted(o.sections["time_ns"], start_ns(o)[refused], side="right")
-    room: dict[int, tuple[int, int]] = {}
-    for n in np.unique(by_then).tolist():
-        added = [(s * page, (s + nr) * page) for _, s, nr, _ in o.sections[:n].tolist()]
-        free = free_sections(_searched(o), o.machine.pluggable, size * page, taken + added)
-        room[n] = sum(b - a for a, b in free) // page, int(o.sections["nr_pages"][:n].sum())
-    free_pages = np.array([room[n][0] for n in by_then.tolist()])
-    listed = np.array([room[n][1] for n in by_then.tolist()]) - live[refused]
-    deficit = q.pages[refused] - np.maximum(listed, 0)
-    return np.asarray(refused[-(-deficit // size) * size <= free_pages])
+def _refused(case: Case, refused: Listed, what: str) -> Found:
+    """These requests, a row for each that is listed, their pages counted."""
+    return refused.count, found_rows(time_ns=refused.time_ns, count=refused.pages,
+                                     user=case.names(refused.caller), other="", what=what,
+                                     assumed=False)
 
 
 # -- the hazards ---------------------------------------------------------------------------------
 @hazard("corrupts", "a scratch page and the 1:1 entry of a granted page had one frame number at "
         "the same time: one silently replaced the other",
-        possible=lambda run: bool(run["direct_mapped"] and run["iommu"]))
+        possible=lambda run: bool(run["direct_mapped"] and run["iommu"]),
+        whole=lambda machine, kinds: needs_identity(machine) and "grant_map" in kinds)
 def identity_collision(case: Case) -> Found:
     """Pairs of a scratch page and a 1:1 entry that share a frame at one time.
 
     Scratch pages live in modelled time, grants at their recorded times.
     """
     o = case.outcome
-    if case.trace is None or not needs_identity(o.machine):
+    if o is None or case.trace is None or not needs_identity(o.machine):
         return 0, found_rows()
     theirs = identities(o.machine, case.trace.table, o.duration_ns)
     frame, begin, end, request = lifetimes(o, np.isin(o.frames, theirs.frame))
@@ -254,51 +203,47 @@ def identity_collision(case: Case) -> Found:
     scratch_first = begin[ours] <= theirs.from_ns[met]
     return total, found_rows(
         time_ns=since, frame=frame[ours], count=np.ones(len(ours), np.int64),
-        user=case.who[request[ours]].tolist(),
+        user=case.names(whole(o, case.trace).caller[request[ours]]),
         other=[f"domain {d}" for d in theirs.domid[met].tolist()],
         what=[SCRATCH_FIRST if s else ENTRY_FIRST for s in scratch_first.tolist()],
         assumed=theirs.assumed[met].tolist())
 
 
 @hazard("corrupts", "frames handed out inside a device window: a BAR placed there later, or a "
-        "device passed through, meets them")
+        "device passed through, meets them", within=windows)
 def mmio_window(case: Case) -> Found:
     """Frames of device memory, or of a window in which a device may appear."""
-    machine = case.outcome.machine
-    return _handed_out(case, windows(machine), _at_window(machine))
+    return _handed_out(case, "mmio_window", _at_window(case.ended.machine))
 
 
 @hazard("corrupts", "frames handed out that are machine RAM of another domain or of Xen "
-        "(direct-mapped dom0 only)")
+        "(direct-mapped dom0 only)", within=foreign_ram)
 def ram_of_others(case: Case) -> Found:
     """Frames over RAM that is not dom0's."""
-    machine = case.outcome.machine
-    if not machine.direct_mapped:
-        return 0, found_rows()
-    return _handed_out(case, others_ram(machine), _at_ram(machine))
+    return _handed_out(case, "ram_of_others", _at_ram(case.ended.machine))
 
 
 @hazard("corrupts", "pages hot-added as System RAM over RAM of another domain or of Xen "
         "(direct-mapped dom0 only)")
 def hotplug_over_foreign_ram(case: Case) -> Found:
     """Hot-added sections over RAM that is not dom0's."""
-    if not case.outcome.machine.direct_mapped:
+    if not case.ended.machine.direct_mapped:
         return 0, found_rows()
     return _sections_over(
-        case.outcome, ("ram_other", "ram_xen"),
+        case.ended, ("ram_other", "ram_xen"),
         "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries")
 
 
 @hazard("corrupts", "pages hot-added as System RAM over a device window or reserved range")
 def hotplug_over_mmio(case: Case) -> Found:
     """Hot-added sections over what is no RAM."""
-    return _sections_over(case.outcome, ("mmio", "reserved"), _at_window(case.outcome.machine))
+    return _sections_over(case.ended, ("mmio", "reserved"), _at_window(case.ended.machine))
 
 
 @hazard("corrupts", "pages from a run-time answer that was out of date when used")
 def stale_region_pages(case: Case) -> Found:
     """Sections in a range that the hypervisor had named and used itself by then."""
-    added = case.outcome.sections
+    added = case.ended.sections
     found = added[added["kind"] == SECTION_STALE]
     return int(found["nr_pages"].sum()), found_rows(
         time_ns=found["time_ns"], frame=found["start_pfn"], count=found["nr_pages"], user=NO_CALLER,
@@ -309,13 +254,13 @@ def stale_region_pages(case: Case) -> Found:
 @hazard("refuses", "requests refused with -ENOMEM")
 def out_of_memory(case: Case) -> Found:
     """Where own RAM ran out."""
-    return _refused(case, _ended(case.outcome, errno.ENOMEM), "the mapping fails with -ENOMEM")
+    return _refused(case, case.folded.refused.of(errno.ENOMEM), "the mapping fails with -ENOMEM")
 
 
 @hazard("refuses", "requests refused because no region was found (-EBUSY, -EINVAL)")
 def no_region(case: Case) -> Found:
     """Where the resource tree had no room that Linux takes."""
-    return _refused(case, _ended(case.outcome, *NO_REGION),
+    return _refused(case, case.folded.refused.of(*NO_REGION),
                     'the mapping fails ("Cannot allocate new IOMEM resource")')
 
 
@@ -323,38 +268,37 @@ def no_region(case: Case) -> Found:
         "piece or not where the search looks first")
 def no_region_while_free(case: Case) -> Found:
     """Where the search is at fault, not the machine."""
-    return _refused(case, while_free(case.outcome),
+    return _refused(case, case.folded.refused.while_free,
                     "fails for good: the search finds the same again")
 
 
 @hazard("stalls", "requests still asleep on a wait queue at the end")
 def waits_without_end(case: Case) -> Found:
     """Tasks that hang."""
-    return _refused(case, _ended(case.outcome, E_WAIT), "the task hangs")
+    return _refused(case, case.folded.refused.of(E_WAIT), "the task hangs")
 
 
 @hazard("stalls", "passes of a background thread that got nowhere and would repeat at once")
 def thread_spins(case: Case) -> Found:
     """Of the balloon thread; counted alone, without rows."""
-    return case.outcome.tallies["thread_spins"], found_rows()
+    return case.ended.tallies["thread_spins"], found_rows()
 
 
-def examine(o: Outcome, trace: Trace | None = None) -> tuple[dict[str, int], pl.DataFrame]:
-    """Counts by kind, see HAZARDS, and a row per hazard (of frames the first MAX_LISTED).
+def ranges(machine: Physmap) -> dict[str, Ranges]:
+    """By hazard, where on this machine the frames handed out are looked for."""
+    return {name: one.within(machine) for name, one in HAZARDS.items() if one.within}
+
+
+def examine(case: Case) -> tuple[dict[str, int], pl.DataFrame]:
+    """Counts by kind, see HAZARDS, and a row per hazard (of each kind the first MAX_LISTED).
 
     Identity collisions need the trace's grants. The rows hold the time (modelled), the frame, both
     users and what a real machine would do; `count` is how often the frame was handed out, or the
     pages of a section or of a refused request; `assumed` says that the machine frame of the grant
     is not in the recording but drawn from the RAM of others.
     """
-    case = Case(o, trace)
     found = {name: one.find(case) for name, one in HAZARDS.items()}
     table = pl.concat([rows.with_columns(kind=pl.lit(name, pl.String))
                        for name, (_, rows) in found.items()])
     return ({name: count for name, (count, _) in found.items()},
             table.sort("time_ns", "kind", "frame", nulls_last=True, maintain_order=True))
-
-
-def hazards(o: Outcome, trace: Trace | None = None) -> dict[str, int]:
-    """Counts by kind; see examine()."""
-    return examine(o, trace)[0]

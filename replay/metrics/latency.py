@@ -1,4 +1,4 @@
-"""Modelled latency: percentiles from HDR histograms, and exact ones by caller, size and path.
+"""Modelled latency: percentiles from HDR histograms, and by caller, size and path.
 
 Everything here is modelled time (work x cost profile + waiting for the one mutex), open loop:
 latency = wait + service, from the recorded arrival on, so that a stall is charged to every request
@@ -12,13 +12,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
-from replay.base.ranks import rank, ranked
-from replay.engine.drive import Outcome
+from replay.base.ranks import WHOLE, rank
+from replay.engine.drive import Ended
 from replay.engine.histogram import HIST_BUCKETS, HIST_SUB_BITS
-from replay.engine.requests import FREE
-from replay.metrics.calls import allocations, is_served, latency_ns
+from replay.metrics.tally import LIMB, TIMES, Tally
 
 PERCENTILES = (("p50", 5000), ("p90", 9000), ("p99", 9900), ("p99_9", 9990), ("p99_99", 9999))
 """Name, and rank in ten-thousandths: ranks are computed in whole numbers."""
@@ -46,24 +44,19 @@ def bucket_index(values: np.ndarray) -> np.ndarray:
     return (shift << HIST_SUB_BITS) + (values >> shift)
 
 
-def histogram_of(values: np.ndarray) -> np.ndarray:
-    """Counts per bucket, as the loop would have filled them."""
-    return np.bincount(bucket_index(values), minlength=HIST_BUCKETS).astype(np.int64)
-
-
-def distribution(histogram: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+def distribution(histogram: np.ndarray, total: Any) -> dict[str, Any]:
     """Percentiles of a histogram, with exact max and mean of the values it counts.
 
-    The percentile q of n samples is the sample of rank ceil(q n) (nearest rank), reported as the
-    greatest value of its bucket (as HdrHistogram does), but never more than the maximum.
-    `above` is n minus that rank: how many samples stand behind the tail.
+    total: a tally.SUM of these values. The percentile q of n samples is the sample of rank
+    ceil(q n) (nearest rank), reported as the greatest value of its bucket (as HdrHistogram does),
+    but never more than the maximum. `above` is n minus that rank: how many samples stand behind the
+    tail.
     """
-    count = int(histogram.sum())
-    if count == 0 or len(values) == 0:
+    count, top = int(total.count), int(total.most)
+    if count == 0:
         return {"count": 0, "above": {name: 0 for name, _ in PERCENTILES},
                 **dict.fromkeys((*(name for name, _ in PERCENTILES), "max", "mean"))}
     seen = np.cumsum(histogram)
-    top = int(values.max())
     result: dict[str, Any] = {"count": count, "above": {}}
     for name, share in PERCENTILES:
         at = rank(count, share)
@@ -71,60 +64,52 @@ def distribution(histogram: np.ndarray, values: np.ndarray) -> dict[str, Any]:
         result[name] = min(int(bucket_edges()[1][bucket]), top)
         result["above"][name] = count - at
     result["max"] = top
-    exact = top < (1 << 62) // len(values)
-    result["mean"] = int(values.sum(dtype=np.int64 if exact else object)) / len(values)
+    result["mean"] = ((int(total.high) << LIMB) + int(total.low)) / count
     return result
 
 
-def latency(o: Outcome) -> dict[str, dict[str, Any]]:
+HISTOGRAM_OF = {"latency_ns": "alloc_latency", "wait_ns": "alloc_wait",
+                "service_ns": "alloc_service", "slow": "alloc_slow",
+                "free_latency_ns": "free_latency"}
+"""Which of the loop's histograms counts the times of a sum of tally.TIMES."""
+
+
+def latency(ended: Ended, tally: Tally) -> dict[str, dict[str, Any]]:
     """Distributions by what they are of: latency_ns (successful allocations), its parts wait_ns
     and service_ns, slow (latency of those off the fast path, with their share), free_latency_ns.
-
-    The loop puts sleepers into the histograms of latency and of slow calls only; their wait and
-    service come from the rows.
     """
-    served = is_served(o)
-    freed = o.workload.requests.kind == FREE
-    total = latency_ns(o)
-    off_fast = served & (o.rows["path"] != 0)
-    parts = {
-        "latency_ns": ("alloc_latency", total[served]),
-        "wait_ns": ("alloc_wait", o.rows["wait_ns"][served]),
-        "service_ns": ("alloc_service", o.rows["service_ns"][served]),
-        "slow": ("alloc_slow", total[off_fast]),
-        "free_latency_ns": ("free_latency", total[freed]),
-    }
-    result = {}
-    for name, (source, values) in parts.items():
-        histogram = o.histograms[source]
-        if int(histogram.sum()) != len(values):
-            histogram = histogram_of(values)
-        result[name] = distribution(histogram, values)
-    count = int(served.sum())
-    result["slow"]["share"] = int(off_fast.sum()) / count if count else None
+    result = {name: distribution(ended.histograms[HISTOGRAM_OF[name]], tally.totals[name])
+              for name in TIMES}
+    served, slow = result["latency_ns"]["count"], result["slow"]
+    slow["share"] = slow["count"] / served if served else None
     return result
 
 
-def _ranked(column: str) -> list[pl.Expr]:
-    ordered = pl.col(column).sort()
-    return [ranked(ordered, share).alias(name) for name, share in PERCENTILES]
+def _percentiles(counted: pl.DataFrame, key: str) -> pl.DataFrame:
+    """The latency of each of PERCENTILES by group; counted: columns key, latency_ns, count."""
+    ordered = counted.group_by(key, "latency_ns").agg(pl.col("count").sum()).sort(
+        key, "latency_ns").with_columns(below=pl.col("count").cum_sum().over(key),
+                                        samples=pl.col("count").sum().over(key))
+    return ordered.group_by(key).agg(
+        pl.col("latency_ns").filter(
+            pl.col("below") >= (pl.col("samples") * share + WHOLE - 1) // WHOLE
+        ).first().alias(name) for name, share in PERCENTILES)
 
 
-def latency_by(o: Outcome, key: str, table: pa.Table | None = None,
-               calls: pl.DataFrame | None = None) -> pl.DataFrame:
-    """Exact latency percentiles of successful allocations by `caller`, `size` or `path`.
+def latency_by(tally: Tally, key: str) -> pl.DataFrame:
+    """Latency percentiles of successful allocations by `caller`, `size` or `path`, exact as long
+    as Tally.exact is.
 
-    calls, failed, pages per group; groups in which all failed have null percentiles. `caller`
-    needs the trace's table. `calls`: allocations(o, table), where it is at hand.
+    calls, failed, pages per group; groups in which all failed have null percentiles.
     """
-    calls = allocations(o, table) if calls is None else calls
-    served = calls.filter(pl.col("errno") == 0)
-    every = calls.group_by(key).agg(
-        pl.len().cast(pl.Int64).alias("calls"),
-        (pl.col("errno") < 0).sum().cast(pl.Int64).alias("failed"), pl.col("pages").sum())
-    times = served.group_by(key).agg(
-        *_ranked("latency_ns"), pl.col("latency_ns").max().alias("max"),
-        pl.col("latency_ns").mean().alias("mean"))
+    served = pl.col("served").sum()
+    every = tally.by_group().group_by(key).agg(
+        pl.col("calls").sum(), pl.col("failed").sum(), pl.col("pages").sum(),
+        pl.when(served > 0).then(pl.col("most_ns").max()).alias("max"),
+        pl.when(served > 0).then(pl.col("sum_ns").sum() / served).alias("mean"))
+    found = every.join(_percentiles(tally.by_time(), key), on=key, how="left")
+    if not tally.exact:
+        found = found.with_columns(pl.min_horizontal(name, "max").alias(name)
+                                   for name, _ in PERCENTILES)
     order = [key] if key != "caller" else ["calls", "caller"]
-    return every.join(times, on=key, how="left").sort(
-        order, descending=[key == "caller", *[False] * (len(order) - 1)])
+    return found.sort(order, descending=[key == "caller", *[False] * (len(order) - 1)])

@@ -2,73 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from replay.costs.primitives import WORK
-from replay.engine.drive import Outcome
-from replay.engine.requests import FREE
-from replay.metrics.calls import is_served
+from replay.engine.drive import Ended, Outcome
+from replay.engine.start import Start
+from replay.metrics.folded import Folded
 from replay.metrics.fragmentation import fragmentation, singles
-from replay.metrics.hazards import examine
+from replay.metrics.hazards import Case, examine, ranges
 from replay.metrics.latency import latency
+from replay.metrics.part import whole
+from replay.metrics.tally import Tally
+from replay.physmap.model import Physmap
 from replay.trace.store import Trace
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An outcome, and the groups of figures that metrics take theirs from.
+    """A replay that has ended, and the groups of figures that metrics take theirs from.
 
-    trace: the one that was replayed, None where it is not at hand (then nothing is known of
-    callers and grants).
+    outcome, trace: all of its requests, and the trace that was replayed; None where they are not at
+    hand, as of a replay batch by batch.
     """
 
-    outcome: Outcome
+    ended: Ended
+    folded: Folded
+    outcome: Outcome | None = None
     trace: Trace | None = None
 
-    def requests(self, kind: int) -> int:
-        """Requests of a kind of engine.requests."""
-        return int(np.count_nonzero(self.outcome.workload.requests.kind == kind))
+    @property
+    def tally(self) -> Tally:
+        """The requests, counted."""
+        return self.folded.tally
 
     @cached_property
     def latency(self) -> dict[str, dict[str, Any]]:
         """Distributions, see latency.latency()."""
-        return latency(self.outcome)
+        return latency(self.ended, self.tally)
 
     @cached_property
     def gauges(self) -> dict[str, dict[str, float | None]]:
         """{end, peak, mean} by gauge, see fragmentation.fragmentation()."""
-        return fragmentation(self.outcome)
+        return fragmentation(self.ended, self.tally)
 
     @cached_property
     def singles(self) -> dict[str, float | None]:
         """Numbers of the whole replay, see fragmentation.singles()."""
-        return singles(self.outcome)
+        return singles(self.ended)
 
     @cached_property
     def work(self) -> dict[str, int]:
         """Primitives of the whole replay, see work()."""
-        return work(self.outcome)
+        return work(self.ended, self.tally)
 
     @cached_property
     def hazards(self) -> tuple[dict[str, int], pl.DataFrame]:
         """Counts and rows, see hazards.examine()."""
-        return examine(self.outcome, self.trace)
+        return examine(Case(self.ended, self.folded, self.outcome, self.trace))
 
 
-def work(o: Outcome) -> dict[str, int]:
+def to_fold(machine: Physmap, options: Mapping[str, Any], start: Start | None, real: bool
+            ) -> Folded:
+    """A replay of which no request has gone by. real: whether its frames are of this machine."""
+    return Folded(machine, options, start.live_pages if start else 0,
+                  ranges(machine) if real else {})
+
+
+def measured(o: Outcome, trace: Trace | None = None) -> Measured:
+    """A replay whose requests are all at hand. trace: names their callers, and holds the grants."""
+    folded = to_fold(o.machine, o.options, o.start, bool(o.page_work[0]))
+    folded.fold(whole(o, trace))
+    folded.digest.add(o.frames, {})
+    return Measured(o, folded, o, trace)
+
+
+def work(o: Ended, tally: Tally) -> dict[str, int]:
     """Primitives of the whole replay: requests, background passes, and the per-page list work."""
-    q = o.workload.requests
-    sums = o.work.sum(axis=0).tolist() if len(o.work) else [0] * len(WORK)
-    totals = {name: int(count) for name, count in zip(WORK, sums, strict=True)}
-    for name, count in o.background.items():
-        totals[name] += count
-    got = int(q.pages[is_served(o)].sum())
-    freed = int(q.pages[q.kind == FREE].sum()) - o.tallies["frees_skipped"]
+    totals = {name: o.of_calls[name] + o.background[name] for name in WORK}
+    got = int(tally.groups["served_pages"].sum())
+    freed = int(tally.totals.freed_pages) - o.tallies["frees_skipped"]
     for names, pages in zip(o.page_work, (got, freed), strict=True):
         for name in names:
             totals[name] += pages

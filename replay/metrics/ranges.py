@@ -41,6 +41,11 @@ def windows(machine: Physmap) -> Ranges:
     return Ranges(machine, [*apertures, *(h for h in machine.host if h.type == "mmio")])
 
 
+def foreign_ram(machine: Physmap) -> Ranges:
+    """The same where a frame of dom0's is one of the machine's, else nothing."""
+    return others_ram(machine) if machine.direct_mapped else Ranges(machine, ())
+
+
 def others_ram(machine: Physmap) -> Ranges:
     """Machine RAM that is not dom0's."""
     return Ranges(machine, [h for h in machine.host if h.type in ("ram_other", "ram_xen")])

@@ -15,14 +15,14 @@ import numpy as np
 
 import replay
 from replay.costs.profile import Profile
-from replay.engine.drive import Outcome
-from replay.engine.requests import FREE, TARGET
+from replay.engine.drive import Ended, Outcome
+from replay.engine.requests_digest import requests_digest
 from replay.engine.state import SECTION_KINDS
-from replay.metrics.calls import allocations, is_served
 from replay.metrics.catalogue import FRAMES, catalogue
 from replay.metrics.fragmentation import advertised, contiguity
 from replay.metrics.latency import RELATIVE_ERROR, latency_by
-from replay.metrics.measured import Measured
+from replay.metrics.measured import Measured, measured
+from replay.metrics.tally import Tally
 from replay.trace.start import sentences
 from replay.trace.store import Meta, Trace
 
@@ -47,24 +47,22 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _tables(o: Outcome, trace: Trace | None) -> dict[str, Any]:
-    table = None if trace is None else trace.table
-    calls = allocations(o, table)
-    by_caller = latency_by(o, "caller", table, calls)
+def _tables(tally: Tally) -> dict[str, Any]:
+    by_caller = latency_by(tally, "caller")
     return {
         "latency_by_caller": by_caller.head(CALLERS_KEPT).to_dicts(),
         "nr_callers": by_caller.height,
-        "latency_by_size": latency_by(o, "size", table, calls).to_dicts(),
-        "latency_by_path": latency_by(o, "path", table, calls).to_dicts(),
-        "contiguity": contiguity(o, table, calls).to_dicts(),
+        "latency_by_size": latency_by(tally, "size").to_dicts(),
+        "latency_by_path": latency_by(tally, "path").to_dicts(),
+        **({} if tally.exact else {"latency_by_error": RELATIVE_ERROR}),
+        "contiguity": contiguity(tally).to_dicts(),
     }
 
 
-def one(o: Outcome, trace: Trace | None = None) -> dict[str, Any]:
+def one(m: Measured) -> dict[str, Any]:
     """One strategy's figures: the catalogue's metrics, and what is told beside them. All times are
     modelled."""
-    m = Measured(o, trace)
-    found = {**_groups(m), **_tables(o, trace), **_about(o)}
+    found = {**_groups(m), **_tables(m.tally), **_about(m.ended)}
     for metric in (*catalogue(), FRAMES):
         metric.put(found, m)
     return found
@@ -72,12 +70,12 @@ def one(o: Outcome, trace: Trace | None = None) -> dict[str, Any]:
 
 def _groups(m: Measured) -> dict[str, Any]:
     """Groups of figures, of which some are metrics."""
-    o, (_, rows) = m.outcome, m.hazards
+    totals, (_, rows) = m.tally.totals, m.hazards
     sections = [{"time_ns": t, "start_pfn": start, "nr_pages": nr, "kind": SECTION_KINDS[kind]}
-                for t, start, nr, kind in o.sections[:MAX_SECTIONS].tolist()]
+                for t, start, nr, kind in m.ended.sections[:MAX_SECTIONS].tolist()]
     return {
-        "frees": m.requests(FREE), "targets": m.requests(TARGET),
-        "pages_allocated": int(o.workload.requests.pages[is_served(o)].sum()),
+        "frees": int(totals.frees), "targets": int(totals.targets),
+        "pages_allocated": int(m.tally.groups["served_pages"].sum()),
         **{name: dict(part) for name, part in m.latency.items()},
         "fragmentation": {name: dict(part) for name, part in m.gauges.items()}, **m.singles,
         "hazard_examples": rows.group_by("kind", maintain_order=True).head(EXAMPLES).to_dicts(),
@@ -86,7 +84,7 @@ def _groups(m: Measured) -> dict[str, Any]:
     }
 
 
-def _about(o: Outcome) -> dict[str, Any]:
+def _about(o: Ended) -> dict[str, Any]:
     """What the replay says of itself."""
     return {
         "background": {k: v for k, v in o.background.items() if v}, "tallies": o.tallies,
@@ -112,18 +110,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _requests_digest(o: Outcome) -> str:
-    """SHA-256 over the recorded requests, little-endian int64: pages, kinds, slots.
-
-    Not their times, which a closed loop moves and an option scales.
-    """
-    q = o.workload.requests
-    found = hashlib.sha256()
-    for column in (q.kind, q.pages, q.first, q.slots):
-        found.update(column.astype("<i8", copy=False).tobytes())
-    return found.hexdigest()
-
-
 def about_recording(meta: Meta) -> dict[str, Any]:
     """What a trace says of itself."""
     return {
@@ -138,15 +124,15 @@ def about_recording(meta: Meta) -> dict[str, Any]:
     }
 
 
-def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
+def header(replays: Sequence[Ended], meta: Meta, requests_digest: str) -> dict[str, Any]:
     """What the figures rest on."""
-    first, meta = outcomes[0], trace.meta
+    first = replays[0]
     machine = first.machine
     return {
         "replay_version": replay.__version__, **about_recording(meta),
-        "requests_digest": _requests_digest(first), "machine_digest": _digest(machine.to_json()),
-        **({"start": sentences(meta.start)} if first.workload.start else {}),
-        "mode": first.workload.mode,
+        "requests_digest": requests_digest, "machine_digest": _digest(machine.to_json()),
+        **({"start": sentences(meta.start)} if first.start else {}),
+        "mode": first.mode,
         "times": "modelled: work counts x cost profile + waiting",
         "percentile_error": RELATIVE_ERROR, **about_costs(first.profile),
         "physmap": machine.name, "arch": machine.arch, "dom0_mode": machine.mode,
@@ -154,25 +140,33 @@ def header(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
         "direct_mapped": machine.direct_mapped, "iommu": machine.iommu,
         "page_bytes": machine.page_bytes, "section_bytes": machine.section_bytes,
         "advertised": advertised(machine),
-        "modelled_span_ns": int(np.max([o.duration_ns for o in outcomes])),
+        "modelled_span_ns": int(np.max([o.duration_ns for o in replays])),
     }
 
 
-def names(outcomes: Sequence[Outcome]) -> list[str]:
-    """A name per outcome: the strategy's, numbered from the second one of a name on."""
+def names(replays: Sequence[Ended]) -> list[str]:
+    """A name per replay: the strategy's, numbered from the second one of a name on."""
     seen: dict[str, int] = {}
     found = []
-    for o in outcomes:
+    for o in replays:
         seen[o.strategy.name] = seen.get(o.strategy.name, 0) + 1
         again = seen[o.strategy.name]
         found.append(o.strategy.name if again == 1 else f"{o.strategy.name}#{again}")
     return found
 
 
-def summary(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
+def summary_of(replays: Sequence[Measured], meta: Meta, requests_digest: str) -> dict[str, Any]:
     """The whole of `summary.json`; `order` is the order in which the strategies were named."""
-    called = names(outcomes)
+    ended = [m.ended for m in replays]
+    called = names(ended)
     found: dict[str, Any] = rounded({
-        "run": header(outcomes, trace), "order": called,
-        "allocators": {n: one(o, trace) for n, o in zip(called, outcomes, strict=True)}})
+        "run": header(ended, meta, requests_digest), "order": called,
+        "allocators": {n: one(m) for n, m in zip(called, replays, strict=True)}})
     return found
+
+
+def summary(outcomes: Sequence[Outcome], trace: Trace) -> dict[str, Any]:
+    """The same of replays whose requests are all at hand."""
+    first = outcomes[0].workload
+    digest = requests_digest(first.requests, first.nr_slots)
+    return summary_of([measured(o, trace) for o in outcomes], trace.meta, digest)

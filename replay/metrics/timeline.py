@@ -1,5 +1,8 @@
 """What was where over modelled time: sampled at even instants, from the lifetimes of the pages.
 
+A replay is taken in part by part. Each page's life is counted in occupancy.py; the tables here are
+made of the counts that are left when it is over.
+
 The exact means of a run are in metrics.fragmentation; this is for pictures.
 """
 
@@ -11,9 +14,10 @@ import numpy as np
 import polars as pl
 
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES
-from replay.engine.drive import Outcome
-from replay.engine.requests import ALLOC, FREE
-from replay.metrics.calls import handed_out, held_before, lifetimes, start_ns
+from replay.engine.drive import Ended, Outcome
+from replay.engine.requests import Requests
+from replay.metrics.occupancy import LIMB_BITS, Occupancy, by_address
+from replay.metrics.part import Part, whole
 from replay.metrics.ranges import Ranges, others_ram, windows
 from replay.physmap.model import HostRange, Physmap
 
@@ -29,6 +33,10 @@ MAX_BLOCKS = 1 << 16
 """2 MiB blocks of sections beyond which the unusable free index is not sampled."""
 
 
+Sections = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""As occupancy.by_address() gives them."""
+
+
 @dataclass(frozen=True)
 class Timeline:
     """gauges: a row per instant. cells: a row per cell of the map. states: a row per span of
@@ -41,50 +49,53 @@ class Timeline:
     ages: pl.DataFrame
 
 
-def timeline(o: Outcome) -> Timeline:
-    """All of them; times are modelled, in ns.
+class TimelineFold:
+    """The time line of a replay that goes by part by part.
 
-    gauges: time_ns, live_pages, section_pages, live_in_sections, unusable_free_index (of the pages
-    of sections: free ones outside wholly free 2 MiB blocks; null where none is free, or where own
-    RAM was given up). cells: cell,
-    row, column, start_pfn, nr_pages, what (of the address space), added_ns (-1 if no section).
-    states: cell, from, to (instants, the latter excluded), live_pages. ages: instant, row,
-    live_pages, age_s (mean).
+    span_ns: the time of the stream's last request, which is known beforehand; the modelled end is
+    hardly later unless requests pile up behind the lock, and what comes after is not shown.
+    nr_slots, before: slots of the stream, and frames of the pages that live before it, see
+    Workload and Ended; a free names page k of `before` as slot nr_slots + k.
     """
-    span = max(int(o.duration_ns), 1)
-    seen = _seen(o, instants(span, INSTANTS))
-    cells = _cells(o)
-    states, ages = _map(cells, seen, instants(span, MAP_INSTANTS))
-    return Timeline(_gauges(o, seen, instants(span, INSTANTS)), cells, states, ages)
+
+    def __init__(self, machine: Physmap, span_ns: int, nr_slots: int, before: np.ndarray) -> None:
+        self.machine, self.span_ns = machine, max(span_ns, 1)
+        self.block = max(1, SUPERPAGE_BYTES // machine.page_bytes)
+        self._occupancy = Occupancy(instants(self.span_ns, INSTANTS), self.block, nr_slots, before)
+
+    def fold(self, part: Part, q: Requests, base: int = 0) -> None:
+        """Take in the next batch, see Occupancy.fold()."""
+        self._occupancy.fold(part, q, base)
+
+    def settle(self, part: Part) -> None:
+        """Take in calls that were under way when their batch was folded."""
+        self._occupancy.settle(part)
+
+    def timeline(self, ended: Ended) -> Timeline:
+        """All of the tables, when all requests have gone by; times are modelled, in ns.
+
+        gauges: time_ns, live_pages, section_pages, live_in_sections, unusable_free_index (of the
+        pages of sections: free ones outside wholly free 2 MiB blocks; null where none is free, or
+        where own RAM was given up). cells: cell, row, column, start_pfn, nr_pages, what (of the
+        address space), added_ns (-1 if no section). states: cell, from, to (instants, the latter
+        excluded), live_pages. ages: instant, row, live_pages, age_s (mean).
+        """
+        sections, edges = by_address(ended.sections), self._occupancy.edges()
+        at = instants(self.span_ns, INSTANTS)
+        cells = _cells(self.machine, sections, self._occupancy.blocks(), self.block)
+        states, ages = _map(cells, edges, of_map(at))
+        gives = ended.peaks["given_pages"] > 0  # own RAM: its place in the list is not kept
+        return Timeline(_gauges(sections, edges, at, 0 if gives else self.block),
+                        cells, states, ages)
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """Pages that live at one instant at least, a few of all that are handed out in a long run:
-    frame, begin in ns, and the first instants at which each is there and is gone."""
-
-    frame: np.ndarray
-    begin: np.ndarray
-    came: np.ndarray
-    went: np.ndarray
-
-
-def _seen(o: Outcome, at: np.ndarray) -> _Seen:
-    # By request, not by page: there are many pages to a request, and few instants.
+def timeline(o: Outcome) -> Timeline:
+    """The same of a replay whose requests are all at hand; in a closed loop its last request is the
+    last that came."""
     q = o.workload.requests
-    when = np.searchsorted(at, start_ns(o), "left").astype(np.int16)
-    allocs, frees = (np.flatnonzero(q.kind == kind) for kind in (ALLOC, FREE))
-    since = np.repeat(when[allocs], q.pages[allocs])
-    until = np.full(o.workload.nr_slots, len(at), np.int16)
-    known = (q.slots >= 0) & (q.slots < o.workload.nr_slots)
-    until[q.slots[known]] = np.repeat(when[frees], q.pages[frees])[known]
-    frame, begin, end, _ = lifetimes(o, since < until)
-    before, until_ns = held_before(o)
-    if len(before):
-        frame, end = np.concatenate((before, frame)), np.concatenate((until_ns, end))
-        begin = np.concatenate((np.zeros(len(before), np.int64), begin))
-    came, went = (np.searchsorted(at, x, "left") for x in (begin, end))
-    return _Seen(frame, begin, came, went)
+    folded = TimelineFold(o.machine, int(q.time.max(initial=0)), o.workload.nr_slots, o.before)
+    folded.fold(whole(o), q)
+    return folded.timeline(o)
 
 
 def instants(span: int, count: int) -> np.ndarray:
@@ -92,10 +103,9 @@ def instants(span: int, count: int) -> np.ndarray:
     return (np.arange(count, dtype=np.int64) * 2 + 1) * span // (2 * count)
 
 
-def _sections(o: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(added_ns, start_pfn, nr_pages) of each section, by address."""
-    rows = o.sections[np.argsort(o.sections["start_pfn"], kind="stable")]
-    return rows["time_ns"], rows["start_pfn"], rows["nr_pages"]
+def of_map(at: np.ndarray) -> np.ndarray:
+    """(MAP_INSTANTS,) of the gauges' INSTANTS: every fifth, from the third on."""
+    return at[MAP_EVERY // 2 :: MAP_EVERY]
 
 
 def _inside(frame: np.ndarray, start: np.ndarray, pages: np.ndarray) -> np.ndarray:
@@ -107,72 +117,72 @@ def _inside(frame: np.ndarray, start: np.ndarray, pages: np.ndarray) -> np.ndarr
     return np.where(held, at, -1)
 
 
-def _gauges(o: Outcome, seen: _Seen, at: np.ndarray) -> pl.DataFrame:
-    added, start, pages = _sections(o)
-    section = _inside(seen.frame, start, pages)
-    inside = section >= 0
+def _gauges(sections: Sections, edges: np.ndarray, at: np.ndarray, block: int) -> pl.DataFrame:
+    """block: 0 where there is no unusable free index."""
+    added, start, pages = sections
+    section = _inside(edges["value"], start, pages)
     by_time = np.argsort(added, kind="stable")
     total = np.concatenate([[0], np.cumsum(pages[by_time])])
     section_pages = total[np.searchsorted(added[by_time], at, "right")]
     return pl.DataFrame({
-        "time_ns": at, "live_pages": _alive(seen.came, seen.went, len(at)),
-        "section_pages": section_pages,
-        "live_in_sections": _alive(seen.came[inside], seen.went[inside], len(at)),
+        "time_ns": at, "live_pages": _alive(edges, len(at)), "section_pages": section_pages,
+        "live_in_sections": _alive(edges[section >= 0], len(at)),
         "unusable_free_index": pl.Series(
-            _unusable(o, seen, section, at), dtype=pl.Float64),
+            _unusable(sections, edges, section, at, block), dtype=pl.Float64),
     })
 
 
-def _alive(came: np.ndarray, went: np.ndarray, nr_at: int) -> np.ndarray:
+def _alive(edges: np.ndarray, nr_at: int) -> np.ndarray:
     """(nr_at,): how many are there at each instant."""
-    return _cumulated(came, went, np.zeros_like(came), nr_at, 1).ravel()
+    return _summed(edges["group"], np.zeros_like(edges["group"]), edges["pages"], nr_at, 1).ravel()
 
 
-def _unusable(o: Outcome, seen: _Seen, section: np.ndarray, at: np.ndarray
-              ) -> list[float | None]:
+def _summed(instant: np.ndarray, cell: np.ndarray, change: np.ndarray, nr_at: int, nr_cells: int
+            ) -> np.ndarray:
+    """(nr_at, nr_cells): what the changes up to each instant come to."""
+    moved = np.zeros((nr_at, nr_cells), np.int64)
+    np.add.at(moved, (instant, cell), change)
+    return np.cumsum(moved, axis=0)
+
+
+def _unusable(sections: Sections, edges: np.ndarray, section: np.ndarray, at: np.ndarray,
+              block: int) -> list[float | None]:
     """1 - pages in wholly free 2 MiB blocks / free pages, of the sections there at each instant."""
-    added, start, pages = _sections(o)
-    block = max(1, SUPERPAGE_BYTES // o.machine.page_bytes)
-    nr = pages // block
-    if o.peaks["given_pages"] > 0:
-        return [None] * len(at)  # free pages may be own RAM, whose place in the list is not kept
-    if not len(start) or int(nr.sum()) > MAX_BLOCKS or int(nr.sum()) == 0:
+    added, start, pages = sections
+    nr = pages // max(block, 1)
+    if not block or not 0 < int(nr.sum()) <= MAX_BLOCKS:
         return [None] * len(at)
     first = np.cumsum(nr) - nr
-    which = first[section] + (seen.frame - start[section]) // block
+    which = first[section] + (edges["value"] - start[section]) // block
     # A section of an odd size has a tail of its own.
-    whole = (section >= 0) & (which < (first + nr)[section])
-    live = _cumulated(seen.came[whole], seen.went[whole], which[whole], len(at), int(nr.sum()))
-    there = np.repeat(added, nr)[None, :] <= at[:, None]
-    free = (there * block).sum(axis=1) - live.sum(axis=1)
-    usable = ((live == 0) & there).sum(axis=1) * block
-    return [None if not f else 1 - int(u) / int(f) for u, f in zip(usable, free, strict=True)]
+    whole_block = (section >= 0) & (which < (first + nr)[section])
+    edges, which = edges[whole_block], which[whole_block]
+    upto = np.searchsorted(edges["group"], np.arange(len(at) + 1))
+    live, since = np.zeros(int(nr.sum()), np.int64), np.repeat(added, nr)
+    found: list[float | None] = []
+    for k, ns in enumerate(at.tolist()):
+        now = slice(int(upto[k]), int(upto[k + 1]))
+        np.add.at(live, which[now], edges["pages"][now])
+        there = since <= ns
+        free = int(there.sum()) * block - int(live.sum())
+        usable = int(((live == 0) & there).sum()) * block
+        found.append(None if not free else 1 - usable / free)
+    return found
 
 
-def _cumulated(came: np.ndarray, went: np.ndarray, cell: np.ndarray, nr_at: int, nr_cells: int,
-               weight: np.ndarray | None = None) -> np.ndarray:
-    """(nr_at, nr_cells): what is there at each instant, of what came and went before it."""
-    size = (nr_at + 1) * nr_cells
-    moved = (np.bincount(came * nr_cells + cell, weight, size)
-             - np.bincount(went * nr_cells + cell, weight, size))
-    return np.cumsum(moved.reshape(nr_at + 1, nr_cells), axis=0)[:nr_at]
-
-
-def _cells(o: Outcome) -> pl.DataFrame:
-    """Cells over all sections and all frames ever handed out, the gaps between them left out.
+def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int) -> pl.DataFrame:
+    """Cells over all sections and all 2 MiB blocks that frames were ever handed out of, the gaps
+    between them left out.
 
     A cell is 2 MiB or a power of two of that, so that there are at most MAP_CELLS; a row of cells
     starts at a multiple of its size.
     """
-    block = max(1, SUPERPAGE_BYTES // o.machine.page_bytes)
-    added, start, pages = _sections(o)
-    slots, _ = handed_out(o)
-    # Frames are handed out in runs: few of them begin another block than the one before.
-    blocks = np.concatenate((o.before[o.before >= 0], o.frames[slots])) // block
-    touched = np.unique(blocks[np.diff(blocks, prepend=-1) != 0])
+    added, start, pages = sections
+    blocks = [touched]
     for a, n in zip(start.tolist(), pages.tolist(), strict=True):
         most = min(n // block + 1, 1 << 20)
-        touched = np.union1d(touched, np.arange(a // block, a // block + most)[:n // block or 1])
+        blocks.append(np.arange(a // block, a // block + most)[:n // block or 1])
+    touched = np.unique(np.concatenate(blocks))
     scale = 1
     while len(np.unique(touched // (scale * CELLS_PER_ROW))) * CELLS_PER_ROW > MAP_CELLS:
         scale *= 2
@@ -185,7 +195,7 @@ def _cells(o: Outcome) -> pl.DataFrame:
         "cell": np.arange(len(first)), "row": np.repeat(np.arange(len(rows)), CELLS_PER_ROW),
         "column": np.tile(np.arange(CELLS_PER_ROW), len(rows)), "start_pfn": first,
         "nr_pages": np.full(len(first), size),
-        "what": pl.Series(_what(o.machine, first, size), dtype=pl.String),
+        "what": pl.Series(_what(machine, first, size), dtype=pl.String),
         "added_ns": when})
 
 
@@ -206,25 +216,34 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     return [str(kind) for kind in found]
 
 
-def _map(cells: pl.DataFrame, seen: _Seen, at: np.ndarray) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _map(cells: pl.DataFrame, edges: np.ndarray, at: np.ndarray
+         ) -> tuple[pl.DataFrame, pl.DataFrame]:
     start = cells["start_pfn"].to_numpy()
     nr = len(start)
     size = int(cells["nr_pages"][0]) if nr else 1  # a strategy that served nothing has no cells
-    cell = np.searchsorted(start, seen.frame, "right") - 1
-    assert not len(cell) or (cell.min() >= 0 and bool((seen.frame < start[cell] + size).all()))
-    # The map's instants are every fifth of the gauges', from the third on.
-    came, went = ((k + MAP_EVERY // 2) // MAP_EVERY for k in (seen.came, seen.went))
-    live = _cumulated(came, went, cell, MAP_INSTANTS, nr)
-    born = _cumulated(came, went, cell, MAP_INSTANTS, nr, seen.begin / NS_PER_S)
-    rows = nr // CELLS_PER_ROW
-    live_by, born_by = (x.reshape(MAP_INSTANTS, rows, CELLS_PER_ROW).sum(axis=2)
-                        for x in (live, born))
-    k, row = np.nonzero(live_by)
-    count = live_by[k, row]
-    ages = pl.DataFrame({
-        "instant": k, "row": row, "live_pages": count.astype(np.int64),
-        "age_s": np.maximum(at[k] / NS_PER_S - born_by[k, row] / count, 0.0).round(9)})
-    return _spans(live.astype(np.int64)), ages
+    pfn = edges["value"]
+    cell = np.searchsorted(start, pfn, "right") - 1
+    assert not len(cell) or (cell.min() >= 0 and bool((pfn < start[cell] + size).all()))
+    # What comes between two of the map's instants is there at the latter.
+    instant = (edges["group"] + MAP_EVERY // 2) // MAP_EVERY
+    seen = instant < MAP_INSTANTS
+    edges, instant, cell = edges[seen], instant[seen], cell[seen]
+    live = _summed(instant, cell, edges["pages"], MAP_INSTANTS, nr)
+    row = cell // CELLS_PER_ROW
+    count, high, low = (_summed(instant, row, edges[name], MAP_INSTANTS, nr // CELLS_PER_ROW)
+                        for name in ("pages", "begin_high", "begin_low"))
+    return _spans(live), _ages(at, count, high, low)
+
+
+def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) -> pl.DataFrame:
+    """Of (instants, rows) live pages; they began at high << LIMB_BITS | low ns in all."""
+    k, row = np.nonzero(count)
+    count, high, low = count[k, row], high[k, row], low[k, row]
+    low = count * (at[k] & ((1 << LIMB_BITS) - 1)) - low
+    high = count * (at[k] >> LIMB_BITS) - high + (low >> LIMB_BITS)
+    age_ns = (high * 2.0 ** LIMB_BITS + (low & ((1 << LIMB_BITS) - 1))) / count
+    return pl.DataFrame({"instant": k, "row": row, "live_pages": count,
+                         "age_s": (age_ns / NS_PER_S).round(9)})
 
 
 def _spans(live: np.ndarray) -> pl.DataFrame:

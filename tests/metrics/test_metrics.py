@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,25 @@ from naive_metrics import collisions, percentile
 from replay.costs import profile
 from replay.engine.histogram import HIST_BUCKETS
 from replay.engine.state import SECTION_HOTPLUG, SECTION_POOL, SECTION_STALE
-from replay.metrics import calls, fragmentation, hazards, identity, latency
+from replay.metrics import calls, fragmentation, hazards, identity, latency, tally
+from replay.metrics.measured import measured
 from replay.metrics.summary import names, rounded, summary
 from replay.physmap import presets
 from replay.report.as_json import as_json
+
+
+def histogram_of(values: np.ndarray) -> np.ndarray:
+    """Counts per bucket, as the loop fills them."""
+    return np.bincount(latency.bucket_index(values), minlength=HIST_BUCKETS).astype(np.int64)
+
+
+def sum_of(values: np.ndarray) -> Any:
+    """A tally.SUM of these values."""
+    found = np.zeros(1, tally.SUM)[0]
+    total = sum(values.tolist())
+    found["count"], found["most"] = len(values), values.max(initial=0)
+    found["high"], found["low"] = total >> tally.LIMB, total & ((1 << tally.LIMB) - 1)
+    return found
 
 
 # -- latency -----------------------------------------------------------------------------------
@@ -38,7 +54,7 @@ def test_numpy_buckets_are_the_loops_buckets():
 def test_percentiles_are_within_a_bucket_of_the_exact_ones(seed):
     rng = np.random.default_rng(seed)
     values = (rng.lognormal(6, 3, rng.integers(1, 20_000))).astype(np.int64)
-    found = latency.distribution(latency.histogram_of(values), values)
+    found = latency.distribution(histogram_of(values), sum_of(values))
     ordered = sorted(values.tolist())
     for name, rank in latency.PERCENTILES:
         exact, above = percentile(ordered, rank)
@@ -51,13 +67,14 @@ def test_percentiles_are_within_a_bucket_of_the_exact_ones(seed):
 
 def test_nearest_rank_agrees_with_numpy_where_buckets_are_exact():
     values = np.random.default_rng(3).integers(0, 2048, 777)
-    found = latency.distribution(latency.histogram_of(values), values)
+    found = latency.distribution(histogram_of(values), sum_of(values))
     for name, rank in latency.PERCENTILES:
         assert found[name] == np.quantile(values, rank / 10_000, method="inverted_cdf")
 
 
 def test_a_distribution_of_nothing_has_no_numbers():
-    empty = latency.distribution(np.zeros(HIST_BUCKETS, np.int64), np.zeros(0, np.int64))
+    nothing = np.zeros(0, np.int64)
+    empty = latency.distribution(histogram_of(nothing), sum_of(nothing))
     assert empty["count"] == 0
     assert empty["p50"] is None
     assert empty["mean"] is None
@@ -71,11 +88,10 @@ FIVE_FRAMES = [1, *range(10, 14), *range(100, 200), -1, *range(1000, 1600)]
 
 
 def test_latency_counts_served_calls_and_keeps_what_slept():
-    found = latency.latency(outcome(FIVE, FIVE_ROWS, FIVE_FRAMES))
+    found = measured(outcome(FIVE, FIVE_ROWS, FIVE_FRAMES)).latency
     assert found["latency_ns"]["count"] == 4
     assert found["latency_ns"]["max"] == 9070
     assert found["latency_ns"]["mean"] == (40 + 80 + 9070 + 1200) / 4
-    # The sleeper is in no histogram of the loop for these two; it is here.
     assert (found["wait_ns"]["count"], found["wait_ns"]["max"]) == (4, 500)
     assert found["service_ns"]["max"] == 9000
     assert (found["slow"]["count"], found["slow"]["share"]) == (2, 0.5)
@@ -84,21 +100,22 @@ def test_latency_counts_served_calls_and_keeps_what_slept():
 
 def test_latency_by_size_path_and_caller():
     o = outcome(FIVE, FIVE_ROWS, FIVE_FRAMES)
-    by_size = {r["size"]: r for r in latency.latency_by(o, "size").to_dicts()}
+    by_size = {r["size"]: r for r in latency.latency_by(measured(o).tally, "size").to_dicts()}
     assert list(by_size) == ["1", "2-8", "65-512", ">512"]
     assert (by_size["1"]["calls"], by_size["1"]["failed"], by_size["1"]["p99"]) == (2, 1, 40)
-    by_path = {r["path"]: r["max"] for r in latency.latency_by(o, "path").to_dicts()}
+    by_path = {r["path"]: r["max"]
+               for r in latency.latency_by(measured(o).tally, "path").to_dicts()}
     assert by_path == {"fast": 80, "slow": 9070, "slept": 1200}
     kinds = [c[0] for c in FIVE]
-    table = trace([{"time_ns": c[1], "kind": k, "caller": None if k == "free" or i == 5 else "a"}
-                   for i, (c, k) in enumerate(zip(FIVE, kinds, strict=True))]).table
-    by_caller = latency.latency_by(o, "caller", table).to_dicts()
+    made = trace([{"time_ns": c[1], "kind": k, "caller": None if k == "free" or i == 5 else "a"}
+                  for i, (c, k) in enumerate(zip(FIVE, kinds, strict=True))])
+    by_caller = latency.latency_by(measured(o, made).tally, "caller").to_dicts()
     assert [(r["caller"], r["calls"]) for r in by_caller] == [("a", 4), (calls.NO_CALLER, 1)]
 
 
 def test_a_group_in_which_all_failed_has_no_percentiles():
     o = outcome([("alloc", 0, 3)], [(0, 5, -12, 0, 0)], [-1] * 3)
-    row = latency.latency_by(o, "size").to_dicts()[0]
+    row = latency.latency_by(measured(o).tally, "size").to_dicts()[0]
     assert (row["failed"], row["p50"], row["mean"]) == (1, None, None)
 
 
@@ -109,7 +126,7 @@ def test_time_weighted_means_are_integral_over_duration():
     o.areas.update(live_pages=10 * 400 + 4 * 600, held_pages=16_000, added_pages=32 * 500)
     o.ends.update(live_pages=4, held_pages=16, added_pages=32)
     o.peaks.update(live_pages=10, held_pages=16, added_pages=32)
-    found = fragmentation.fragmentation(o)
+    found = measured(o).gauges
     assert found["live_pages"] == {"end": 4, "peak": 10, "mean": 6.4}
     assert found["idle_pages"] == {"end": 12, "peak": None, "mean": pytest.approx(9.6)}
     assert found["memmap_overhead_bytes"] == {"end": 2048, "peak": 2048, "mean": 1024}
@@ -125,15 +142,16 @@ def test_ram_given_is_in_bytes_and_byte_seconds_and_hides_section_use():
     o = outcome([], [], [], duration_ns=2 * 10**9)
     o.areas["given_pages"] = 3.0 * 10**9  # 3 pages for one second
     o.peaks["given_pages"] = 3.0
-    assert fragmentation.fragmentation(o)["ram_given_bytes"] == {
+    assert measured(o).gauges["ram_given_bytes"] == {
         "end": 0, "peak": 3 * 4096, "mean": 1.5 * 4096}
-    assert fragmentation.fragmentation(o)["section_use"]["mean"] is None
+    assert measured(o).gauges["section_use"]["mean"] is None
     assert fragmentation.singles(o)["ram_given_byte_seconds"] == 3 * 4096
 
 
 def test_contiguity_by_size_class():
     rows = {r["size"]: r for r in
-            fragmentation.contiguity(outcome(FIVE, FIVE_ROWS, FIVE_FRAMES)).to_dicts()}
+            fragmentation.contiguity(
+                measured(outcome(FIVE, FIVE_ROWS, FIVE_FRAMES)).tally).to_dicts()}
     assert rows["65-512"]["pages_per_run"] == pytest.approx(100 / 3)
     assert (rows["1"]["calls"], rows["1"]["one_run"]) == (1, 1.0)
 
@@ -184,17 +202,17 @@ def test_frames_are_held_against_the_host_and_counted_once():
     made = [("alloc", 0, 3), ("free", 5, [0, 1, 2]), ("alloc", 10, 2)]
     rows = [(0, 1, 0, 0, 1), (0, 1, 0, 0, 0), (0, 1, 0, 0, 1)]
     o = outcome(made, rows, [mib(49), mib(20), mib(90), mib(20), mib(70)])
-    found = hazards.hazards(o)
+    found = measured(o).hazards[0]
     assert found["mmio_window"] == 2  # the uart, and the PCI window of Linux's tree
     assert found["ram_of_others"] == 1
-    table = hazards.examine(o)[1]
+    table = measured(o).hazards[1]
     twice = table.filter(kind="ram_of_others").to_dicts()[0]
     assert (twice["time_ns"], twice["frame"], twice["count"]) == (0, mib(20), 2)
     assert "replaces" in twice["what"]
     x86 = replace(o, machine=MACHINE.with_changes(
         arch="x86", mode="pvh", direct_mapped=False))
-    assert hazards.hazards(x86)["ram_of_others"] == 0
-    assert "domain_crash" in hazards.examine(x86)[1].filter(kind="mmio_window")["what"][0]
+    assert measured(x86).hazards[0]["ram_of_others"] == 0
+    assert "domain_crash" in measured(x86).hazards[1].filter(kind="mmio_window")["what"][0]
 
 
 def test_an_identity_collision_needs_the_same_frame_at_the_same_time():
@@ -208,7 +226,7 @@ def test_an_identity_collision_needs_the_same_frame_at_the_same_time():
         {"time_ns": 200, **g, "mfns": [mib(21)], "frames": [9]},  # meets slot 1, to the end
         {"time_ns": 210, **g, "mfns": [mib(21)], "domid": 0},  # dom0's own grant: no entry
     ])
-    counts, table = hazards.examine(o, grants)
+    counts, table = measured(o, grants).hazards
     assert counts["identity_collision"] == 2
     met = table.filter(kind="identity_collision").to_dicts()
     assert [(m["time_ns"], m["frame"], m["other"]) for m in met] == [
@@ -216,14 +234,14 @@ def test_an_identity_collision_needs_the_same_frame_at_the_same_time():
     assert not any(m["assumed"] for m in met)
     for change in ({"iommu": False}, {"direct_mapped": False}):
         calm = replace(o, machine=MACHINE.with_changes(**change))
-        assert hazards.hazards(calm, grants)["identity_collision"] == 0
+        assert measured(calm, grants).hazards[0]["identity_collision"] == 0
 
 
 def test_the_order_of_a_collision_decides_what_goes_wrong():
     o = outcome([("alloc", 100, 1)], [(0, 1, 0, 0, 1)], [mib(20)])
     early = trace([{"time_ns": 10, "kind": "grant_map", "nr_pages": 1, "domid": 1,
                     "mfns": [mib(20)]}])
-    met = hazards.examine(o, early)[1].filter(kind="identity_collision")
+    met = measured(o, early).hazards[1].filter(kind="identity_collision")
     assert met["what"].to_list() == [hazards.ENTRY_FIRST]
 
 
@@ -271,7 +289,7 @@ def test_assumed_machine_frames_are_the_same_each_time_and_of_others():
 def test_sections_over_others_memory():
     sections = [(5, mib(24), mib(16), SECTION_HOTPLUG), (6, mib(48), mib(8), SECTION_HOTPLUG),
                 (7, mib(96), mib(8), SECTION_STALE)]
-    found = hazards.hazards(outcome([], [], [], sections=sections))
+    found = measured(outcome([], [], [], sections=sections)).hazards[0]
     assert found["hotplug_over_foreign_ram"] == mib(8)
     assert found["hotplug_over_mmio"] == mib(2)
     assert found["stale_region_pages"] == mib(8)
@@ -280,9 +298,9 @@ def test_sections_over_others_memory():
 def test_failures_by_errno():
     made = [("alloc", k, 1) for k in range(4)]
     rows = [(0, 1, errno, 0, 0) for errno in (-12, -16, -22, -11)]
-    found = hazards.hazards(outcome(made, rows, [-1] * 4))
+    found = measured(outcome(made, rows, [-1] * 4)).hazards[0]
     assert (found["out_of_memory"], found["no_region"], found["waits_without_end"]) == (1, 2, 1)
-    assert calls.failed(outcome(made, rows, [-1] * 4)) == 4
+    assert measured(outcome(made, rows, [-1] * 4)).tally.totals.failed == 4
 
 
 def test_refused_while_the_free_sections_would_cover_it():
@@ -293,11 +311,12 @@ def test_refused_while_the_free_sections_would_cover_it():
     frames = [*range(mib(24), mib(32)), *[-1] * (mib(32) + mib(33))]
     one = [(0, mib(24), mib(8), SECTION_POOL)]
     full = outcome(made, rows, frames, options=static, sections=one)
-    assert hazards.while_free(full).tolist() == []  # three are left, and all of the first is live
+    # Three are left, and all of the first is live.
+    assert measured(full).folded.refused.while_free.count == 0
     freed = [*made[:1], ("free", 5, list(range(mib(8)))), *made[1:]]
     listed = outcome(freed, [rows[0], (0, 1, 0, 0, 0), *rows[1:]], frames, options=static,
                      sections=one)
-    assert hazards.while_free(listed).tolist() == [2]  # 8 of the 32 MiB are on the list
+    assert measured(listed).folded.refused.while_free.time_ns.tolist() == [10]  # 8 of the 32 MiB are on the list
 
 
 def test_lifetimes_are_modelled_and_skip_failed_requests():

@@ -17,7 +17,7 @@ from replay.runs import shape
 from driving import cli, small  # isort: skip
 
 UP = Metric(("fragmentation", "odd_frames", "end"), "odd frames, end", "count", "lower",
-            "frames with odd numbers", lambda m: float((m.outcome.frames % 2 == 1).sum()))
+            "frames with odd numbers", lambda m: float(m.tally.totals.frees))
 
 
 @pytest.fixture
@@ -39,8 +39,10 @@ def metric(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fres
 @pytest.fixture
 def hazard(fresh: None) -> Iterator[str]:
     """One more hazard: every odd frame that is handed out."""
-    @hazards.hazard("refuses", "frames with odd numbers, which nobody likes")
+    @hazards.hazard("refuses", "frames with odd numbers, which nobody likes",
+                    whole=lambda machine, kinds: True)
     def odd_frame(case: hazards.Case) -> hazards.Found:
+        assert case.outcome is not None
         frames = case.outcome.frames[case.outcome.frames % 2 == 1]
         return len(frames), hazards.found_rows(
             time_ns=[0] * len(frames[:1]), frame=frames[:1], count=[1] * len(frames[:1]),

@@ -38,6 +38,8 @@ from replay.report.telling.telling import (
 )  # fmt: skip
 from replay.report.verification import verification
 from replay.runs.files import outcome_table
+from replay.runs.options import given
+from replay.runs.replaying import replay_trace
 from replay.runs.run import Run
 from replay.trace.store import Trace
 from replay.truth.verify.result import Verification
@@ -331,3 +333,14 @@ def test_no_form_words_a_warning_itself() -> None:
              if path.suffix in (".py", ".j2") and path.name != "telling.py"
              for word in words if word in path.read_text(encoding="utf-8")]
     assert found == []
+
+
+def test_percentiles_that_are_not_exact_are_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = given({"allocators": ("balloon", "pool"), "no_outcome": True})
+    exact = replay_trace(ROOT / "traces/synthetic-mixed.arrow", plan).summary
+    monkeypatch.setattr("replay.metrics.tally.MOST_DISTINCT", 1 << 9)
+    rough = replay_trace(ROOT / "traces/synthetic-mixed.arrow", plan).summary
+    said = [note.text for note in told(rough).notes if "distinct latencies" in note.text]
+    assert said == [text for text in said if "balloon" in text and "pool" not in text]
+    assert len(said) == 1
+    assert not [note for note in told(exact).notes if "distinct latencies" in note.text]

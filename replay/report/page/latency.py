@@ -36,10 +36,8 @@ def curves(run: Run) -> pl.DataFrame:
     """
     frames = []
     for name in run.allocators:
-        rows = run.outcome(name).filter(
-            (pl.col("kind").cast(pl.String) == "alloc") & (pl.col("errno") == 0))
-        for column, part in LATENCY_PARTS.items():
-            values = rows[column].to_numpy()
+        columns = run.rows(name).served(list(LATENCY_PARTS))
+        for part, values in zip(LATENCY_PARTS.values(), columns, strict=True):
             if not len(values):
                 continue
             tail, ns = curve(values)

@@ -9,7 +9,8 @@ import polars as pl
 
 from replay.base.units import NS_PER_S, human_bytes
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, DEVICE, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
+    CELLS_PER_ROW, DEVICE, INSTANTS, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
+    of_map,
 )  # fmt: skip
 from replay.report.page.figure import Figure, colours, dashes
 from replay.report.telling.escapes import plain
@@ -27,11 +28,21 @@ def space_figures(run: Run) -> list[Figure]:
 
     lines = {name: run.timeline(name) for name in run.allocators}
     page = int(run.header["page_bytes"])
-    span = int(run.header["modelled_span_ns"])
     if not any(line.cells.height for line in lines.values()):
         return _gauges(alt, run, lines)
-    return [*_gauges(alt, run, lines), _map(alt, run, lines, page, span),
-            _ages(alt, run, lines, page, span)]
+    at = _map_instants(lines, int(run.header["modelled_span_ns"]))
+    return [*_gauges(alt, run, lines), _map(alt, run, lines, page, at),
+            _ages(alt, run, lines, at)]
+
+
+def _map_instants(lines: dict[str, Timeline], span: int) -> np.ndarray:
+    """(MAP_INSTANTS,) int64, in ns: those of the strategy whose requests went on for longest.
+
+    span: of the run, which stands in where files do not say.
+    """
+    full = [of_map(line.gauges["time_ns"].to_numpy()) for line in lines.values()
+            if line.gauges.height == INSTANTS]
+    return max(full, key=lambda at: int(at[-1]), default=instants(max(span, 1), MAP_INSTANTS))
 
 
 def _gauges(alt: Any, run: Run, lines: dict[str, Timeline]) -> list[Figure]:
@@ -79,9 +90,8 @@ def _pick(alt: Any, names: list[str], name: str) -> Any:
                      bind=alt.binding_select(options=names, name="Strategy "))
 
 
-def _cells(lines: dict[str, Timeline], span: int) -> pl.DataFrame:
+def _cells(lines: dict[str, Timeline], at: np.ndarray) -> pl.DataFrame:
     """Cells of all strategies, by a key; since: first instant at which it is a section's."""
-    at = instants(max(span, 1), MAP_INSTANTS)
     frames = []
     for name, line in lines.items():
         added = line.cells["added_ns"].to_numpy()
@@ -91,13 +101,13 @@ def _cells(lines: dict[str, Timeline], span: int) -> pl.DataFrame:
     return pl.concat(frames).with_row_index("key")
 
 
-def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -> Figure:
+def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, at_ns: np.ndarray) -> Figure:
     names = list(run.allocators)
-    cells = _cells(lines, span)
+    cells = _cells(lines, at_ns)
     states = pl.concat([
         line.states.with_columns(strategy=pl.lit(name)) for name, line in lines.items()
     ]).join(cells.select("key", "strategy", "cell", "what"), on=["strategy", "cell"], how="inner")
-    at = instants(max(span, 1), MAP_INSTANTS) / NS_PER_S
+    at = at_ns / NS_PER_S
     instant = alt.param(name="instant", value=MAP_INSTANTS // 2, bind=alt.binding_range(
         min=0, max=MAP_INSTANTS - 1, step=1, name="Time (drag, or arrow keys) "))
     pick = _pick(alt, names, "map_strategy")
@@ -184,10 +194,10 @@ def _hazards(run: Run, cells: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
         "kind": pl.String, "pfn": pl.String, "other": pl.String, "what": pl.String})
 
 
-def _ages(alt: Any, run: Run, lines: dict[str, Timeline], page: int, span: int) -> Figure:
+def _ages(alt: Any, run: Run, lines: dict[str, Timeline], at_ns: np.ndarray) -> Figure:
     names = list(run.allocators)
-    cells = _cells(lines, span)
-    at = instants(max(span, 1), MAP_INSTANTS) / NS_PER_S
+    cells = _cells(lines, at_ns)
+    at = at_ns / NS_PER_S
     frame = pl.concat([line.ages.with_columns(strategy=pl.lit(name))
                        for name, line in lines.items()]).join(
         cells.group_by("strategy", "row", maintain_order=True).agg(pl.col("place").first()),

@@ -297,6 +297,9 @@ def _clear(run: Mapping[str, Any], chosen: Strategies) -> list[str]:
 def _notes(chosen: Strategies) -> Iterator[Note]:
     yield Note("latency", "percentiles: nearest rank, from buckets 0.1 % wide; max and mean are "
                "exact")
+    if rough := [plain(name) for name, data in chosen.items() if "latency_by_error" in data]:
+        yield Note("latency", f"by caller, size and path likewise, of {', '.join(rough)}: too many "
+                   "distinct latencies to keep each; else these are exact")
     for label, above in _above(chosen):
         yield Note("latency", f"samples above {label}: {_span(above)}")
     yield Note("memory", "means are exact over modelled time: each gauge is integrated at every "

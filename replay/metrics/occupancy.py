@@ -1,0 +1,325 @@
+"""Which pages live at which of a few instants: a replay is taken in part by part.
+
+A page lives from the modelled time at which its allocation had the lock to that at which its free
+had it. Most come and go between two instants and leave a trace in the 2 MiB blocks alone. What is
+kept grows with the pages live at once, and with the blocks that change between two instants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from replay.base.compiled import compiled, inline, record
+from replay.engine.outcome import NO_FRAME, SLEPT
+from replay.engine.paused import under_way
+from replay.engine.requests import ALLOC, FREE, Requests
+from replay.engine.state import NEVER, SECTION
+from replay.metrics.counted import Counted, count, full, place_of
+from replay.metrics.part import Part
+
+HELD = record("frame", "begin_ns")
+"""A slot's page, and since when it lives. NO_FRAME: there is none; less: under_way(request)."""
+FREED = record("request", "slot", "end_ns")
+"""A page whose free came before anything was known of its allocation."""
+EDGE = record("group", "value", "count", "pages", "begin_high", "begin_low")
+"""By instant (group) and first frame of a piece (value) that is within one 2 MiB block: pages that
+live there from this instant on, less those that do no more; the sum of their begin_ns likewise, as
+begin_high << LIMB_BITS | begin_low. count: of changes."""
+LIMB_BITS = 32
+"""Bits: sums of 2^31 pages stay within 63 bits."""
+CURSOR = record("row", "part_row", "page", "freed", "instant")
+"""Up to where requests are taken in; of `freed`, how many; the instant found last."""
+ROOM_FOR_FREED = 1 << 10
+"""Entries of FREED that there is room for from the start."""
+SLOTS_AT_ONCE = 1 << 16
+
+
+class Kept(NamedTuple):
+    """What compiled code goes by, and fills."""
+
+    at: np.ndarray
+    """Instants, in ns, ascending."""
+    start: np.ndarray
+    """First frame of each section, ascending."""
+    end: np.ndarray
+    """The first frame behind each."""
+    held: np.ndarray
+    """HELD by slot."""
+    freed: np.ndarray
+    """FREED."""
+    edges: np.ndarray
+    """EDGE, a hash table, see counted.py."""
+    nr_edges: np.ndarray
+    blocks: np.ndarray
+    """Numbers of 2 MiB blocks, a hash table of counted.SEEN."""
+    nr_blocks: np.ndarray
+    cursor: np.ndarray
+    """(1,) of CURSOR."""
+
+
+@inline
+def _piece(kept: Kept, frame: int, block: int) -> tuple[int, int]:
+    """The frames around one, from `low` to before `high`, that are alike to all who look: in the
+    same block of the address space, and in the same one of a section, counted from its start."""
+    low = frame // block * block
+    high = low + block
+    a, b = 0, kept.start.shape[0]
+    while a < b:
+        middle = (a + b) >> 1
+        if kept.start[middle] <= frame:
+            a = middle + 1
+        else:
+            b = middle
+    if a < kept.start.shape[0]:
+        high = min(high, kept.start[a])
+    if a > 0:
+        start, end = kept.start[a - 1], kept.end[a - 1]
+        if frame < end:
+            first = start + (frame - start) // block * block
+            low, high = max(low, first), min(high, first + block, end)
+        else:
+            low = max(low, end)
+    return low, high
+
+
+@inline
+def _moved(kept: Kept, instant: int, low: int, pages: int, begin_ns: int) -> None:
+    """Pages live in a piece from an instant on, or, if negative, live there no more."""
+    if instant == kept.at.shape[0]:
+        return
+    entry = kept.edges[place_of(kept.edges, instant, low)]
+    kept.nr_edges[0] += int(entry.count == 0)
+    entry.group, entry.value = instant, low
+    entry.count += 1
+    entry.pages += pages
+    entry.begin_high += pages * (begin_ns >> LIMB_BITS)
+    entry.begin_low += pages * (begin_ns & ((1 << LIMB_BITS) - 1))
+
+
+@inline
+def _instant(kept: Kept, ns: int) -> int:
+    """The first instant that is not before a time; one call's is mostly near the one before."""
+    k = kept.cursor[0].instant
+    while k < kept.at.shape[0] and kept.at[k] < ns:
+        k += 1
+    while k > 0 and kept.at[k - 1] >= ns:
+        k -= 1
+    kept.cursor[0].instant = k
+    return k
+
+
+@inline
+def _take(kept: Kept, frames: Any, place: int, slot: int, pages: int, served: bool, begin_ns: int,
+          mark: int, block: int) -> bool:
+    """An allocation's pages come to its slots, or to those alone that hold `mark`, if negative;
+    False, and the cursor says where, if a table must grow before."""
+    low = high = 0
+    for k in range(kept.cursor[0].page, pages):
+        frame = frames[place + k] if served else NO_FRAME
+        if frame >= 0 and not low <= frame < high:
+            if full(kept.blocks, kept.nr_blocks[0], 1):
+                kept.cursor[0].page = k
+                return False
+            low = frame // block * block
+            high = low + block
+            kept.nr_blocks[0] += count(kept.blocks, 0, frame // block, 1)
+        held = kept.held[slot + k]
+        if mark >= 0 or held.frame == mark:
+            held.frame, held.begin_ns = max(frame, NO_FRAME), begin_ns
+    return True
+
+
+@inline
+def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, block: int) -> bool:
+    """A free's pages leave their slots; else as _take()."""
+    cursor, went = kept.cursor[0], _instant(kept, end_ns)
+    low = high = begin_ns = alike = came = 0
+    done = True
+    for k in range(cursor.page, pages):
+        slot = slots[first + k]
+        if slot < 0:
+            continue
+        held = kept.held[slot]
+        frame, since = held.frame, held.begin_ns
+        if frame < NO_FRAME:
+            if cursor.freed == kept.freed.shape[0]:
+                cursor.page, done = k, False
+                break
+            early = kept.freed[cursor.freed]
+            # What under_way() makes of a number it makes of its answer: the number.
+            early.request, early.slot, early.end_ns = under_way(frame), slot, end_ns
+            cursor.freed += 1
+        elif frame >= 0 and went > 0 and since <= kept.at[went - 1]:
+            if since != begin_ns or not low <= frame < high:
+                if alike:
+                    _moved(kept, came, low, alike, begin_ns)
+                    _moved(kept, went, low, -alike, begin_ns)
+                alike = 0
+                if full(kept.edges, kept.nr_edges[0], 2):
+                    cursor.page, done = k, False
+                    break
+                low, high = _piece(kept, frame, block)
+                begin_ns = since
+                came = _instant(kept, since)
+            alike += 1
+        held.frame = NO_FRAME
+    if alike:
+        _moved(kept, came, low, alike, begin_ns)
+        _moved(kept, went, low, -alike, begin_ns)
+    cursor.instant = went
+    return done
+
+
+@compiled()
+def _fold(kept: Kept, block: int, base: int, kind: Any, pages: Any, first: Any, slots: Any,
+          number: Any, start_ns: Any, place: Any, rows: Any, frames: Any) -> bool:
+    """Take requests in from the cursor on; whether all are."""
+    cursor = kept.cursor[0]
+    for r in range(cursor.row, kind.shape[0]):
+        p = cursor.part_row
+        settled = p < number.shape[0] and number[p] == base + r
+        done = True
+        if kind[r] == ALLOC and settled:
+            served = rows[p].errno == 0 or rows[p].path == SLEPT
+            done = _take(kept, frames, place[p], first[r], pages[r], served, start_ns[p], 0, block)
+        elif kind[r] == ALLOC:
+            for k in range(first[r], first[r] + pages[r]):
+                kept.held[k].frame = under_way(base + r)
+        elif kind[r] == FREE and settled:
+            done = _give(kept, slots, first[r], pages[r], start_ns[p], block)
+        if not done:
+            cursor.row = r
+            return False
+        cursor.page = 0
+        cursor.part_row += int(settled)
+    return True
+
+
+@compiled()
+def _take_late(kept: Kept, block: int, mark: int, slot: int, pages: int, served: bool,
+               begin_ns: int, frames: Any) -> bool:
+    """A call that was under way has its pages; those freed meanwhile are another affair."""
+    return bool(_take(kept, frames, 0, slot, pages, served, begin_ns, mark, block))
+
+
+@compiled()
+def _give_back(kept: Kept, block: int, request: int, slot: int, served: bool, begin_ns: int,
+               frames: Any) -> bool:
+    """The pages of a call that were freed before it returned; else as _fold()."""
+    cursor = kept.cursor[0]
+    for k in range(cursor.page, cursor.freed):
+        early = kept.freed[k]
+        if early.request != request or not served:
+            continue
+        frame, went = frames[early.slot - slot], _instant(kept, early.end_ns)
+        if frame < 0 or went == 0 or begin_ns > kept.at[went - 1]:
+            continue
+        if full(kept.edges, kept.nr_edges[0], 2):
+            cursor.page = k
+            return False
+        low, _ = _piece(kept, frame, block)
+        _moved(kept, went, low, -1, begin_ns)
+        _moved(kept, _instant(kept, begin_ns), low, 1, begin_ns)
+    return True
+
+
+@compiled()
+def _leave(kept: Kept, block: int, slots: Any) -> bool:
+    """Pages live to the end, and their slots hold them no more; else as _fold()."""
+    return bool(_give(kept, slots, 0, slots.shape[0], NEVER, block))
+
+
+def by_address(sections: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(added_ns, start_pfn, nr_pages) of each section, by address."""
+    rows = sections[np.argsort(sections["start_pfn"], kind="stable")]
+    added, start, pages = (np.ascontiguousarray(rows[name])
+                           for name in ("time_ns", "start_pfn", "nr_pages"))
+    return added, start, pages
+
+
+class Occupancy:
+    """What lives where, at these instants (ns, ascending).
+
+    block: pages of 2 MiB. nr_slots, before: slots of the stream, and the frames of pages that live
+    before the first request, -1 if unknown: slot nr_slots + k is before[k]. Where a section that is
+    not made of whole blocks ends within one, its pages are told from those behind it once it is
+    known: frames of both must not have been given back before it was added.
+    """
+
+    def __init__(self, at: np.ndarray, block: int, nr_slots: int, before: np.ndarray) -> None:
+        self.at, self.block = at, block
+        self._held = np.zeros(nr_slots + len(before), HELD)
+        self._held["frame"] = NO_FRAME
+        self._freed, self._cursor = np.zeros(ROOM_FOR_FREED, FREED), np.zeros(1, CURSOR)
+        self._edges, self._blocks = Counted(EDGE), Counted()
+        self._sections = by_address(np.zeros(0, SECTION))
+        self._under_way: dict[int, int] = {}
+        self._run(_take_late, NO_FRAME, nr_slots, len(before), True, 0, before)
+
+    def fold(self, part: Part, q: Requests, base: int = 0) -> None:
+        """Take in a batch. q: all its requests, in bounds; base: the number of the first of them.
+
+        Its slots may be used again once they are freed. Allocations that are not in the part are
+        under way; see settle().
+        """
+        self._look_at(part.sections)
+        self._run(_fold, base, q.kind, q.pages, q.first, q.slots, part.number, part.start_ns,
+                  part.place, part.rows, part.frames)
+        if len(part) < len(q.kind):
+            missing = q.kind == ALLOC
+            missing[part.number - base] = False
+            for row in np.flatnonzero(missing).tolist():
+                self._under_way[base + row] = int(q.first[row])
+
+    def settle(self, part: Part) -> None:
+        """Take in allocations that were under way when their batch was folded."""
+        self._look_at(part.sections)
+        for row, number in enumerate(part.number.tolist()):
+            slot, begin_ns = self._under_way.pop(number), int(part.start_ns[row])
+            place, pages = int(part.place[row]), int(part.pages[row])
+            frames = part.frames[place : place + pages]
+            got = part.rows[row]
+            served = bool(got.errno == 0 or got.path == SLEPT) and len(frames) == pages
+            self._run(_take_late, under_way(number), slot, pages, served, begin_ns, frames)
+            self._run(_give_back, number, slot, served, begin_ns, frames)
+            freed = self._freed[: self._cursor[0].freed]
+            left = freed[freed["request"] != number]
+            self._freed[: len(left)] = left
+            self._cursor[0].freed = len(left)
+
+    def edges(self) -> np.ndarray:
+        """(changes,) of EDGE, by instant and place; what lives now lives to the end, and nothing
+        can be folded any more."""
+        for first in range(0, len(self._held), SLOTS_AT_ONCE):
+            held = self._held[first : first + SLOTS_AT_ONCE]["frame"] >= 0
+            self._run(_leave, np.flatnonzero(held) + first)
+        return self._edges.entries()
+
+    def blocks(self) -> np.ndarray:
+        """Numbers of the 2 MiB blocks that any frame was of, ascending."""
+        return np.ascontiguousarray(self._blocks.entries()["value"])
+
+    def _look_at(self, sections: np.ndarray) -> None:
+        if len(sections) != len(self._sections[0]):
+            self._sections = by_address(sections)
+
+    def _run(self, kernel: Callable[..., bool], *args: Any) -> None:
+        cursor = self._cursor[0]
+        cursor.row = cursor.part_row = cursor.page = 0
+        while not kernel(self._kept(), self.block, *args):
+            self._make_room()
+
+    def _kept(self) -> Kept:
+        _, start, pages = self._sections
+        return Kept(self.at, start, start + pages, self._held, self._freed, self._edges.seen,
+                    self._edges.filled, self._blocks.seen, self._blocks.filled, self._cursor)
+
+    def _make_room(self) -> None:
+        for table, more in ((self._edges, 2), (self._blocks, 1)):
+            if table.full(more):
+                table.grow()
+        if int(self._cursor[0].freed) == len(self._freed):
+            self._freed = np.concatenate((self._freed, np.zeros_like(self._freed)))

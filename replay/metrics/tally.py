@@ -1,0 +1,190 @@
+"""Allocations counted by caller, size and path, and their modelled times added up, part by part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from replay.base.compiled import compiled, inline, record, seen_as, words_in
+from replay.engine.histogram import HIST_SUB_BITS, bucket_of
+from replay.engine.requests import ALLOC, FREE
+from replay.metrics.calls import PATHS, SIZE_CLASSES, SIZE_LIMITS
+from replay.metrics.counted import Counted, count, full
+from replay.metrics.part import Part
+
+MOST_DISTINCT = 1 << 18
+"""Distinct latencies of callers, sizes and paths that are kept as they are; of more, the greatest
+value of their bucket is, see histogram.bucket_of()."""
+
+LIMB = 60
+"""Bits of the lower word of a sum."""
+
+SUM = record("count", "high", "low", "most")
+"""Of times in ns: how many, their sum as high << LIMB | low, the greatest."""
+TIMES = ("latency_ns", "wait_ns", "service_ns", "slow", "free_latency_ns")
+ALL_CALLS = record("allocations", "frees", "targets", "failed", "freed_pages", "live_pages",
+                *((name, SUM) for name in TIMES))
+"""Requests by kind, allocations without pages, pages named by frees; pages that allocations have
+got less those given back; sums over all requests."""
+totals_of = seen_as(ALL_CALLS)
+
+OF_GROUP = record("calls", "failed", "pages", "served_pages", "runs", "most_runs", ("took", SUM))
+"""Allocations of one caller, size class and path: pages asked for and got; runs of frames."""
+PER_CALLER = len(SIZE_CLASSES) * len(PATHS)
+
+
+@inline
+def _add(into: Any, ns: int) -> None:
+    low = into.low + ns
+    into.count += 1
+    into.high += low >> LIMB
+    into.low = low & ((1 << LIMB) - 1)
+    into.most = max(into.most, ns)
+
+
+@inline
+def _size_class(pages: int) -> int:
+    size = 0
+    for limit in SIZE_LIMITS:
+        size += int(pages > limit)
+    return size
+
+
+@inline
+def top_of_bucket(ns: int) -> int:
+    """The greatest value in the histogram's bucket of a value."""
+    shift = max((bucket_of(ns) >> HIST_SUB_BITS) - 1, 0)
+    return (((ns >> shift) + 1) << shift) - 1
+
+
+@compiled()
+def _tally(begin: int, rough: int, kind: np.ndarray, pages: np.ndarray, caller: np.ndarray,
+           rows: Any, groups: Any, words: np.ndarray, times: Any, nr_times: np.ndarray,
+           runs: Any, nr_runs: np.ndarray) -> int:
+    """Take requests in from `begin` on; up to which, before a table must grow."""
+    totals = totals_of(words)
+    for r in range(begin, kind.shape[0]):
+        if full(times, nr_times[0], 1) or full(runs, nr_runs[0], 1):
+            return r
+        row = rows[r]
+        ns = row.wait_ns + row.service_ns
+        if kind[r] == ALLOC:
+            totals.allocations += 1
+            size = _size_class(pages[r])
+            at = (caller[r] * len(SIZE_CLASSES) + size) * len(PATHS) + row.path
+            group = groups[at]
+            group.calls += 1
+            group.pages += pages[r]
+            if row.errno < 0:
+                group.failed += 1
+                totals.failed += 1
+            else:
+                totals.live_pages += row.pages
+                group.served_pages += pages[r]
+                group.runs += row.runs
+                group.most_runs = max(group.most_runs, row.runs)
+                _add(group.took, ns)
+                _add(totals.latency_ns, ns)
+                _add(totals.wait_ns, row.wait_ns)
+                _add(totals.service_ns, row.service_ns)
+                if row.path != 0:
+                    _add(totals.slow, ns)
+                nr_times[0] += count(times, at, top_of_bucket(ns) if rough else ns, 1)
+                nr_runs[0] += count(runs, size, row.runs, 1)
+        elif kind[r] == FREE:
+            totals.frees += 1
+            totals.freed_pages += pages[r]
+            totals.live_pages -= row.pages
+            _add(totals.free_latency_ns, ns)
+        else:
+            totals.targets += 1
+    return kind.shape[0]
+
+
+class Tally:
+    """What is counted of a replay's requests; see fold().
+
+    exact: whether `times` holds latencies as they are, and not their buckets' greatest values.
+    """
+
+    def __init__(self) -> None:
+        self.words = np.zeros(words_in(ALL_CALLS), np.int64)
+        self.groups = np.zeros(0, OF_GROUP)
+        self.times, self.runs = Counted(), Counted()
+        self.callers: tuple[str, ...] = ()
+        self.exact = True
+
+    @property
+    def totals(self) -> Any:
+        """A record of ALL_CALLS."""
+        return totals_of(self.words)
+
+    def fold(self, part: Part) -> None:
+        """Take a part in; the order of parts makes no difference."""
+        self.callers = tuple(part.callers)
+        if missing := len(part.callers) * PER_CALLER - len(self.groups):
+            self.groups = np.concatenate((self.groups, np.zeros(missing, OF_GROUP)))
+        done = 0
+        while done < len(part):
+            done = _tally(done, int(not self.exact), part.kind, part.pages, part.caller, part.rows,
+                          self.groups, self.words, self.times.seen, self.times.filled,
+                          self.runs.seen, self.runs.filled)
+            if done < len(part):
+                self._make_room()
+
+    def _make_room(self) -> None:
+        if self.runs.full():
+            self.runs.grow()
+        if not self.times.full():
+            return
+        if self.exact and int(self.times.filled[0]) >= MOST_DISTINCT:
+            self.exact = False
+            self.times.change(_tops)
+        else:
+            self.times.grow()
+
+    def by_group(self) -> pl.DataFrame:
+        """A row per caller, size and path that was met: OF_GROUP, and the sum of its times."""
+        at = np.flatnonzero(self.groups["calls"])
+        groups = self.groups[at]
+        took = groups["took"]
+        return self._named(at).with_columns(
+            **{name: pl.Series(np.ascontiguousarray(groups[name]))
+               for name in ("calls", "failed", "pages", "served_pages", "runs", "most_runs")},
+            served=pl.Series(np.ascontiguousarray(took["count"])),
+            most_ns=pl.Series(np.ascontiguousarray(took["most"])),
+            sum_ns=pl.Series(took["high"] * 2.0 ** LIMB + took["low"], dtype=pl.Float64))
+
+    def by_time(self) -> pl.DataFrame:
+        """A row per caller, size, path and latency of served allocations: how many there are."""
+        seen = self.times.entries()
+        return self._named(seen["group"]).with_columns(
+            latency_ns=pl.Series(np.ascontiguousarray(seen["value"])),
+            count=pl.Series(np.ascontiguousarray(seen["count"])))
+
+    def by_runs(self) -> pl.DataFrame:
+        """A row per size and number of runs of served allocations: how many there are."""
+        seen = self.runs.entries()
+        return pl.DataFrame({
+            "size": _enum(seen["group"], SIZE_CLASSES),
+            "runs": np.ascontiguousarray(seen["value"]),
+            "count": np.ascontiguousarray(seen["count"])})
+
+    def _named(self, at: np.ndarray) -> pl.DataFrame:
+        """Caller, size and path of numbers of groups."""
+        rest, path = np.divmod(at, len(PATHS))
+        caller, size = np.divmod(rest, len(SIZE_CLASSES))
+        return pl.DataFrame({
+            "caller": pl.Series(np.array(self.callers, object)[caller].tolist(), dtype=pl.String),
+            "size": _enum(size, SIZE_CLASSES), "path": _enum(path, PATHS)})
+
+
+def _tops(ns: np.ndarray) -> np.ndarray:
+    return np.array([top_of_bucket(value) for value in ns.tolist()], np.int64)
+
+
+def _enum(codes: np.ndarray, names: tuple[str, ...]) -> pl.Series:
+    """Codes as an Enum of their names; polars has no cast from numbers."""
+    return pl.Series(np.array(names, object)[codes].tolist(), dtype=pl.Enum(names))
