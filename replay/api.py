@@ -126,7 +126,7 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: 
     from replay.runs.replaying import replay_trace
 
     plan = given({"allocators": tuple(allocators), **options})
-    return replay_trace(_trace(trace), plan)
+    return replay_trace(Path(trace) if isinstance(trace, str | os.PathLike) else trace, plan)
 
 
 def read_run(folder: Source) -> Run:
@@ -226,7 +226,7 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
             "profile": p.costs.name, "profile_summary": p.costs.summary,
             "physmap": p.machine.name, **found,
             "warnings": [w.as_dict() for w in of_header(
-                header([r.outcome for r in made.values()], p.trace))]}
+                header([r.outcome for r in made.values()], p.trace.meta, ""))]}
 
 
 def try_claims(claims: Sequence[int] = ()) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from replay.base.errors import InputError
@@ -75,6 +76,19 @@ def all_written(paths: Collection[Path], sync: bool = True) -> Iterator[dict[Pat
         for folder in [] if done else sorted(made, key=lambda p: len(p.parts), reverse=True):
             with suppress(OSError):
                 folder.rmdir()
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A folder on the same disk for what is to be renamed into `path`; it goes when the block is
+    through. InputError where nothing can be written there."""
+    home = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.is_dir())
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=home) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise InputError(path, f"cannot be written: {error.strerror or error}",
+                         hint="nothing was changed") from None
 
 
 def write_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:

@@ -64,7 +64,7 @@ def _summary(run: Run, strategy: str) -> dict[str, Any]:
     """What `replay run --json` prints of one strategy, and the events that `replay info --json`
     counts; kept, since claims share runs."""
     trace = trace_of(run.trace)
-    machine = machine_for(trace, MachineChoice(run.physmap, run.iommu, run.subtract_ram))
+    machine = machine_for(trace.meta, MachineChoice(run.physmap, run.iommu, run.subtract_ram))
     chosen, kernel = allocators.load(strategy), str(trace.meta.provenance.get("kernel", ""))
     outcome = replay(chosen, chosen.as_of(kernel, _settings(run, strategy)), machine,
                      _workload(run.trace, run.asap), profiles.load(machine.arch))

@@ -22,13 +22,15 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Replay a trace through the strategies and compare them."""
+    from replay.base.files import beside
     from replay.report.telling.text import report
-    from replay.runs.replaying import replay_trace
-    from replay.trace.store import load
+    from replay.runs.replaying import replay_source
+    from replay.trace.batches import open_batches
 
-    found = replay_trace(load(trace), options)
     folder = out or Path("reports") / trace.stem
-    files = found.save(folder)
+    with beside(folder) as aside:
+        found = replay_source(open_batches(trace), options, aside)
+        files = found.save(folder)
     if as_json:
         emit_json(found.summary)
     else:

@@ -15,6 +15,8 @@ from replay.engine.requests import Requests
 from replay.metrics import frames  # noqa: F401
 from replay.importers import warming
 from replay.physmap import presets
+from replay.runs.options import RunOptions
+from replay.runs.replaying import replay_trace
 from replay.trace import batches
 from replay.trace.store import Trace, load, save
 from replay.trace.synthetic import synthesize
@@ -25,7 +27,9 @@ def warm_up() -> None:
     """Replay a tiny stream through every strategy; run the importers' kernels and `synth`."""
     warming.compile_importers()
     machine = presets.load("qemu-virt-arm64")
-    _pass_through_a_file(synthesize("made-up", ["xenbus"], seed=1, duration_s=1, machine=machine))
+    trace = synthesize("made-up", None, seed=0, duration_s=1, machine=machine)
+    _pass_through_a_file(trace)
+    replay_trace(trace, RunOptions(("pool",)))
     columns = ([0, 10, 20, 30], [0, 1, 0, 1], [2, 2, 1, 1], [0, 0, 2, 2], [0, 1, 2])
     q = Requests(*(np.array(c, np.int64) for c in columns))
     for strategy in allocators.discover().values():

@@ -32,11 +32,6 @@ class CRow:
     notes: tuple[str, ...] = ()
 
 
-def is_object(name: str) -> bool:
-    """Whether `--allocator` names a shared object."""
-    return name.endswith(".so")
-
-
 def object_row(path: Path, given: dict[str, str], machine: Physmap) -> CRow:
     """The row of a shared object."""
     return CRow(path.stem, path, f"C allocator {path.name}, run as it is; its times are modelled",

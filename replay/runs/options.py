@@ -22,6 +22,11 @@ OPTION_KEY = "option"
 """Of a field's metadata: how it is written."""
 
 
+def is_object(name: str) -> bool:
+    """Whether `--allocator` names a shared object."""
+    return name.endswith(".so")
+
+
 @dataclass(frozen=True)
 class Written:
     """How the command line and the gate write an option.

@@ -15,13 +15,13 @@ from replay.base.since import version_of
 from replay.costs import profile as profiles
 from replay.engine.arrivals import arrange
 from replay.engine.drive import Workload
+from replay.engine.start import Start
 from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
-from replay.runs.c_rows import is_object
-from replay.runs.options import CCode, RunOptions
+from replay.runs.options import CCode, RunOptions, is_object
 from replay.trace.machine import machine_for
 from replay.trace.requests import MAX_SLOTS, to_workload
-from replay.trace.store import Trace
+from replay.trace.store import Meta, Trace
 
 
 BASE_BYTES = 300 << 20
@@ -31,32 +31,49 @@ PAGE_BYTES, PAGE_BYTES_EACH = 70, 10
 """Of memory that a replay takes per row and page of the trace, and of these for each allocator."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Options with their names looked up. options: by strategy or C row. objects: in C."""
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """What the options of a run name, looked up. options: by strategy or C row. objects: in C."""
 
-    trace: Trace
     machine: Physmap
     costs: profiles.Profile
-    workload: Workload
     chosen: dict[str, Strategy]
     options: dict[str, dict[str, str]]
     objects: list[str]
 
 
-def prepared(trace: Trace, plan: RunOptions) -> Prepared:
-    """Look up all that the options name; ReplayError for what is not there or does not fit."""
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Named):
+    """The same with all requests of a trace."""
+
+    trace: Trace
+    workload: Workload
+
+
+def looked_up(meta: Meta, plan: RunOptions) -> Named:
+    """All that the options name; ReplayError for what is not there or does not fit the trace."""
     chosen, objects = _split(plan.allocators, plan.code)
     options = _options(plan.settings, chosen, _stems(objects, plan.code))
-    kernel = _kernel(trace, plan)
+    kernel = _kernel(meta, plan)
     options |= {name: strategy.as_of(kernel, options[name]) for name, strategy in chosen.items()}
-    machine = machine_for(trace, plan.machine)
+    machine = machine_for(meta, plan.machine)
     costs = profiles.load(plan.profile or machine.arch, machine.arch)
-    _check_memory(trace, len(chosen) + len(objects) + len(plan.code.trees))
+    return Named(machine=machine, costs=costs, chosen=chosen, options=options, objects=objects)
+
+
+def start_on(start: Start | None, plan: RunOptions) -> Start | None:
+    """What the recording began with, on the machine that is asked for: lists and sections are of
+    the recorded one."""
+    return start.elsewhere() if plan.machine.physmap and start else start
+
+
+def prepared(trace: Trace, plan: RunOptions) -> Prepared:
+    """Look up all that the options name, and take in all requests of the trace; ReplayError for
+    what is not there or does not fit."""
+    named = looked_up(trace.meta, plan)
+    _check_memory(trace, len(named.chosen) + len(named.objects) + len(plan.code.trees))
     workload = to_workload(trace)
-    if plan.machine.physmap and workload.start:  # lists and sections are of the recorded machine
-        workload = replace(workload, start=workload.start.elsewhere())
-    workload = arrange(workload, plan.arrivals)
+    workload = arrange(replace(workload, start=start_on(workload.start, plan)), plan.arrivals)
     if not len(workload):
         kinds = pc.value_counts(trace.table["kind"]).to_pylist()
         rows = ", ".join(f"{kind['counts']:,} of kind {kind['values']}" for kind in kinds)
@@ -64,7 +81,7 @@ def prepared(trace: Trace, plan: RunOptions) -> Prepared:
             f"trace {trace.meta.name!r} holds no allocator calls to replay; its rows: "
             f"{rows or 'none'}. Probes at the entry of the allocator's functions record them, as "
             "`replay record` sets them")
-    return Prepared(trace, machine, costs, workload, chosen, options, objects)
+    return Prepared(**vars(named), trace=trace, workload=workload)
 
 
 def _check_memory(trace: Trace, rows: int) -> None:
@@ -83,10 +100,10 @@ def _check_memory(trace: Trace, rows: int) -> None:
                 "allocators at once", "replay fewer of them, or a part of the trace")
 
 
-def _kernel(trace: Trace, plan: RunOptions) -> str:
+def _kernel(meta: Meta, plan: RunOptions) -> str:
     """The Linux that models behave as."""
     if plan.kernel is None:
-        return str(trace.meta.provenance.get("kernel", ""))
+        return str(meta.provenance.get("kernel", ""))
     if version_of(plan.kernel) is None:
         raise ReplayError(f"--kernel {plan.kernel}: expected a version of Linux such as 6.9")
     return plan.kernel

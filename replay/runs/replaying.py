@@ -1,20 +1,48 @@
-"""Replays a trace through all that its options name: models and C code, one outcome each."""
+"""Replays a trace through all that its options name: models and C code.
+
+Batch by batch where that can be; whole where something needs all requests at once.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from replay.base.progress import each, step
 from replay.engine.drive import Outcome, replay
 from replay.metrics.summary import summary
 from replay.metrics.timeline import timeline
-from replay.runs.c_rows import kernel_rows, object_row, replay_row
 from replay.runs.files import outcome_table
 from replay.runs.options import RunOptions
-from replay.runs.plan import Prepared, prepared
+from replay.runs.plan import Prepared, looked_up, prepared
 from replay.runs.run import NOT_KEPT, Run
+from replay.runs.streaming import replay_batches, takes_all
+from replay.trace.batches import Batches, batches_of, open_batches
 from replay.trace.store import Trace
 
-def replay_trace(trace: Trace, plan: RunOptions) -> Run:
-    """Replay a trace as planned; a C allocator that misbehaves is named in the summary."""
+
+def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
+    """Replay a trace as planned; a C allocator that misbehaves is named in the summary.
+
+    folder: where files with a row per request are written meanwhile; they are the run's `files`.
+    """
+    named = looked_up(source.meta, plan)
+    if not takes_all(named, plan, source.kinds):
+        run = replay_batches(source, named, plan, None if plan.no_outcome else folder)
+        if run is not None:
+            return run
+    return _replay_whole(source.whole(), plan)
+
+
+def replay_trace(trace: Trace | Path, plan: RunOptions) -> Run:
+    """The same of a file or of a trace in memory; the outcomes are in memory, too."""
+    source = batches_of(trace) if isinstance(trace, Trace) else open_batches(trace)
+    with TemporaryDirectory(prefix="replay-") as folder:
+        return replay_source(source, plan, Path(folder)).in_memory()
+
+
+def _replay_whole(trace: Trace, plan: RunOptions) -> Run:
+    """All requests at once: ReplayError where memory would not do, or where there are none."""
     p = prepared(trace, plan)
     # C first: an object that cannot be opened ends the run before the models take their time.
     extra, failed = _c_outcomes(p, plan)
@@ -39,9 +67,12 @@ def _outcomes(p: Prepared, check: bool) -> list[Outcome]:
 
 def _c_outcomes(p: Prepared, plan: RunOptions) -> tuple[list[Outcome], dict[str, str]]:
     """Outcomes of C rows in the order asked for, and of those that failed a sentence each."""
-    from pathlib import Path
-
     code = plan.code
+    if not p.objects and not code.trees:
+        return [], {}
+    # Only now: it has compiled code of its own, which takes as long to load as a small replay.
+    from replay.runs.c_rows import kernel_rows, object_row, replay_row
+
     rows = [object_row(Path(name), p.options[Path(name).stem], p.machine) for name in p.objects]
     if code.trees:
         rows += kernel_rows(code.trees, code.variant, p.options.get("kernel", {}), p.machine)

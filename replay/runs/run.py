@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
 from replay.report.telling.text import report
 from replay.runs.files import arrow_writer
+from replay.runs.rows import Rows
 from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
 
@@ -34,12 +35,14 @@ class Run:
 
     summary: what `summary.json` holds. folder: where it was read from. tables, timelines: outcomes
     and time lines that are in memory; of a run read from a folder they are opened when asked for.
+    files: outcomes written while it was replayed, which save() moves into its folder.
     """
 
     summary: dict[str, Any]
     folder: Path | None = None
     tables: Mapping[str, pa.Table] = field(default_factory=dict, repr=False)
     timelines: Mapping[str, Timeline] = field(default_factory=dict, repr=False)
+    files: Mapping[str, Path] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -62,6 +65,11 @@ class Run:
         """Whether there is more than the summary: outcomes and time lines."""
         return self.header.get("outcome") != NOT_KEPT
 
+    def in_memory(self) -> Run:
+        """The same with the outcomes of `files` in memory, so that these may go."""
+        read = {name: Rows(path).read_all() for name, path in self.files.items()}
+        return replace(self, files={}, tables={**self.tables, **read})
+
     def _check_kept(self, allocator: str) -> None:
         if allocator not in self.summary["order"]:
             raise unknown_name("allocator of this run", allocator, self.summary["order"])
@@ -75,15 +83,19 @@ class Run:
         Times are modelled, in ns. ReplayError for an allocator that the run does not have, and for
         a run that keeps its summary alone.
         """
-        self._check_kept(allocator)
-        if allocator in self.tables:
-            table = self.tables[allocator]
-        else:
-            assert self.folder is not None
-            table = _read_table(self.folder / f"outcome-{allocator}.arrow")
-        found = pl.from_arrow(table)
+        found = pl.from_arrow(self.rows(allocator).read_all())
         assert isinstance(found, pl.DataFrame)
         return found
+
+    def rows(self, allocator: str) -> Rows:
+        """The same as batches, so that the rows of a long run need not be in memory at once."""
+        self._check_kept(allocator)
+        if allocator in self.tables:
+            return Rows(Path(self.name), self.tables[allocator])
+        if allocator in self.files:
+            return Rows(self.files[allocator])
+        assert self.folder is not None
+        return Rows(self.folder / f"outcome-{allocator}.arrow")
 
     def timeline(self, allocator: str) -> Timeline:
         """What was where over modelled time, see metrics.timeline; for pictures."""
@@ -126,6 +138,7 @@ class Run:
         """
         files: dict[str, Callable[[Path], Any]] = {
             f"outcome-{name}.arrow": arrow_writer(table) for name, table in self.tables.items()}
+        files |= {f"outcome-{name}.arrow": path.replace for name, path in self.files.items()}
         files |= {f"timeline-{name}.json": text_writer(json.dumps(columns(made)) + "\n")
                   for name, made in self.timelines.items()}
         files[SUMMARY] = text_writer(
@@ -137,32 +150,6 @@ class Run:
                 if old not in files:
                     (Path(folder) / old).unlink(missing_ok=True)
         return sorted(files)
-
-
-OUTCOME = {"event": pa.types.is_int64, "time_ns": pa.types.is_int64, "nr_pages": pa.types.is_int64,
-           "wait_ns": pa.types.is_int64, "service_ns": pa.types.is_int64,
-           "latency_ns": pa.types.is_int64, "errno": pa.types.is_int64, "runs": pa.types.is_int64,
-           "kind": pa.types.is_dictionary, "path": pa.types.is_dictionary,
-           "task": pa.types.is_dictionary, "caller": pa.types.is_dictionary}
-"""Columns that every outcome has."""
-
-
-def _read_table(path: Path) -> pa.Table:
-    """An outcome file with the columns it must have; what it holds is not trusted further."""
-    hint = "run `replay run` again"
-    try:
-        with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-        table.validate(full=True)
-    except FileNotFoundError:
-        raise InputError(path, "is missing", hint=hint) from None
-    except (pa.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(path, f"not an outcome of a replay: {first}", hint=hint) from None
-    for name, fits in OUTCOME.items():
-        if name not in table.column_names or not fits(table.schema.field(name).type):
-            raise InputError(path, f"no column {name!r} of the expected type", hint=hint)
-    return table
 
 
 def read_run(folder: Path) -> Run:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,12 @@ class Batches:
     """The requests of one trace, as often as they are asked for.
 
     meta: what it says of itself. bounds: what its rows need at most, see trace/stored.py. rows: of
-    the file.
+    the file. whole: all of the trace in memory, for what cannot do with less.
     """
 
-    def __init__(self, path: Path, source: Callable[[], Any]) -> None:
-        self.path, self._source = path, source
+    def __init__(self, path: Path, source: Callable[[], Any],
+                 trace: Callable[[], Trace]) -> None:
+        self.path, self._source, self.whole = path, source, trace
         with opened(path, source) as reader:
             self.meta: Meta = read_meta(path, reader.schema.metadata)[0]
             missing = [name for name in (*COLUMNS_READ, *COLUMNS_BEFORE)
@@ -64,6 +66,12 @@ class Batches:
         for batch in self._read(COLUMNS_READ):
             yield from decoder.parts(batch)
         decoder.end()
+
+    @cached_property
+    def kinds(self) -> set[str]:
+        """Kinds of rows that there may be: those of the first batch's dictionary."""
+        return {name for batch in islice(self._read(("kind",)), 1)
+                for name in batch["kind"].dictionary.to_pylist()}
 
     @cached_property
     def start(self) -> Start | None:
@@ -116,7 +124,7 @@ def open_batches(path: Path) -> Batches:
         version = read_meta(path, reader.schema.metadata)[1]
     if version == OLD_VERSION:
         return batches_of(load(path), path)
-    return Batches(path, lambda: pa.OSFile(str(path)))
+    return Batches(path, lambda: pa.OSFile(str(path)), lambda: load(path))
 
 
 def batches_of(trace: Trace, path: Path | None = None) -> Batches:
@@ -130,7 +138,7 @@ def batches_of(trace: Trace, path: Path | None = None) -> Batches:
         for batch in made.batches(BATCH_ROWS):
             writer.write_batch(batch.select(wanted))
     rows = sink.getvalue()
-    return Batches(path or Path(trace.meta.name), lambda: pa.BufferReader(rows))
+    return Batches(path or Path(trace.meta.name), lambda: pa.BufferReader(rows), lambda: trace)
 
 
 def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap
 from replay.physmap.variants import subtract_ram, with_iommu
-from replay.trace.store import Trace
+from replay.trace.store import Meta
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class MachineChoice:
     subtract_ram: str | None = None
 
 
-def machine_for(trace: Trace, choice: MachineChoice) -> Physmap:
+def machine_for(meta: Meta, choice: MachineChoice) -> Physmap:
     """The machine; a ReplayError where the trace has none and none is named."""
     if choice.physmap:
         machine = presets.load(choice.physmap)
-    elif trace.meta.physmap is None:
-        raise ReplayError(f"trace {trace.meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
+    elif meta.physmap is None:
+        raise ReplayError(f"trace {meta.name!r} has no physmap: pass --physmap PRESET|FILE, "
                           "or import the recording with --machine DIR")
     else:
         # Of the boot: what the recorded pool had added by then, engine/start.py puts back.
-        machine = without_scratch(trace.meta.physmap)
+        machine = without_scratch(meta.physmap)
     if choice.iommu:
         machine = with_iommu(machine, choice.iommu)
     if choice.subtract_ram:

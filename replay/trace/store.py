@@ -45,7 +45,7 @@ KEY = b"replay"
 OLD_VERSION = 1
 """Of a file whose rows are those of SCHEMA."""
 COMPRESSIONS = ("zstd", "lz4", "none")
-ASKING = ("alloc", "free", "target")
+ASKING_KINDS = ("alloc", "free", "target")
 """Kinds of rows that a replay asks a strategy for."""
 BATCH_ROWS = 1 << 17
 """Columns of a batch are compressed side by side: with half of it that takes a quarter longer."""
@@ -97,7 +97,8 @@ class Stream:
     """Rows that are made as they are written, so that they are never in memory all at once.
 
     rows: how many. kinds: how many of each kind have which flags. batches: begins with the first;
-    of BATCH_ROWS each but for the last.
+    of BATCH_ROWS each but for the last. They are of schema.STORED where Meta.bounds says what they
+    need, else of schema.SCHEMA and without allocator calls.
     """
 
     rows: int
@@ -155,10 +156,12 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> None:
 
 def _stored(trace: Trace) -> tuple[Meta, Iterator[pa.RecordBatch]]:
     """A trace as it stands in a file."""
+    if trace.stream and trace.meta.bounds:
+        return trace.meta, ahead(trace.stream.batches())
     if trace.stream:
         return replace(trace.meta, bounds={}), map(without_calls, ahead(trace.stream.batches()))
     table = trace.table.cast(SCHEMA).combine_chunks()
-    if not is_kind(table, *ASKING).any():
+    if not is_kind(table, *ASKING_KINDS).any():
         return (replace(trace.meta, bounds={}),
                 map(without_calls, table.to_batches(max_chunksize=BATCH_ROWS)))
     made = compact(table, trace.meta.name, trace.meta.start)
