@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
+from replay.base.progress import advance, step
 from replay.compare.effects import warnings
 from replay.compare.sides import Side
+from replay.runs.rows import Rows, side_by_side
 
 REQUEST_COLUMNS = ("event", "time_ns", "kind", "nr_pages")
 """What was asked for: where these differ, the requests do, and no answer can be compared."""
@@ -21,14 +25,14 @@ CONTEXT = 3
 """Requests shown before the one where two outcomes part."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parted:
     """Where one column first differs: request number and both values, and how many rows differ."""
 
     column: str
     request: int
     values: tuple[Any, Any]
-    rows: int
+    rows: int = 0
 
 
 def diff(a: Side, b: Side) -> dict[str, Any]:
@@ -38,57 +42,90 @@ def diff(a: Side, b: Side) -> dict[str, Any]:
     are equal; kind: "request" where different things were asked there, else "answer". columns: a
     row per column that differs anywhere, in the order of the request at which it does first.
     """
-    x, y = a.run.outcome(a.allocator), b.run.outcome(b.allocator)
-    both = min(len(x), len(y))
-    asked = _parted(x, y, [name for name in REQUEST_COLUMNS if name in x.columns], both)
-    limit = min((p.request for p in asked), default=both)
-    # Behind a request that differs the answers are to other questions.
-    given = _parted(x, y, _answers(x, y), limit)
-    first = min((p.request for p in given), default=limit)
-    equal = first == both and len(x) == len(y)
+    x, y = a.run.rows(a.allocator), b.run.rows(b.allocator)
+    both = min(x.number, y.number)
+    asked, given = _parted(x, y)
+    limit = min((p.request for p in asked.values()), default=both)
+    first = min((p.request for p in given.values()), default=limit)
+    equal = first == both and x.number == y.number
+    found = sorted([*asked.values(), *given.values()], key=lambda p: p.request)
     return {
         "sides": [{"label": s.label, "trace": s.run.name, "allocator": s.allocator}
                   for s in (a, b)],
-        "warnings": warnings((a, b)), "requests": [len(x), len(y)], "equal": equal,
+        "warnings": warnings((a, b)), "requests": [x.number, y.number], "equal": equal,
         "parts_at": None if equal else first,
         "kind": "" if equal else "answer" if first < limit else "request",
         "columns": [{"column": p.column, "request": p.request, "values": list(p.values),
-                     "rows": p.rows}
-                    for p in sorted(asked + given, key=lambda p: p.request)],
+                     "rows": p.rows} for p in found],
         "context": [] if equal else _context(x, y, first),
-        "only_in_one": sorted(set(x.columns) ^ set(y.columns)),
+        "only_in_one": sorted(set(x.names) ^ set(y.names)),
     }
 
 
-def _answers(x: pl.DataFrame, y: pl.DataFrame) -> list[str]:
+def _answers(x: Rows, y: Rows) -> list[str]:
     """Columns of answers that both have."""
-    work = [name for name in x.columns if name.startswith("work_")]
-    return [name for name in (*ANSWER_COLUMNS, *work) if name in x.columns and name in y.columns]
+    work = [name for name in x.names if name.startswith("work_")]
+    return [name for name in (*ANSWER_COLUMNS, *work) if name in x.names and name in y.names]
 
 
-def _parted(x: pl.DataFrame, y: pl.DataFrame, names: list[str], rows: int) -> list[Parted]:
-    """The columns that differ within the first `rows` requests."""
-    found = []
+def _parted(x: Rows, y: Rows) -> tuple[dict[str, Parted], dict[str, Parted]]:
+    """By name, the columns of questions and of answers that differ.
+
+    Behind a request that differs the answers are to other questions.
+    """
+    asked: dict[str, Parted] = {}
+    given: dict[str, Parted] = {}
+    answers = _answers(x, y)
+    with step("comparing", min(x.number, y.number), "requests"):
+        for at, p, q in side_by_side(x, y, [*REQUEST_COLUMNS, *answers]):
+            alike = not asked
+            _compare(asked, REQUEST_COLUMNS, at, p, q)
+            if alike:
+                limit = min((one.request for one in asked.values()), default=at + p.num_rows)
+                _compare(given, answers, at, p.slice(0, limit - at), q.slice(0, limit - at))
+            advance(p.num_rows)
+    return asked, given
+
+
+def _compare(found: dict[str, Parted], names: Sequence[str], at: int, p: pa.RecordBatch,
+             q: pa.RecordBatch) -> None:
+    """Rows from `at` on that differ in any of these columns."""
     for name in names:
-        p, q = (_plain(side[name].head(rows)) for side in (x, y))
-        differ = np.flatnonzero(p.ne_missing(q).to_numpy())
+        one, other = _plain(p[name]), _plain(q[name])
+        if one.equals(other):
+            continue
+        x, y = (pl.Series(values=side) for side in (one, other))
+        differ = np.flatnonzero(x.ne_missing(y).to_numpy())
         if len(differ):
-            at = int(differ[0])
-            found.append(Parted(name, at, (p[at], q[at]), len(differ)))
-    return found
+            k = int(differ[0])
+            parted = found.setdefault(name, Parted(name, at + k, (x[k], y[k])))
+            parted.rows += len(differ)
 
 
-def _plain(column: pl.Series) -> pl.Series:
+def _plain(column: pa.Array) -> pa.Array:
     """Categories as texts: two files number them differently."""
-    return column.cast(pl.String) if column.dtype in (pl.Categorical, pl.Enum) else column
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
 
 
-def _context(x: pl.DataFrame, y: pl.DataFrame, at: int) -> list[dict[str, Any]]:
+def _context(x: Rows, y: Rows, at: int) -> list[dict[str, Any]]:
     """The request where they part and those before it, from each side; None past its end."""
     names = ["event", "time_ns", "kind", "nr_pages", "task", "caller", *ANSWER_COLUMNS]
-    found = []
-    for k in range(max(0, at - CONTEXT), at + 1):
-        rows = [{n: _plain(side[n])[k] for n in names if n in side.columns}
-                if k < len(side) else None for side in (x, y)]
-        found.append({"request": k, "sides": rows})
+    rows = [_rows(side, [n for n in names if n in side.names], max(0, at - CONTEXT), at + 1)
+            for side in (x, y)]
+    return [{"request": k, "sides": [side.get(k) for side in rows]}
+            for k in range(max(0, at - CONTEXT), at + 1)]
+
+
+def _rows(side: Rows, names: list[str], begin: int, end: int) -> dict[int, dict[str, Any]]:
+    """Requests from `begin` to `end`, by number, as far as there are."""
+    found: dict[int, dict[str, Any]] = {}
+    first = 0
+    for batch in side.batches(names):
+        low, high = max(begin - first, 0), min(end - first, batch.num_rows)
+        for k in range(low, high):
+            found[first + k] = {name: _plain(batch[name].slice(k, 1))[0].as_py()
+                                for name in names}
+        first += batch.num_rows
+        if first >= end:
+            break
     return found

@@ -16,6 +16,7 @@ from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.summary import rounded
 from replay.report.telling.escapes import plain
 from replay.report.telling.telling import WARNING_KINDS, told
+from replay.runs.rows import Rows, is_served, side_by_side
 
 SIZES = ((0.01, "negligible"), (0.1, "small"), (1.0, "moderate"))
 """Upper bound of |ln(value / base)| or, from or to zero, none: what is above is large. Below 1 % a
@@ -137,11 +138,10 @@ def paired(base: Side, other: Side) -> dict[str, Any] | None:
     """
     if unpaired(base, other):
         return None
-    a, b = (side.run.outcome(side.allocator) for side in (base, other))
-    if len(a) != len(b):
+    a, b = (side.run.rows(side.allocator) for side in (base, other))
+    if a.number != b.number:
         return None
-    keep = ((a["kind"].cast(str) == "alloc") & (a["errno"] == 0) & (b["errno"] == 0)).to_numpy()
-    x, y = (side["latency_ns"].to_numpy()[keep] for side in (a, b))
+    x, y = _latencies(a, b)
     if not len(x):
         return None
     change = y - x
@@ -154,14 +154,30 @@ def paired(base: Side, other: Side) -> dict[str, Any] | None:
     return found
 
 
+def _latencies(a: Rows, b: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Latencies of the allocations that both served; ns, modelled."""
+    found, count = np.empty((2, a.number), np.int64), 0
+    for _, p, q in side_by_side(a, b, ("kind", "errno", "latency_ns")):
+        keep = is_served(p) & is_served(q)
+        end = count + int(keep.sum())
+        for row, part in enumerate((p, q)):
+            found[row, count:end] = part["latency_ns"].to_numpy()[keep]
+        count = end
+    x, y = found[:, :count]
+    return x, y
+
+
 def cliffs_delta(base: np.ndarray, value: np.ndarray) -> float:
     """P(value > base) - P(value < base) over all pairs of samples; -1 to 1.
 
     Cliff, "Dominance statistics: ordinal analyses to answer ordinal questions", 1993.
     """
-    ordered = np.sort(base)
-    below = np.searchsorted(ordered, value, "left").sum(dtype=np.int64)
-    not_above = np.searchsorted(ordered, value, "right").sum(dtype=np.int64)
+    # By distinct values, of which there are few: pairs of samples are counted in bulk.
+    (ours, our_counts), (theirs, their_counts) = (
+        np.unique(side, return_counts=True) for side in (base, value))
+    passed = np.concatenate(([0], np.cumsum(our_counts)))
+    below, not_above = (int((passed[np.searchsorted(ours, theirs, side)] * their_counts).sum())
+                        for side in ("left", "right"))
     total = len(base) * len(value)
     return float((int(below) - (total - int(not_above))) / total)
 

@@ -10,7 +10,6 @@ from replay.base.errors import ReplayError, unknown_name
 from replay.runs.options import RunOptions
 from replay.runs.replaying import replay_trace
 from replay.runs.run import Run, read_run
-from replay.trace.store import load
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ def split(text: str) -> tuple[Path, str]:
 
 def _run(path: Path, allocator: str) -> Run:
     if path.suffix == ".arrow":
-        return replay_trace(load(path), RunOptions((allocator,) if allocator else ()))
+        return replay_trace(path, RunOptions((allocator,) if allocator else ()))
     return read_run(path)
 
 

@@ -20,6 +20,7 @@ from replay.compare.effects import cliffs_delta, effect
 from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.frames import first_pfn, frames_hash
+from replay.metrics.part import whole
 from replay.metrics.summary import summary
 from replay.runs.files import outcome_table
 from replay.runs.run import Run, read_run
@@ -138,6 +139,30 @@ def test_diff_goes_down_to_the_first_request(folder: Path, copy: Path) -> None:
     assert "part at request 77" in cli("diff", f"{folder}:pool", f"{copy}:pool").out
 
 
+@pytest.mark.parametrize("sizes", [(1, 2000), (7, 100), (5000, 13)])
+def test_rows_are_compared_however_they_are_cut(folder: Path, copy: Path, sizes: tuple[int, int]
+                                                ) -> None:
+    for size, home in zip(sizes, (folder, copy), strict=True):
+        path = copy / f"cut-{size}"
+        path.mkdir()
+        (path / "summary.json").write_bytes((home / "summary.json").read_bytes())
+        table = pa.ipc.open_file(home / "outcome-pool.arrow").read_all()
+        if home == copy:
+            values = table["wait_ns"].to_numpy().copy()
+            values[[5, 999]] += 1
+            table = table.set_column(table.column_names.index("wait_ns"), "wait_ns",
+                                     pa.array(values))
+        with pa.ipc.new_file(path / "outcome-pool.arrow", table.schema) as writer:
+            writer.write_table(table, max_chunksize=size)
+    one, other = (f"{copy}/cut-{size}:pool" for size in sizes)
+    data = json.loads(cli("diff", one, other, "--json").out)
+    assert [(c["column"], c["request"], c["rows"]) for c in data["columns"]] == [
+        ("wait_ns", 5, 2)]
+    assert [row["request"] for row in data["context"]] == [2, 3, 4, 5]
+    [table] = json.loads(cli("compare", one, other, "--json").out)["tables"]
+    assert table["paired"][0]["equal"] == 1
+
+
 def made(rows: list[tuple[int, ...]], frames: list[int], pages: int = 2) -> Side:
     calls: list[tuple[Any, ...]] = [("alloc", 0, pages), ("alloc", 10, 1)]
     one, its = outcome(calls, rows, frames), trace([{"kind": "alloc", "time_ns": 0}] * 2)
@@ -158,8 +183,8 @@ def test_diff_tells_other_frames_from_other_requests() -> None:
 
 def test_frames_hash_knows_order_and_place() -> None:
     def of(frames: list[int]) -> tuple[list[int], list[int]]:
-        o = outcome([("alloc", 0, 2), ("alloc", 1, 2)], [(0, 1, 0, 0, 1)] * 2, frames)
-        return first_pfn(o).tolist(), frames_hash(o).tolist()
+        part = whole(outcome([("alloc", 0, 2), ("alloc", 1, 2)], [(0, 1, 0, 0, 1)] * 2, frames))
+        return first_pfn(part).tolist(), frames_hash(part).tolist()
 
     pfns, base = of([10, 11, 12, 13])
     assert pfns == [10, 12]
