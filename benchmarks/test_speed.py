@@ -25,6 +25,7 @@ from replay.engine.batches import begin_whole, room
 from replay.engine.drive import Workload, replay
 from replay.engine.outcome import Out
 from replay.engine.requests import ALLOC, FREE, Requests
+from replay.engine.state import NR_WORK
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.trace.requests import to_workload
@@ -81,6 +82,7 @@ def repeated(workload: Workload, times: int) -> Workload:
 def warm(workload: Workload) -> Out:
     """What the loop fills, in memory that has been touched."""
     out = begin_whole(room(workload.slots, engine.largest(workload)), workload.requests)
+    out = out._replace(work=np.full((len(workload) + len(out.work), NR_WORK), 1, np.int64))
     out.work.fill(0)
     out.live.fill(-1)
     out.rows["errno"] = 0

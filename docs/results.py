@@ -24,6 +24,8 @@ Results = dict[str, Any]
 
 MEASURES = {
     "million_requests_per_s": "million requests/s",
+    "million_requests_per_s_without_start_up": "million requests/s without start-up",
+    "four_take_as_long_as": "times as long as one strategy",
     "million_pages_per_s": "million pages/s",
     "million_lines_per_s": "million lines/s",
     "million_rows_per_s": "million rows/s",
