@@ -11,6 +11,9 @@ from replay.trace.synthetic.state import World
 
 ALLOC_KIND, FREE_KIND, TARGET_KIND = map(KINDS.index, ("alloc", "free", "target"))
 
+NO_SLOT = -1
+"""Of a row that takes none; as stored.py leaves it, so that both give the same bytes."""
+
 
 @inline
 def _row(w: World, k: int, now: int, kind: int, pages: int, slot: int) -> Any:
@@ -52,7 +55,7 @@ def _run(w: World, first: int, count: int) -> None:
 
 @inline
 def _freed(w: World, k: int, now: int, pages: int) -> None:
-    c = _row(w, k, now, FREE_KIND, pages, 0)
+    c = _row(w, k, now, FREE_KIND, pages, NO_SLOT)
     c.frees += 1
     c.live -= pages
     c.most_pages = max(c.most_pages, pages)
@@ -85,6 +88,6 @@ def free_last(w: World, k: int, now: int, stack: Any, count: int, pages: int) ->
 @inline
 def target(w: World, k: int, now: int, pages: int) -> None:
     """The toolstack sets dom0's target."""
-    c = _row(w, k, now, TARGET_KIND, pages, 0)
+    c = _row(w, k, now, TARGET_KIND, pages, NO_SLOT)
     c.targets += 1
     c.most_target = max(c.most_target, pages)
