@@ -70,8 +70,14 @@ class Batches:
     @cached_property
     def kinds(self) -> set[str]:
         """Kinds of rows that there may be: those of the first batch's dictionary."""
-        return {name for batch in islice(self._read(("kind",)), 1)
-                for name in batch["kind"].dictionary.to_pylist()}
+        found: set[str] = set()
+        for batch in islice(self._read(("kind",)), 1):
+            try:
+                batch.validate(full=True)
+            except (pa.ArrowException, ValueError) as error:
+                raise self._damaged(error, 0) from None
+            found.update(batch["kind"].dictionary.to_pylist())
+        return found
 
     @cached_property
     def start(self) -> Start | None:

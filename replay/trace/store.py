@@ -232,8 +232,10 @@ def _read(path: Path, reader: Any) -> Iterator[pa.RecordBatch]:
     size = memory.used()
     for k in range(reader.num_record_batches):
         batch = reader.get_batch(k)
-        size += batch.nbytes
+        # Not nbytes, which follows offsets that nobody has looked at.
+        size += batch.get_total_buffer_size()
         memory.need(size, f"{path}: reading it", "split it by time")
+        batch.validate(full=True)
         yield batch
 
 
@@ -252,6 +254,7 @@ def bounds_of(path: Path, reader: Any, meta: Meta) -> dict[str, int]:
         last = 0
         if reader.num_record_batches:
             times = reader.get_batch(reader.num_record_batches - 1)["time_ns"]
+            times.validate(full=True)
             last = times[-1].as_py() or 0 if len(times) else 0
         return {**dict.fromkeys(MOST_BOUNDS, 0), "last_ns": last}
     if wrong := announced_too_much(meta.bounds, reader.count_rows()):

@@ -110,9 +110,11 @@ def compact(table: pa.Table, name: str, start: dict[str, Any]) -> Compacted:
     calls, listed = calls_of(table), ragged(table, "slots")
     calls_pages = calls.pages[calls.alloc | calls.free]
     most = int(calls_pages.max(initial=0))
-    if most > LARGEST_REQUEST or (calls_pages < 1).any():
-        raise ReplayError(f"trace {name!r}: a request of no pages, or of more than "
-                          f"{LARGEST_REQUEST}")
+    bad = (calls.alloc | calls.free) & ((calls.pages < 1) | (calls.pages > LARGEST_REQUEST))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ReplayError(f"trace {name!r}, row {row}: a request of {int(calls.pages[row])} pages, "
+                          f"expected 1 to {LARGEST_REQUEST}")
     if (listed.length[calls.free] != calls.pages[calls.free]).any():
         raise ReplayError(f"trace {name!r}: a free without the slots of its pages; import the "
                           "recording again")

@@ -169,7 +169,7 @@ def test_a_trace_without_requests_has_no_bounds(tmp_path: Path) -> None:
     ((alloc(1), free(7)), "row 1: names a slot beyond the trace's pages"),
     ((alloc(1), free(-3)), "row 1: names a slot beyond the trace's pages"),
     ((alloc(2, -12), free(1), {"kind": "lost"}), "row 2: frees a page that was freed before"),
-    ((alloc(0),), "a request of no pages"),
+    ((alloc(0),), "a request of 0 pages, expected 1 to"),
     ((alloc(2), {**free(0), "nr_pages": 2}), "a free without the slots of its pages"),
     ((alloc(2), {"kind": "lost", "slots": [0]}), "row 1: slots on a row that is no free"),
     ((alloc(1, time_ns=9), alloc(1, time_ns=8)), "time runs backwards"),
