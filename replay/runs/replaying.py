@@ -36,6 +36,10 @@ def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
 
 def replay_trace(trace: Trace | Path, plan: RunOptions) -> Run:
     """The same of a file or of a trace in memory; the outcomes are in memory, too."""
+    if isinstance(trace, Trace):
+        kinds = set(trace.table["kind"].unique().to_pylist())
+        if takes_all(looked_up(trace.meta, plan), plan, kinds):
+            return _replay_whole(trace, plan)
     source = batches_of(trace) if isinstance(trace, Trace) else open_batches(trace)
     with TemporaryDirectory(prefix="replay-") as folder:
         return replay_source(source, plan, Path(folder)).in_memory()

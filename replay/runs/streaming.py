@@ -36,7 +36,8 @@ from replay.trace.decode import Batch
 
 SLOT_BYTES, SLOT_BYTES_EACH = 24, 80
 """Of memory per slot of a trace, and of these for each strategy: its frame, its list, its state."""
-PROCESS_BYTES = 350 << 20
+WORKING_BYTES = 128 << 20
+"""Beyond that: a batch, its rows, what is counted."""
 
 
 def takes_all(named: Named, plan: RunOptions, kinds: set[str]) -> str:
@@ -88,7 +89,8 @@ def _courses(source: Batches, named: Named, plan: RunOptions, folder: Path | Non
     bounds, count = source.bounds, len(named.chosen)
     extent = Extent(bounds["slots"], bounds["live_pages"], max(bounds["request_pages"], 1),
                     bounds["target_pages"])
-    memory.need(PROCESS_BYTES + extent.slots * (SLOT_BYTES + count * SLOT_BYTES_EACH),
+    memory.need(memory.used() + WORKING_BYTES
+                + extent.slots * (SLOT_BYTES + count * SLOT_BYTES_EACH),
                 f"replaying {extent.slots:,} pages that are live at once through {count} "
                 "allocators", "replay fewer of them")
     start = start_on(source.start, plan)

@@ -110,7 +110,7 @@ def test_a_terminal_sees_the_steps_and_output_stays_the_same(tmp_path: Path) -> 
     command = ("run", TRACE, "--allocator", "pool", "--allocator", "nop", "--out", tmp_path / "run")
     out, drawn = on_a_terminal(*command)
     assert "replaying" in drawn
-    assert "strategies" in drawn
+    assert "rows" in drawn
     assert out == cli(*command).out
     assert on_a_terminal(*command, "--quiet") == (out, "")
 

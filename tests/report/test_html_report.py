@@ -294,7 +294,7 @@ def test_the_time_line_counts_what_is_there() -> None:
     made = timeline(o)
     assert {name: getattr(made, name).columns for name in SCHEMAS} == {
         name: list(columns) for name, columns in SCHEMAS.items()}
-    at = instants(1000, INSTANTS)
+    at = instants(700, INSTANTS)
     life = [(0, 500), (0, 700), (300, 700)]
     for k, t in enumerate(at.tolist()):
         live = [f for f, (a, b) in zip(frames, life, strict=True) if a <= t < b]

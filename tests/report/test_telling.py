@@ -82,7 +82,8 @@ def with_start() -> dict[str, Any]:
     o = outcome(CALLS, ROWS, FRAMES)
     none = np.zeros(0, np.int64)
     start = Start(recorded="balloon", balloon=7, pool=0, head=none, sections=(), live=none, held=0)
-    return made(trace(EVENTS, physmap=ELSEWHERE), workload=replace(o.workload, start=start))
+    return made(trace(EVENTS, physmap=ELSEWHERE), start=start,
+                workload=replace(o.workload, start=start))
 
 
 def fitted(arch: str, mode: str, emulated: str = "") -> Any:
@@ -195,8 +196,8 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     data = CASES[kind]()
     one = warned(data, kind)
     (tmp_path / "a.arrow").touch()
-    monkeypatch.setattr("replay.trace.store.load", lambda _: trace(EVENTS))
-    monkeypatch.setattr("replay.runs.replaying.replay_trace", lambda *_: Run(data))
+    monkeypatch.setattr("replay.trace.batches.open_batches", lambda _: trace(EVENTS))
+    monkeypatch.setattr("replay.runs.replaying.replay_source", lambda *_: Run(data))
     save_all(tmp_path, {"a": of_run(Run(made()), "", "", {})})
     check = Check("a", tmp_path / "a.arrow")
     [checked] = check_all(Config(tmp_path / "gate.toml", tmp_path, (check,), ()), [check])
