@@ -20,7 +20,8 @@ from test_speed import _command
 
 from replay.physmap import presets
 from replay.trace.schema import STORED
-from replay.trace.store import BATCH_ROWS, Meta, write
+from replay.trace.meta import Meta
+from replay.trace.store import BATCH_ROWS, write
 
 DEPTH = 1000
 """Pages that are live; each request after these frees or allocates one."""

@@ -33,7 +33,8 @@ from replay.importers.source.probes import ProbeTable, load_table
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged, replace as exchange, strings
-from replay.trace.store import Meta, Trace, check, imbalance
+from replay.trace.meta import Meta
+from replay.trace.store import Trace, check, imbalance
 
 SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",

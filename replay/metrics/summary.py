@@ -24,7 +24,8 @@ from replay.metrics.latency import RELATIVE_ERROR, latency_by
 from replay.metrics.measured import Measured, measured
 from replay.metrics.tally import Tally
 from replay.trace.start import sentences
-from replay.trace.store import Meta, Trace
+from replay.trace.meta import Meta
+from replay.trace.store import Trace
 
 MAX_SECTIONS = 100
 """Sections listed per strategy; the count is always there."""

@@ -21,7 +21,8 @@ from replay.physmap.model import Physmap
 from replay.runs.options import CCode, RunOptions, is_object
 from replay.trace.machine import machine_for
 from replay.trace.requests import MAX_SLOTS, to_workload
-from replay.trace.store import Meta, Trace
+from replay.trace.meta import Meta
+from replay.trace.store import Trace
 
 
 BASE_BYTES = 300 << 20

@@ -31,9 +31,9 @@ from replay.trace.checks import check_frames
 from replay.trace.decode import COLUMNS_READ, Batch, Decoder
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
+from replay.trace.meta import Meta
 from replay.trace.store import (
-    BATCH_ROWS, OLD_VERSION, Meta, Trace, bounds_of, load, metadata, opened, read_meta,
-    seen_as_arrow,
+    BATCH_ROWS, OLD_VERSION, Trace, bounds_of, load, metadata, opened, read_meta, seen_as_arrow,
 )  # fmt: skip
 from replay.trace.stored import compact
 

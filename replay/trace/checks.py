@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,8 @@ from replay.base.errors import InputError
 from replay.base.units import MAX_PAGES
 from replay.engine.drive import MAX_TIME_NS
 from replay.trace.columns import ragged
+from replay.trace.meta import Meta
 from replay.trace.schema import KINDS, SCHEMA
-
-if TYPE_CHECKING:
-    from replay.trace.store import Meta
 
 
 def check_frames(path: Path, table: pa.Table, meta: Meta, first: int = 0) -> None:

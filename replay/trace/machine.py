@@ -9,7 +9,7 @@ from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap
 from replay.physmap.variants import subtract_ram, with_iommu
-from replay.trace.store import Meta
+from replay.trace.meta import Meta
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,12 @@ from replay.base.ahead import ahead
 from replay.base.errors import InputError, ReplayError, unknown_name
 from replay.base.files import written
 from replay.base.progress import advance, step
-from replay.physmap.model import Physmap, from_dict
+from replay.physmap.model import from_dict
 from replay.trace.checks import as_schema, check_frames, check_table
 from replay.trace.columns import is_kind
 from replay.trace.decode import MOST_BOUNDS, announced_too_much
 from replay.trace.expand import Expander
+from replay.trace.meta import Meta
 from replay.trace.schema import SCHEMA, SCHEMA_VERSION, STORED
 from replay.trace.start import pages_of
 from replay.trace.start import problem as problem_of_start
@@ -49,47 +50,6 @@ ASKING_KINDS = ("alloc", "free", "target")
 """Kinds of rows that a replay asks a strategy for."""
 BATCH_ROWS = 1 << 17
 """Columns of a batch are compressed side by side: with half of it that takes a quarter longer."""
-
-
-@dataclass(frozen=True)
-class Meta:
-    """What a trace says of itself; all of it plain JSON in the file.
-
-    accounting: see above. anomalies: counters by name of anomalies.KNOWN. recorded_strategy: which
-    allocator the recorded kernel used, "" if none. start: what the recording began with, see
-    trace/start.py. bounds: of a file, what its rows need at most, see trace/stored.py; empty in
-    memory, and where no row is an allocator call.
-    """
-
-    name: str
-    synthetic: bool
-    description: str
-    sources: list[dict[str, Any]]
-    clock: dict[str, Any]
-    provenance: dict[str, str]
-    recorded_strategy: str
-    accounting: dict[str, Any]
-    anomalies: dict[str, int]
-    options: dict[str, str] = field(default_factory=dict)
-    importer: str = ""
-    physmap: Physmap | None = None
-    start: dict[str, Any] = field(default_factory=dict)
-    bounds: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def emulated(self) -> bool:
-        """Whether the recorded times are those of an emulator, not of hardware."""
-        return "emulated" in self.provenance
-
-    @property
-    def lost(self) -> int:
-        """Records known to be missing."""
-        return int(self.accounting.get("lost", 0))
-
-    @property
-    def cut(self) -> int:
-        """Sources that end too early: how much is missing behind nobody knows."""
-        return int(self.anomalies.get("file_truncated", 0) or self.anomalies.get("xentrace_cut", 0))
 
 
 @dataclass(frozen=True)

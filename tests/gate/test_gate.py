@@ -172,7 +172,7 @@ def test_other_costs_are_said_first(folder: Path) -> None:
 
 
 def test_a_trace_with_losses_is_refused_unless_allowed(folder: Path, monkeypatch: Any) -> None:
-    from replay.trace.store import Meta
+    from replay.trace.meta import Meta
 
     monkeypatch.setattr(Meta, "lost", property(lambda _: 7))
     done = gate(folder)

@@ -20,7 +20,8 @@ from replay.engine.state import SECTION
 from replay.engine.strategy import Strategy
 from replay.physmap.model import HostRange, Memory, Physmap, Resource
 from replay.trace.schema import COLUMNS, SCHEMA
-from replay.trace.store import Meta, Trace
+from replay.trace.meta import Meta
+from replay.trace.store import Trace
 
 MIB = 1 << 20
 plain_bucket_of = getattr(bucket_of, "py_func", bucket_of)

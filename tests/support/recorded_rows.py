@@ -8,7 +8,8 @@ from replay.importers.ordering.order import recover
 from replay.importers.ordering.pairing import pair
 from replay.physmap import presets
 from replay.trace.schema import SCHEMA
-from replay.trace.store import Meta, Trace
+from replay.trace.meta import Meta
+from replay.trace.store import Trace
 
 
 

@@ -18,7 +18,8 @@ from replay.trace.columns import ragged, strings
 from replay.trace.requests import to_workload
 from replay.trace.schema import SCHEMA, STORED
 from replay.trace.start import BEFORE
-from replay.trace.store import Meta, Trace, load, save
+from replay.trace.meta import Meta
+from replay.trace.store import Trace, load, save
 from replay.trace.synthetic import synthesize
 
 from driving import ROOT, cli, metadata, rewrite  # isort: skip

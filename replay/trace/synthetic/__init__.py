@@ -24,7 +24,8 @@ from replay.base.units import NS_PER_S
 from replay.physmap.model import Physmap
 from replay.trace.expand import Expander
 from replay.trace.schema import SCHEMA
-from replay.trace.store import BATCH_ROWS, Meta, Stream, Trace
+from replay.trace.meta import Meta
+from replay.trace.store import BATCH_ROWS, Stream, Trace
 from replay.trace.synthetic.models import DEFAULT_MODELS, MODELS
 from replay.trace.synthetic.simulation import simulate
 from replay.trace.synthetic.state import World

@@ -23,7 +23,8 @@ from replay.importers.source.probes import load_table
 from replay.importers.text.read import read_ftrace_text
 from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.requests import to_workload
-from replay.trace.store import Meta, Trace
+from replay.trace.meta import Meta
+from replay.trace.store import Trace
 
 HZ = {"cpu_hz": "1000000000"}
 SECONDS = 60

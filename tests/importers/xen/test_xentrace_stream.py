@@ -26,7 +26,8 @@ from replay.importers.xen.read import XenTrace, open_xentrace, read_xentrace
 from replay.report.trace_info import kinds
 from replay.trace import store
 from replay.trace.schema import KINDS, SCHEMA
-from replay.trace.store import Meta, Stream, Trace, check, load, save
+from replay.trace.meta import Meta
+from replay.trace.store import Stream, Trace, check, load, save
 
 SETTINGS = {"cpu_hz": str(HZ), "xen_version": "4.17.7"}
 
