@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 # Not a file: whether the cache of compiled code is warm depends on the content of the sources.
 .PHONY: ready
 ready: $(STAMP)
-	@echo "compiling (two to three minutes the first time, then nothing)"
+	@echo "compiling (about five minutes the first time, then nothing)"
 	@$(BIN)/replay warm
 
 run: ready ## Set up, then replay a real PVH dom0 through the four strategies
