@@ -111,11 +111,6 @@ class Outcome(Ended):
     work: np.ndarray
     frames: np.ndarray
 
-    @property
-    def every_frame(self) -> np.ndarray:
-        """By slot, the frames of the stream's pages, then of those live before it."""
-        return np.concatenate((self.frames, self.before)) if len(self.before) else self.frames
-
     def frames_digest(self) -> str:
         """SHA-256 over all returned frames in order, little-endian int64; -1 where none was."""
         return hashlib.sha256(self.frames.astype("<i8").tobytes()).hexdigest()
@@ -185,6 +180,10 @@ class Extent:
     request_pages: int
     target_pages: int
 
+    def most_pages(self, machine: Physmap) -> int:
+        """Pages a strategy must have room for: live at once, and what the highest target adds."""
+        return self.live_pages + max(0, self.target_pages - machine.memory.total)
+
 
 def extent_of(workload: Workload) -> Extent:
     """The extent of a whole stream."""
@@ -194,10 +193,8 @@ def extent_of(workload: Workload) -> Extent:
 
 
 def most_pages(workload: Workload, machine: Physmap) -> int:
-    """Pages a strategy must have room for: live at once, and what the highest target adds."""
-    q = workload.requests
-    target = int(q.pages[q.kind == TARGET].max(initial=0))
-    return workload.peak_pages + max(0, target - machine.memory.total)
+    """The same of a whole stream."""
+    return extent_of(workload).most_pages(machine)
 
 
 def largest(workload: Workload) -> int:
@@ -234,7 +231,7 @@ class UnderWay:
                  extent: Extent, start: Start | None, profile: Profile) -> None:
         self.strategy, self.machine, self.profile, self.start = strategy, machine, profile, start
         self.values = strategy.values(given)
-        most = extent.live_pages + max(0, extent.target_pages - machine.memory.total)
+        most = extent.most_pages(machine)
         self.before = _nothing()
         if start is None:
             self.setup = strategy.init(machine, most, self.values)

@@ -118,11 +118,3 @@ def ends_ns(o: Outcome) -> np.ndarray:
     known = q.slots >= 0
     end[q.slots[known]] = start_ns(o)[by[known]]
     return end
-
-
-def held_before(o: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """(frame, to_ns) of each page that was live before the first request and could be held."""
-    end = np.full(len(o.before), max(o.duration_ns, 0), np.int64)
-    freed = ends_ns(o)[o.workload.nr_slots:]
-    end[: len(freed)] = freed
-    return o.before[o.before >= 0], end[o.before >= 0]

@@ -16,7 +16,6 @@ from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload, checked, replay
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.engine.start import Start
-from replay.metrics.calls import held_before
 from replay.metrics.timeline import timeline
 from replay.physmap import presets
 from replay.physmap.model import HostRange, Resource
@@ -105,7 +104,7 @@ def test_a_pool_goes_on_from_its_list_to_the_last_frame(name: str, preset: str, 
     assert (found.rows["errno"] == whole.rows["errno"][CUT:]).all()
     assert found.ends == whole.ends
     assert found.tallies["frees_skipped"] == 0
-    held = held_before(found)[0].tolist()
+    held = found.before[found.before >= 0].tolist()
     assert held[: len(later)] == whole.frames[later].tolist()
     assert len(set(held)) == len(later) + never
 
