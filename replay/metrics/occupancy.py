@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import compiled, inline, record
+from replay.base.compiled import compiled, index, inline, record, unlikely
 from replay.engine.outcome import NO_FRAME, SLEPT
 from replay.engine.paused import under_way
 from replay.engine.requests import ALLOC, FREE, Requests
@@ -32,6 +32,9 @@ LIMB_BITS = 32
 """Bits: sums of 2^31 pages stay within 63 bits."""
 CURSOR = record("row", "part_row", "page", "freed", "instant")
 """Up to where requests are taken in; of `freed`, how many; the instant found last."""
+NOTED = 64
+"""Numbers of blocks that are known to be in the table of them, by their lowest bits: a list of free
+pages hands out those of a few blocks in turn."""
 ROOM_FOR_FREED = 1 << 10
 """Entries of FREED that there is room for from the start."""
 SLOTS_AT_ONCE = 1 << 16
@@ -56,16 +59,18 @@ class Kept(NamedTuple):
     blocks: np.ndarray
     """Numbers of 2 MiB blocks, a hash table of counted.SEEN."""
     nr_blocks: np.ndarray
+    noted: np.ndarray
+    """(NOTED,)."""
     cursor: np.ndarray
     """(1,) of CURSOR."""
 
 
 @inline
-def _piece(kept: Kept, frame: int, block: int) -> tuple[int, int]:
+def _piece(kept: Kept, frame: int, shift: int) -> tuple[int, int]:
     """The frames around one, from `low` to before `high`, that are alike to all who look: in the
     same block of the address space, and in the same one of a section, counted from its start."""
-    low = frame // block * block
-    high = low + block
+    low = frame >> shift << shift
+    high = low + (1 << shift)
     a, b = 0, kept.start.shape[0]
     while a < b:
         middle = (a + b) >> 1
@@ -78,8 +83,8 @@ def _piece(kept: Kept, frame: int, block: int) -> tuple[int, int]:
     if a > 0:
         start, end = kept.start[a - 1], kept.end[a - 1]
         if frame < end:
-            first = start + (frame - start) // block * block
-            low, high = max(low, first), min(high, first + block, end)
+            first = start + ((frame - start) >> shift << shift)
+            low, high = max(low, first), min(high, first + (1 << shift), end)
         else:
             low = max(low, end)
     return low, high
@@ -113,38 +118,38 @@ def _instant(kept: Kept, ns: int) -> int:
 
 @inline
 def _take(kept: Kept, frames: Any, place: int, slot: int, pages: int, served: bool, begin_ns: int,
-          mark: int, block: int) -> bool:
+          mark: int, shift: int) -> bool:
     """An allocation's pages come to its slots, or to those alone that hold `mark`, if negative;
     False, and the cursor says where, if a table must grow before."""
-    low = high = 0
     for k in range(kept.cursor[0].page, pages):
-        frame = frames[place + k] if served else NO_FRAME
-        if frame >= 0 and not low <= frame < high:
+        frame = frames[index(place + k)] if served else NO_FRAME
+        number = frame >> shift
+        if unlikely(frame >= 0 and kept.noted[index(number & (NOTED - 1))] != number):
             if full(kept.blocks, kept.nr_blocks[0], 1):
                 kept.cursor[0].page = k
                 return False
-            low = frame // block * block
-            high = low + block
-            kept.nr_blocks[0] += count(kept.blocks, 0, frame // block, 1)
-        held = kept.held[slot + k]
+            kept.nr_blocks[0] += count(kept.blocks, 0, number, 1)
+            kept.noted[index(number & (NOTED - 1))] = number
+        held = kept.held[index(slot + k)]
         if mark >= 0 or held.frame == mark:
             held.frame, held.begin_ns = max(frame, NO_FRAME), begin_ns
     return True
 
 
 @inline
-def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, block: int) -> bool:
+def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, shift: int) -> bool:
     """A free's pages leave their slots; else as _take()."""
     cursor, went = kept.cursor[0], _instant(kept, end_ns)
     low = high = begin_ns = alike = came = 0
+    before = kept.at[went - 1] if went > 0 else np.int64(-1)  # of what came since, nothing is seen
     done = True
     for k in range(cursor.page, pages):
-        slot = slots[first + k]
-        if slot < 0:
+        slot = slots[index(first + k)]
+        if unlikely(slot < 0):
             continue
-        held = kept.held[slot]
+        held = kept.held[index(slot)]
         frame, since = held.frame, held.begin_ns
-        if frame < NO_FRAME:
+        if unlikely(frame < NO_FRAME):
             if cursor.freed == kept.freed.shape[0]:
                 cursor.page, done = k, False
                 break
@@ -152,7 +157,7 @@ def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, block: in
             # What under_way() makes of a number it makes of its answer: the number.
             early.request, early.slot, early.end_ns = under_way(frame), slot, end_ns
             cursor.freed += 1
-        elif frame >= 0 and went > 0 and since <= kept.at[went - 1]:
+        elif unlikely(frame >= 0 and since <= before):
             if since != begin_ns or not low <= frame < high:
                 if alike:
                     _moved(kept, came, low, alike, begin_ns)
@@ -161,7 +166,7 @@ def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, block: in
                 if full(kept.edges, kept.nr_edges[0], 2):
                     cursor.page, done = k, False
                     break
-                low, high = _piece(kept, frame, block)
+                low, high = _piece(kept, frame, shift)
                 begin_ns = since
                 came = _instant(kept, since)
             alike += 1
@@ -174,22 +179,25 @@ def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, block: in
 
 
 @compiled()
-def _fold(kept: Kept, block: int, base: int, kind: Any, pages: Any, first: Any, slots: Any,
-          number: Any, start_ns: Any, place: Any, rows: Any, frames: Any) -> bool:
+def _fold(kept: Kept, shift: int, base: int, kind: Any, pages: Any, first: Any, slots: Any,
+          number: Any, time: Any, place: Any, rows: Any, frames: Any) -> bool:
     """Take requests in from the cursor on; whether all are."""
     cursor = kept.cursor[0]
     for r in range(cursor.row, kind.shape[0]):
         p = cursor.part_row
-        settled = p < number.shape[0] and number[p] == base + r
+        settled = p < number.shape[0] and number[index(p)] == base + r
         done = True
         if kind[r] == ALLOC and settled:
-            served = rows[p].errno == 0 or rows[p].path == SLEPT
-            done = _take(kept, frames, place[p], first[r], pages[r], served, start_ns[p], 0, block)
+            row = rows[index(p)]
+            served = row.errno == 0 or row.path == SLEPT
+            done = _take(kept, frames, place[index(p)], first[r], pages[r], served,
+                         time[index(p)] + row.wait_ns, 0, shift)
         elif kind[r] == ALLOC:
             for k in range(first[r], first[r] + pages[r]):
                 kept.held[k].frame = under_way(base + r)
         elif kind[r] == FREE and settled:
-            done = _give(kept, slots, first[r], pages[r], start_ns[p], block)
+            done = _give(kept, slots, first[r], pages[r], time[index(p)] + rows[index(p)].wait_ns,
+                         shift)
         if not done:
             cursor.row = r
             return False
@@ -199,14 +207,14 @@ def _fold(kept: Kept, block: int, base: int, kind: Any, pages: Any, first: Any, 
 
 
 @compiled()
-def _take_late(kept: Kept, block: int, mark: int, slot: int, pages: int, served: bool,
+def _take_late(kept: Kept, shift: int, mark: int, slot: int, pages: int, served: bool,
                begin_ns: int, frames: Any) -> bool:
     """A call that was under way has its pages; those freed meanwhile are another affair."""
-    return bool(_take(kept, frames, 0, slot, pages, served, begin_ns, mark, block))
+    return bool(_take(kept, frames, 0, slot, pages, served, begin_ns, mark, shift))
 
 
 @compiled()
-def _give_back(kept: Kept, block: int, request: int, slot: int, served: bool, begin_ns: int,
+def _give_back(kept: Kept, shift: int, request: int, slot: int, served: bool, begin_ns: int,
                frames: Any) -> bool:
     """The pages of a call that were freed before it returned; else as _fold()."""
     cursor = kept.cursor[0]
@@ -220,16 +228,16 @@ def _give_back(kept: Kept, block: int, request: int, slot: int, served: bool, be
         if full(kept.edges, kept.nr_edges[0], 2):
             cursor.page = k
             return False
-        low, _ = _piece(kept, frame, block)
+        low, _ = _piece(kept, frame, shift)
         _moved(kept, went, low, -1, begin_ns)
         _moved(kept, _instant(kept, begin_ns), low, 1, begin_ns)
     return True
 
 
 @compiled()
-def _leave(kept: Kept, block: int, slots: Any) -> bool:
+def _leave(kept: Kept, shift: int, slots: Any) -> bool:
     """Pages live to the end, and their slots hold them no more; else as _fold()."""
-    return bool(_give(kept, slots, 0, slots.shape[0], NEVER, block))
+    return bool(_give(kept, slots, 0, slots.shape[0], NEVER, shift))
 
 
 def by_address(sections: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -250,11 +258,13 @@ class Occupancy:
     """
 
     def __init__(self, at: np.ndarray, block: int, nr_slots: int, before: np.ndarray) -> None:
-        self.at, self.block = at, block
+        self.at, self._shift = at, block.bit_length() - 1
+        assert block == 1 << self._shift
         self._held = np.zeros(nr_slots + len(before), HELD)
         self._held["frame"] = NO_FRAME
         self._freed, self._cursor = np.zeros(ROOM_FOR_FREED, FREED), np.zeros(1, CURSOR)
         self._edges, self._blocks = Counted(EDGE), Counted()
+        self._noted = np.full(NOTED, -1, np.int64)
         self._sections = by_address(np.zeros(0, SECTION))
         self._under_way: dict[int, int] = {}
         self._run(_take_late, NO_FRAME, nr_slots, len(before), True, 0, before)
@@ -266,7 +276,7 @@ class Occupancy:
         under way; see settle().
         """
         self._look_at(part.sections)
-        self._run(_fold, base, q.kind, q.pages, q.first, q.slots, part.number, part.start_ns,
+        self._run(_fold, base, q.kind, q.pages, q.first, q.slots, part.number, part.time,
                   part.place, part.rows, part.frames)
         if len(part) < len(q.kind):
             missing = q.kind == ALLOC
@@ -309,13 +319,14 @@ class Occupancy:
     def _run(self, kernel: Callable[..., bool], *args: Any) -> None:
         cursor = self._cursor[0]
         cursor.row = cursor.part_row = cursor.page = 0
-        while not kernel(self._kept(), self.block, *args):
+        while not kernel(self._kept(), self._shift, *args):
             self._make_room()
 
     def _kept(self) -> Kept:
         _, start, pages = self._sections
         return Kept(self.at, start, start + pages, self._held, self._freed, self._edges.seen,
-                    self._edges.filled, self._blocks.seen, self._blocks.filled, self._cursor)
+                    self._edges.filled, self._blocks.seen, self._blocks.filled, self._noted,
+                    self._cursor)
 
     def _make_room(self) -> None:
         for table, more in ((self._edges, 2), (self._blocks, 1)):

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from replay.base.compiled import compiled, index
 from replay.engine.drive import Outcome
 from replay.engine.requests import ALLOC
 from replay.metrics.calls import callers
@@ -51,6 +52,21 @@ class Part:
     def start_ns(self) -> np.ndarray:
         """Modelled time at which each request had the lock."""
         return np.asarray(self.time + self.rows["wait_ns"])
+
+
+@compiled()
+def _places(kind: np.ndarray, pages: np.ndarray, place: np.ndarray) -> None:
+    at = 0
+    for r in range(len(kind)):
+        place[index(r)] = at
+        at += pages[index(r)] if kind[index(r)] == ALLOC else 0
+
+
+def places(kind: np.ndarray, pages: np.ndarray) -> np.ndarray:
+    """Where the frames of each request begin among those of all, request by request."""
+    place = np.empty(len(kind), np.int64)
+    _places(kind, pages, place)
+    return place
 
 
 def whole(o: Outcome, trace: Trace | None = None) -> Part:

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from replay.base.compiled import compiled, inline, record, seen_as, words_in
+from replay.base.compiled import (
+    compiled, index, inline, likely, record, seen_as, unlikely, words_in,
+)  # fmt: skip
 from replay.engine.histogram import HIST_SUB_BITS, bucket_of
 from replay.engine.requests import ALLOC, FREE
 from replay.metrics.calls import PATHS, SIZE_CLASSES, SIZE_LIMITS
-from replay.metrics.counted import Counted, count, full
+from replay.metrics.counted import Counted, place_of
 from replay.metrics.part import Part
 
 MOST_DISTINCT = 1 << 18
@@ -39,8 +41,10 @@ PER_CALLER = len(SIZE_CLASSES) * len(PATHS)
 def _add(into: Any, ns: int) -> None:
     low = into.low + ns
     into.count += 1
-    into.high += low >> LIMB
-    into.low = low & ((1 << LIMB) - 1)
+    if unlikely(low >= 1 << LIMB):
+        into.high += low >> LIMB
+        low &= (1 << LIMB) - 1
+    into.low = low
     into.most = max(into.most, ns)
 
 
@@ -59,48 +63,84 @@ def top_of_bucket(ns: int) -> int:
     return (((ns >> shift) + 1) << shift) - 1
 
 
+@inline
+def _again(seen: Any, last: int, group: int, value: int) -> int:
+    """Where an entry is, or is to be. last: where the one before is, which mostly is this one's
+    too: then nothing is hashed."""
+    entry = seen[index(last)]
+    if likely(entry.value == value and entry.group == group and entry.count > 0):
+        return last
+    return int(place_of(seen, group, value))
+
+
+@inline
+def _count(seen: Any, at: int, group: int, value: int) -> int:
+    """Count the value of an entry; 1 if it was not there before."""
+    entry = seen[index(at)]
+    new = int(entry.count == 0)
+    entry.group, entry.value = group, value
+    entry.count += 1
+    return new
+
+
+@inline
+def _serve(group: Any, totals: Any, row: Any, pages: int, ns: int) -> None:
+    """An allocation that got its pages."""
+    totals.live_pages += row.pages
+    group.served_pages += pages
+    group.runs += row.runs
+    group.most_runs = max(group.most_runs, np.int64(row.runs))
+    _add(group.took, ns)
+    _add(totals.latency_ns, ns)
+    _add(totals.wait_ns, row.wait_ns)
+    _add(totals.service_ns, row.service_ns)
+    if unlikely(row.path != 0):
+        _add(totals.slow, ns)
+
+
 @compiled()
 def _tally(begin: int, rough: int, kind: np.ndarray, pages: np.ndarray, caller: np.ndarray,
            rows: Any, groups: Any, words: np.ndarray, times: Any, nr_times: np.ndarray,
            runs: Any, nr_runs: np.ndarray) -> int:
     """Take requests in from `begin` on; up to which, before a table must grow."""
     totals = totals_of(words)
-    for r in range(begin, kind.shape[0]):
-        if full(times, nr_times[0], 1) or full(runs, nr_runs[0], 1):
-            return r
-        row = rows[r]
+    of_time = of_run = 0
+    time_room = (times.shape[0] >> 1) - nr_times[0]
+    run_room = (runs.shape[0] >> 1) - nr_runs[0]
+    end = kind.shape[0]
+    for r in range(index(begin), index(end)):
+        if unlikely(time_room <= 0 or run_room <= 0):
+            end = int(r)
+            break
+        row, nr = rows[r], pages[r]
         ns = row.wait_ns + row.service_ns
-        if kind[r] == ALLOC:
+        if likely(kind[r] == ALLOC):
             totals.allocations += 1
-            size = _size_class(pages[r])
-            at = (caller[r] * len(SIZE_CLASSES) + size) * len(PATHS) + row.path
-            group = groups[at]
+            size = 0 if likely(nr == 1) else _size_class(nr)
+            at = (np.int64(caller[r]) * len(SIZE_CLASSES) + size) * len(PATHS) + row.path
+            group = groups[index(at)]
             group.calls += 1
-            group.pages += pages[r]
-            if row.errno < 0:
+            group.pages += nr
+            if unlikely(row.errno < 0):
                 group.failed += 1
                 totals.failed += 1
-            else:
-                totals.live_pages += row.pages
-                group.served_pages += pages[r]
-                group.runs += row.runs
-                group.most_runs = max(group.most_runs, row.runs)
-                _add(group.took, ns)
-                _add(totals.latency_ns, ns)
-                _add(totals.wait_ns, row.wait_ns)
-                _add(totals.service_ns, row.service_ns)
-                if row.path != 0:
-                    _add(totals.slow, ns)
-                nr_times[0] += count(times, at, top_of_bucket(ns) if rough else ns, 1)
-                nr_runs[0] += count(runs, size, row.runs, 1)
+                continue
+            _serve(group, totals, row, nr, ns)
+            value = top_of_bucket(ns) if rough else ns
+            of_time = _again(times, of_time, at, value)
+            time_room -= _count(times, of_time, at, value)
+            of_run = _again(runs, of_run, size, row.runs)
+            run_room -= _count(runs, of_run, size, row.runs)
         elif kind[r] == FREE:
             totals.frees += 1
-            totals.freed_pages += pages[r]
+            totals.freed_pages += nr
             totals.live_pages -= row.pages
             _add(totals.free_latency_ns, ns)
         else:
             totals.targets += 1
-    return kind.shape[0]
+    nr_times[0] = (times.shape[0] >> 1) - time_room
+    nr_runs[0] = (runs.shape[0] >> 1) - run_room
+    return end
 
 
 class Tally:

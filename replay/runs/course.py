@@ -9,10 +9,10 @@ import numpy as np
 
 from replay.engine.drive import UnderWay
 from replay.engine.outcome import NO_FRAME, Out, tallies
-from replay.engine.requests import ALLOC, Requests
+from replay.engine.requests import Requests
 from replay.metrics.calls import NO_CALLER
 from replay.metrics.measured import Measured, to_fold
-from replay.metrics.part import Part
+from replay.metrics.part import Part, places
 from replay.metrics.timeline import TimelineFold
 from replay.runs.files import Kept
 from replay.runs.outcome_file import OutcomeFile
@@ -56,11 +56,9 @@ class Course:
             self.keeping.line.fold(settled, q, base)
 
     def _kept(self, batch: Batch, q: Requests, base: int, out: Out) -> Kept:
-        pages = np.where(q.kind == ALLOC, q.pages, 0)
         part = Part(np.arange(base, base + len(q.time)), q.time, q.kind, q.pages,
                     batch.caller.codes, [text or NO_CALLER for text in batch.caller.texts],
-                    out.rows, out.frames,
-                    np.cumsum(pages) - pages, self.under_way.sections)
+                    out.rows, out.frames, places(q.kind, q.pages), self.under_way.sections)
         return Kept(part, out.work, self.under_way.setup.page_work, batch.event,
                     batch.task.codes, batch.task.texts)
 

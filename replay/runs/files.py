@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.base.errors import ReplayError
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
-from replay.engine.drive import Outcome
-from replay.engine.requests import ALLOC, FREE
+from replay.engine.drive import LARGEST_REQUEST, Outcome
 from replay.metrics.calls import NO_CALLER, PATHS, PageWork
-from replay.metrics.frames import first_pfn, frames_hash
 from replay.metrics.part import Part, whole
 from replay.physmap.model import Physmap
+from replay.runs.columns import Columns, fill, room
 from replay.trace.columns import encoded
 from replay.trace.store import Trace
 
 COMPRESSION = pa.ipc.IpcWriteOptions(compression="lz4", emit_dictionary_deltas=True)
 """A row of one-page requests takes 10 bytes and 64 ns of a core; zstd makes 4 of it, in 200 ns."""
+
+MOST_WORK = (1 << 32) - 1 - LARGEST_REQUEST
+"""Of a primitive, by one request, without those of its pages."""
 
 
 @dataclass(frozen=True)
@@ -48,48 +51,56 @@ def about(name: str, profile: Profile, machine: Physmap) -> dict[bytes, bytes]:
     return {b"replay": json.dumps(said, sort_keys=True).encode()}
 
 
+KINDS_OF_REQUESTS = pa.array(["alloc", "free", "target"])
+ALL_PATHS = pa.array(PATHS)
+
+
+def _coded(codes: np.ndarray, texts: pa.Array) -> pa.Array:
+    """Texts by number; that each has one is certain, and looking took longer than writing them."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes), texts, safe=False)
+
+
 def _texts(codes: np.ndarray, texts: Sequence[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list(texts)))
+    return _coded(codes.astype(np.int32, copy=False), pa.array(list(texts), pa.string()))
 
 
-def _work_columns(kept: Kept) -> dict[str, np.ndarray]:
-    """Primitives by name, with those of the pages."""
-    part, worked = kept.part, kept.part.rows["worked"]
+def _work_columns(kept: Kept, made: Columns) -> dict[str, np.ndarray]:
+    """Primitives by name, with those of the pages. ReplayError for more than uint32 holds."""
+    worked = kept.part.rows["worked"]
     did = np.flatnonzero(worked)
-    sums, nothing = kept.work[worked[did] - 1], np.zeros(len(part), np.int64)
-    moved = part.rows["pages"].astype(np.int64)
+    sums, nothing = kept.work[worked[did] - 1], np.zeros(len(kept.part), np.uint32)
+    if sums.max(initial=0) > MOST_WORK:
+        raise ReplayError(f"one request did {int(sums.max())} of a primitive, more than {MOST_WORK}"
+                          ": a file cannot hold it; replay smaller sections or requests")
     found = {}
     for k, name in enumerate(WORK):
-        column = nothing
-        for names, kind in zip(kept.page_work, (ALLOC, FREE), strict=True):
-            if name in names:
-                column = column + np.where(part.kind == kind, moved, 0)
+        moved = [column for names, column in zip(kept.page_work, (made.taken, made.given),
+                                                 strict=True) if name in names]
+        column = sum(moved[1:], moved[0]) if moved else nothing
         if sums[:, k].any():
             column = column.copy()
-            column[did] += sums[:, k]
+            column[did] += sums[:, k].astype(np.uint32)
         found[f"work_{name}"] = column
     return found
 
 
-def outcome_rows(kept: Kept) -> pa.Table:
+def outcome_rows(kept: Kept, made: Columns | None = None) -> pa.Table:
     """One row per request. Times are modelled, in ns; work columns count primitives.
 
-    first_pfn is -1 and frames_hash 0 where no frames were handed out.
+    first_pfn is -1 and frames_hash 0 where no frames were handed out. made: columns of as many
+    requests to be filled, which the table then shows.
     """
     part = kept.part
-    rows = part.rows
+    made = fill(part, room(len(part)) if made is None else made)
     callers = ["" if name == NO_CALLER else name for name in part.callers]
-    wait, service = (np.ascontiguousarray(rows[name]) for name in ("wait_ns", "service_ns"))
-    kinds = pa.DictionaryArray.from_arrays(pa.array(part.kind, pa.int8()),
-                                           pa.array(["alloc", "free", "target"]))
-    paths = pa.DictionaryArray.from_arrays(pa.array(rows["path"], pa.int8()), pa.array(PATHS))
     columns: dict[str, Any] = {
-        "event": kept.event, "time_ns": part.time, "kind": kinds,
+        "event": kept.event, "time_ns": part.time, "kind": _coded(made.kind, KINDS_OF_REQUESTS),
         "task": _texts(kept.task, kept.tasks), "caller": _texts(part.caller, callers),
-        "nr_pages": part.pages, "wait_ns": wait, "service_ns": service,
-        "latency_ns": wait + service, "path": paths,
-        "errno": rows["errno"].astype(np.int64), "runs": rows["runs"].astype(np.int64),
-        "first_pfn": first_pfn(part), "frames_hash": frames_hash(part), **_work_columns(kept)}
+        "nr_pages": part.pages, "wait_ns": made.wait_ns, "service_ns": made.service_ns,
+        "latency_ns": made.latency_ns,
+        "path": _coded(made.path, ALL_PATHS),
+        "errno": made.errno, "runs": made.runs, "first_pfn": made.first_pfn,
+        "frames_hash": made.frames_hash, **_work_columns(kept, made)}
     return pa.table(columns)
 
 

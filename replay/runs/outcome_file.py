@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.runs.columns import Columns, room
 from replay.runs.files import COMPRESSION, Kept, outcome_rows
 
 
@@ -25,11 +26,14 @@ class OutcomeFile:
         self._writer: Any = None
         self._begins: list[int] = []
         self._requests = 0
+        self._made: Columns | None = None
         self._later: dict[int, pa.Table] = {}
 
     def write(self, kept: Kept) -> None:
         """The next requests."""
-        table = outcome_rows(kept)
+        if self._made is None or len(self._made.path) != len(kept.part):
+            self._made = room(len(kept.part))
+        table = outcome_rows(kept, self._made)
         if self._writer is None:
             schema = table.schema.with_metadata(self._metadata)
             self._writer = pa.ipc.new_file(self._sink, schema, options=COMPRESSION)

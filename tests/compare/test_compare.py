@@ -19,9 +19,9 @@ from replay.compare.diff import diff
 from replay.compare.effects import cliffs_delta, effect
 from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
-from replay.metrics.frames import first_pfn, frames_hash
 from replay.metrics.part import whole
 from replay.metrics.summary import summary
+from replay.runs.columns import fill, room
 from replay.runs.files import outcome_table
 from replay.runs.run import Run, read_run
 
@@ -184,7 +184,8 @@ def test_diff_tells_other_frames_from_other_requests() -> None:
 def test_frames_hash_knows_order_and_place() -> None:
     def of(frames: list[int]) -> tuple[list[int], list[int]]:
         part = whole(outcome([("alloc", 0, 2), ("alloc", 1, 2)], [(0, 1, 0, 0, 1)] * 2, frames))
-        return first_pfn(part).tolist(), frames_hash(part).tolist()
+        made = fill(part, room(len(part)))
+        return made.first_pfn.tolist(), made.frames_hash.tolist()
 
     pfns, base = of([10, 11, 12, 13])
     assert pfns == [10, 12]
