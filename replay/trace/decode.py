@@ -23,17 +23,16 @@ from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.trace.columns import NONE
 from replay.trace.rows import (
-    ANNOUNCED, CARRIED, NO_REQUEST, RELEASES, WRONG_ROWS, filled, gather, gather_texts, listed,
-    moves, select,
+    ANNOUNCED, CARRIED, NO_REQUEST, RELEASES, WRONG_ROWS, all_ask, filled, gather_texts, in_order,
+    listed, moves, select,
 )  # fmt: skip
 from replay.trace.schema import KINDS, RELEASE, STORED
 
 PART_PAGES = 1 << 21
 """A batch is handed out in parts of about so many pages: page by page they take 8 bytes each."""
 
-COLUMNS_READ = {"time_ns": 0, "kind": -1, "task": -1, "pid": -1, "caller": -1, "nr_pages": 0,
-                "slot": -1, "slots": 0, "latency_ns": -1, "target_pages": NONE, "value": -1,
-                "flags": 0}
+COLUMNS_READ = {"time_ns": 0, "kind": -1, "task": -1, "caller": -1, "nr_pages": 0, "slot": -1,
+                "slots": 0, "target_pages": NONE, "value": -1, "flags": 0}
 """With what stands for null."""
 MOVED = ("nr_pages", "target_pages", "slot", "ends", "runs")
 
@@ -53,15 +52,12 @@ class Batch:
     into the batch's own `slots`. Slots are numbers below bounds.slots, used again; -1 for a page of
     which nothing is known; bounds.slots + k for the k-th freed page that was live before. event:
     number of its row, frees made up not counted; for those it is the row of the allocation that
-    failed. added: which are such. pid: task id, -1 if unknown. took_ns: recorded latency, -1 if
-    unknown.
+    failed. added: which are such.
     """
 
     requests: Requests
     event: np.ndarray
     added: np.ndarray
-    pid: np.ndarray
-    took_ns: np.ndarray
     task: Coded
     caller: Coded
 
@@ -105,15 +101,24 @@ class Decoder:
         self.carried["live"] = self.carried["peak"] = max(start_pages, bounds["before"])
         self._task, self._caller = _Texts(), _Texts()
         self._batch = 0
+        self._numbers = np.zeros(0, np.int64)
+        self._nulls: dict[str, np.ndarray] = {}
 
     def parts(self, batch: pa.RecordBatch) -> Iterator[Batch]:
         """The requests of the next batch; one without any gives none. InputError with its row."""
-        columns = self._columns(batch)
+        columns, kinds = self._columns(batch), self._kinds(batch)
         self._check_times(columns["time_ns"])
-        size, carried = batch.num_rows, self.carried
-        rows, asks, event = (np.empty(size, np.int64) for _ in range(3))
+        size, carried, first = batch.num_rows, self.carried, int(self.carried["event"][0])
+        asks = np.empty(size, np.int64)
+        if all_ask(columns["kind"], kinds, columns["nr_pages"], PART_PAGES, carried, asks):
+            if size:
+                yield self._part(batch, columns, self._every(size), asks,
+                                 np.arange(first, first + size), int(carried["place"][0]))
+            self._batch += 1
+            return
+        rows, event = (np.empty(size, np.int64) for _ in range(2))
         found = select(
-            columns["kind"], self._kinds(batch), columns["nr_pages"], columns["flags"],
+            columns["kind"], kinds, columns["nr_pages"], columns["flags"],
             columns["target_pages"], columns["value"], carried, rows, asks, event)
         self._fail_if(found < 0)
         rows, asks, event = rows[:found], asks[:found], event[:found]
@@ -134,15 +139,16 @@ class Decoder:
         moved = moves(asks, rows, tuple(columns[name] for name in MOVED), self._announced,
                       self.carried, self._live, kind, nr, first, slots)
         self._fail_if(moved < 0)
-        time, pid, took = (np.empty(n, np.int64) for _ in range(3))
-        gather(columns["time_ns"], rows, 0, time)
-        gather(columns["pid"], rows, -1, pid)
-        gather(columns["latency_ns"], rows, -1, took)
-        added = asks == RELEASES
-        took[added] = -1
-        return Batch(Requests(time, kind, nr, first, slots), event, added, pid, took,
+        time = columns["time_ns"][rows]
+        return Batch(Requests(time, kind, nr, first, slots), event, asks == RELEASES,
                      self._coded(batch, columns, "task", rows, self._task),
                      self._coded(batch, columns, "caller", rows, self._caller))
+
+    def _every(self, size: int) -> np.ndarray:
+        """The numbers of so many rows."""
+        if size > len(self._numbers):
+            self._numbers = np.arange(size)
+        return self._numbers[:size]
 
     def _coded(self, batch: pa.RecordBatch, columns: dict[str, np.ndarray], name: str,
                rows: np.ndarray, texts: _Texts) -> Coded:
@@ -157,10 +163,10 @@ class Decoder:
         if not len(ns):
             return
         last, most = int(self.carried["last"][0]), int(self._announced["last_ns"][0])
-        if ns[0] < last or (ns[1:] < ns[:-1]).any():
-            before = np.concatenate(([last], ns[:-1]))
-            row = int(np.argmax(ns < before))
-            raise InputError(self.path, f"time_ns runs backwards ({before[row]} to {ns[row]})",
+        row = int(in_order(ns, last))
+        if row >= 0:
+            before = int(ns[row - 1]) if row else last
+            raise InputError(self.path, f"time_ns runs backwards ({before} to {ns[row]})",
                              self._at(row), "sort the trace by time")
         if ns[-1] > most:
             row = int(np.argmax(ns > most))
@@ -218,11 +224,20 @@ class Decoder:
         if runs.null_count:
             raise InputError(self.path, "a run of slots holds nulls", where)
         ends = _values(batch["slots"].buffers()[1], np.int32, batch.num_rows + 1)
-        if ends[0] < 0 or ends[-1] > len(runs) or (ends[1:] < ends[:-1]).any():
+        if in_order(ends, 0) >= 0 or ends[-1] > len(runs):
             raise InputError(self.path, "lists of slots overlap", where)
-        columns = {name: _numbers(batch[name], null) for name, null in COLUMNS_READ.items()
-                   if name != "slots"}
+        columns = {name: self._numbers_of(name, batch[name], null)
+                   for name, null in COLUMNS_READ.items() if name != "slots"}
         return {**columns, "ends": ends, "runs": _numbers(runs, 0)}
+
+    def _numbers_of(self, name: str, column: pa.Array, null: int) -> np.ndarray:
+        """A column's numbers; of one without any, those of the batch before are taken."""
+        size = len(column)
+        if column.null_count < size:
+            return _numbers(column, null)
+        if len(self._nulls.get(name, ())) < size:
+            self._nulls[name] = _numbers(column, null)
+        return _sealed(self._nulls[name][:size])
 
 
 def _numbers(column: pa.Array, null: int) -> np.ndarray:

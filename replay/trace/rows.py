@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from replay.base.compiled import compiled, index, inline, record
+from replay.base.compiled import compiled, index, inline, likely, record, unlikely
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.requests import ALLOC, FREE, TARGET
 from replay.trace.columns import NONE
@@ -58,6 +58,38 @@ def filled(values: np.ndarray, known: np.ndarray, null: int, out: np.ndarray) ->
 
 
 @compiled()
+def in_order(values, last):  # type: ignore[no-untyped-def]
+    """The first place whose value is below that of the one before it, -1 if there is none."""
+    for r in range(len(values)):
+        if values[index(r)] < last:
+            return r
+        last = values[index(r)]
+    return -1
+
+
+@compiled()
+def all_ask(kind, kinds, pages, most, carried, asks):  # type: ignore[no-untyped-def]
+    """Whether each row is an allocation or a free of at least a page, with no more than `most`
+    pages in all; then `asks` says which, and `place` of carried how many pages they free."""
+    moved, freed = 0, 0
+    for r in range(len(kind)):
+        code, nr = np.int64(kind[index(r)]), pages[index(r)]
+        if code < 0 or code >= len(kinds) or nr < 1 or nr > most:
+            return False
+        what = kinds[index(code)]
+        if what != ALLOC and what != FREE:
+            return False
+        moved += nr
+        freed += nr if what == FREE else 0
+        asks[index(r)] = what
+        if moved > most:
+            return False
+    carried[0].place = freed
+    carried[0].event += len(kind)
+    return True
+
+
+@compiled()
 def select(  # type: ignore[no-untyped-def]
         kind, kinds, pages, flags, goal, value, carried, rows, asks, event):
     """The rows that are requests, what each asks for and its event number; how many, -1 on a fault.
@@ -85,13 +117,6 @@ def select(  # type: ignore[no-untyped-def]
         n += 1
     at.event += len(kind) - made_up
     return n
-
-
-@compiled()
-def gather(values, rows, least, out):  # type: ignore[no-untyped-def]
-    """Of each row its value, or `least` if that is more."""
-    for n in range(len(rows)):
-        out[index(n)] = max(np.int64(values[index(rows[index(n)])]), least)
 
 
 @compiled()
@@ -139,12 +164,12 @@ def moves(  # type: ignore[no-untyped-def]
     for n in range(len(rows)):
         r, what = rows[index(n)], asks[index(n)]
         count, where = nr[index(r)], place
-        if what == TARGET:
+        if unlikely(what == TARGET):
             count, where = goal[index(r)], 0
             if count < 0 or count > says.target_pages:
                 return _fails(at, r, 4, count, says.target_pages)
             target = max(target, count)
-        elif count < 1 or count > says.request_pages:
+        elif unlikely(count < 1 or count > says.request_pages):
             return _fails(at, r, 3, count, says.request_pages)
         elif what == FREE:
             known = _free(runs, ends[index(r)], ends[index(r + 1)], count, r, at, says, live,
@@ -156,13 +181,13 @@ def moves(  # type: ignore[no-untyped-def]
             most = max(most, count)
         else:
             where, most = slot[index(r)], max(most, count)
-            if where < 0 or where > says.slots - count:
+            if unlikely(where < 0 or where > says.slots - count):
                 return _fails(at, r, 5, where, where + count - 1)
-            if what == ALLOC:
+            if likely(what == ALLOC):
                 wrong = _turn(live, where, count, np.uint8(1))
                 now += count
                 peak = max(peak, now)
-                if now > says.live_pages:
+                if unlikely(now > says.live_pages):
                     return _fails(at, r, 10, now, says.live_pages)
             else:
                 wrong = _turn(live, where, count, np.uint8(0))
@@ -170,7 +195,7 @@ def moves(  # type: ignore[no-untyped-def]
                 for k in range(count):
                     slots[index(place + k)] = where + k
                 where, place = place, place + count
-            if wrong >= 0:
+            if unlikely(wrong >= 0):
                 return _fails(at, r, 6 if what == ALLOC else 7, wrong, 0)
         kind[index(n)] = FREE if what == RELEASES else what
         pages[index(n)], first[index(n)] = count, where
@@ -181,10 +206,14 @@ def moves(  # type: ignore[no-untyped-def]
 @inline
 def _turn(live, first, count, to):  # type: ignore[no-untyped-def]
     """Make slots live or free; the first that is so already, else -1."""
-    for slot in range(first, first + count):
-        if live[index(slot)] == to:
-            return slot
-        live[index(slot)] = to
+    if likely(count == 1):
+        was = live[index(first)]
+        live[index(first)] = to
+        return first if unlikely(was == to) else -1
+    for slot in range(index(first), index(first + count)):
+        if unlikely(live[slot] == to):
+            return np.int64(slot)
+        live[slot] = to
     return -1
 
 
@@ -195,17 +224,17 @@ def _free(runs, begin, end, pages, r, at, says, live, slots, place):  # type: ig
     named = 0
     for k in range(begin, end - 1, 2):
         first, count = runs[index(k)], runs[index(k + 1)]
-        if (count == 0 or count > LARGEST_REQUEST or count < -LARGEST_REQUEST or first < BEFORE
-                or (first < 0 and count < 0)):
+        if unlikely(count == 0 or count > LARGEST_REQUEST or count < -LARGEST_REQUEST
+                    or first < BEFORE or (first < 0 and count < 0)):
             return _fails(at, r, 9, first, count)
         size = abs(count)
         low = first if count > 0 else first - size + 1
-        if first >= 0 and (low < 0 or first >= says.slots or low > says.slots - size):
+        if unlikely(first >= 0 and (low < 0 or first >= says.slots or low > says.slots - size)):
             return _fails(at, r, 5, low, low + size - 1)
         named += size
         if named > pages:
             break
-    if named != pages or (end - begin) & 1:
+    if unlikely(named != pages or (end - begin) & 1):
         return _fails(at, r, 8, pages, named)
     known = 0
     for k in range(begin, end, 2):
@@ -215,7 +244,7 @@ def _free(runs, begin, end, pages, r, at, says, live, slots, place):  # type: ig
         if first >= 0:
             for p in range(size):
                 one = first + step * p
-                if live[index(one)] == 0:
+                if unlikely(live[index(one)] == 0):
                     return _fails(at, r, 7, one, 0)
                 live[index(one)] = 0
                 slots[index(place + p)] = one
