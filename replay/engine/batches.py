@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replay.base.compiled import words_in
+from replay.base.compiled import compiled, index, words_in
 from replay.engine.gauges import AREAS, NR_GAUGES
 from replay.engine.histogram import HIST_BUCKETS
 from replay.engine.outcome import (
@@ -45,6 +45,15 @@ def _late(calls: int) -> dict[str, np.ndarray]:
     return {"late": np.zeros(calls, LATE), "late_work": np.zeros((calls, NR_WORK), np.int64)}
 
 
+@compiled()
+def _allocated(kind: np.ndarray, pages: np.ndarray) -> int:
+    """Pages of all allocations."""
+    total = 0
+    for r in range(len(kind)):
+        total += pages[index(r)] if kind[index(r)] == ALLOC else 0
+    return total
+
+
 def begin(out: Out, q: Requests, base: int = 0, last: bool = True) -> Out:
     """Arrays for the next batch, and the calls that are under way by then with their late rows."""
     counted = tallies(out.totals)
@@ -60,7 +69,7 @@ def begin(out: Out, q: Requests, base: int = 0, last: bool = True) -> Out:
     # with a plan a request may never come.
     if requests != len(out.rows) or len(q.plan):
         made = made._replace(rows=np.zeros(requests, ROW))
-    made = made._replace(frames=np.empty(int(q.pages[q.kind == ALLOC].sum()), np.int64))
+    made = made._replace(frames=np.empty(_allocated(q.kind, q.pages), np.int64))
     for k, call in enumerate(paused):
         call.late = k
         made.late[k].request = call.request
