@@ -54,10 +54,9 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     """
     from replay.importers.session import SETTINGS, import_recording
     from replay.physmap.readers import OVERRIDES
-    from replay.trace.store import COMPRESSIONS, save
+    from replay.trace.store import check_compression, save
 
-    if compression not in COMPRESSIONS:
-        raise unknown_name("compression", compression, list(COMPRESSIONS))
+    check_compression(compression)
     known = sorted({*SETTINGS, *OVERRIDES})
     for key in settings or {}:
         if key not in known:

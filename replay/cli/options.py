@@ -20,7 +20,7 @@ TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arro
 
 Compression = Annotated[str, typer.Option(
     "--compression", metavar="zstd|lz4|none",
-    help="Of the trace: zstd is the smallest, lz4 the fastest.")]
+    help="Of the trace: zstd is the smallest, lz4 the fastest to replay.")]
 
 
 def key_values(items: list[str] | None) -> dict[str, str]:
