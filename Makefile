@@ -71,15 +71,37 @@ fuzz-import: ready ## The long import fuzz: a million damaged inputs per format,
 fuzz-truncate: ready ## Every recording, cut at 75,000 places each
 	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)
 
-# Without root: the package is fetched and unpacked into the cache, not installed.
+# Without root: the package is fetched and unpacked into the cache, not installed. With SUITE= it is
+# that suite's newest, or KERNEL=, through package lists of its own: the machine's stay as they are.
 CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package
-kernel-source: ## Fetch the kernel's source package (Debian, Ubuntu), for witness and its tests
+SUITE ?=
+KERNEL ?= [0-9.]*
+LISTS := $(CACHE)/lists/$(SUITE)
+APT := -o Dir::Etc::sourcelist=$(LISTS)/sources -o Dir::Etc::sourceparts=- \
+  -o Dir::State::lists=$(LISTS)/lists -o Dir::Cache=$(LISTS)/cache -o APT::Sandbox::User=root
+kernel-source: ## Fetch the kernel's source package (Debian, Ubuntu): SUITE=trixie-backports KERNEL=7.3
+ifeq ($(SUITE),)
 	@ls /usr/src/linux-source-*.tar.* $(CACHE)/usr/src/linux-source-*.tar.* 2>/dev/null | head -1 | \
 	  grep . || { mkdir -p $(CACHE) && cd $(CACHE) && \
 	  package=$$(apt-cache search --names-only '^linux-source-[0-9.]*$$' | sort -V | head -1 | \
 	    cut -d' ' -f1) && test -n "$$package" && apt-get download -qq "$$package" && \
 	  dpkg-deb -x "$$package"_*.deb . && rm -f "$$package"_*.deb; } || \
 	  echo "no kernel source package can be had here: what needs one is skipped"
+else
+	@trap 'rm -rf $(LISTS)' EXIT; mkdir -p $(LISTS)/lists/partial $(LISTS)/cache/archives/partial && cd $(LISTS) && \
+	  of=$$(case $(SUITE) in *-security) echo security;; *) echo 'debian/\|ubuntu/\|ports';; esac) && \
+	  mirror=$$(apt-get indextargets --format '$$(REPO_URI)' | sort -u | grep "$$of" | \
+	    grep -v "^cdrom" | { test "$$of" = security && cat || grep -v security; } | head -1) && \
+	  { test -n "$$mirror" || { echo "no mirror among the package lists of this machine"; exit 2; }; } && \
+	  echo "deb [signed-by=$$(ls /usr/share/keyrings/*-archive-keyring.gpg | \
+	    grep -e debian -e ubuntu | head -1)] $$mirror $(SUITE) main" > sources && \
+	  apt-get $(APT) -qq update && \
+	  package=$$(apt-cache $(APT) search --names-only '^linux-source-$(KERNEL)$$' | sort -V | \
+	    tail -1 | cut -d' ' -f1) && \
+	  { test -n "$$package" || { echo "$(SUITE) has no linux-source-$(KERNEL)"; exit 2; }; } && \
+	  apt-get $(APT) -qq download "$$package" && dpkg-deb -x "$$package"_*.deb $(CACHE) && \
+	  ls $(CACHE)/usr/src/"$$package".tar.*
+endif
 
 browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the tests of pages
 	@command -v chromedriver > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
@@ -134,7 +156,7 @@ traces: ready ## Rebuild the shipped traces from the recordings below RECORDINGS
 	$(call make-trace,x86-pv-blkback,trace.dat xentrace.bin.gz,pv-dom0,$(PV_LOAD))
 	$(call make-trace,arm64-regions,trace.dat,arm64-dom0,$(ARM_LOAD))
 	$(call make-trace,arm64-no-regions,trace.dat,arm64-dom0-no-regions,$(BALLOON_LOAD))
-	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1 --seconds 20
+	$(BIN)/replay synth -o traces/synthetic-mixed.arrow --seed 1 --seconds 20 --compression zstd
 
 clean: ## Remove the environment and the results of runs
 	rm -rf $(VENV) $(OTAVA) build *.egg-info

@@ -135,8 +135,23 @@ def _check(path: Path, root: Path, k: int, entry: dict[str, Any]) -> Check:
     if not entry["trace"].endswith(".arrow"):
         raise InputError(path, f"{entry['trace']}: expected a trace (.arrow)",
                          where=f"check.{k}.trace")
-    options = given({key: value for key, value in entry.items() if key in gate_schema()})
+    options = given({key: _from(root, key, value) for key, value in entry.items()
+                     if key in gate_schema()})
     return Check(name, trace, options, entry.get("allow_loss", False))
+
+
+FILE_ENDINGS = {"allocators": (".py", ".so"), "physmap": (".toml", ".json"),
+                "profile": (".toml", ".json"), "kernel_trees": ("",)}
+"""Options that may name files, by how a text ends that is no name of the program's own."""
+
+
+def _from(root: Path, key: str, value: Any) -> Any:
+    """The value of an option, with files as seen from the configuration's folder."""
+    if isinstance(value, list):
+        return [_from(root, key, one) for one in value]
+    if key in FILE_ENDINGS and isinstance(value, str) and value.endswith(FILE_ENDINGS[key]):
+        return str(root / value)
+    return value
 
 
 def _tolerance(path: Path, k: int, entry: dict[str, Any]) -> Tolerance:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from driving import ROOT, cli, refused
-from kernel_sources import POOL, patched
+from kernel_sources import BALLOON, POOL, patched
 
 from replay.c.kernel_tree import source
 
@@ -112,8 +112,95 @@ def test_what_is_refused(tree: source.Tree, tmp_path: Path, monkeypatch: pytest.
     refused(*run, tree.path, "--kernel-variant", "x86", naming=("kernel variant 'x86'", "x86-pv"))
     refused(*run, tree.path, "--set", "kernel.scrub=maybe", naming=("expected 0 or 1",))
     refused(*run, tmp_path, naming=("Makefile is missing", "install a package"))
-    changed = patched(tree, tmp_path, POOL, "static int fill_list", "static frob fill_list")
-    refused(*run, changed.path, naming=("unpopulated-alloc.c", "'frob'", "shim_types.h"))
+    changed = patched(tree, tmp_path, POOL, "static int fill_list",
+                      "static frob fill_list(void);\nstatic void unused(void)\n"
+                      "{\n\tshim_has_none_of_these(NOR_THIS);\n}\nstatic int fill_list")
+    refused(*run, changed.path, naming=(
+        "unpopulated-alloc.c", "'NOR_THIS', 'frob', 'shim_has_none_of_these'", "stubs.h"))
     monkeypatch.setenv("PATH", str(tmp_path))
     refused(*run, tree.path, naming=("no C compiler", "install gcc or clang"))
     assert not (tmp_path / "out").exists()
+
+
+NEWER = {
+    "res = kzalloc(sizeof(*res), GFP_KERNEL);": "res = kzalloc_obj(*res);",
+    "pgmap = kzalloc(sizeof(*pgmap), GFP_KERNEL);": "pgmap = kzalloc_objs(struct dev_pagemap, 1);",
+    "	mutex_lock(&list_lock);\n	for (i = 0; i < nr_pages; i++) {":
+        "	scoped_guard(mutex, &list_lock)\n	for (i = 0; i < nr_pages; i++) {",
+    "	mutex_unlock(&list_lock);\n}\nEXPORT_SYMBOL(xen_free_unpopulated_pages);":
+        "}\nEXPORT_SYMBOL(xen_free_unpopulated_pages);",
+}
+"""What kernels since 6.12 write otherwise, by what the pool of an older one has."""
+
+
+def test_names_of_newer_kernels_mean_the_same(tree: source.Tree, tmp_path: Path) -> None:
+    """As far as a tree of this machine's is rewritten with them: its row stays what it was."""
+    changed = patched(tree, tmp_path, POOL, *next(iter(NEWER.items())))
+    path = changed.path / POOL
+    text = path.read_text()
+    for old, new in list(NEWER.items())[1:]:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path.write_text(text.replace(
+        "static int fill_list", "static void __maybe_unused count(struct page *page)\n{\n"
+        "\tguard(mutex)(&list_lock);\n\tinc_node_page_state(page, NR_BALLOON_PAGES);\n"
+        "\t_Static_assert(COUNT_ARGS(a, b, c) == 3 && MAX_NUMNODES > numa_node_id(), \"\");\n"
+        "\tBUG_ON(page_to_nid(page) != CONCATENATE(numa_node, _id)());\n}\n"
+        "static int fill_list", 1))
+    found = summary(tmp_path / "out", TRACES / "pvh-dom0.arrow", "--allocator", "pool",
+                    "--kernel-tree", changed.path)
+    same_rows(found, "pool", f"linux-{tree.name}-x86-pvh")
+
+
+def test_a_table_of_sysctls_may_have_no_end(tree: source.Tree, tmp_path: Path) -> None:
+    """Since Linux 6.11 there is no entry without a name behind the last one."""
+    changed = patched(tree, tmp_path, BALLOON, "	register_sysctl_table(xen_root);",
+                      "	register_sysctl_init(\"xen/balloon\", balloon_table);")
+    path = changed.path / BALLOON
+    text = path.read_text()
+    a, b = text.index("	{ }\n};\n\nstatic struct ctl_table balloon_root"), text.index("#else\n#define "
+                                                                                       "xen_hotplug_unpopulated 0")
+    path.write_text(text[:a] + "};\n" + text[b:])
+    found = summary(tmp_path / "out", TRACES / "pv-dom0.arrow", "--allocator", "hotplug",
+                    "--kernel-tree", changed.path, "--set", "kernel.ballooned=1",
+                    "--set", "kernel.hotplug_unpopulated=1")
+    same_rows(found, "hotplug", f"linux-{tree.name}-x86-pv")
+
+
+@pytest.mark.parametrize("where", [".", "../tree", "../../work/tree"])
+def test_a_relative_path_is_as_good(tree: source.Tree, tmp_path: Path, where: str,
+                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "work" / "tree"
+    shutil.copytree(tree.path, folder)
+    monkeypatch.chdir(folder)
+    found = summary(tmp_path / "out", TRACES / "pvh-dom0.arrow", "--allocator", "pool",
+                    "--kernel-tree", where)
+    same_rows(found, "pool", f"linux-{tree.name}-x86-pvh")
+
+
+def test_an_error_names_its_file_as_it_is(tree: source.Tree, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree whose name occurs in other paths: nothing is cut out of those."""
+    changed = patched(tree, tmp_path, POOL, "static int fill_list", "static frob fill_list")
+    short = changed.path.rename(tmp_path / "t")
+    monkeypatch.chdir(tmp_path)
+    ended = cli("run", TRACES / "pvh-dom0.arrow", "--allocator", "pool", "--kernel-tree", "t",
+                "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert f"{short}: does not compile against the shims: {POOL}:" in ended.err
+
+
+def test_a_gate_finds_its_tree_from_its_own_folder(tree: source.Tree, tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(tree.path, tmp_path / "linux")
+    shutil.copy(TRACES / "pvh-dom0.arrow", tmp_path)
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "gate.toml").write_text(
+        'baseline = "accepted"\n[[check]]\ntrace = "../pvh-dom0.arrow"\n'
+        'allocators = ["pool"]\nkernel_trees = ["../linux"]\n')
+    monkeypatch.chdir(tmp_path)
+    done = cli("gate", "accept", "--config", "job/gate.toml", "--why", "first")
+    assert done.code == 0, done.err
+    checked = cli("gate", "check", "--config", "job/gate.toml")
+    assert (checked.code, "passed: 1 check" in checked.out) == (0, True), checked.out

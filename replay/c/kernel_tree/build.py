@@ -23,7 +23,7 @@ COMPILER_FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fno-strict-aliasing", "-fwrapv
                   "-Werror=incompatible-pointer-types")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
 NO_POOL = "this kernel has no pool on this architecture: the balloon driver serves all calls"
-SHIM_HEADERS = ("host.h", "shim.h", "shim_types.h", "glue.h", "replay_allocator.h")
+SHIM_HEADERS = {C_HEADER.name, *(path.name for path in SHIM.glob("*.h"))}
 
 
 @dataclass(frozen=True)
@@ -106,24 +106,44 @@ def _defines(tree: Tree, arch: str, page_shift: int) -> Iterator[str]:
         yield "-DSHIM_HAS_PAGE_LIST"
 
 
-def _explain(tree: Tree, text: str) -> ReplayError:
-    """The compiler's first error, where it is, and which shim is missing."""
+UNDECLARED = re.compile(
+    r"implicit declaration of function [‘'`](\w+)|(?:unknown type name|undeclared identifier) "
+    r"[‘'`](\w+)|[‘'`](\w+)[’'] undeclared|undefined reference to [‘'`](\w+)|"
+    r"call to undeclared function [‘'`](\w+)")
+"""What gcc and clang say of a name that nobody declares or defines."""
+
+
+def _explain(tree: Tree, said: list[str]) -> ReplayError:
+    """The compiler's first error and where it is, and all names that the shims lack.
+
+    said: what it printed, by translation unit.
+    """
+    text = "\n".join(said)
     lines = [line for line in text.splitlines()
              if re.search(r"error:|undefined reference|multiple definition", line)]
     first = lines[0].strip() if lines else text.strip()[:300]
-    first = first.replace(f"{tree.path}/", "").replace(f"{SHIM}/", "shim/")
-    named = re.search(r"[‘'`]([A-Za-z_][A-Za-z_0-9]*)(?: \*)*['’]", first)
-    hint = (f"the shims have no {named.group(1)!r}: add it to "
-            "replay/c/kernel_tree/shim/shim_types.h (names) and glue.c (behaviour)"
-            ) if named else "see replay/c/kernel_tree/shim/"
+    for folder, name in ((tree.path, ""), (SHIM, "shim/")):
+        first = re.sub(rf"(?<![^\s\"]){re.escape(str(folder))}/", name, first)
+    missing = sorted({name for found in UNDECLARED.finditer(text)
+                      for name in found.groups() if name})
+    names = ", ".join(map(repr, missing))
+    hint = (f"the shims have no {names}: add {'it' if len(missing) == 1 else 'them'} to "
+            "replay/c/kernel_tree/shim/: stubs.h (does nothing), duplicates.h (means what it does "
+            "in the kernel) or environment.h and glue.c (behaviour)"
+            ) if missing else "see replay/c/kernel_tree/shim/"
     return InputError(tree.path, f"does not compile against the shims: {first}", hint=hint)
 
 
-def _run(tree: Tree, command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False,
-                          env={**os.environ, "LC_ALL": "C"})
-    if done.returncode:
-        raise _explain(tree, done.stderr)
+def _run(tree: Tree, commands: list[list[str]]) -> None:
+    """Run them all, so that an error names all that is missing at once."""
+    said = []
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True, check=False,
+                              errors="replace", env={**os.environ, "LC_ALL": "C"})
+        if done.returncode:
+            said.append(done.stderr)
+    if said:
+        raise _explain(tree, said)
 
 
 def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, list[str]]]:
@@ -177,14 +197,13 @@ def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True) -
         units = _units(tree, arch, folder, pool)
         wrapped = [tree.path / BALLOON_SOURCE, *([tree.path / POOL_SOURCE] if pool else [])]
         _forward(tree, folder / "include", [path for path, _ in units] + wrapped)
-        objects: list[str] = []
-        for path, own in units:
-            out = folder / f"{len(objects)}.o"
+        commands, objects = [], [str(folder / f"{k}.o") for k in range(len(units))]
+        for (path, own), out in zip(units, objects, strict=True):
             kernel = [] if path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]
-            _run(tree, [cc, *flags, *kernel, *own, "-I", str(SHIM), "-I", str(C_HEADER.parent),
-                        "-c", str(path), "-o", str(out)])
-            objects.append(str(out))
+            commands.append([cc, *flags, *kernel, *own, "-I", str(SHIM), "-I",
+                             str(C_HEADER.parent), "-c", str(path), "-o", out])
+        _run(tree, commands)
         made = folder / "made.so"
-        _run(tree, [cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects])
+        _run(tree, [[cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects]])
         made.replace(target)
     return Built(target, notes)

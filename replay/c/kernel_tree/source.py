@@ -92,7 +92,8 @@ def open_tree(path: Path) -> Tree:
     """A tree from a folder or a tarball; InputError says which file is missing."""
     if not path.exists():
         raise InputError(path, "no such kernel source tree", hint=SOURCE_HINT)
-    folder = path if path.is_dir() else _unpacked(path)
+    # Absolute, since a compiler runs in another folder than the user.
+    folder = path.resolve() if path.is_dir() else _unpacked(path)
     for name in ("Makefile", *SOURCES, *HEADERS):
         if not (folder / name).is_file():
             raise InputError(path, f"is no kernel source tree: {name} is missing", hint=SOURCE_HINT)

@@ -277,13 +277,13 @@ int register_memory_notifier(struct notifier_block *nb)
 	return 0;
 }
 
-void shim_sysctl(struct ctl_table *table)
+void shim_sysctl(const struct ctl_table *table, long entries)
 {
-	for (; table->procname; table++) {
+	for (; entries > 0 && table->procname; table++, entries--) {
 		if (host_same(table->procname, "hotplug_unpopulated"))
 			hotplug_unpopulated = table->data;
 		if (table->child)
-			shim_sysctl(table->child);
+			shim_sysctl(table->child, SHIM_ENDED_BY_NAME);
 	}
 }
 

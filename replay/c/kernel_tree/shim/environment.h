@@ -1,58 +1,33 @@
-/* Kernel types and calls as the files under test use them, by topic. */
-#ifndef SHIM_TYPES_H
-#define SHIM_TYPES_H
+/* The kernel's environment as the files under test call it: what glue.c and host.c do, by topic. */
+#ifndef ENVIRONMENT_H
+#define ENVIRONMENT_H
 
-/* -- lists --------------------------------------------------------------------------------------- */
-struct list_head {
-	struct list_head *next, *prev;
-};
-#define LIST_HEAD_INIT(name) { &(name), &(name) }
-#define LIST_HEAD(name) struct list_head name = LIST_HEAD_INIT(name)
-static inline void INIT_LIST_HEAD(struct list_head *list)
-{
-	list->next = list->prev = list;
-}
-static inline void shim_list_insert(struct list_head *new, struct list_head *prev,
-				    struct list_head *next)
-{
-	new->prev = prev;
-	new->next = next;
-	prev->next = new;
-	next->prev = new;
-}
-static inline void list_add(struct list_head *new, struct list_head *head)
-{
-	shim_list_insert(new, head, head->next);
-}
-static inline void list_add_tail(struct list_head *new, struct list_head *head)
-{
-	shim_list_insert(new, head->prev, head);
-}
-static inline void list_del(struct list_head *entry)
-{
-	entry->next->prev = entry->prev;
-	entry->prev->next = entry->next;
-}
-static inline void list_del_init(struct list_head *entry)
-{
-	list_del(entry);
-	INIT_LIST_HEAD(entry);
-}
-static inline bool list_empty(const struct list_head *head)
-{
-	return head->next == head;
-}
-#define list_entry(p, type, member) container_of(p, type, member)
-#define list_first_entry(head, type, member) list_entry((head)->next, type, member)
-#define list_next_entry(p, member) list_entry((p)->member.next, __typeof__(*(p)), member)
-#define list_first_entry_or_null(head, type, member) \
-	(list_empty(head) ? NULL : list_first_entry(head, type, member))
-#define list_for_each_entry(p, head, member) \
-	for (p = list_first_entry(head, __typeof__(*p), member); &p->member != (head); \
-	     p = list_next_entry(p, member))
-#define list_for_each_entry_safe(p, n, head, member) \
-	for (p = list_first_entry(head, __typeof__(*p), member), n = list_next_entry(p, member); \
-	     &p->member != (head); p = n, n = list_next_entry(n, member))
+/* -- memory -------------------------------------------------------------------------------------- */
+enum { GFP_KERNEL = 1, GFP_USER = 2, GFP_HIGHUSER = 4, __GFP_NOWARN = 8, __GFP_NORETRY = 16,
+       __GFP_NOMEMALLOC = 32, GFP_ATOMIC = 64, __GFP_RETRY_MAYFAIL = 128, __GFP_ZERO = 256 };
+#define kzalloc(bytes, gfp) host_zalloc(bytes)
+#define kmalloc(bytes, gfp) host_zalloc(bytes)
+#define kcalloc(n, bytes, gfp) host_zalloc((n) * (bytes))
+#define kmalloc_array(n, bytes, gfp) host_zalloc((n) * (bytes))
+#define kvcalloc(n, bytes, gfp) host_zalloc((n) * (bytes))
+#define kvrealloc(p, bytes, gfp) host_realloc(p, bytes)
+/* linux/slab.h since 7.0: named by what is wanted, a type or a thing of that type */
+#define kzalloc_obj(of, ...) ((__typeof__(of) *)host_zalloc(sizeof(of)))
+#define kzalloc_objs(of, n, ...) ((__typeof__(of) *)host_zalloc((n) * sizeof(of)))
+#define kmalloc_obj(of, ...) kzalloc_obj(of)
+#define kmalloc_objs(of, n, ...) kzalloc_objs(of, n)
+#define kvzalloc_obj(of, ...) kzalloc_obj(of)
+#define kvzalloc_objs(of, n, ...) kzalloc_objs(of, n)
+#define kvmalloc_obj(of, ...) kzalloc_obj(of)
+#define kvmalloc_objs(of, n, ...) kzalloc_objs(of, n)
+#define kzalloc_node(bytes, gfp, node) host_zalloc(bytes)
+#define kfree(p) host_free((void *)(p))
+#define kvfree(p) host_free((void *)(p))
+void *memset(void *at, int value, size_t bytes);
+void *memcpy(void *to, const void *from, size_t bytes);
+size_t strlen(const char *text);
+int strcmp(const char *a, const char *b);
+char *strstr(const char *text, const char *part);
 
 /* -- locks: one task runs at a time, so a lock that is held is a deadlock ------------------------- */
 struct mutex {
@@ -74,6 +49,57 @@ void write_unlock(rwlock_t *lock);
 #define spin_unlock(lock) ((void)(lock))
 #define spin_lock_irqsave(lock, flags) ((void)(lock), (void)(flags))
 #define spin_unlock_irqrestore(lock, flags) ((void)(lock), (void)(flags))
+
+/* -- linux/cleanup.h: what is undone where a name's scope ends ------------------------------------- */
+static inline struct mutex *shim_take_mutex(struct mutex *lock)
+{
+	mutex_lock(lock);
+	return lock;
+}
+static inline void shim_drop_mutex(struct mutex **lock)
+{
+	mutex_unlock(*lock);
+}
+static inline rwlock_t *shim_take_write_lock(rwlock_t *lock)
+{
+	write_lock(lock);
+	return lock;
+}
+static inline void shim_drop_write_lock(rwlock_t **lock)
+{
+	write_unlock(*lock);
+}
+static inline rwlock_t *shim_take_read_lock(rwlock_t *lock)
+{
+	return lock;
+}
+static inline void shim_drop_read_lock(rwlock_t **lock)
+{
+}
+static inline spinlock_t *shim_take_spinlock(spinlock_t *lock)
+{
+	return lock;
+}
+static inline void shim_drop_spinlock(spinlock_t **lock)
+{
+}
+#define shim_take_spinlock_irq(lock) shim_take_spinlock(lock)
+#define shim_drop_spinlock_irq shim_drop_spinlock
+#define shim_take_spinlock_irqsave(lock) shim_take_spinlock(lock)
+#define shim_drop_spinlock_irqsave shim_drop_spinlock
+#define SHIM_HELD(name) CONCATENATE(shim_held_, __LINE__) \
+	__attribute__((cleanup(shim_drop_##name), unused)) = shim_take_##name
+#define guard(name) __auto_type SHIM_HELD(name)
+#define scoped_guard(name, lock) \
+	for (bool shim_once = true; shim_once; shim_once = false) \
+		for (__auto_type SHIM_HELD(name)(lock); shim_once; shim_once = false)
+static inline void shim_drop_kfree(void *at)
+{
+	host_free(*(void **)at);
+}
+#define __free(name) __attribute__((cleanup(shim_drop_##name)))
+#define no_free_ptr(p) ({ __auto_type _p = (p); (p) = NULL; _p; })
+#define return_ptr(p) return no_free_ptr(p)
 
 /* -- wait queues and the one kernel thread -------------------------------------------------------- */
 typedef struct wait_queue_head {
@@ -170,9 +196,6 @@ extern unsigned long totalreserve_pages;
 unsigned long get_num_physpages(void);
 
 /* -- ZONE_DEVICE and memory hot-add --------------------------------------------------------------- */
-struct range {
-	u64 start, end;
-};
 struct range mhp_get_pluggable_range(bool need_mapping);
 enum { MEMORY_DEVICE_PRIVATE = 1, MEMORY_DEVICE_FS_DAX, MEMORY_DEVICE_GENERIC };
 struct dev_pagemap {
@@ -213,58 +236,14 @@ struct ctl_table {
 	struct ctl_table *child;
 	void *proc_handler, *extra1, *extra2;
 };
-#define proc_dointvec_minmax NULL
-#define SYSCTL_ZERO NULL
-#define SYSCTL_ONE NULL
-/* Where the sysctl's value lives is read from the table, so that its name in the file is free. */
-void shim_sysctl(struct ctl_table *table);
-#define register_sysctl_table(table) shim_sysctl(table)
-#define register_sysctl_init(path, table) shim_sysctl(table)
-
-/* -- what else kernel/resource.c names; none of it is called here --------------------------------- */
-struct device {
-	int unused;
-};
-struct address_space;
-struct inode {
-	struct address_space *i_mapping;
-};
-struct super_block;
-struct vfsmount {
-	struct super_block *mnt_sb;
-};
-struct fs_context;
-struct file_system_type {
-	const char *name;
-	void *owner;
-	int (*init_fs_context)(struct fs_context *fc);
-	void (*kill_sb)(struct super_block *sb);
-};
-#define DEVMEM_MAGIC 0
-enum { REGION_INTERSECTS, REGION_DISJOINT, REGION_MIXED };
-#define IO_SPACE_LIMIT 0xffff
-#define kill_anon_super NULL
-#define init_pseudo(fc, magic) NULL
-#define simple_pin_fs(type, mount, count) 0
-#define simple_release_fs(mount, count) ((void)0)
-#define alloc_anon_inode(sb) ((struct inode *)NULL)
-#define unmap_mapping_range(mapping, start, length, even) ((void)0)
-#define dev_name(dev) ""
-#define devres_alloc(release, bytes, gfp) host_zalloc(bytes)
-#define devres_add(dev, p) ((void)0)
-#define devres_free(p) host_free(p)
-#define devres_release(dev, release, match, data) ((void)(release), (void)(match), 0)
-#define devres_destroy(dev, release, match, data) ((void)(release), (void)(match), 0)
-#define devm_add_action_or_reset(dev, action, data) 0
-#define devm_release_action(dev, action, data) ((void)0)
-#define get_option(text, value) 0
-#define set_current_state(state) ((void)0)
-#define TASK_UNINTERRUPTIBLE 0
-#define DECLARE_WAITQUEUE(name, task) int name
-#define add_wait_queue(queue, wait) ((void)(queue), (void)(wait))
-#define remove_wait_queue(queue, wait) ((void)(queue), (void)(wait))
-#define schedule() host_fail("schedule(): nothing can wake this caller")
-struct seq_file;
+/* Where the sysctl's value lives is read from the table, so that its name in the file is free. Tables
+ * end with an entry without a name before Linux 6.11, and are as long as they are since.
+ */
+void shim_sysctl(const struct ctl_table *table, long entries);
+#define SHIM_ENDED_BY_NAME 0x7fffffffL
+#define register_sysctl_table(table) shim_sysctl(table, SHIM_ENDED_BY_NAME)
+#define register_sysctl_init(path, table) shim_sysctl(table, ARRAY_SIZE(table))
+#define register_sysctl(path, table) (shim_sysctl(table, ARRAY_SIZE(table)), (void *)NULL)
 
 /* -- device tree and e820 -------------------------------------------------------------------------- */
 struct device_node {
