@@ -8,7 +8,10 @@ with a trace of a few requests.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +66,7 @@ def one_page_trace(path: Path, rows: int) -> Path:
         recorded_strategy="", anomalies={}, physmap=presets.load("qemu-q35-pvh"),
         accounting={"records": rows, "imported": rows, "skipped": {}, "lost": 0},
         bounds={"slots": DEPTH, "live_pages": DEPTH, "request_pages": 1, "target_pages": 0,
-                "before": 0, "last_ns": (rows - 1) * 1000}), one_page_rows(rows), "zstd")
+                "before": 0, "last_ns": (rows - 1) * 1000}), one_page_rows(rows), "lz4")
     return path
 
 
@@ -128,3 +131,51 @@ def test_four_strategies_beside_one(benchmark, traces: dict[int, Path], smoke: b
     benchmark.extra_info |= {
         "size": f"{long:,} requests", "digest": _digest(traces[long].parent),
         "cores": os.cpu_count(), "four_take_as_long_as": round(benchmark.stats.stats.min / one, 2)}
+
+
+OBJECT = np.dtype([("time", "<u4"), ("id", "<u8"), ("size", "<u4"), ("next", "<i8")])
+"""A request of a libCacheSim trace of type oracleGeneral."""
+LRU = """
+import sys
+import libcachesim
+reader = libcachesim.TraceReader(
+    trace=sys.argv[1], trace_type=libcachesim.TraceType.ORACLE_GENERAL_TRACE,
+    reader_init_params=libcachesim.ReaderInitParam(ignore_obj_size=True))
+print(libcachesim.LRU(cache_size=int(sys.argv[2])).process_trace(reader))
+"""
+
+
+def objects(path: Path, requests: int) -> Path:
+    """So many requests for DEPTH objects of one size, in arbitrary order."""
+    found = np.zeros(requests, OBJECT)
+    found["time"] = np.arange(requests) // 1000
+    found["id"] = np.random.default_rng(7).integers(0, DEPTH, requests)
+    found["size"], found["next"] = 1, -2
+    found.tofile(path)
+    return path
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("libcachesim"),
+                    reason="no libcachesim (pip install -e .[bench])")
+def test_beside_libcachesim(benchmark, traces: dict[int, Path], smoke: bool, tmp_path: Path
+                            ) -> None:
+    """As many requests, of one page here and of one object there; whole processes in turns, on
+    all cores, each with the least that it prints."""
+    long = max(traces)
+    trace, made = traces[long], objects(tmp_path / "objects.bin", long)
+    more = ("--allocator", "pool", "--no-outcome")
+
+    def lru() -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", LRU, str(made), str(DEPTH // 2)], check=True,
+                       stdout=subprocess.DEVNULL)
+        return time.perf_counter() - begin
+
+    walls = [(_run(trace, *more)[0], lru()) for _ in range(1 if smoke else 3)]
+    benchmark.pedantic(_run, args=(trace, *more), rounds=1)
+    ours, theirs = (min(wall) for wall in zip(*walls, strict=True))
+    benchmark.extra_info |= {
+        "size": f"{long:,} requests", "digest": _digest(trace.parent),
+        "million_requests_per_s": {"replay run, summary alone": round(long / ours / 1e6, 2),
+                                   "libCacheSim, LRU": round(long / theirs / 1e6, 2)},
+        "ours_is_faster_by": round(theirs / ours, 2)}

@@ -139,7 +139,8 @@ class Decoder:
         moved = moves(asks, rows, tuple(columns[name] for name in MOVED), self._announced,
                       self.carried, self._live, kind, nr, first, slots)
         self._fail_if(moved < 0)
-        time = columns["time_ns"][rows]
+        every = len(rows) == len(columns["time_ns"])
+        time = columns["time_ns"].copy() if every else columns["time_ns"][rows]
         return Batch(Requests(time, kind, nr, first, slots), event, asks == RELEASES,
                      self._coded(batch, columns, "task", rows, self._task),
                      self._coded(batch, columns, "caller", rows, self._caller))
