@@ -109,9 +109,12 @@ def synthesize(name: str, models: Sequence[str] | None = None, *, seed: int = 1,
 
 def describe_trace(trace: Trace | Source) -> dict[str, Any]:
     """What a trace holds: provenance, counts, anomalies, live pages, physmap (`replay info`)."""
-    from replay.report import trace_info
+    from replay.report.trace_facts import facts_of
+    from replay.report.trace_info import info
+    from replay.trace.events import events_of, open_events
 
-    return trace_info.info(_trace(trace))
+    return info(facts_of(open_events(Path(trace)) if isinstance(trace, str | os.PathLike)
+                         else events_of(trace)))
 
 
 def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: Any) -> Run:
@@ -294,7 +297,6 @@ def strategies() -> pl.DataFrame:
         for name, s in allocators.discover().items()])
 
 
-
 def check_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
                only: Sequence[str] = (), strict: bool = False) -> dict[str, Any]:
     """Replay what gate.toml names and hold it against the accepted figures; see gate.exact.
@@ -385,8 +387,6 @@ def export_history(history: Source = "reports/history", *, out: Source, form: st
 
 def _gate(config: Source, baseline: Source | None, only: Sequence[str]
           ) -> tuple[Config, list[Check]]:
-    from dataclasses import replace
-
     from replay.gate.config import load_config
 
     its = load_config(Path(config))

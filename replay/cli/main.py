@@ -84,13 +84,14 @@ def import_(
 def info(trace: TraceFile, as_json: AsJson = False) -> None:
     """Show what a trace holds: provenance, counts, anomalies, live pages, physmap."""
     from replay.report import trace_info
-    from replay.trace.store import load
+    from replay.report.trace_facts import facts_of
+    from replay.trace.events import open_events
 
-    loaded = load(trace)
+    facts = facts_of(open_events(trace))
     if as_json:
-        emit_json(trace_info.info(loaded))
+        emit_json(trace_info.info(facts))
     else:
-        emit(trace_info.trace_info(loaded, color=color()))
+        emit(trace_info.trace_info(facts, color=color()))
 
 
 app.command()(run)

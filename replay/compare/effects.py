@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from replay.base.alike import Counting, Counts
 from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.summary import rounded
@@ -141,45 +142,41 @@ def paired(base: Side, other: Side) -> dict[str, Any] | None:
     a, b = (side.run.rows(side.allocator) for side in (base, other))
     if a.number != b.number:
         return None
-    x, y = _latencies(a, b)
-    if not len(x):
+    x, y, change = _latencies(a, b)
+    calls = len(change)
+    if not calls:
         return None
-    change = y - x
+    faster, not_slower = (int(change.up_to(np.zeros(1), side)[0]) for side in ("left", "right"))
     found: dict[str, Any] = rounded({
-        "calls": len(x), "faster": float((change < 0).mean()), "slower": float((change > 0).mean()),
-        "equal": float((change == 0).mean()), "median_change_ns": float(np.median(change)),
+        "calls": calls, "faster": faster / calls, "slower": (calls - not_slower) / calls,
+        "equal": (not_slower - faster) / calls, "median_change_ns": change.median(),
         "cliffs_delta": cliffs_delta(x, y)})
     found["size"] = next((name for most, name in CLIFF if abs(found["cliffs_delta"]) < most),
                          "large")
     return found
 
 
-def _latencies(a: Rows, b: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Latencies of the allocations that both served; ns, modelled."""
-    found, count = np.empty((2, a.number), np.int64), 0
+def _latencies(a: Rows, b: Rows) -> tuple[Counts, Counts, Counts]:
+    """Latencies of the allocations that both served, and how much more b's is; ns, modelled."""
+    found = Counting(), Counting(), Counting()
     for _, p, q in side_by_side(a, b, ("kind", "errno", "latency_ns")):
         keep = is_served(p) & is_served(q)
-        end = count + int(keep.sum())
-        for row, part in enumerate((p, q)):
-            found[row, count:end] = part["latency_ns"].to_numpy()[keep]
-        count = end
-    x, y = found[:, :count]
-    return x, y
+        x, y = (part["latency_ns"].to_numpy()[keep] for part in (p, q))
+        for counting, values in zip(found, (x, y, y - x), strict=True):
+            counting.add(values)
+    x, y, change = (counting.counts() for counting in found)
+    return x, y, change
 
 
-def cliffs_delta(base: np.ndarray, value: np.ndarray) -> float:
+def cliffs_delta(base: Counts, value: Counts) -> float:
     """P(value > base) - P(value < base) over all pairs of samples; -1 to 1.
 
     Cliff, "Dominance statistics: ordinal analyses to answer ordinal questions", 1993.
     """
-    # By distinct values, of which there are few: pairs of samples are counted in bulk.
-    (ours, our_counts), (theirs, their_counts) = (
-        np.unique(side, return_counts=True) for side in (base, value))
-    passed = np.concatenate(([0], np.cumsum(our_counts)))
-    below, not_above = (int((passed[np.searchsorted(ours, theirs, side)] * their_counts).sum())
+    below, not_above = (int((base.up_to(value.values, side) * value.counts).sum())
                         for side in ("left", "right"))
     total = len(base) * len(value)
-    return float((int(below) - (total - int(not_above))) / total)
+    return float((below - (total - not_above)) / total)
 
 
 def compared(sides: Sequence[Side]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,16 +25,42 @@ HOST_WORDS = {"ram_dom0": "RAM of dom0", "ram_other": "RAM of others", "ram_xen"
               "mmio": "device", "reserved": "reserved"}
 
 
-def curve(times: np.ndarray, values: np.ndarray, *, width: int = 86, height: int = 6) -> str:
-    """The greatest value in each of `width` equal time steps, as block characters."""
-    if len(times) == 0 or values.max(initial=0) <= 0:
+class Tops:
+    """The greatest value in each of `width` equal time steps up to `end_ns`; values come in order.
+    """
+
+    def __init__(self, end_ns: int, width: int = 86) -> None:
+        self._edges = np.linspace(0, end_ns + 1, width + 1)
+        self._most = np.full(width, -1, np.int64)
+        self._last = np.full(width, -1, np.int64)
+
+    def add(self, times: np.ndarray, values: np.ndarray) -> None:
+        """Values from 0 on, each from its time on."""
+        steps = np.searchsorted(self._edges, times, side="right") - 1
+        for step, low, high in _spans(steps):
+            self._most[step] = max(self._most[step], int(values[low:high].max()))
+            self._last[step] = values[high - 1]
+
+    def tops(self) -> list[int]:
+        """By step; one in which nothing changes has the value that it began with."""
+        found, held = [], 0
+        for most, last in zip(self._most.tolist(), self._last.tolist(), strict=True):
+            found.append(max(held, most))
+            held = last if last >= 0 else held
+        return found
+
+
+def _spans(steps: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Of sorted numbers each, and where it begins and ends."""
+    ends = np.flatnonzero(np.diff(steps, append=-1)) + 1
+    for low, high in pairwise([0, *ends.tolist()]):
+        yield int(steps[low]), low, high
+
+
+def curve(tops: Sequence[int], height: int = 6) -> str:
+    """The values, from left to right, as block characters."""
+    if max(tops, default=0) <= 0:
         return "(no live pages)\n"
-    edges = np.linspace(0, int(times[-1]) + 1, width + 1)
-    before = np.searchsorted(times, edges, side="left")
-    tops = []
-    for low, high in pairwise(before.tolist()):
-        held = values[low - 1] if low else 0
-        tops.append(max(int(held), int(values[low:high].max(initial=0))))
     scaled = np.array(tops) / max(tops) * height * 8
     lines = []
     for level in range(height - 1, -1, -1):

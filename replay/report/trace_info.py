@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import polars as pl
 from rich.console import RenderableType
 from rich.text import Text
 
 from replay.base.anomalies import KNOWN, Anomalies
-from replay.base.ranks import ranked
+from replay.base.ranks import WHOLE
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.clocks import relation
 from replay.report.sketch import curve, physmap_table
@@ -19,50 +17,13 @@ from replay.report.telling.escapes import plain
 from replay.report.telling.tables import (
     count, duration, fitted, missing, notes, pairs, render, size, table,
 )  # fmt: skip
-from replay.trace.columns import NONE, ints, is_kind, ragged, strings
+from replay.report.trace_facts import Facts, Kinds, kinds_in
+from replay.trace.meta import Meta
 from replay.trace.schema import Flag
-from replay.trace.start import BEFORE, pages_of, sentences
+from replay.trace.start import sentences
 from replay.trace.store import Trace, imbalance
 
 CALLERS_TOLD = 12
-
-
-def live_pages(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
-    """(time_ns, pages live after it) at each request, as the recording shows them.
-
-    A free counts the pages whose allocation the recording holds, or that were live before it; rows
-    before pairing count all.
-    """
-    t = trace.table
-    nr, slots = ints(t, "nr_pages", 0), ragged(t, "slots")
-    good = is_kind(t, "alloc") & (ints(t, "errno", 0) >= 0)
-    free = is_kind(t, "free")
-    owner = np.repeat(np.arange(len(nr)), slots.length)
-    known = np.bincount(owner[(slots.values >= 0) | (slots.values == BEFORE)], minlength=len(nr))
-    given = np.where(slots.length > 0, known, nr)
-    rows = np.flatnonzero(good | free)
-    change = np.where(good, nr, -given)[rows]
-    at_start = max(pages_of(trace.meta.start, "live"), int((slots.values == BEFORE).sum()))
-    return ints(t, "time_ns")[rows], np.maximum(np.cumsum(change) + at_start, 0)
-
-
-def sections(trace: Trace) -> list[tuple[int, int, str]]:
-    """(first frame, pages, name) of each section that the recording saw added."""
-    t = trace.table
-    start, nr, label = ints(t, "start_pfn"), ints(t, "nr_pages", 0), strings(t, "label")
-    return [(int(start[r]), int(nr[r]), plain(label[r]))
-            for r in np.flatnonzero(is_kind(t, "section")) if start[r] != NONE and nr[r] > 0]
-
-
-def _kinds(trace: Trace) -> dict[str, Counter[int]]:
-    """Of each kind that occurs, by name: how many rows have which flags."""
-    if trace.stream:
-        return trace.stream.kinds
-    found: dict[str, Counter[int]] = {}
-    both = cast(pl.DataFrame, pl.from_arrow(trace.table.select(["kind", "flags"])))
-    for kind, flags, number in both.group_by("kind", "flags").len().iter_rows():
-        found.setdefault(str(kind), Counter())[flags or 0] += number
-    return dict(sorted(found.items()))
 
 
 def kinds(trace: Trace) -> dict[str, int]:
@@ -70,23 +31,26 @@ def kinds(trace: Trace) -> dict[str, int]:
     return {kind: flags.total() for kind, flags in _kinds(trace).items()}
 
 
-def info(trace: Trace) -> dict[str, Any]:
+def _kinds(trace: Trace) -> Kinds:
+    return trace.stream.kinds if trace.stream else kinds_in(trace.table)
+
+
+def info(facts: Facts) -> dict[str, Any]:
     """The same facts as the text, for `--json`."""
-    _, live = live_pages(trace)
-    meta = trace.meta
+    meta = facts.meta
     return {
         "name": meta.name, "synthetic": meta.synthetic, "description": meta.description,
         "recorded_strategy": meta.recorded_strategy, "sources": meta.sources, "clock": meta.clock,
         "provenance": meta.provenance, "accounting": meta.accounting, "anomalies": meta.anomalies,
-        "importer": meta.importer, "options": meta.options, "events": kinds(trace),
-        "live_pages_peak": int(live.max(initial=0)), "emulated": meta.emulated,
+        "importer": meta.importer, "options": meta.options,
+        "events": {kind: flags.total() for kind, flags in facts.kinds.items()},
+        "live_pages_peak": facts.peak, "emulated": meta.emulated,
         "physmap": meta.physmap.name if meta.physmap else None,
         **({"start": meta.start} if meta.start else {}),
     }
 
 
-def _provenance(trace: Trace) -> list[RenderableType]:
-    meta = trace.meta
+def _provenance(meta: Meta) -> list[RenderableType]:
     kind = "SYNTHETIC trace: generated, no recording" if meta.synthetic else "recording"
     rows: list[tuple[str, str | Text]] = []
     if meta.description:
@@ -114,9 +78,9 @@ def _provenance(trace: Trace) -> list[RenderableType]:
     return [Text(f"{plain(meta.name)}: {kind}", style="bold"), Text(), pairs(rows)]
 
 
-def _events(trace: Trace) -> RenderableType:
+def _events(kinds: Kinds) -> RenderableType:
     rows = []
-    for kind, flags in _kinds(trace).items():
+    for kind, flags in kinds.items():
         marks = {f: sum(c for bits, c in flags.items() if bits & f) for f in Flag}
         marked = [f"{f.name.lower().replace('_', ' ')} {marks[f]:,}"
                   for f in Flag if f.name and marks[f]]
@@ -128,8 +92,7 @@ def _whole(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _accounting(trace: Trace) -> list[RenderableType]:
-    meta = trace.meta
+def _accounting(meta: Meta, kinds: Kinds) -> list[RenderableType]:
     account = meta.accounting
     skipped = account.get("skipped", {})
     skipped = skipped if isinstance(skipped, dict) else {}
@@ -138,7 +101,7 @@ def _accounting(trace: Trace) -> list[RenderableType]:
     rows = [["records in the sources", count(total)], ["imported", count(imported)],
             *([f"skipped: {fitted(k, 50)}", count(_whole(v))] for k, v in sorted(skipped.items())),
             ["besides, lost: as the tracer reports", count(lost)]]
-    parts: list[RenderableType] = [_events(trace),
+    parts: list[RenderableType] = [_events(kinds),
                                    table("Every record accounted for", ["", "records"], rows)]
     problem = imbalance({"records": total, "imported": imported,
                          "skipped": {k: _whole(v) for k, v in skipped.items()}})
@@ -146,40 +109,30 @@ def _accounting(trace: Trace) -> list[RenderableType]:
         parts.append(notes([problem]))
     if lost or meta.cut:
         parts.append(Text(f"DATA LOSS: {missing(lost, meta.cut)}\n", style="bold red"))
-    return parts + _anomalies(trace)
+    return parts + _anomalies(meta)
 
 
-def _anomalies(trace: Trace) -> list[RenderableType]:
+def _anomalies(meta: Meta) -> list[RenderableType]:
     anomalies = Anomalies()
-    anomalies.counts.update(trace.meta.anomalies)
+    anomalies.counts.update(meta.anomalies)
     found = [[severity.replace("_", " "), count(number), name.replace("_", " "), what]
              for severity, name, number, what in anomalies.rows()]
     found += [["unknown", count(number), fitted(name, 26), "not known to this version"]
-              for name, number in sorted(trace.meta.anomalies.items()) if name not in KNOWN]
+              for name, number in sorted(meta.anomalies.items()) if name not in KNOWN]
     if not found:
         return []
     return [table("Anomalies, the gravest first", ["severity", "count", "what", ""], found,
                   align="lrlw")]
 
 
-def _calls(trace: Trace, kind: str) -> pl.DataFrame:
-    """The recorded calls of a kind: caller, size class, nr of pages, failed, ns (null: unknown)."""
-    t = trace.table
-    mine = is_kind(t, kind)
-    nr, ns = ints(t, "nr_pages", 0)[mine], ints(t, "latency_ns")[mine]
-    return pl.DataFrame({
-        "caller": pl.Series([str(c) or "(not recorded)" for c in strings(t, "caller")[mine]],
-                            dtype=pl.String),
-        "size": pl.Series([SIZE_CLASSES[k] for k in size_class(nr)], dtype=pl.Enum(SIZE_CLASSES)),
-        "nr": nr, "failed": ints(t, "errno", 0)[mine] < 0,
-        "ns": pl.Series([None if v == NONE else v for v in ns.tolist()], dtype=pl.Int64)})
-
-
-def _requests(trace: Trace) -> list[RenderableType]:
-    calls, frees = _calls(trace, "alloc"), _calls(trace, "free")
+def _requests(facts: Facts) -> list[RenderableType]:
+    sized = facts.calls.with_columns(size=pl.Series(
+        [SIZE_CLASSES[k] for k in size_class(facts.calls["nr"].to_numpy())],
+        dtype=pl.Enum(SIZE_CLASSES)))
+    calls, frees = sized.filter(~pl.col("free")), sized.filter("free")
     if not calls.height:
         return ["No allocator calls in this trace.\n"]
-    emulated = ", under emulation: not of hardware" if trace.meta.emulated else ""
+    emulated = ", under emulation: not of hardware" if facts.meta.emulated else ""
     columns = ["calls", "pages", "failed", "p50", "p99", "max"]
     parts: list[RenderableType] = [
         table(f"Allocator calls (latency: RECORDED{emulated})", ["caller", *columns],
@@ -187,19 +140,27 @@ def _requests(trace: Trace) -> list[RenderableType]:
         table("", ["pages per call", *columns], _grouped(calls, "size"))]
     if frees["ns"].is_not_null().any():
         parts.append(table("Frees", ["pages per call", *columns], _grouped(frees, "size")))
-    sizes = calls.group_by("nr").len().sort("len", "nr", descending=[True, False]).head(8)
-    listed = ", ".join(f"{count(r['nr'])} ({count(r['len'])} times)" for r in sizes.to_dicts())
+    sizes = calls.group_by("nr").agg(pl.col("calls").sum())
+    sizes = sizes.sort("calls", "nr", descending=[True, False]).head(8)
+    listed = ", ".join(f"{count(r['nr'])} ({count(r['calls'])} times)" for r in sizes.to_dicts())
     return [*parts, notes([f"most frequent requests, in pages: {listed}"])]
 
 
 def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:
-    ns = pl.col("ns")
-    known = ns.drop_nulls().sort()
-    order = ["len", key] if key == "caller" else [key]
-    groups = calls.group_by(key).agg(
-        pl.len(), pl.col("nr").sum(), pl.col("failed").sum().alias("bad"),
-        ranked(known, 5_000).alias("p50"), ranked(known, 9_900).alias("p99"), ns.max().alias("max"),
-    ).sort(order, descending=[True, False][: len(order)] if key == "caller" else False)
+    times, ns = pl.col("calls"), pl.col("ns")
+    known = times.filter(ns.is_not_null()).cum_sum()
+
+    def at(share: int) -> pl.Expr:
+        """A percentile: the first latency up to which as many calls lie, null if none is known."""
+        wanted = (known.last() * share + WHOLE - 1) // WHOLE
+        return ns.drop_nulls().filter(known >= wanted).first()
+
+    groups = calls.sort("ns").group_by(key).agg(
+        times.sum().alias("len"), (times * pl.col("nr")).sum().alias("nr"),
+        times.filter("failed").sum().alias("bad"), at(5_000).alias("p50"), at(9_900).alias("p99"),
+        ns.max().alias("max"),
+    ).sort(*(["len", key] if key == "caller" else [key]),
+           descending=[True, False] if key == "caller" else False)
     rows = [[fitted(r[key], 34), count(r["len"]), count(r["nr"]), count(r["bad"]),
              *(duration(r[k]) for k in ("p50", "p99", "max"))]
             for r in groups.head(CALLERS_TOLD).to_dicts()]
@@ -208,18 +169,17 @@ def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:
     return rows
 
 
-def trace_info(trace: Trace, *, color: bool = False) -> str:
+def trace_info(facts: Facts, *, color: bool = False) -> str:
     """The text of `replay info TRACE`."""
-    times, live = live_pages(trace)
-    span = duration(float(times[-1])) if len(times) else "0 ns"
-    parts = [*_provenance(trace), *_accounting(trace), *_requests(trace),
+    span = duration(float(facts.end_ns))
+    parts = [*_provenance(facts.meta), *_accounting(facts.meta, facts.kinds), *_requests(facts),
              Text(f"Live pages over time, as recorded ({span} from left to right)", style="bold"),
-             curve(times, live)]
-    machine = trace.meta.physmap
+             curve(facts.tops)]
+    machine = facts.meta.physmap
     if machine is None:
         parts.append("No physmap: a replay needs --physmap PRESET|FILE.")
     else:
-        parts.append(physmap_table(machine, sections(trace)))
+        parts.append(physmap_table(machine, facts.sections))
         about = ([f"source: {plain(machine.source)}"] if machine.source else [])
         about += [plain(note) for note in machine.notes]
         if about:
@@ -233,4 +193,5 @@ def import_report(trace: Trace, file: str, nr_bytes: int) -> str:
     what = f"{words} {plain(file)}: {trace.num_rows:,} rows, {size(nr_bytes)}"
     related = [f"Clock of {plain(str(source.get('file')))}: {plain(said)}"
                for source in trace.meta.sources if (said := relation(source))]
-    return render([*_accounting(trace), *([notes(related)] if related else []), what])
+    return render([*_accounting(trace.meta, _kinds(trace)),
+                   *([notes(related)] if related else []), what])

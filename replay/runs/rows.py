@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from replay.base.alike import Counting, Counts
 from replay.base.errors import InputError
 
 OUTCOME = {"event": pa.types.is_int64, "time_ns": pa.types.is_int64, "nr_pages": pa.types.is_int64,
@@ -78,21 +79,22 @@ class Rows:
                 batch.validate(full=True)
                 yield batch
 
-
-    def served(self, columns: Sequence[str]) -> list[np.ndarray]:
-        """These columns, int64, of the allocations that got their pages."""
-        found: list[list[np.ndarray]] = [[] for _ in columns]
+    def served(self, columns: Sequence[str]) -> list[Counts]:
+        """The values of these columns, int64, of the allocations that got their pages."""
+        found = [Counting() for _ in columns]
         for batch in self.batches(("kind", "errno", *columns)):
             keep = is_served(batch)
-            for parts, name in zip(found, columns, strict=True):
-                parts.append(batch[name].to_numpy()[keep])
-        return [np.concatenate([np.zeros(0, np.int64), *parts]) for parts in found]
+            for counting, name in zip(found, columns, strict=True):
+                counting.add(batch[name].to_numpy()[keep])
+        return [counting.counts() for counting in found]
 
 
 def is_served(batch: pa.RecordBatch) -> np.ndarray:
     """Which rows are allocations that got their pages."""
-    alloc = pc.equal(batch["kind"].cast(pa.string()), "alloc").to_numpy(zero_copy_only=False)
-    return np.asarray(alloc & (batch["errno"].to_numpy() == 0))
+    kind = batch["kind"]
+    names = np.array([*(name == "alloc" for name in kind.dictionary.to_pylist()), False])
+    codes = pc.fill_null(kind.indices, len(names) - 1) if kind.null_count else kind.indices
+    return np.asarray(names[codes.to_numpy()] & (batch["errno"].to_numpy() == 0))
 
 
 def side_by_side(a: Rows, b: Rows, columns: Sequence[str]

@@ -27,7 +27,10 @@ class Ragged:
 
 def ints(table: pa.Table, name: str, null: int = NONE) -> np.ndarray:
     """An integer column as int64, `null` where it is null."""
-    column = pc.fill_null(table[name].cast(pa.int64()), null)
+    column = table[name]
+    if column.null_count == len(column):
+        return np.full(len(column), null, np.int64)
+    column = pc.fill_null(column.cast(pa.int64()), null) if column.null_count else column
     return np.array(column.combine_chunks().to_numpy(zero_copy_only=False), np.int64)
 
 
@@ -49,8 +52,10 @@ def encoded(table: pa.Table, name: str) -> tuple[np.ndarray, list[str]]:
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
     texts = [text or "" for text in column.dictionary.to_pylist()]
-    codes = pc.fill_null(column.indices.cast(pa.int64()), len(texts))
-    return codes.to_numpy(zero_copy_only=False), [*texts, ""]
+    codes = column.indices
+    if codes.null_count:
+        codes = pc.fill_null(codes.cast(pa.int64()), len(texts))
+    return codes.to_numpy(zero_copy_only=False).astype(np.int64), [*texts, ""]
 
 
 def is_kind(table: pa.Table, *kinds: str) -> np.ndarray:

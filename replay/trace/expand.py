@@ -44,7 +44,7 @@ class Expander:
         if ends[-1] > MOST_OFFSET:
             raise InputError(self.decoder.path, f"frees {ends[-1]} pages in one batch, which is "
                              f"more than {MOST_OFFSET}")
-        kept = _without_releases(batch)
+        kept = without_releases(batch)
         listed = pa.ListArray.from_arrays(
             pa.array(ends.astype(np.int32)), pa.array(np.concatenate([np.zeros(0, np.int64),
                                                                       *values])),
@@ -54,7 +54,7 @@ class Expander:
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _without_releases(batch: pa.RecordBatch) -> pa.RecordBatch:
+def without_releases(batch: pa.RecordBatch) -> pa.RecordBatch:
     """The records of a source, and no name for the others."""
     at = batch.schema.get_field_index("kind")
     names = batch["kind"].dictionary.to_pylist()

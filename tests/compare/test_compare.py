@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replay.base.alike import Counting, Counts
 from replay.compare.diff import diff
 from replay.compare.effects import cliffs_delta, effect
 from replay.compare.sides import Side
@@ -62,11 +63,17 @@ def test_effect_has_a_direction_and_a_size(metric: Metric, base: float | None, v
     assert (found.verdict, found.size) == (verdict, size)
 
 
+def counted(values: list[int]) -> Counts:
+    counting = Counting()
+    counting.add(np.array(values, np.int64))
+    return counting.counts()
+
+
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=12),
        st.lists(st.integers(0, 9), min_size=1, max_size=12))
 def test_cliffs_delta_is_what_counting_all_pairs_gives(a: list[int], b: list[int]) -> None:
     pairs = [(y > x) - (y < x) for x in a for y in b]
-    assert cliffs_delta(np.array(a), np.array(b)) == pytest.approx(sum(pairs) / len(pairs))
+    assert cliffs_delta(counted(a), counted(b)) == pytest.approx(sum(pairs) / len(pairs))
 
 
 def test_each_metric_of_the_catalogue_is_in_every_summary(folder: Path) -> None:

@@ -17,11 +17,14 @@ from replay.metrics.summary import summary
 from replay.physmap import presets
 from replay.physmap.model import HostRange, Resource
 from replay.report.as_json import as_json
-from replay.report.sketch import curve, physmap_table, segments
+from replay.report.sketch import Tops, curve, physmap_table, segments
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import best_marked, count, duration, fitted, render, share
 from replay.report.telling.text import report
-from replay.report.trace_info import import_report, info, live_pages, trace_info
+from replay.report import trace_info as telling_traces
+from replay.report.trace_facts import facts_of
+from replay.report.trace_info import import_report
+from replay.trace.events import events_of
 from replay.trace.columns import lists
 from replay.trace.columns import replace as with_column
 
@@ -160,6 +163,21 @@ def test_fitted_counts_cells_not_characters():
 
 
 # -- the text of a trace -----------------------------------------------------------------------
+def trace_info(trace):
+    return telling_traces.trace_info(facts_of(events_of(trace)))
+
+
+def info(trace):
+    return telling_traces.info(facts_of(events_of(trace)))
+
+
+def drawn(times, values, width=86, **how):
+    tops = Tops(times[-1] if times else 0, width)
+    for at in range(0, len(times), 2):
+        tops.add(np.array(times[at : at + 2]), np.array(values[at : at + 2]))
+    return curve(tops.tops(), **how)
+
+
 def paired(events, slots):
     given = trace(events)
     rows = {at: np.array(s, np.int64) for at, s in enumerate(slots) if s is not None}
@@ -171,9 +189,10 @@ def test_live_pages_count_what_the_frees_are_known_to_return():
               {"time_ns": 1, "kind": "alloc", "nr_pages": 9, "errno": -12},
               {"time_ns": 2, "kind": "free", "nr_pages": 3},
               {"time_ns": 3, "kind": "target", "target_pages": 1}]
-    times, live = live_pages(paired(events, [None, None, [0, -1, 1], None]))
-    assert times.tolist() == [0, 2]
-    assert live.tolist() == [4, 2]
+    found = facts_of(events_of(paired(events, [None, None, [0, -1, 1], None])))
+    assert (found.end_ns, found.peak) == (2, 4)
+    assert set(found.tops) == {4, 2}
+    assert (found.tops[0], found.tops[-1]) == (4, 2)
 
 
 def test_info_tells_all_that_the_trace_holds():
@@ -239,8 +258,8 @@ def test_many_unit_addresses_become_one_line():
 
 
 def test_the_curve_shows_the_greatest_value_of_each_step():
-    drawn = curve(np.array([0, 50, 99]), np.array([8, 4, 0]), width=10, height=1)
-    assert drawn == "8 │██████▄▄▄▄\n"  # the sixth step holds 8 until 50
-    assert curve(np.array([]), np.array([])) == "(no live pages)\n"
-    top = curve(np.array([0, 1]), np.array([10**6, 0]), height=3).split("\n")
+    # The sixth step holds 8 until 50.
+    assert drawn([0, 50, 99], [8, 4, 0], width=10, height=1) == "8 │██████▄▄▄▄\n"
+    assert drawn([], []) == "(no live pages)\n"
+    top = drawn([0, 1], [10**6, 0], height=3).split("\n")
     assert top[0].startswith("1,000,000 │█")

@@ -25,7 +25,9 @@ from replay.importers.dat import format as dat
 from replay.importers.source.probes import Coded, Decoded, Elements, Loss, ProbeStream
 from replay.importers.text import format as text
 from replay.physmap import presets
+from replay.report.trace_facts import facts_of
 from replay.report.trace_info import trace_info
+from replay.trace.events import events_of
 from replay.trace.columns import is_kind
 from replay.trace.store import Trace, load, save
 
@@ -210,7 +212,7 @@ def check_holes(decoded: Decoded, path: Path, machine: Path | None, settings: di
     assert account["records"] == account["imported"] + sum(account["skipped"].values())
     assert account["lost"] == decoded.records_lost
     assert set(trace.meta.anomalies) <= set(KNOWN)
-    said = trace_info(trace)
+    said = trace_info(facts_of(events_of(trace)))
     assert api.describe_trace(trace)["anomalies"] == trace.meta.anomalies
     for name in trace.meta.anomalies:
         assert name.replace("_", " ") in said, name

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from replay.base.alike import Counts
 from replay.report.page.figure import Figure, colours, dashes, ns_axis
 from replay.report.telling.tables import fitted
 from replay.runs.run import Run
@@ -19,16 +20,15 @@ LATENCY_PARTS = {"latency_ns": "latency", "wait_ns": "waiting for the lock",
                  "service_ns": "in the lock"}
 
 
-def curve(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def curve(values: Counts) -> tuple[np.ndarray, np.ndarray]:
     """(1 / (1 - q), value at q) by nearest rank, at even steps of the tail's logarithm.
 
     Behind the greatest of n samples there is none; it is drawn as if half a sample were.
     """
-    ordered = np.sort(values)
-    n = len(ordered)
+    n = len(values)
     ranks = np.ceil(n * (1 - 1 / np.geomspace(1, n, POINTS))).astype(np.int64)
     ranks = np.unique(np.append(ranks, n).clip(1, n))
-    return n / np.maximum(n - ranks, 0.5), ordered[ranks - 1]
+    return n / np.maximum(n - ranks, 0.5), values.at(ranks)
 
 
 def curves(run: Run) -> pl.DataFrame:
