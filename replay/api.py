@@ -74,16 +74,16 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     return trace
 
 
-def convert_trace(trace: Source, output: Source, *, compression: str = "zstd") -> Trace:
+def convert_trace(trace: Source, output: Source, *, compression: str = "zstd",
+                  allow_loss: bool = False) -> Trace:
     """A trace file of any schema version, written anew in the current one; its events stay.
 
-    compression: as of `replay import`.
-    """
-    from replay.trace.store import save
+    compression: as of `replay import`. allow_loss: of a file that was cut, the whole batches."""
+    from replay.trace.store import load, save
 
     path, target = Path(trace), Path(output)
     check_output(target, [path])
-    found = load_trace(path)
+    found = load(path, allow_loss)
     save(found, target, compression)
     return found
 

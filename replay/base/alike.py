@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     import polars as pl
 
-FEW = 1 << 18
+LOOSE_ROWS = 1 << 18
 """Rows that are put together only when there are more of them."""
 
 
@@ -22,7 +22,7 @@ class Alike:
 
         self._names = names
         self._parts = [pl.DataFrame(schema=dict.fromkeys((*names, "count"), pl.Int64))]
-        self._rows, self._limit = 0, FEW
+        self._rows, self._limit = 0, LOOSE_ROWS
 
     def add(self, *columns: np.ndarray) -> None:
         """The next rows: int64 columns, all of one length."""
@@ -35,7 +35,7 @@ class Alike:
         if self._rows > self._limit:
             self._parts = [_together(self._parts, self._names)]
             self._rows = self._parts[0].height
-            self._limit = max(FEW, 2 * self._rows)
+            self._limit = max(LOOSE_ROWS, 2 * self._rows)
 
     def all(self) -> pl.DataFrame:
         """The columns, in order by them, and `count`."""
@@ -64,11 +64,10 @@ class Counts:
         """Those of these ranks, from 1 on, in ascending order of all that were seen."""
         return np.asarray(self.values[np.searchsorted(self._ends, ranks, side="left")])
 
-    def up_to(self, values: np.ndarray, side: str) -> np.ndarray:
+    def up_to(self, values: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
         """How many are below each value; side `right`: or equal to it."""
-        assert side in ("left", "right")
         before = np.concatenate(([0], self._ends))
-        return np.asarray(before[np.searchsorted(self.values, values, side)])  # type: ignore[call-overload]
+        return np.asarray(before[np.searchsorted(self.values, values, side)])
 
     def median(self) -> float:
         """The middle one, or the mean of the middle two."""

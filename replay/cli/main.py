@@ -22,7 +22,7 @@ from replay.cli.claims import claims
 from replay.cli.compare import compare, diff
 from replay.cli.convert import convert
 from replay.cli.options import (
-    AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values, silence,
+    AllowLoss, AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values, silence,
 )  # fmt: skip
 from replay.cli.progress import with_shared_options
 from replay.cli.report import report
@@ -81,13 +81,13 @@ def import_(
 
 
 @app.command()
-def info(trace: TraceFile, as_json: AsJson = False) -> None:
+def info(trace: TraceFile, as_json: AsJson = False, allow_loss: AllowLoss = False) -> None:
     """Show what a trace holds: provenance, counts, anomalies, live pages, physmap."""
     from replay.report import trace_info
     from replay.report.trace_facts import facts_of
     from replay.trace.events import open_events
 
-    facts = facts_of(open_events(trace))
+    facts = facts_of(open_events(trace, allow_loss))
     if as_json:
         emit_json(trace_info.info(facts))
     else:

@@ -18,6 +18,9 @@ Sets = Annotated[list[str] | None, typer.Option(
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arrow).")]
 
+AllowLoss = Annotated[bool, typer.Option(
+    "--allow-loss", help="Of a trace that was cut, take the whole batches.")]
+
 Compression = Annotated[str, typer.Option(
     "--compression", metavar="zstd|lz4|none",
     help="Of the trace: zstd is the smallest, lz4 the fastest to replay.")]

@@ -29,7 +29,7 @@ def run(
 
     folder = out or Path("reports") / trace.stem
     with beside(folder) as aside:
-        found = replay_source(open_batches(trace), options, aside)
+        found = replay_source(open_batches(trace, options.allow_loss), options, aside)
         files = found.save(folder)
     if as_json:
         emit_json(found.summary)

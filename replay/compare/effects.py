@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,6 +25,9 @@ change is negligible, below 10.5 % small, below a factor of e = 2.7 moderate."""
 
 CLIFF = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
 """Bounds of |delta|: Romano et al., "Appropriate statistics for ordinal level data", 2006."""
+
+SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
+"""Of equal values: before and behind."""
 
 PROVENANCE = (
     "trace", "synthetic", "requests_digest", "physmap", "machine_digest", "arch", "dom0_mode",
@@ -146,7 +149,7 @@ def paired(base: Side, other: Side) -> dict[str, Any] | None:
     calls = len(change)
     if not calls:
         return None
-    faster, not_slower = (int(change.up_to(np.zeros(1), side)[0]) for side in ("left", "right"))
+    faster, not_slower = (int(change.up_to(np.zeros(1), side)[0]) for side in SIDES)
     found: dict[str, Any] = rounded({
         "calls": calls, "faster": faster / calls, "slower": (calls - not_slower) / calls,
         "equal": (not_slower - faster) / calls, "median_change_ns": change.median(),
@@ -174,7 +177,7 @@ def cliffs_delta(base: Counts, value: Counts) -> float:
     Cliff, "Dominance statistics: ordinal analyses to answer ordinal questions", 1993.
     """
     below, not_above = (int((base.up_to(value.values, side) * value.counts).sum())
-                        for side in ("left", "right"))
+                        for side in SIDES)
     total = len(base) * len(value)
     return float((below - (total - not_above)) / total)
 

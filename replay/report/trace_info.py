@@ -65,7 +65,8 @@ def _provenance(meta: Meta) -> list[RenderableType]:
     rows.append(("clock", clock or "not stated"))
     if meta.importer:
         rows.append(("made by", plain(meta.importer)))
-    rows += [(plain(k), plain(v)) for k, v in sorted(meta.provenance.items()) if k != "emulated"]
+    rows += [(plain(k), plain(v)) for k, v in sorted(meta.provenance.items())
+             if k not in ("emulated", "cut")]
     rows += [("began with" if k == 0 else "", plain(sentence))
              for k, sentence in enumerate(sentences(meta.start))]
     rows += [(f"set {plain(k)}", plain(v)) for k, v in sorted(meta.options.items())]
@@ -107,8 +108,8 @@ def _accounting(meta: Meta, kinds: Kinds) -> list[RenderableType]:
                          "skipped": {k: _whole(v) for k, v in skipped.items()}})
     if problem:
         parts.append(notes([problem]))
-    if lost or meta.cut:
-        parts.append(Text(f"DATA LOSS: {missing(lost, meta.cut)}\n", style="bold red"))
+    if said := missing(lost, meta.cut, meta.provenance.get("cut", "")):
+        parts.append(Text(f"DATA LOSS: {said}\n", style="bold red"))
     return parts + _anomalies(meta)
 
 

@@ -93,6 +93,8 @@ class RunOptions:
         "came last (the last two bound what a lock can do).", "fifo|spin|lifo")
     check: bool = _option(
         False, "Test each strategy's invariants at the end.", gate=False)
+    allow_loss: bool = _option(
+        False, "Of a trace that was cut, replay the whole batches; the loss is named.", gate=False)
     no_outcome: bool = _option(
         False, "Keep the summary alone: no row per request, no time lines.", gate=False)
 

@@ -40,7 +40,8 @@ def replay_trace(trace: Trace | Path, plan: RunOptions) -> Run:
         kinds = set(trace.table["kind"].unique().to_pylist())
         if takes_all(looked_up(trace.meta, plan), plan, kinds):
             return _replay_whole(trace, plan)
-    source = batches_of(trace) if isinstance(trace, Trace) else open_batches(trace)
+    source = (batches_of(trace) if isinstance(trace, Trace)
+              else open_batches(trace, plan.allow_loss))
     with TemporaryDirectory(prefix="replay-") as folder:
         return replay_source(source, plan, Path(folder)).in_memory()
 

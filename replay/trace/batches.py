@@ -28,12 +28,14 @@ from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.start import Start
 from replay.trace.checks import check_frames
+from replay.trace.cut import CutFile
 from replay.trace.decode import COLUMNS_READ, Batch, Decoder
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
 from replay.trace.meta import Meta
 from replay.trace.store import (
-    BATCH_ROWS, OLD_VERSION, Trace, bounds_of, load, metadata, opened, read_meta, seen_as_arrow,
+    BATCH_ROWS, OLD_VERSION, Trace, bounds_of, load, metadata, opened, read_head, readable,
+    seen_as_arrow,
 )  # fmt: skip
 from replay.trace.stored import compact
 
@@ -44,15 +46,17 @@ COLUMNS_BEFORE = ("slots", "frames")
 class Batches:
     """The requests of one trace, as often as they are asked for.
 
-    meta: what it says of itself. bounds: what its rows need at most, see trace/stored.py. rows: of
-    the file. whole: all of the trace in memory, for what cannot do with less.
+    meta: what it says of itself. cut: whether the file was. bounds: what its rows need at most, see
+    trace/stored.py. rows: of the file. whole: all of the trace in memory, for what cannot do with
+    less.
     """
 
     def __init__(self, path: Path, source: Callable[[], Any],
                  trace: Callable[[], Trace]) -> None:
         self.path, self._source, self.whole = path, source, trace
         with opened(path, source) as reader:
-            self.meta: Meta = read_meta(path, reader.schema.metadata)[0]
+            self.meta: Meta = read_head(path, reader)[0]
+            self.cut = isinstance(reader, CutFile)
             missing = [name for name in (*COLUMNS_READ, *COLUMNS_BEFORE)
                        if name not in reader.schema.names]
             if missing:
@@ -65,7 +69,8 @@ class Batches:
         decoder = Decoder(self.path, self.bounds, pages_of(self.meta.start, "live"))
         for batch in self._read(COLUMNS_READ):
             yield from decoder.parts(batch)
-        decoder.end()
+        if not self.cut:
+            decoder.end()
 
     @cached_property
     def kinds(self) -> set[str]:
@@ -123,14 +128,15 @@ class Batches:
                           f"batch {number}")
 
 
-def open_batches(path: Path) -> Batches:
-    """The batches of a trace file; InputError says what is wrong with it."""
-    seen_as_arrow(path)
-    with opened(path, lambda: pa.OSFile(str(path))) as reader:
-        version = read_meta(path, reader.schema.metadata)[1]
+def open_batches(path: Path, allow_loss: bool = False) -> Batches:
+    """The batches of a trace file; InputError says what is wrong with it. allow_loss: of one that
+    was cut those that are whole."""
+    source = readable(seen_as_arrow(path), allow_loss)
+    with opened(path, source) as reader:
+        version = read_head(path, reader)[1]
     if version == OLD_VERSION:
-        return batches_of(load(path), path)
-    return Batches(path, lambda: pa.OSFile(str(path)), lambda: load(path))
+        return batches_of(load(path, allow_loss), path)
+    return Batches(path, source, lambda: load(path, allow_loss))
 
 
 def batches_of(trace: Trace, path: Path | None = None) -> Batches:

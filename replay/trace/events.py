@@ -18,14 +18,19 @@ from replay.base import memory
 from replay.base.errors import InputError
 from replay.trace.checks import as_schema, check_frames, check_table
 from replay.trace.columns import ragged
+from replay.trace.cut import CutFile
 from replay.trace.decode import Decoder
 from replay.trace.expand import without_releases
 from replay.trace.meta import Meta
 from replay.trace.schema import SLOT, STORED
 from replay.trace.start import BEFORE, pages_of
 from replay.trace.store import (
-    OLD_VERSION, Trace, bounds_of, load, opened, read_meta, seen_as_arrow,
+    OLD_VERSION, Trace, bounds_of, load, opened, read_head, readable, seen_as_arrow,
 )  # fmt: skip
+
+
+FileSource = Callable[[], Any]
+"""See store.opened()."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,8 @@ class Events:
 
     forward: all of them. backward: the named columns alone, the last table first, and checked no
     further than for what Arrow needs. runs: whether `slots` holds runs (trace/stored.py), not a
-    number per page. before: pages freed that were live before the recording. rows: how many events, as
-    the file stores them.
+    number per page. before: pages freed that were live before the recording. rows: how many events,
+    as the file stores them.
     """
 
     meta: Meta
@@ -54,28 +59,27 @@ def events_of(trace: Trace) -> Events:
                   lambda names: (part.select(names) for part in reversed(parts)))
 
 
-def open_events(path: Path) -> Events:
+def open_events(path: Path, allow_loss: bool = False) -> Events:
     """Those of a file of any version; one of the first is read whole. InputError says what is
-    wrong with it, here or while its batches are read."""
-    with opened(path, _file(seen_as_arrow(path))) as reader:
-        meta, version = read_meta(path, reader.schema.metadata)
+    wrong with it, here or while its batches are read. allow_loss: of one that was cut, those of
+    the whole batches."""
+    source = readable(seen_as_arrow(path), allow_loss)
+    with opened(path, source) as reader:
+        meta, version = read_head(path, reader)
         if version != OLD_VERSION:
             as_schema(path, reader.schema.empty_table(), STORED)
             bounds = bounds_of(path, reader, meta)
             return Events(meta, True, bounds["before"], int(reader.count_rows()),
-                          lambda: _forward(path, meta, bounds),
-                          lambda names: _backward(path, names))
-    return events_of(load(path))
+                          lambda: _forward(path, source, meta, bounds),
+                          lambda names: _backward(path, source, names))
+    return events_of(load(path, allow_loss))
 
 
-def _file(path: Path) -> Callable[[], Any]:
-    return lambda: pa.OSFile(str(path))
-
-
-def _forward(path: Path, meta: Meta, bounds: dict[str, int]) -> Iterator[pa.Table]:
+def _forward(path: Path, source: FileSource, meta: Meta, bounds: dict[str, int]
+             ) -> Iterator[pa.Table]:
     decoder = Decoder(path, bounds, pages_of(meta.start, "live"))
     row = last = 0
-    for batch in _read(path, None):
+    for batch in _read(path, source, None):
         batch = as_schema(path, batch, STORED)
         for _ in decoder.parts(batch):
             pass
@@ -85,22 +89,24 @@ def _forward(path: Path, meta: Meta, bounds: dict[str, int]) -> Iterator[pa.Tabl
         row += kept.num_rows
         last = int(decoder.carried["last"][0])
         yield kept
-    decoder.end()
+    if not isinstance(source(), CutFile):
+        decoder.end()
 
 
-def _backward(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
-    for batch in _read(path, names):
+def _backward(path: Path, source: FileSource, names: Sequence[str]) -> Iterator[pa.Table]:
+    for batch in _read(path, source, names):
         yield pa.Table.from_batches([batch])
 
 
-def _read(path: Path, names: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def _read(path: Path, source: FileSource, names: Sequence[str] | None
+          ) -> Iterator[pa.RecordBatch]:
     """The batches as stored: all columns forward, or these alone from the last batch on."""
     options = None
     if names is not None:
-        with opened(path, _file(path)) as whole:
+        with opened(path, source) as whole:
             options = pa.ipc.IpcReadOptions(included_fields=sorted(
                 whole.schema.names.index(name) for name in names))
-    with opened(path, _file(path), options) as reader:
+    with opened(path, source, options) as reader:
         numbers = range(reader.num_record_batches)
         for number in numbers if names is None else reversed(numbers):
             try:

@@ -34,6 +34,7 @@ from replay.base.progress import advance, step
 from replay.physmap.model import from_dict
 from replay.trace.checks import as_schema, check_frames, check_table
 from replay.trace.columns import is_kind
+from replay.trace.cut import CutFile, cut_file
 from replay.trace.decode import MOST_BOUNDS, announced_too_much
 from replay.trace.expand import Expander
 from replay.trace.meta import Meta
@@ -144,10 +145,13 @@ def write(path: Path, meta: Meta, batches: Iterable[pa.RecordBatch], compression
             advance(batch.num_rows)
 
 
-def load(path: Path) -> Trace:
-    """Read and check a trace of any version; InputError says what is wrong with the file."""
-    with opened(path, seen_as_arrow(path).read_bytes) as reader:
-        meta, version = read_meta(path, reader.schema.metadata)
+def load(path: Path, allow_loss: bool = False) -> Trace:
+    """Read and check a trace of any version; InputError says what is wrong with the file.
+
+    allow_loss: of a file that was cut, take the whole batches.
+    """
+    with opened(path, readable(seen_as_arrow(path), allow_loss)) as reader:
+        meta, version = read_head(path, reader)
         if version == OLD_VERSION:
             table = pa.Table.from_batches(_read(path, reader), reader.schema)
             table.validate(full=True)
@@ -159,6 +163,7 @@ def load(path: Path) -> Trace:
 
 
 HINT = "a trace is made by `replay import` or `replay synth`"
+ALLOW_LOSS = "`run`, `info` and `convert` take what is whole with --allow-loss"
 
 
 @contextmanager
@@ -168,11 +173,51 @@ def opened(path: Path, source: Callable[[], Any], options: Any = None) -> Iterat
     source: gives what to read it from. options: pa.ipc.IpcReadOptions.
     """
     try:
-        with pa.ipc.open_file(source(), options=options) as reader:
+        given = source()
+        if isinstance(given, CutFile):
+            yield given.reader(options)
+            return
+        with _reader(path, given, options) as reader:
             yield reader
     except (pa.ArrowException, OSError, ValueError, IndexError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(path, f"is damaged or truncated ({first})", hint=HINT) from None
+
+
+def _reader(path: Path, given: Any, options: Any) -> Any:
+    try:
+        return pa.ipc.open_file(given, options=options)
+    except (pa.ArrowException, OSError, ValueError):
+        found = cut_file(path)
+        if found is None:
+            raise
+        raise InputError(path, found.problem(), f"batch {found.num_record_batches}, row 0",
+                         ALLOW_LOSS) from None
+
+
+def readable(path: Path, allow_loss: bool) -> Callable[[], Any]:
+    """A source for opened(); allow_loss: of a file that was cut the whole batches."""
+    def file() -> Any:
+        return pa.OSFile(str(path))
+
+    found = None
+    try:
+        if allow_loss:
+            pa.ipc.open_file(file())
+    except (pa.ArrowException, OSError, ValueError):
+        found = cut_file(path)
+    return file if found is None else lambda: found
+
+
+def read_head(path: Path, reader: Any) -> tuple[Meta, int]:
+    """What a file says of itself, and its schema version; of one that was cut also that it was."""
+    meta, version = read_meta(path, reader.schema.metadata)
+    if isinstance(reader, CutFile):
+        if not reader.num_record_batches and not reader.ended:
+            raise InputError(path, "is cut within its first batch: nothing of it is whole")
+        said = {"cut": reader.loss()} if reader.loss() else {"file": "its end is damaged"}
+        meta = replace(meta, provenance={**meta.provenance, **said})
+    return meta, version
 
 
 def seen_as_arrow(path: Path) -> Path:
@@ -210,21 +255,29 @@ def _expanded(path: Path, reader: Any, meta: Meta) -> Iterator[pa.RecordBatch]:
     expander = Expander(path, bounds, pages_of(meta.start, "live"))
     for batch in _read(path, reader):
         yield expander.batch(as_schema(path, batch, STORED))
-    expander.decoder.end()
+    if not isinstance(reader, CutFile):
+        expander.decoder.end()
 
 
 def bounds_of(path: Path, reader: Any, meta: Meta) -> dict[str, int]:
-    """What the rows of a file need at most; where none asks for anything it need not say."""
+    """What the rows of a file need at most; where none asks for anything it need not say. Those of
+    one that was cut need no more than its schema announces for all."""
     if not meta.bounds:
-        last = 0
-        if reader.num_record_batches:
-            times = reader.get_batch(reader.num_record_batches - 1)["time_ns"]
-            times.validate(full=True)
-            last = times[-1].as_py() or 0 if len(times) else 0
-        return {**dict.fromkeys(MOST_BOUNDS, 0), "last_ns": last}
+        return {**dict.fromkeys(MOST_BOUNDS, 0), "last_ns": _last_ns(reader)}
     if wrong := announced_too_much(meta.bounds, reader.count_rows()):
         raise InputError(path, wrong)
+    if isinstance(reader, CutFile):
+        return {**meta.bounds, "last_ns": _last_ns(reader)}
     return meta.bounds
+
+
+def _last_ns(reader: Any) -> int:
+    """The time of the last row, 0 where there is none."""
+    if not reader.num_record_batches:
+        return 0
+    times = reader.get_batch(reader.num_record_batches - 1)["time_ns"]
+    times.validate(full=True)
+    return times[-1].as_py() or 0 if len(times) else 0
 
 
 def check(path: Path, trace: Trace) -> Trace:

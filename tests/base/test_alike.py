@@ -40,7 +40,7 @@ def test_the_median_is_numpys(values: list[int]) -> None:
 @pytest.mark.parametrize("few", [1, 10, 1000])
 def test_rows_are_put_together_whenever_there_are_many(few: int, monkeypatch: pytest.MonkeyPatch
                                                        ) -> None:
-    monkeypatch.setattr(alike, "FEW", few)
+    monkeypatch.setattr(alike, "LOOSE_ROWS", few)
     rng, seen, rows = np.random.default_rng(few), Alike("a", "b"), Counter[tuple[int, int]]()
     for size in (5, 0, 90, 300, 1):
         a, b = rng.integers(0, 12, (2, size))

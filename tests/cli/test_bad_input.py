@@ -394,7 +394,7 @@ def test_unexpected_ends(error: BaseException, code: int, says: str,
     def fails(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("replay.trace.store.load", fails)
+    monkeypatch.setattr("replay.trace.events.open_events", fails)
     result = cli("info", "x.arrow")
     assert result.code == code
     assert says in result.err

@@ -196,7 +196,7 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
     data = CASES[kind]()
     one = warned(data, kind)
     (tmp_path / "a.arrow").touch()
-    monkeypatch.setattr("replay.trace.batches.open_batches", lambda _: trace(EVENTS))
+    monkeypatch.setattr("replay.trace.batches.open_batches", lambda *_: trace(EVENTS))
     monkeypatch.setattr("replay.runs.replaying.replay_source", lambda *_: Run(data))
     save_all(tmp_path, {"a": of_run(Run(made()), "", "", {})})
     check = Check("a", tmp_path / "a.arrow")

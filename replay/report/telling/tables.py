@@ -76,13 +76,14 @@ def size(value: float | None) -> str:
     return NO_VALUE if value is None else human_bytes(value)
 
 
-def missing(lost: int, cut: int) -> str:
-    """What a recording lacks: records its tracer lost, sources that end too early."""
+def missing(lost: int, cut: int, trace_cut: str = "") -> str:
+    """What a recording lacks: records its tracer lost, sources that end too early; trace_cut: what
+    the trace itself lacks, in a sentence."""
     said = [f"{lost:,} records lost while recording"] if lost else []
     if cut:
         said.append(f"{cut:,} source{'s end' if cut > 1 else ' ends'} too early, and what came "
                     "after is missing")
-    return "; ".join(said)
+    return "; ".join([*said, *([plain(trace_cut)] if trace_cut else [])])
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *,

@@ -174,8 +174,7 @@ def of_times(about: Mapping[str, Any]) -> tuple[Warned, ...]:
 
 
 def _of_trace(run: Mapping[str, Any]) -> Iterator[Warned]:
-    if run["records_lost"] or run["sources_cut"]:
-        lost = missing(run["records_lost"], run["sources_cut"])
+    if lost := missing(run["records_lost"], run["sources_cut"], run.get("trace_cut", "")):
         yield Warned("data_loss", f"{lost}; all figures suffer from it")
     if run["synthetic"]:
         yield Warned("synthetic", "a generated workload, no recording")
