@@ -2,7 +2,9 @@
 
 The file is a recording SCALED UP: its windows end to end, each time with the clock moved on. Ours
 is timed in the process and as a command (with Python's start); xenalyze writes to /dev/null. The
-order alternates from round to round, so that a busy machine slows all of them.
+order alternates from round to round, so that a busy machine slows all of them. With `--keep calls`
+no record of this file becomes a row: it is counted and hashed, which is what to hold `xenalyze -s`
+against.
 """
 
 from __future__ import annotations
@@ -101,17 +103,19 @@ def test_import_and_write_beside_xenalyze(benchmark, smoke: bool, tmp_path: Path
     else:
         source.write_bytes(scaled_up(made_up(), times))
 
-    def ours(compression: str = "zstd") -> None:
-        save(import_recording([source], "scaled", machine_dir=None, settings=SETTINGS,
-                              probes=None, streamed=True), made, compression)
+    def ours(compression: str = "zstd", keep: str = "all", to: Path = made) -> None:
+        save(import_recording([source], "scaled", machine_dir=None, settings={
+            **SETTINGS, "keep": keep}, probes=None, streamed=True), to, compression)
 
     sets = [text for item in SETTINGS.items() for text in ("--set", "=".join(item))]
+    ours_as_command = (sys.executable, "-c", "from replay.cli import main; main()", "import",
+                       str(source), "-o", str(tmp_path / "command.arrow"), *sets)
     runs: dict[str, Callable[[], object]] = {
         OURS: ours,
         "the same with lz4": lambda: ours("lz4"),
-        "the same as a command": command(
-            sys.executable, "-c", "from replay.cli import main; main()", "import", str(source),
-            "-o", str(tmp_path / "command.arrow"), *sets),
+        "the same as a command": command(*ours_as_command),
+        "with --keep calls": lambda: ours(keep="calls", to=tmp_path / "calls.arrow"),
+        "with --keep calls as a command": command(*ours_as_command, "--keep", "calls"),
         "xenalyze -s": command(XENALYZE, "-s", str(source)),
         "xenalyze --dump-all": command(XENALYZE, "--dump-all", str(source))}
     ours()  # compiles, or loads what is compiled

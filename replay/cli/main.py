@@ -63,6 +63,9 @@ def import_(
     cpu_hz: Annotated[int | None, typer.Option(
         metavar="HZ", help="Frequency of the time stamps, exact; default: what the machine's "
         "xl dmesg, else xl info, else dmesg says. Same as --set cpu_hz=HZ.")] = None,
+    keep: Annotated[str, typer.Option(
+        metavar="all|calls", help="Rows of a Xen trace: all, or those that a replay uses, the "
+        "others counted. Same as --set keep=calls.")] = "",
     compression: Compression = "zstd",
 ) -> None:
     """Turn recordings (trace.dat, ftrace text, xentrace) into one trace."""
@@ -70,9 +73,10 @@ def import_(
     from replay.report.trace_info import import_report
 
     given = key_values(settings)
-    if cpu_hz is not None:
-        if given.setdefault("cpu_hz", str(cpu_hz)) != str(cpu_hz):
-            raise ReplayError(f"--cpu-hz {cpu_hz} and --set cpu_hz={given['cpu_hz']} disagree")
+    for name, value in (("cpu_hz", cpu_hz), ("keep", keep or None)):
+        if value is not None and given.setdefault(name, str(value)) != str(value):
+            flag = f"--{name.replace('_', '-')}"
+            raise ReplayError(f"{flag} {value} and --set {name}={given[name]} disagree")
     trace = import_trace(*sources, output=output, machine=machine, settings=given, probes=probes,
                          compression=compression)
     emit(import_report(trace, output.name, output.stat().st_size))

@@ -30,6 +30,7 @@ from replay.importers.sniff import sniff
 from replay.importers.source.format import Asked, Format, whole
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table
+from replay.importers.xen.keep import kept, without
 from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
 from replay.trace.columns import NONE, ints, is_kind, ragged, replace as exchange, strings
@@ -40,6 +41,7 @@ SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",
     "vmemmap_base": "address of the struct page of frame 0",
     "xen_version": "Xen that wrote the xentrace records, such as 4.17.7",
+    "keep": "rows of a Xen trace: all, or calls for those that a replay uses",
     "trace_clock": "ftrace's clock, which its text form does not name, such as x86-tsc",
     "clock_offset_ns": "ns to add to a time of the Xen trace for ftrace's; default: measured",
     "description": "a sentence on how the recording was made",
@@ -249,6 +251,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                     raise InputError(path, HOW_TO_STATE.format(at.why))
                 seen["left_out"] = f"{path.name}: {HOW_TO_STATE.format(at.why)}"
                 continue
+            if kind.follows and part.stream is None:
+                part = without(part, kept(settings, machine.physmap if machine else None))
             metas.append(_source(path, kind, part, digests[index].result())
                          | ({"relation": at.facts} if at.facts else {}))
             placed += [at] if parts else []

@@ -18,7 +18,7 @@ from replay.base.errors import InputError
 from replay.base.units import NS_PER_S
 from replay.importers.xen.census import Census
 from replay.importers.xen.events import (
-    KNOWN_EVENTS, Action, find, flags_of, is_vmmcall, makes_row, op_of, order_of, wide,
+    Action, find, flags_of, is_vmmcall, makes_row, op_of, order_of, wide,
 )  # fmt: skip
 from replay.importers.xen.framing import EVENT_MASK, TIME_SHIFT, length_of, time_of, word
 
@@ -237,14 +237,16 @@ def _run(words: np.ndarray, windows: np.ndarray, cpus: np.ndarray, cpu: int, lim
         at, end, window = _settle(windows, at + length_of(header), end, window)
         event = events[find(events, header & EVENT_MASK)]
         if makes_row(words, here, header, event, layout):
-            i = index(k)
-            out.ticks[i], out.offset[i], out.cpu[i], out.kind[i] = time, 4 * here, cpu, event.kind
-            out.flags[i] = flags_of(event.action, timed, me.after_loss)
+            if not event.left_out:
+                i = index(k)
+                out.ticks[i], out.offset[i], out.cpu[i] = time, 4 * here, cpu
+                out.kind[i] = event.kind
+                out.flags[i] = flags_of(event.action, timed, me.after_loss)
+                _fill(words, here + 1 + 2 * timed, event, out, n, k, layout)
+                if me.exited >= 0 and is_vmmcall(event):
+                    _took(out, n, k, _to_entry(words, windows, events, at, end, window, me.exited))
+                k += 1
             me.after_loss = event.action == Action.LOST
-            _fill(words, here + 1 + 2 * timed, event, out, n, k, layout)
-            if me.exited >= 0 and is_vmmcall(event):
-                _took(out, n, k, _to_entry(words, windows, events, at, end, window, me.exited))
-            k += 1
         if event.action >= Action.LOST:
             me.exited = time if event.action == Action.EXIT and timed else -1
         if at >= end:
@@ -319,8 +321,9 @@ class Decoded(NamedTuple):
     counts: Any
 
 
-def decode(path: Path, file: Census, layout: int, most: int) -> Iterator[Decoded]:
-    """All rows of a file, `most` in a batch but for the last.
+def decode(path: Path, file: Census, layout: int, most: int, rows: int, events: np.ndarray
+           ) -> Iterator[Decoded]:
+    """The rows of a file that these events make, `rows` in all, `most` in a batch but for the last.
 
     They are in the order of time unless that goes back on one CPU: see Census.inversions.
     """
@@ -328,11 +331,11 @@ def decode(path: Path, file: Census, layout: int, most: int) -> Iterator[Decoded
     cpus["window"], cpus["last"], cpus["exited"] = file.heads, file.starts, -1
     heap = np.zeros(len(cpus), dtype=np.int64)
     waiting = _start(file.words, file.windows, cpus, heap)
-    for done in range(0, file.rows, most):
-        out, counts = _room(min(most, file.rows - done)), np.zeros(1, dtype=DECODED)
+    for done in range(0, rows, most):
+        out, counts = _room(min(most, rows - done)), np.zeros(1, dtype=DECODED)
         n = counts[0]
         n.waiting = waiting
-        _decode(file.words, file.windows, cpus, heap, KNOWN_EVENTS, out, counts, layout)
+        _decode(file.words, file.windows, cpus, heap, events, out, counts, layout)
         if n.rows < len(out.ticks):
             raise InputError(path, "changed while it was read")
         waiting = n.waiting

@@ -60,6 +60,7 @@ EVENT = record(
     "has_mfn",  # of an extent: whether the second 64 bits are one
     "call_at", "call_mask",  # of a hypercall: which word of the payload its number is, which bits
     "skipped",  # how often it made no row
+    "left_out",  # whether its rows are not kept
 )  # fmt: skip
 """What is known of an event."""
 HALVES = record(("low", np.uint32), ("high", np.uint32))

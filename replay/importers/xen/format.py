@@ -8,6 +8,7 @@ from replay.base.errors import InputError
 from replay.importers.source.format import Asked, Format
 from replay.importers.source.imported import Imported
 from replay.importers.xen.framing import MARKS
+from replay.importers.xen.keep import kept
 from replay.importers.xen.read import NO_TOP, compile_kernels, open_xentrace, read_xentrace
 
 
@@ -21,7 +22,9 @@ def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
     arch = facts.get("arch", "")
     if asked.streamed:
         top = asked.machine.physmap.top_pfn if asked.machine else NO_TOP
-        return open_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch, top=top), {}
+        keep = kept(asked.settings, asked.machine.physmap if asked.machine else None)
+        return open_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch, top=top,
+                             keep=keep), {}
     return read_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch,
                          source=asked.source), {}
 

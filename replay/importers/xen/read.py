@@ -29,7 +29,7 @@ from replay.importers.source.imported import Imported
 from replay.importers.source.inputs import plain_bytes
 from replay.importers.xen.arrow import Batches
 from replay.importers.xen.census import FLAG_VALUES, Census, census
-from replay.importers.xen.columns import decode
+from replay.importers.xen.columns import Decoded, decode
 from replay.importers.xen.events import (
     DOMAINS,
     EXTENTS,
@@ -41,6 +41,7 @@ from replay.importers.xen.events import (
     UNKNOWN_LAYOUT,
 )
 from replay.importers.xen.framing import CPU_CHANGE
+from replay.importers.xen.keep import events_of, left_out
 from replay.importers.xen.names import EVENT_NAMES
 from replay.trace.schema import KINDS, SCHEMA
 from replay.trace.store import BATCH_ROWS, Stream
@@ -65,14 +66,15 @@ def read_xentrace(path: Path, *, hz: int, xen_version: str | None, arch: str = "
 
 
 def open_xentrace(path: Path, *, hz: int, xen_version: str | None, arch: str = "",
-                  top: int = NO_TOP) -> Imported:
+                  top: int = NO_TOP, keep: np.ndarray | None = None) -> Imported:
     """An xentrace file whose rows are a stream: a batch at a time, when it is written.
 
-    top: frames from here on lie outside the machine.
+    top: frames from here on lie outside the machine. keep: by number of a kind, whether its rows
+    are kept (keep.py); None for all.
     """
-    opened = XenTrace(path, hz=hz, xen_version=xen_version, top=top)
+    opened = XenTrace(path, hz=hz, xen_version=xen_version, top=top, keep=keep)
     imported = opened.described(arch)
-    imported.stream = Stream(opened.file.rows, opened.kinds(), opened.batches)
+    imported.stream = Stream(opened.rows, opened.kinds(), opened.batches)
     return imported
 
 
@@ -80,12 +82,14 @@ class XenTrace:
     """An xentrace file of which all is known but the rows."""
 
     def __init__(self, path: Path, *, hz: int, xen_version: str | None, source: int = 0,
-                 t0_raw: int | None = None, top: int = NO_TOP) -> None:
+                 t0_raw: int | None = None, top: int = NO_TOP, keep: np.ndarray | None = None
+                 ) -> None:
         if not 0 < hz < 9 * NS_PER_S:
             raise ReplayError(f"clock frequency is {hz} Hz, expected 1 to 9*10^9 "
                               "(state it: --cpu-hz 2596140000)")
         self.path, self.hz, self.source = Path(path), hz, source
         self.layout = _layout(xen_version)
+        self.keep = np.ones(len(KINDS), np.bool_) if keep is None else keep
         with plain_bytes(self.path) as data:
             self.file: Census = census(self.path, data, self.layout, top)
         if self.file.unclear:
@@ -93,10 +97,16 @@ class XenTrace:
             _takes_old_layout(xen_version, EVENT_NAMES[first])
         self.start = self.file.earliest if t0_raw is None else t0_raw
 
+    @property
+    def rows(self) -> int:
+        """How many are kept."""
+        return int(self.file.kinds[self.keep].sum())
+
     def described(self, arch: str) -> Imported:
         """All but the rows."""
         file, anomalies = self.file, Anomalies()
-        skipped = _skipped(file.skipped)
+        skipped = _skipped(file.skipped) + left_out(dict(zip(
+            KINDS, np.where(self.keep, 0, file.kinds.sum(axis=1)).tolist(), strict=True)))
         anomalies.count("records_lost", file.lost)
         anomalies.count("time_inferred", file.inferred)
         anomalies.count("time_inversions", file.inversions)
@@ -107,7 +117,7 @@ class XenTrace:
         skipped["cpu_change"] += windows
         return Imported(
             table=pa.Table.from_batches([], SCHEMA), anomalies=anomalies,
-            accounting={"records": file.records + windows, "imported": file.rows,
+            accounting={"records": file.records + windows, "imported": self.rows,
                         "skipped": dict(sorted((+skipped).items())), "lost": file.lost,
                         "byte_order": file.byte_order},
             t0_raw=self.start, hz=self.hz, clock="generic counter" if arch == "arm64" else "tsc")
@@ -115,8 +125,9 @@ class XenTrace:
     def kinds(self) -> dict[str, Counter[int]]:
         """Of each kind that occurs, by name: how many rows have which flags."""
         return {name: Counter({f: row[f] for f in range(FLAG_VALUES) if row[f]})
-                for name, row in sorted(zip(KINDS, self.file.kinds.tolist(), strict=True))
-                if any(row)}
+                for name, row, its in sorted(zip(KINDS, self.file.kinds.tolist(),
+                                                 self.keep.tolist(), strict=True))
+                if any(row) and its}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows. Those of a file whose times go back are sorted, so all of them are held."""
@@ -125,7 +136,7 @@ class XenTrace:
             return
         maker = self._maker()
         at = 0
-        for decoded in decode(self.path, self.file, self.layout, BATCH_ROWS):
+        for decoded in self._decoded(BATCH_ROWS):
             end = int(decoded.out.offset[-1])
             advance(end - at)
             at = end
@@ -133,14 +144,17 @@ class XenTrace:
 
     def table(self) -> tuple[pa.Table, np.ndarray]:
         """All rows at once, and their raw times."""
-        maker, rows = self._maker(), max(self.file.rows, 1)
+        maker = self._maker()
         table, ticks = pa.Table.from_batches([], SCHEMA), np.zeros(0, dtype=np.int64)
-        for decoded in decode(self.path, self.file, self.layout, rows):
+        for decoded in self._decoded(max(self.rows, 1)):
             table, ticks = pa.Table.from_batches([maker.batch(decoded)]), decoded.out.ticks
             if self.file.inversions:
                 order = np.lexsort((decoded.out.offset, ticks))
                 table, ticks = table.take(pa.array(order)).combine_chunks(), ticks[order]
         return table, ticks
+
+    def _decoded(self, most: int) -> Iterator[Decoded]:
+        return decode(self.path, self.file, self.layout, most, self.rows, events_of(self.keep))
 
     def _maker(self) -> Batches:
         return Batches(self.path, start=self.start, hz=self.hz, source=self.source,
