@@ -29,6 +29,14 @@ Buffer = mmap.mmap | bytes
 """Both can be sliced, searched, and given to numpy."""
 
 
+def forget(data: Buffer, begin: int, end: int) -> None:
+    """Let go of bytes that have been walked through: what is read of a mapped file counts as memory
+    of the process until somebody else needs the room."""
+    begin, end = begin // mmap.PAGESIZE * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    if isinstance(data, mmap.mmap) and end > begin:
+        data.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
 def compression(head: bytes) -> str:
     """gzip, zstd or nothing, by a file's first bytes."""
     return "gzip" if head.startswith(GZIP) else "zstd" if head.startswith(ZSTD) else ""

@@ -14,15 +14,16 @@ import numpy as np
 
 from replay.base.compiled import compiled, index, inline, record
 from replay.base.errors import InputError
-from replay.importers.source.inputs import Buffer
+from replay.base.progress import advance
+from replay.importers.source.inputs import Buffer, forget
 from replay.importers.xen.events import (
     HYPERCALL_EVENTS, KNOWN_EVENTS, SLOTS, TIME_INFERRED, UNKNOWN_CALL, UNKNOWN_LAYOUT, Action,
     find, flags_of, makes_row, op_of, wide,
 )  # fmt: skip
 from replay.importers.xen.framing import (
     BAD_CPU, BAD_RECORD, BAD_SIZE, BAD_TIME, BAD_WINDOW, CPU_CHANGE, CPU_MAX, EVENT_MASK,
-    EXTRA_SHIFT, FRAMING_PROBLEMS, OPENING_WORDS, TIME_MAX, TIME_SHIFT, as_words, length_of, link,
-    opening_at, stamped_at, time_of, word,
+    EXTRA_SHIFT, FRAMING_PROBLEMS, OPENING_WORDS, PIECE_WINDOWS, PIECE_WORDS, TIME_MAX, TIME_SHIFT,
+    as_words, length_of, link, opening_at, stamped_at, time_of, word,
 )  # fmt: skip
 from replay.trace.schema import KINDS
 
@@ -53,13 +54,15 @@ FEW_CPUS: Final = 64
 class Census:
     """A file whose framing is sound, so that whatever walks it needs no bounds.
 
-    words: the file. windows, heads: see `link`. starts: per CPU the first time stamp, which the
-    records before it are given; those of a CPU without any have the file's least, or 0. kinds: how
-    many rows are of a kind and have such flags. ops: how often each hypercall occurs, by `op_of`.
-    skipped: how often an event made no row. earliest: the least time of a row, or 0.
+    words: the file, whose bytes are `data`. windows, heads: see `link`. starts: per CPU the first
+    time stamp, which the records before it are given; those of a CPU without any have the file's
+    least, or 0. kinds: how many rows are of a kind and have such flags. ops: how often each
+    hypercall occurs, by `op_of`. skipped: how often an event made no row. earliest: the least time
+    of a row, or 0.
     """
 
     words: np.ndarray
+    data: Buffer
     windows: np.ndarray
     heads: np.ndarray
     starts: np.ndarray
@@ -176,13 +179,15 @@ def _window(words: np.ndarray, at: int, end: int, me: Any, events: np.ndarray,
 
 
 @compiled()
-def _census(words, cpus, events, kinds, ops, sums, layout, top):  # type: ignore[no-untyped-def]
-    """Walk the file from window to window, up to what is wrong, cut, or beyond the room for CPUs;
-    from where that was too small. sums: TOTALS, one of them.
+def _census(  # type: ignore[no-untyped-def]
+        words, until, cpus, events, kinds, ops, sums, layout, top):
+    """Walk the file from window to window, up to what is wrong, cut, or beyond the room for CPUs,
+    or to a window that begins at `until` or later; from where it ended before. sums: TOTALS, one of
+    them.
     """
     totals = sums[0]
     at = totals.ends
-    while at < len(words) and _opens(words, at, len(cpus), totals):
+    while at < until and _opens(words, at, len(cpus), totals):
         opening = opening_at(words, at)
         me, at = cpus[opening.cpu], at + OPENING_WORDS
         end = at + (np.int64(opening.bytes) >> 2)
@@ -193,18 +198,25 @@ def _census(words, cpus, events, kinds, ops, sums, layout, top):  # type: ignore
             return
 
 
-def _walk(words: np.ndarray, events: np.ndarray, kinds: np.ndarray, ops: np.ndarray,
+def _walk(words: np.ndarray, data: Buffer, events: np.ndarray, kinds: np.ndarray, ops: np.ndarray,
           sums: np.ndarray, layout: int, top: int) -> np.ndarray:
     """Walk the whole file; what is known of each CPU. Room is made for those that occur: for all
     that may, it would take longer than the walk through a small file.
     """
-    cpus, totals = np.zeros(0, dtype=CPU_TIMES), sums[0]
-    while len(cpus) <= totals.highest_cpu:
-        known = cpus
-        cpus = np.zeros(2 * int(totals.highest_cpu) + FEW_CPUS, dtype=CPU_TIMES)
-        cpus["first"] = -1
-        cpus[:len(known)] = known
-        _census(words, cpus, events, kinds, ops, sums, layout, top)
+    cpus, totals, until = np.zeros(0, dtype=CPU_TIMES), sums[0], 0
+    while totals.ends >= until or len(cpus) <= totals.highest_cpu:
+        if len(cpus) <= totals.highest_cpu:
+            known = cpus
+            cpus = np.zeros(2 * int(totals.highest_cpu) + FEW_CPUS, dtype=CPU_TIMES)
+            cpus["first"] = -1
+            cpus[:len(known)] = known
+        begin = int(totals.ends)
+        until = min(begin + PIECE_WORDS, len(words))
+        _census(words, until, cpus, events, kinds, ops, sums, layout, top)
+        forget(data, 4 * begin, 4 * int(totals.ends))
+        advance(4 * (int(totals.ends) - begin))
+        if totals.ends >= len(words) or totals.problem or totals.truncated:
+            break
     return cpus
 
 
@@ -220,15 +232,21 @@ def _unlisted(words, windows, events, numbers):  # type: ignore[no-untyped-def]
                 numbers[k] = header & EVENT_MASK
                 k += 1
             at += length_of(header)
+    return k
 
 
-def _skipped(words: np.ndarray, windows: np.ndarray, events: np.ndarray) -> dict[int, int]:
+def _skipped(words: np.ndarray, data: Buffer, windows: np.ndarray, events: np.ndarray
+             ) -> dict[int, int]:
     """How often each event made no row."""
     found = events[:-1][events[:-1]["skipped"] > 0]
     skipped = dict(zip(found["number"].tolist(), found["skipped"].tolist(), strict=True))
     if unlisted := int(events[-1].skipped):
         numbers = np.zeros(unlisted, dtype=np.uint32)
-        _unlisted(words, windows, events, numbers)
+        at = 0
+        for first in range(0, len(windows), PIECE_WINDOWS):
+            part = windows[first : first + PIECE_WINDOWS]
+            at += int(_unlisted(words, part, events, numbers[at:]))
+            forget(data, 4 * int(part[0]["start"]), 4 * int(part[-1]["end"]))
         skipped |= dict(zip(*(part.tolist() for part in np.unique(numbers, return_counts=True)),
                             strict=True))
     return dict(sorted(skipped.items()))
@@ -246,16 +264,18 @@ def census(path: Path, data: Buffer, layout: int, top: int) -> Census:
     sums = np.zeros(1, dtype=TOTALS)
     totals = sums[0]
     totals.least = totals.earliest = TIME_MAX
-    cpus = _walk(words, events, kinds, ops, sums, layout, top)
+    cpus = _walk(words, data, events, kinds, ops, sums, layout, top)
     if totals.problem:
         raise InputError(path, FRAMING_PROBLEMS[totals.problem], f"offset {4 * totals.where}")
-    windows, heads = link(words, int(totals.windows), int(totals.highest_cpu) + 1, totals.ends)
+    windows, heads = link(words, data, int(totals.windows), int(totals.highest_cpu) + 1,
+                          totals.ends)
     least, earliest = (0 if at == TIME_MAX else int(at) for at in (totals.least, totals.earliest))
     if cpus["waiting"].any():
         earliest = least
     starts = cpus["first"][:len(heads)]
     return Census(
-        words, windows, heads, np.where(starts < 0, least, starts), kinds, ops,
-        _skipped(words, windows, events), int(totals.records), earliest, int(totals.inversions),
+        words, data, windows, heads, np.where(starts < 0, least, starts), kinds, ops,
+        _skipped(words, data, windows, events), int(totals.records), earliest,
+        int(totals.inversions),
         int(totals.unclear), int(totals.lost), int(totals.outside),
         bool(totals.truncated) or len(data) % 4 > 0, order)

@@ -16,6 +16,7 @@ import numpy as np
 from replay.base.compiled import compiled, index, inline, record
 from replay.base.errors import InputError
 from replay.base.units import NS_PER_S
+from replay.importers.source.inputs import forget
 from replay.importers.xen.census import Census
 from replay.importers.xen.events import (
     Action, find, flags_of, is_vmmcall, makes_row, op_of, order_of, wide,
@@ -330,7 +331,7 @@ def decode(path: Path, file: Census, layout: int, most: int, rows: int, events: 
     cpus = np.zeros(len(file.heads), dtype=CPU_PLACE)
     cpus["window"], cpus["last"], cpus["exited"] = file.heads, file.starts, -1
     heap = np.zeros(len(cpus), dtype=np.int64)
-    waiting = _start(file.words, file.windows, cpus, heap)
+    waiting, walked = _start(file.words, file.windows, cpus, heap), 0
     for done in range(0, rows, most):
         out, counts = _room(min(most, rows - done)), np.zeros(1, dtype=DECODED)
         n = counts[0]
@@ -339,4 +340,7 @@ def decode(path: Path, file: Census, layout: int, most: int, rows: int, events: 
         if n.rows < len(out.ticks):
             raise InputError(path, "changed while it was read")
         waiting = n.waiting
+        if waiting:
+            begin, walked = walked, 4 * int(cpus["at"][heap[:waiting]].min())
+            forget(file.data, begin, walked)
         yield Decoded(out, n)

@@ -16,7 +16,7 @@ import numpy as np
 
 from replay.base.compiled import compiled, index, inline, record, seen_at
 from replay.base.errors import InputError
-from replay.importers.source.inputs import Buffer
+from replay.importers.source.inputs import Buffer, forget
 
 CPU_CHANGE = 0x2001F003
 """A header with the event 0x0001f003, two extra words and no time."""
@@ -48,6 +48,11 @@ XEN_WINDOW = record("start", "end", "following")
 the same CPU or -1."""
 
 
+PIECE_WORDS: Final = 1 << 24
+PIECE_WINDOWS: Final = 1 << 12
+"""A file is walked through in pieces of about so many, each then let go of."""
+
+
 @inline
 def word(words: np.ndarray, at: int) -> Any:
     """A word as int64: of unsigned numbers nothing may be taken away."""
@@ -68,10 +73,10 @@ def length_of(header: int) -> Any:
 
 
 @compiled()
-def _link(words, ends, windows, heads, last):  # type: ignore[no-untyped-def]
-    """The windows of a file whose framing is sound; ends: where its whole records end."""
-    at = 0
-    for k in range(len(windows)):
+def _link(words, at, first, some, ends, windows, heads, last):  # type: ignore[no-untyped-def]
+    """Some windows from `first` on, which begins at a word, of a file whose framing is sound; ends:
+    where its whole records end. Where the next one begins."""
+    for k in range(first, first + some):
         opening = opening_at(words, at)
         cpu = np.int64(opening.cpu)
         start = at + OPENING_WORDS
@@ -82,13 +87,20 @@ def _link(words, ends, windows, heads, last):  # type: ignore[no-untyped-def]
         else:
             windows[last[cpu]].following = k
         last[cpu] = k
+    return at
 
 
-def link(words: np.ndarray, count: int, cpus: int, ends: int) -> tuple[np.ndarray, np.ndarray]:
-    """The windows, a XEN_WINDOW each; and per CPU its first window or -1."""
+def link(words: np.ndarray, data: Buffer, count: int, cpus: int, ends: int
+         ) -> tuple[np.ndarray, np.ndarray]:
+    """The windows, a XEN_WINDOW each; and per CPU its first window or -1. data: the words' bytes.
+    """
     windows = np.zeros(count, dtype=XEN_WINDOW)
     heads = np.full(cpus, -1, dtype=np.int64)
-    _link(words, ends, windows, heads, heads.copy())
+    last, at = heads.copy(), 0
+    for first in range(0, count, PIECE_WINDOWS):
+        some = min(PIECE_WINDOWS, count - first)
+        begin, at = at, int(_link(words, at, first, some, ends, windows, heads, last))
+        forget(data, 4 * begin, 4 * at)
     return windows, heads
 
 
