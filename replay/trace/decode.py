@@ -28,7 +28,7 @@ from replay.trace.rows import (
 )  # fmt: skip
 from replay.trace.schema import KINDS, RELEASE, STORED
 
-PART_PAGES = 1 << 21
+PART_PAGES = 1 << 19
 """A batch is handed out in parts of about so many pages: page by page they take 8 bytes each."""
 
 COLUMNS_READ = {"time_ns": 0, "kind": -1, "task": -1, "caller": -1, "nr_pages": 0, "slot": -1,
