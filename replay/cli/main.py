@@ -142,7 +142,7 @@ def synth(
     check_compression(compression)
     trace = synthesize(output.stem, model, seed=seed, seconds=seconds, physmap=physmap,
                        streamed=True)
-    save(trace, output, compression)
+    trace = save(trace, output, compression)
     emit(import_report(trace, output.name, output.stat().st_size))
 
 

@@ -25,9 +25,10 @@ from replay.physmap import presets
 from replay.trace.columns import Ragged, ints, is_kind, ragged, strings
 from replay.trace.requests import to_workload
 from replay.trace.schema import SCHEMA, STORED
+from replay.trace.batches import open_batches
 from replay.trace.store import Trace, load, save
 from replay.trace.stored import compact
-from replay.trace.synthetic import DEFAULT_MODELS, LONGEST_S, MODELS, Workload, synthesize
+from replay.trace.synthetic import DEFAULT_MODELS, LONGEST_S, MODELS, Workload, bounds_of, synthesize
 from replay.trace.synthetic.agenda import actor_of, drop_first, plan
 from replay.trace.synthetic.draws import between, seeded
 from replay.trace.synthetic.simulation import _world
@@ -116,20 +117,24 @@ def test_a_stream_is_the_table_and_states_beforehand_what_its_rows_need(tmp_path
     whole = make(*MODELS)
     streamed = synthesize("t", list(MODELS), seed=3, duration_s=4, machine=MACHINE, streamed=True)
     assert streamed.stream is not None
-    assert streamed.num_rows == whole.num_rows
+    assert streamed.num_rows == whole.num_rows, "of a few seconds the estimate is no guess"
     assert streamed.table.num_rows == 0
     made = compact(whole.table.combine_chunks(), "t", {})
     assert pa.Table.from_batches(made.batches(1 << 17)).combine_chunks().equals(
         stored(workload(), 1 << 17))
-    assert streamed.meta.bounds == made.bounds
-    assert dataclasses.replace(streamed.meta, bounds={}) == whole.meta
-    assert {kind: flags.total() for kind, flags in streamed.stream.kinds.items()} == {
+    saved = save(streamed, tmp_path / "streamed.arrow")
+    assert saved.meta.bounds == made.bounds
+    assert dataclasses.replace(saved.meta, bounds={}) == whole.meta
+    assert load(tmp_path / "streamed.arrow").meta == whole.meta
+    assert open_batches(tmp_path / "streamed.arrow").meta == saved.meta
+    assert saved.num_rows == whole.num_rows
+    assert {kind: flags.total() for kind, flags in saved.stream.kinds.items()} == {
         kind: int(is_kind(whole.table, kind).sum()) for kind in ("alloc", "free", "target")}
 
 
 def test_slots_of_live_pages_differ_and_are_used_again() -> None:
     work = workload(seconds=20)
-    table, (_, bounds) = stored(work, 1 << 17), work.counted()
+    table, bounds = stored(work, 1 << 17), bounds_of(work.counted())
     live: set[int] = set()
     peak = pages = 0
     for row in table.select(["kind", "nr_pages", "slot", "slots"]).to_pylist():
