@@ -36,12 +36,13 @@ FORMS = ("html", "md", "csv", "txt", *PICTURES)
 def load_trace(path: Source) -> Trace:
     """The trace in an Arrow file; `trace.table` holds its events, `trace.meta` where it is from."""
     from replay.trace.store import load
-
     return load(Path(path))
 
 
-def _trace(given: Trace | Source) -> Trace:
-    return load_trace(given) if isinstance(given, str | os.PathLike) else given
+def _trace(given: Trace | Source, verb: str) -> Trace:
+    from replay.trace.weight import load_whole
+
+    return load_whole(Path(given), verb) if isinstance(given, str | os.PathLike) else given
 
 
 def import_trace(*sources: Source, output: Source | None = None, name: str = "",
@@ -79,11 +80,12 @@ def convert_trace(trace: Source, output: Source, *, compression: str = "zstd",
     """A trace file of any schema version, written anew in the current one; its events stay.
 
     compression: as of `replay import`. allow_loss: of a file that was cut, the whole batches."""
-    from replay.trace.store import load, save
+    from replay.trace.store import save
+    from replay.trace.weight import load_whole
 
     path, target = Path(trace), Path(output)
     check_output(target, [path])
-    found = load(path, allow_loss)
+    found = load_whole(path, "convert", allow_loss)
     save(found, target, compression)
     return found
 
@@ -126,7 +128,6 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: 
     """
     from replay.runs.options import given
     from replay.runs.replaying import replay_trace
-
     plan = given({"allocators": tuple(allocators), **options})
     return replay_trace(Path(trace) if isinstance(trace, str | os.PathLike) else trace, plan)
 
@@ -134,15 +135,13 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: 
 def read_run(folder: Source) -> Run:
     """The run in a folder that `replay run` or Run.save() wrote."""
     from replay.runs.run import read_run as read
-
     return read(Path(folder))
 
 
 def verify_trace(trace: Trace | Source) -> list[Verification]:
     """Model against recording, a part each; `equal` says whether all that was checked agrees."""
     from replay.truth.verify.recording import verify_recording
-
-    return verify_recording(_trace(trace))
+    return verify_recording(_trace(trace, "verify"))
 
 
 def compare_runs(*sides: str | Run) -> Comparison:
@@ -216,9 +215,10 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
     from replay.metrics.summary import header
     from replay.report.telling.telling import of_header
     from replay.runs.options import given
-    from replay.runs.plan import prepared
+    from replay.runs.plan import SWEEPING, taken_in
 
-    p = prepared(_trace(trace), given({"allocators": allocators, **options}))
+    p = taken_in(Path(trace) if isinstance(trace, str | os.PathLike) else trace,
+                 given({"allocators": allocators, **options}), SWEEPING)
     if p.objects:
         raise ReplayError(f"{p.objects[0]}: the costs of C code are not swept; name models")
     made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),
@@ -266,7 +266,7 @@ def predict_latency(trace: Trace | Source, profile: str) -> Prediction:
     from replay.metrics.summary import about_costs, about_recording
     from replay.report.telling.telling import of_times
 
-    its, costs = _trace(trace), profiles.load(profile)
+    its, costs = _trace(trace, "predict"), profiles.load(profile)
     machine = its.meta.physmap
     about = {**about_recording(its.meta), **about_costs(costs),
              "arch": machine.arch if machine else "", "dom0_mode": machine.mode if machine else ""}

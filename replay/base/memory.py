@@ -7,6 +7,7 @@ seen to grow, is held against a limit: three quarters of what is available, unle
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from replay.base.errors import ReplayError
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
-_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _stated: list[int] = []
 
 
@@ -42,13 +43,26 @@ def limit() -> int:
 def _of_machine() -> int:
     import psutil
 
-    available = psutil.virtual_memory().available + used()
+    mine = used()
+    left = [psutil.virtual_memory().available, *(most - taken for most, taken in _groups())]
+    return int((min(left) + mine) * 3 // 4)
+
+
+def _groups() -> Iterator[tuple[int, int]]:
+    """(most bytes, bytes taken) of the control groups that the process is in, from its own up to
+    the root, where they have a limit (cgroup v2, Documentation/admin-guide/cgroup-v2.rst)."""
     try:
-        most = int((_CGROUP / "memory.max").read_text())
-        taken = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # "max", or no such group
-        return int(available * 3 // 4)
-    return int(min(available, most - taken + used()) * 3 // 4)
+        lines = _OWN_GROUP.read_text().splitlines()
+    except OSError:
+        lines = []
+    own = next((line[3:] for line in lines if line.startswith("0::/")), "/")
+    for name in (Path(own), *Path(own).parents):
+        group = _CGROUP / str(name).lstrip("/")
+        try:
+            yield (int((group / "memory.max").read_text()),
+                   int((group / "memory.current").read_text()))
+        except (OSError, ValueError):  # "max", or no such group
+            continue
 
 
 def used() -> int:

@@ -21,6 +21,7 @@ from replay.costs.primitives import Cost
 from replay.costs.primitives import PRIMITIVES
 from replay.costs.profile import Profile
 from replay.trace.store import Trace, load
+from replay.trace.weight import check_whole
 
 MIN_SPREAD = 50
 """Calls from which a group of them has a spread of its own."""
@@ -244,6 +245,7 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
 
 def load_all(paths: Sequence[Path]) -> tuple[list[Trace], list[str]]:
     """The traces and the SHA-256 of their files; a file named twice would count twice."""
+    check_whole(paths, "calibrate")
     traces: list[Trace] = []
     hashes: list[str] = []
     for path in paths:

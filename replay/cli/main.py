@@ -104,12 +104,13 @@ app.command()(run)
 @app.command()
 def verify(trace: TraceFile, as_json: AsJson = False) -> None:
     """Hold the model against the recording, frame for frame; exit 1 on any difference."""
-    from replay.api import load_trace, verify_trace
+    from replay.api import verify_trace
     from replay.metrics.summary import about_recording
     from replay.report.telling.telling import of_recording
     from replay.report.verification import verification
+    from replay.trace.weight import load_whole
 
-    loaded = load_trace(trace)
+    loaded = load_whole(trace, "verify")
     results = verify_trace(loaded)
     found = of_recording(about_recording(loaded.meta))
     if as_json:

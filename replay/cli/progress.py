@@ -17,7 +17,8 @@ from replay.report.telling.escapes import plain
 PATIENCE_S = 2.0
 LONG_VERBS = frozenset((
     "import", "synth", "run", "verify", "sensitivity", "claims", "calibrate", "predict", "witness",
-    "compare", "diff", "report", "check-allocator", "info", "check", "accept", "add"))
+    "compare", "diff", "report", "check-allocator", "info", "convert", "check", "accept", "add",
+    "drift", "export"))
 """Verbs that may take their time."""
 
 

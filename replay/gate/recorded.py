@@ -16,7 +16,8 @@ from replay.base.ranks import rank
 from replay.base.units import NS_PER_S, moment
 from replay.gate.history import HISTORY_COLUMNS, RECORDED
 from replay.trace.columns import NONE, ints, is_kind, strings
-from replay.trace.store import Trace, load
+from replay.trace.store import Trace
+from replay.trace.weight import load_whole
 
 LEAST_CALLS = {50: 20, 90: 100, 99: 1000}
 """Those kept, and from how many calls on: ten must lie above each."""
@@ -31,7 +32,7 @@ def read_latencies(path: Path, *, load_name: str = "", machine: str = "", commit
     `recorded_at`. Calls that failed, and percentiles of 0 ns (a clock that ticks too slowly), are
     left out.
     """
-    trace = load(path)
+    trace = load_whole(path, "add")
     meta = trace.meta
     if meta.synthetic:
         raise InputError(path, "SYNTHETIC, so that no latency was recorded",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.compute as pc
 
@@ -19,17 +20,34 @@ from replay.engine.start import Start
 from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
 from replay.runs.options import CCode, RunOptions, is_object
+from replay.trace.batches import open_batches
 from replay.trace.machine import machine_for
 from replay.trace.requests import MAX_SLOTS, to_workload
 from replay.trace.meta import Meta
-from replay.trace.store import Trace
+from replay.trace.store import Trace, load
+from replay.trace.weight import Weight, weigh
 
 
 BASE_BYTES = 300 << 20
 """Of a process with all that it imports."""
-ROW_BYTES, ROW_BYTES_EACH = 250, 330
-PAGE_BYTES, PAGE_BYTES_EACH = 70, 10
-"""Of memory that a replay takes per row and page of the trace, and of these for each allocator."""
+
+
+class AtOnce(NamedTuple):
+    """Bytes of memory that a replay of all rows takes for each row and page, and of these for each
+    allocator."""
+
+    row: int
+    row_each: int
+    page: int
+    page_each: int
+
+
+RUNNING = AtOnce(250, 330, 70, 10)
+"""Measured on synthetic traces of 60,000 to 10^6 rows with 1 and 15 pages each (peak of the
+process, Linux 6.1, Python 3.11); at most a fifth more there."""
+SWEEPING = AtOnce(250, 225, 20, 5)
+"""The same of `sensitivity`, which keeps no rows of an outcome: 1,436 and 1,917 MiB at 10^6 rows.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +86,13 @@ def start_on(start: Start | None, plan: RunOptions) -> Start | None:
     return start.elsewhere() if plan.machine.physmap and start else start
 
 
-def prepared(trace: Trace, plan: RunOptions) -> Prepared:
+def prepared(trace: Trace, plan: RunOptions, at_once: AtOnce = RUNNING) -> Prepared:
     """Look up all that the options name, and take in all requests of the trace; ReplayError for
     what is not there or does not fit."""
     named = looked_up(trace.meta, plan)
-    _check_memory(trace, len(named.chosen) + len(named.objects) + len(plan.code.trees))
+    pages = pc.sum(pc.filter(trace.table["nr_pages"], pc.equal(
+        trace.table["kind"].cast("string"), "alloc"))).as_py() or 0
+    check_memory(Weight(trace.num_rows, pages), named, plan, at_once)
     workload = to_workload(trace)
     workload = arrange(replace(workload, start=start_on(workload.start, plan)), plan.arrivals)
     if not len(workload):
@@ -85,20 +105,25 @@ def prepared(trace: Trace, plan: RunOptions) -> Prepared:
     return Prepared(**vars(named), trace=trace, workload=workload)
 
 
-def _check_memory(trace: Trace, rows: int) -> None:
-    """Refuse a trace that a replay would not have the memory for; rows: of the report.
+def taken_in(trace: Trace | Path, plan: RunOptions, at_once: AtOnce) -> Prepared:
+    """The same of a trace or a file, which is not read where memory would not do."""
+    if isinstance(trace, Path):
+        named = looked_up(open_batches(trace, plan.allow_loss).meta, plan)
+        check_memory(weigh(trace, plan.allow_loss), named, plan, at_once)
+        trace = load(trace, plan.allow_loss)
+    return prepared(trace, plan, at_once)
 
-    Measured on synthetic traces of 60,000 to 720,000 rows with 15 pages each (peak of the process,
-    Linux 6.1, Python 3.11); within a tenth there.
-    """
-    pages = pc.sum(pc.filter(trace.table["nr_pages"], pc.equal(
-        trace.table["kind"].cast("string"), "alloc"))).as_py() or 0
+
+def check_memory(weight: Weight, named: Named, plan: RunOptions, at_once: AtOnce = RUNNING) -> None:
+    """Refuse a trace that a replay of all its rows would not have the memory for."""
+    rows, pages = weight
     if pages > MAX_SLOTS:
         return  # to_workload() says what is wrong with it
-    size = BASE_BYTES + trace.num_rows * (ROW_BYTES + rows * ROW_BYTES_EACH) + pages * (
-        PAGE_BYTES + rows * PAGE_BYTES_EACH)
-    memory.need(size, f"replaying {trace.num_rows:,} rows with {pages:,} pages through {rows} "
-                "allocators at once", "replay fewer of them, or a part of the trace")
+    each = len(named.chosen) + len(named.objects) + len(plan.code.trees)
+    size = BASE_BYTES + rows * (at_once.row + each * at_once.row_each) + pages * (
+        at_once.page + each * at_once.page_each)
+    memory.need(size, f"replaying {rows:,} rows with {pages:,} pages through {each} allocators at "
+                "once", "replay fewer of them, or a part of the trace")
 
 
 def _kernel(meta: Meta, plan: RunOptions) -> str:

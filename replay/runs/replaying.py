@@ -14,11 +14,12 @@ from replay.metrics.summary import summary
 from replay.metrics.timeline import timeline
 from replay.runs.files import outcome_table
 from replay.runs.options import RunOptions
-from replay.runs.plan import Prepared, looked_up, prepared
+from replay.runs.plan import Prepared, check_memory, looked_up, prepared
 from replay.runs.run import NOT_KEPT, Run
 from replay.runs.streaming import replay_batches, takes_all
 from replay.trace.batches import Batches, batches_of, open_batches
 from replay.trace.store import Trace
+from replay.trace.weight import weigh
 
 
 def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
@@ -31,6 +32,8 @@ def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
         run = replay_batches(source, named, plan, None if plan.no_outcome else folder)
         if run is not None:
             return run
+    elif source.file:
+        check_memory(weigh(source.path, plan.allow_loss), named, plan)
     return _replay_whole(source.whole(), plan)
 
 

@@ -48,12 +48,12 @@ class Batches:
 
     meta: what it says of itself. cut: whether the file was. bounds: what its rows need at most, see
     trace/stored.py. rows: of the file. whole: all of the trace in memory, for what cannot do with
-    less.
+    less. file: whether `path` is what it is read from.
     """
 
     def __init__(self, path: Path, source: Callable[[], Any],
-                 trace: Callable[[], Trace]) -> None:
-        self.path, self._source, self.whole = path, source, trace
+                 trace: Callable[[], Trace], file: bool = False) -> None:
+        self.path, self._source, self.whole, self.file = path, source, trace, file
         with opened(path, source) as reader:
             self.meta: Meta = read_head(path, reader)[0]
             self.cut = isinstance(reader, CutFile)
@@ -136,7 +136,7 @@ def open_batches(path: Path, allow_loss: bool = False) -> Batches:
         version = read_head(path, reader)[1]
     if version == OLD_VERSION:
         return batches_of(load(path, allow_loss), path)
-    return Batches(path, source, lambda: load(path, allow_loss))
+    return Batches(path, source, lambda: load(path, allow_loss), file=True)
 
 
 def batches_of(trace: Trace, path: Path | None = None) -> Batches:

@@ -12,11 +12,14 @@ import pytest
 from replay.api import run_trace, synthesize
 from replay.base import memory
 from replay.base.errors import ReplayError
+from replay.trace import store
+from replay.trace.columns import ints, is_kind
 from replay.trace.schema import STORED
 from replay.trace.store import BATCH_ROWS, load, write
 from replay.trace.synthetic import STREAM_BYTES
+from replay.trace.weight import weigh
 
-from driving import ROOT, cli, refused, small  # isort: skip
+from driving import ROOT, cli, refused, rewrite, small  # isort: skip
 
 TRACE = ROOT / "traces/pvh-dom0.arrow"
 
@@ -73,6 +76,60 @@ def test_a_run_states_its_need(stated: None) -> None:
         run_trace(TRACE)
 
 
+WHOLE = {
+    "verify": ("verify", TRACE), "predict": ("predict", TRACE, "--profile", "x86"),
+    "calibrate": ("calibrate", TRACE, "-o", "OUT.toml"), "sensitivity": ("sensitivity", TRACE),
+    "closed loop": ("run", TRACE, "--closed-loop", "--out", "OUT"),
+    "lock": ("run", TRACE, "--lock", "spin", "--out", "OUT"),
+    "convert": ("convert", TRACE, "OUT.arrow"),
+    "gate add": ("gate", "add", TRACE, "--history", "OUT", "--time", "2026-11-27T02:17"),
+}
+"""Verbs that need all rows at once."""
+
+
+@pytest.mark.parametrize("name", list(WHOLE))
+def test_what_needs_all_rows_is_refused_before_they_are_read(
+        name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise AssertionError("the table is read")
+
+    monkeypatch.setattr(store, "_expanded", fails)
+    command = [str(tmp_path / word) if str(word).startswith("OUT") else word
+               for word in WHOLE[name]]
+    if command[0] == "run":  # which may read a batch, if it is not beyond the limit already
+        monkeypatch.setattr(memory, "used", lambda: 10 << 20)
+    said = refused(*command, "--memory-limit", "20M", naming=("20 MiB may be used", "at once"))
+    assert "8,383 rows with 37,135 pages" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weight_of_a_trace_is_that_of_its_table(tmp_path: Path) -> None:
+    for path in (TRACE, small(tmp_path / "s.arrow", "gntdev"), rewrite(TRACE, tmp_path / "old")):
+        table = load(path).table
+        asked = ints(table, "nr_pages", 0)[is_kind(table, "alloc")]
+        rows, pages = weigh(path)
+        assert pages == asked.sum()
+        assert len(table) <= rows <= len(table) + 100, "releases are rows of a file"
+
+
+def test_control_groups_count_up_to_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                             stated: None) -> None:
+    inner = tmp_path / "a/b"
+    inner.mkdir(parents=True)
+    own = tmp_path / "own"
+    own.write_text("1:name=x:/y\n0::/a/b\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_OWN_GROUP", own)
+    for folder, most, taken in ((inner, "max", 5), (tmp_path / "a", "3000", 1000)):
+        (folder / "memory.max").write_text(f"{most}\n")
+        (folder / "memory.current").write_text(f"{taken}\n")
+    assert list(memory._groups()) == [(3000, 1000)]
+    memory.state(None)
+    assert memory.limit() <= (memory.used() + (64 << 20)) * 3 // 4
+    own.unlink()
+    assert list(memory._groups()) == []
+
+
 def test_a_synthetic_trace_takes_no_more_however_long_it_is(tmp_path: Path) -> None:
     out = tmp_path / "long.arrow"
     refused("synth", "-o", out, "--seconds", 86_400, "--memory-limit", f"{memory.used() >> 20}M",
@@ -96,7 +153,8 @@ def test_an_import_beyond_it_is_given_up(tmp_path: Path) -> None:
     assert not out.exists()
 
 
-def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(tmp_path: Path) -> None:
+def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(
+        tmp_path: Path, stated: None) -> None:
     """Batches of nothing compress to a thousandth."""
     meta, path = load(small(tmp_path / "s.arrow")).meta, tmp_path / "bomb.arrow"
     rows = 1 << 16
@@ -106,5 +164,10 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(tmp_pat
         filled.get(field.name, pa.nulls(rows, field.type)) for field in STORED], schema=STORED)
     write(path, meta, [empty] * 100, "zstd")
     assert path.stat().st_size < 2 << 20
-    limit = f"{(memory.used() >> 20) + 200}M"
-    refused("info", path, "--memory-limit", limit, naming=(path, "reading it"))
+    limit = f"{(memory.used() >> 20) + 300}M"
+    assert cli("info", path, "--memory-limit", limit).code == 0, "a batch at a time"
+    refused("convert", path, tmp_path / "new.arrow", "--memory-limit", limit,
+            naming=("converting 6,553,600 rows with 0 pages at once",))
+    with pytest.raises(ReplayError, match="reading it takes about"):
+        memory.state(memory.parse_size(limit))
+        load(path)
