@@ -5,12 +5,14 @@ Nothing is drawn unless somebody has asked for it, and no result hangs on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import local
 from typing import Any, Protocol, TypeVar
 
 Item = TypeVar("Item")
+TOLD_TOGETHER = 1024
+"""Items of many() that are told of together."""
 
 
 class Drawing(Protocol):
@@ -76,3 +78,12 @@ def each(items: Sequence[Item], what: str, unit: str) -> Iterator[Item]:
         for item in items:
             yield item
             advance()
+
+
+def many(items: Iterable[Item], total: int, what: str, unit: str) -> Iterator[Item]:
+    """The same of so many items, `total` of them, that it would take time to tell of each."""
+    with step(what, total, unit):
+        for number, item in enumerate(items, 1):
+            yield item
+            if number % TOLD_TOGETHER == 0:
+                advance(TOLD_TOGETHER)

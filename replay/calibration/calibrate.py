@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from replay.base.errors import ReplayError
+from replay.base.progress import each, step
 from replay.calibration.calls import Calls, joined, recorded_calls
 from replay.calibration.predict import compare, kinds, service_models
 from replay.calibration.solver import FLOOR_NS, MIN_CALLS, Column, Solution, intervals, solve
@@ -172,7 +173,8 @@ def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict
     if seen.frame.height < MIN_CALLS:
         return []
     unseen = [c.where(out) for c, out in zip(parts, odd, strict=True)]
-    ns, steps, spread = _typical(seen, _solved(seen, base), base)
+    with step("fitting to every other block"):
+        ns, steps, spread = _typical(seen, _solved(seen, base), base)
     fitted = replace(origin, steps=steps, spread=spread)
     return [{"trace": trace.name, "kind": kind, **compare(_target(c)[at], {
         model: values[:, at] for model, values in service_models(c, ns, fitted).items()})}
@@ -216,7 +218,7 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
     tell, and the proportions of those of which they tell the sum.
     """
     kind = _one_kind(traces)
-    recorded = [recorded_calls(trace) for trace in traces]
+    recorded = [recorded_calls(trace) for trace in each(traces, "replaying", "traces")]
     parts = [calls.service() for calls in recorded]
     for trace, calls, part in zip(traces, recorded, parts, strict=True):
         if not part.frame.height:
@@ -228,7 +230,8 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
     if calls.frame.height < MIN_CALLS:
         raise ReplayError(f"{calls.frame.height} calls of known service time: a fit needs "
                           f"{MIN_CALLS}")
-    solution = _solved(calls, base)
+    with step("fitting"):
+        solution = _solved(calls, base)
     ns, steps, spread = _typical(calls, solution, base)
     listed = tuple(FittedTrace(t.meta.name, sha, p.frame.height)
                    for t, sha, p in zip(traces, hashes, parts, strict=True))

@@ -23,6 +23,7 @@ import numpy as np
 import polars as pl
 
 from replay.base.errors import ReplayError
+from replay.base.progress import each
 from replay.calibration.calls import Calls, recorded_calls
 from replay.costs.fitted import FITTED, SHARES, STEPS, Fitted
 from replay.costs.primitives import PRIMITIVES
@@ -113,7 +114,8 @@ def _waiting(calls: Calls, models: dict[str, np.ndarray]) -> dict[str, np.ndarra
     # A call whose return is not recorded is taken to have lasted as modelled.
     took = frame["latency_ns"].fill_null(pl.Series(models["costs"][0])).to_numpy()
     previous, think = thinking(frame["pid"].to_numpy(), arrival, took)
-    return {model: np.stack([queued(previous, think, row) for row in values])
+    return {model: np.stack([queued(previous, think, row)
+                             for row in each(list(values), "queueing", "draws")])
             for model, values in models.items()}
 
 
@@ -165,7 +167,7 @@ def _rows(time: str, calls: Calls, models: dict[str, np.ndarray]) -> list[dict[s
     shown = {model: values[:, known] for model, values in models.items()}
     return [{"time": time, "group": name, **compare(
         recorded[at], {model: values[:, at] for model, values in shown.items()})}
-        for name, at in _groups(frame)]
+        for name, at in each(list(_groups(frame)), f"comparing {time} times", "groups")]
 
 
 def predict(trace: Trace, profile: Profile) -> Prediction:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from replay.base.progress import each
+
 F_SCALE = 0.05
 """Residuals beyond about five per cent count linearly."""
 
@@ -141,7 +143,7 @@ def _replicates(design: np.ndarray, fixed: np.ndarray, target: np.ndarray,
              for rows in (np.flatnonzero(strata == s) for s in np.unique(strata))]
     start = np.maximum(fitted, 1e-9)
     found = np.empty((REPLICATES, len(fitted)))
-    for k in range(REPLICATES):
+    for k in each(range(REPLICATES), "fitting to calls drawn anew", "fits"):
         rows = np.concatenate([blocks[b] for blocks in parts
                                for b in rng.integers(0, len(blocks), len(blocks))])
         found[k] = _solve(design[rows], fixed[rows], target[rows], start)

@@ -249,6 +249,9 @@ app.add_typer(record.app, name="record")
 app.add_typer(gate.app, name="gate")
 
 
+INTERRUPTED = "replay: interrupted\n"
+
+
 def commands() -> click.Group:
     """All verbs, as the command line has them."""
     group = typer.main.get_command(app)
@@ -273,7 +276,12 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> None:
     except ReplayError as error:
         _fail(str(error))
     except KeyboardInterrupt:
+        sys.stderr.write(INTERRUPTED)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C
+            sys.stderr.write(INTERRUPTED)
+        raise
     except BrokenPipeError:
         silence(sys.stdout)
         sys.exit(141)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from replay.base.alike import Counting, Counts
+from replay.base.progress import advance, step
 from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.summary import rounded
@@ -162,11 +163,13 @@ def paired(base: Side, other: Side) -> dict[str, Any] | None:
 def _latencies(a: Rows, b: Rows) -> tuple[Counts, Counts, Counts]:
     """Latencies of the allocations that both served, and how much more b's is; ns, modelled."""
     found = Counting(), Counting(), Counting()
-    for _, p, q in side_by_side(a, b, ("kind", "errno", "latency_ns")):
-        keep = is_served(p) & is_served(q)
-        x, y = (part["latency_ns"].to_numpy()[keep] for part in (p, q))
-        for counting, values in zip(found, (x, y, y - x), strict=True):
-            counting.add(values)
+    with step("comparing", a.number, "requests"):
+        for _, p, q in side_by_side(a, b, ("kind", "errno", "latency_ns")):
+            keep = is_served(p) & is_served(q)
+            x, y = (part["latency_ns"].to_numpy()[keep] for part in (p, q))
+            for counting, values in zip(found, (x, y, y - x), strict=True):
+                counting.add(values)
+            advance(p.num_rows)
     x, y, change = (counting.counts() for counting in found)
     return x, y, change
 

@@ -260,13 +260,15 @@ def seen_as_arrow(path: Path) -> Path:
 def _read(path: Path, reader: Any) -> Iterator[pa.RecordBatch]:
     """The batches of a file, which may hold far more than its size says."""
     size = memory.used()
-    for k in range(reader.num_record_batches):
-        batch = reader.get_batch(k)
-        # Not nbytes, which follows offsets that nobody has looked at.
-        size += batch.get_total_buffer_size()
-        memory.need(size, f"{path}: reading it", "split it by time")
-        batch.validate(full=True)
-        yield batch
+    with step(f"reading {path.name}", reader.count_rows(), "rows"):
+        for k in range(reader.num_record_batches):
+            batch = reader.get_batch(k)
+            # Not nbytes, which follows offsets that nobody has looked at.
+            size += batch.get_total_buffer_size()
+            memory.need(size, f"{path}: reading it", "split it by time")
+            batch.validate(full=True)
+            yield batch
+            advance(batch.num_rows)
 
 
 def _expanded(path: Path, reader: Any, meta: Meta) -> Iterator[pa.RecordBatch]:

@@ -38,7 +38,7 @@ class Whole(NamedTuple):
     page_bytes: int
 
 
-TAKES = {
+VERBS_THAT_LOAD = {
     "verify": Whole("verifying", 420, 75), "calibrate": Whole("calibrating with", 420, 75),
     "predict": Whole("predicting", 420, 75), "convert": Whole("converting", 540, 48),
     "add": Whole("reading", 200, 16)}
@@ -76,7 +76,7 @@ def _pages(path: Path, reader: Any) -> Iterable[int]:
 
 def check_whole(paths: Iterable[Path], verb: str, allow_loss: bool = False) -> None:
     """Refuse, before they are read, traces that a verb would take too much memory for together."""
-    found, whole = [weigh(path, allow_loss) for path in paths], TAKES[verb]
+    found, whole = [weigh(path, allow_loss) for path in paths], VERBS_THAT_LOAD[verb]
     rows, pages = sum(one.rows for one in found), sum(one.pages for one in found)
     memory.need(max(PROCESS_BYTES, memory.used())
                 + rows * whole.row_bytes + pages * whole.page_bytes,

@@ -385,7 +385,7 @@ def _program() -> list[str]:
 
 
 @pytest.mark.parametrize(("error", "code", "says"), [
-    (KeyboardInterrupt(), 130, ""), (MemoryError(), 2, "out of memory"),
+    (KeyboardInterrupt(), 130, "replay: interrupted\n"), (MemoryError(), 2, "out of memory"),
     (OSError(errno.ENOSPC, "No space left on device", "x.arrow"), 2, "disk is full"),
     (ValueError("odd"), 2, "a defect of replay"),
 ])

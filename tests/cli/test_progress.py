@@ -15,7 +15,7 @@ import pytest
 import replay
 from replay.base import progress
 from replay.cli.progress import Bars, shown
-from replay.trace.store import save
+from replay.trace.store import load, save
 
 from driving import ROOT, cli  # isort: skip
 
@@ -144,6 +144,17 @@ def test_a_terminal_that_cannot_take_lines_away_is_shown_none(monkeypatch: pytes
     with shown("run"):
         pass
     assert noted == []
+
+
+def test_verify_shows_reading_and_each_thousand_calls(noted: Noted) -> None:
+    assert cli("verify", TRACE).code == 0
+    steps = [told for told in noted.told if isinstance(told, tuple) and len(told) == 3]
+    assert steps[0] == ("reading pvh-dom0.arrow", load(TRACE).num_rows, "rows")
+    what, total, unit = steps[1]
+    assert (what, unit) == ("comparing", "calls")
+    told = [amount for name, amount in (t for t in noted.told if len(t) == 2)
+            if name == "comparing"]
+    assert sum(told) == total - total % progress.TOLD_TOGETHER
 
 
 def test_what_is_no_terminal_sees_nothing(tmp_path: Path) -> None:

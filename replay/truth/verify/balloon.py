@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from replay.base.progress import many
 from replay.allocators import balloon
 from replay.costs.primitives import WORK
 from replay.engine.requests import ALLOC, FREE
@@ -302,8 +303,9 @@ def _stepped(trace: Trace, machine: Physmap, result: Verification, *, pool: bool
     nested = {} if pool else hypercalls_by_alloc(trace)
     table = trace.table
     latest = next_of_task(ints(table, "time_ns"), ints(table, "pid"))
-    ordered = _reordered(stepper, steps(trace, pool), latest, ints(table, "lock_ns") == NONE)
-    for at, _, what, r in ordered:
+    events = steps(trace, pool)
+    ordered = _reordered(stepper, events, latest, ints(table, "lock_ns") == NONE)
+    for at, _, what, r in many(ordered, len(events), "stepping", "events"):
         stepper.work()
         result.begin(ambiguous=bool(stepper.c.ambiguous[r]))
         if what == "alloc":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.base.progress import many
 from replay.costs import profile
 from replay.engine.batches import Fed, feed_all, room
 from replay.engine.drive import Workload, checked, largest
@@ -131,7 +132,8 @@ def _compare_requests(trace: Trace, stream: _Stream, out: Any, result: Verificat
     ambiguous = (ints(table, "flags", 0) & int(OPEN_ORDER)) != 0
     frames = Frames(result)
     lead = 1 if stream.live else 0
-    for k, r in enumerate(stream.rows.tolist()):
+    rows = stream.rows.tolist()
+    for k, r in enumerate(many(rows, len(rows), "comparing", "calls")):
         result.begin(ambiguous=bool(ambiguous[r]))
         if not alloc[r]:
             continue
