@@ -11,7 +11,7 @@ from replay.base.compiled import template
 from replay.engine.gauges import integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import header, returned
-from replay.engine.outcome import Out, tallies
+from replay.engine.outcome import SLEPT, Out, tallies
 from replay.engine.paused import add_later, added, freed_early, hand_over, put_row, woken
 from replay.engine.requests import Requests
 from replay.engine.spending import (
@@ -92,6 +92,9 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
             s.add_ns = nanoseconds(without)
             call.service_ns += lock_free - start + s.add_ns
             add_later(m, out, call, lock_free)
+        else:
+            # What it added did not help: from here on it sleeps as any other does.
+            call.errno, call.path = error, SLEPT
         put_row(out, call, call.errno, call.got, 0)
     else:
         call.service_ns += lock_free - start

@@ -11,7 +11,7 @@ from replay.base.errors import ReplayError
 from replay.costs.profile import Profile
 from replay.engine.drive import Workload, checked, replay
 from replay.engine.histogram import bucket_of
-from replay.engine.outcome import FAST, SLOW
+from replay.engine.outcome import FAST, SLEPT, SLOW
 from replay.engine.requests import ALLOC, FREE, TARGET
 from replay.physmap import presets
 
@@ -82,6 +82,16 @@ def test_a_sleeper_wakes_when_pages_come_back() -> None:
     assert out.rows[1].errno == 0
     never = run("hotplug", workload((0, ALLOC, 4, None)), costs(lock=10), auto_online="no")
     assert never.tallies["sleeping_at_end"] == 1
+
+
+def test_a_call_that_hot_added_in_vain_sleeps_as_any_other() -> None:
+    # add_ballooned_pages(): after add_memory_resource() the caller goes on to wait_event().
+    stream = workload((0, ALLOC, 4, None), (10, ALLOC, 4, None), (10**12, ALLOC, 4, None))
+    out = run("hotplug", stream, costs(lock=10, hotplug_section=10**6), auto_online="no")
+    assert out.rows["errno"].tolist() == [-11, -11, -11]
+    assert out.rows["path"].tolist() == [SLEPT, SLEPT, SLEPT]
+    assert out.tallies["sleeping_at_end"] == 3
+    assert out.rows["service_ns"][0] >= 10**6
 
 
 def test_the_balloon_thread_gives_pages_back_between_requests() -> None:

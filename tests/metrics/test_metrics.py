@@ -296,11 +296,13 @@ def test_sections_over_others_memory():
 
 
 def test_failures_by_errno():
-    made = [("alloc", k, 1) for k in range(4)]
-    rows = [(0, 1, errno, 0, 0) for errno in (-12, -16, -22, -11)]
-    found = measured(outcome(made, rows, [-1] * 4)).hazards[0]
-    assert (found["out_of_memory"], found["no_region"], found["waits_without_end"]) == (1, 2, 1)
-    assert measured(outcome(made, rows, [-1] * 4)).tally.totals.failed == 4
+    made = [("alloc", k, 1) for k in range(6)]
+    rows = [(0, 1, errno, 0, 0) for errno in (-12, -16, -22, -11, -4, -5)]
+    found = measured(outcome(made, rows, [-1] * 6)).hazards[0]
+    reasons = [found[name] for name in (
+        "out_of_memory", "no_region", "waits_without_end", "refused_otherwise")]
+    assert reasons == [1, 2, 1, 2]
+    assert measured(outcome(made, rows, [-1] * 6)).tally.totals.failed == sum(reasons)
 
 
 def test_refused_while_the_free_sections_would_cover_it():

@@ -215,6 +215,8 @@ class NaiveLoop:
             if error == -E_ADDING:
                 row["service_ns"] += took + nanoseconds(outside)
                 self.add_later(r, frames, outside)
+            else:
+                row["errno"], row["path"] = error, SLEPT
             self.record(start)
             return error
         row["service_ns"] += took

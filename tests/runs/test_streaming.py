@@ -80,8 +80,15 @@ def test_calls_outlive_their_batch_and_their_rows_are_amended(
         late.append(number), amend(self, number, kept)))
     plan = given({"allocators": ("hotplug",), "settings": {"hotplug.auto_online": "no"}})
     trace = asking(TRACES / "pvh-dom0.arrow")
-    assert answers(in_batches(trace, 7, plan)) == answers(whole(trace, plan))
+    run = in_batches(trace, 7, plan)
+    assert answers(run) == answers(whole(trace, plan))
     assert late
+    # None of them gets anything: also the calls that hot-add wait without end.
+    made, found = run.outcome("hotplug"), run.allocators["hotplug"]
+    asked = made.filter(made["kind"] == "alloc")
+    assert set(asked["errno"]) == {-11}
+    assert set(asked["path"]) == {"slept"}
+    assert found["failed"] == found["hazards"]["waits_without_end"] == len(asked) == 4184
 
 
 def test_the_number_of_cores_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
