@@ -183,11 +183,21 @@ def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Set
     for start, end in extents:
         log_section(m, start, end - start, SECTION_SEED)
         hold_range(m, start, end - start)
-    note = (f"list seeded at boot with {pages} pages of UNUSABLE memory (Linux 6.9+)" if pages
-            else "no UNUSABLE memory to seed the list: as the pool, on iomem_resource" if seeds
-            or machine.mode != "pvh" else "Linux before 6.9 seeds the list with nothing: as the "
-            "pool, on iomem_resource")
-    return Setup(m, page_work(machine), (note,))
+    return Setup(m, page_work(machine), (_seeding(machine, bool(seeds), pages),))
+
+
+def _seeding(machine: Physmap, seeds: bool, pages: int) -> str:
+    """What the list begins with, and why."""
+    if pages:
+        return f"list seeded at boot with {pages} pages of UNUSABLE memory (Linux 6.9+)" + (
+            "" if machine.unusable_known else "; more of it may be among the System RAM")
+    if machine.mode == "pvh" and not seeds:
+        return ("Linux before 6.9 seeds the list with nothing: as the pool, on iomem_resource")
+    if seeds and not machine.unusable_known:
+        return ("NOT seeded, although this kernel may have been: how much of the System RAM was "
+                "UNUSABLE memory at boot is not known (import with --set memory.boot=PAGES): as "
+                "the pool, on iomem_resource")
+    return "no UNUSABLE memory to seed the list: as the pool, on iomem_resource"
 
 
 def _fallen_back(machine: Physmap, peak_pages: int, values: Mapping[str, Any], why: str) -> Setup:

@@ -22,7 +22,11 @@ SINCE: Final = {
     "bounded_search": Change((5, 17), "xen/unpopulated-alloc: Add mechanism to use Xen resource"),
     "extended_regions": Change(
         (5, 17), "arm/xen: Read extended regions from DT and init Xen resource"),
+    "says_whether_e820": Change((5, 19), "x86/PCI: Disable E820 reserved region clipping "
+                                "starting in 2023"),
     "unusable_seeding": Change((6, 9), "x86/xen: attempt to inflate the memory balloon on PVH"),
+    "target_without_unusable": Change(
+        (6, 15), "x86/xen: fix balloon target initialization for PVH dom0"),
 }
 
 

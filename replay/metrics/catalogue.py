@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from replay.engine.state import SECTION_SEED
 from replay.metrics.hazards import Hazard, by_severity
 from replay.metrics.measured import Measured
 
@@ -112,8 +113,9 @@ MEMORY_METRICS = (
            "longest run of wholly free 2 MiB blocks / free frames"),
     _gauge("runs_per_request", "mean", "runs per request", "ratio", "lower", _RUNS),
     _gauge("runs_per_request", "peak", "runs per request", "count", "lower", _RUNS),
-    Metric(("nr_sections",), "sections added", "count", "lower", "memory sections added",
-           lambda m: len(m.ended.sections)),
+    Metric(("nr_sections",), "sections added", "count", "lower",
+           "memory sections added, without what the list was seeded with at boot",
+           lambda m: int((m.ended.sections["kind"] != SECTION_SEED).sum())),
     _gauge("added_pages", "end", "pages of sections", "pages", "lower", "pages of sections added"),
     _gauge("section_use", "mean", "use of added sections", "share", "higher",
            "live / added pages"),

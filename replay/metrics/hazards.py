@@ -274,8 +274,8 @@ def no_region_while_free(case: Case) -> Found:
 
 @hazard("refuses", "requests refused with any other error")
 def refused_otherwise(case: Case) -> Found:
-    """What code of a user's own returns; with -ENOMEM, no region and those that wait without end, these
-    are all that failed."""
+    """What code of a user's own returns, say. With -ENOMEM, no region and those that wait without
+    end, these are all that failed."""
     refused = case.folded.refused
     named = (errno.ENOMEM, E_WAIT, *NO_REGION)
     return _refused(case, refused.of(*(e for e in refused.by_error if e not in named)),

@@ -141,7 +141,7 @@ def header(replays: Sequence[Ended], meta: Meta, requests_digest: str) -> dict[s
         "physmap_of_trace": meta.physmap is not None and meta.physmap.name == machine.name,
         "direct_mapped": machine.direct_mapped, "iommu": machine.iommu,
         "page_bytes": machine.page_bytes, "section_bytes": machine.section_bytes,
-        "advertised": advertised(machine),
+        "advertised": advertised(machine), "assumed": list(machine.assumed),
         "modelled_span_ns": int(np.max([o.duration_ns for o in replays])),
     }
 

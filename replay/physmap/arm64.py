@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 
 from replay.base.units import GIB, MIB, align_down
 from replay.physmap.fdt import Claim
@@ -16,9 +17,6 @@ ARM64_PHYS_BITS = 48
 
 IOMEM_END = 1 << 62
 """arm64 leaves iomem_resource at its initial end, 2^64 - 1; addresses here stay below 2^62."""
-
-GENERIC_COUNTER_HZ = 62_500_000
-"""QEMU's default CNTFRQ; `xl dmesg` names the machine's own ("Generic Timer ... Freq")."""
 
 
 def section_bytes(page_bytes: int, kernel: tuple[int, int]) -> int:
@@ -63,45 +61,140 @@ def identity_mapped(direct_mapped: bool, iommu: bool) -> bool:
     return direct_mapped and iommu
 
 
-_RAM = re.compile(r"RAM: ([0-9a-f]{8,16}) - ([0-9a-f]{8,16})")
-_BANK = re.compile(r"BANK\[\d+\] 0x([0-9a-f]+)-0x([0-9a-f]+)")
+_EXTENT = r"0x([0-9a-f]+)-0x([0-9a-f]+)"
+_RAM = re.compile(r"\bRAM: ([0-9a-f]{8,16}) - ([0-9a-f]{8,16})")
 _XEN = re.compile(r"MODULE\[\d+\]: ([0-9a-f]+) - ([0-9a-f]+) Xen\b")
-_RESERVED = re.compile(r"RESVD\[\d+\]: ([0-9a-f]+) - ([0-9a-f]+)")
-_REGION = re.compile(r"d0: extended region \d+: 0x([0-9a-f]+)->0x([0-9a-f]+)")
-_GRANT = re.compile(r"Grant table range: 0x([0-9a-f]+)-0x([0-9a-f]+)")
+_RESERVED = re.compile(r"RESVD_?\[\d+\]: ([0-9a-f]+) - ([0-9a-f]+)")
+_ALLOCATING = re.compile(r"Allocating (1:1 )?mappings (?:totalling \d+MB )?for (\w+)")
+"""allocate_memory_11() of the hardware domain alone: "dom0", "d0" or whatever its number is;
+allocate_memory() of others, and since 4.20 of one with LLC colours."""
+_BEGINS = re.compile(r"\*\*\* LOADING (DOMAIN 0|DOMU)|Loading (d\d+) kernel")
+_BANK = re.compile(r"(?:\b(d\d+):? )?(STATIC )?BANK\[(\d+)\] " + _EXTENT)
+_REGION = re.compile(r"(?:\b(d\d+): )?[Ee]xtended region (\d+): 0x([0-9a-f]+)->0x([0-9a-f]+)")
+_GRANT = re.compile(r"Grant table range: " + _EXTENT)
+Extents = list[tuple[int, int]]
 
 
-def _found(pattern: re.Pattern[str], text: str, last_inclusive: bool) -> list[tuple[int, int]]:
-    return [(int(a, 16), int(b, 16) + last_inclusive) for a, b in pattern.findall(text)]
+@dataclass
+class Built:
+    """What Xen printed of one domain that it built at boot, [start, end).
+
+    one_to_one: whether its banks are machine addresses, None if Xen did not say. static: machine
+    memory that was set aside for it. banks and regions are addresses as the domain sees them.
+    """
+
+    one_to_one: bool | None = None
+    banks: Extents = field(default_factory=list)
+    static: Extents = field(default_factory=list)
+    regions: Extents = field(default_factory=list)
+    grant_table: tuple[int, int] | None = None
 
 
-def dom0_banks(xen_log: str) -> list[tuple[int, int]]:
-    """dom0's RAM banks from `xl dmesg`, [start, end)."""
-    log = xen_log.split("Allocating 1:1 mappings", 1)
-    return _found(_BANK, log[1], False) if len(log) == 2 else []
+@dataclass(frozen=True)
+class Domains:
+    """The domains that Xen built at boot, by name; dom0 is that of the hardware domain."""
+
+    built: dict[str, Built]
+    dom0: str
+
+    @property
+    def own(self) -> Built:
+        """dom0, or the hardware domain in its place."""
+        return self.built.get(self.dom0, Built())
+
+    def of_others(self) -> list[tuple[str, Extents]]:
+        """Machine memory that was set aside for the other domains."""
+        return [(name, one.static + (one.banks if one.one_to_one else []))
+                for name, one in self.built.items() if name != self.dom0]
 
 
-def log_regions(xen_log: str) -> tuple[list[tuple[int, int]], tuple[int, int] | None]:
+def domains(xen_log: str) -> Domains:
+    """Each domain's lines of Xen's log, of the last boot in it.
+
+    A line names its domain ("d1: STATIC BANK[0]", "d1 BANK[0]"), or belongs to the one that is
+    being built: xen/arch/arm/domain_build.c, dom0less-build.c, and xen/common/device-tree/
+    {domain-build,dom0less-build,static-memory}.c, Xen 4.14 to 4.22. Of dom0 alone are the grant
+    table's range, 1:1 banks, and regions without a name (4.16).
+    """
+    built: dict[str, Built] = {}
+    dom0, at = "", "d0"
+    for line in xen_log.splitlines():
+        if match := _BEGINS.search(line):
+            at = "d0" if match[1] == "DOMAIN 0" else match[2] or ""
+        elif match := _ALLOCATING.search(line):
+            at = match[2].replace("dom", "d")
+            dom0 = dom0 or (at if match[1] else "")
+            built[at] = Built(one_to_one=bool(match[1]))
+        elif match := _BANK.search(line):
+            one = built.setdefault(match[1] or at, Built())
+            _put(one.static if match[2] else one.banks, match[3], match[4], match[5])
+        elif match := _GRANT.search(line):
+            dom0 = at or dom0
+            built.setdefault(dom0, Built()).grant_table = int(match[1], 16), int(match[2], 16)
+        elif match := _REGION.search(line):
+            _put(built.setdefault(match[1] or dom0 or at, Built()).regions, *match.groups()[1:])
+    return Domains(built, dom0 or "d0")
+
+
+def _put(extents: Extents, number: str, start: str, end: str) -> None:
+    """Add the extent of a numbered line; the first one begins the list anew."""
+    if number == "0":
+        extents.clear()
+    extents.append((int(start, 16), int(end, 16)))
+
+
+def _found(pattern: re.Pattern[str], text: str) -> Extents:
+    """Extents of a log; an odd end is the last byte, an even one is behind it.
+
+    Xen 4.20 began to print the last byte of modules and reserved ranges, 4.17 prints both kinds.
+    """
+    found = [(int(a, 16), int(b, 16) + (int(b, 16) & 1)) for a, b in pattern.findall(text)]
+    return [(start, end) for start, end in found if start < end]
+
+
+def log_regions(xen_log: str) -> tuple[Extents, tuple[int, int] | None]:
     """(extended regions, grant table) as Xen printed them for dom0."""
-    table = _found(_GRANT, xen_log, False)
-    return _found(_REGION, xen_log, False), table[0] if table else None
+    own = domains(xen_log).own
+    return own.regions, own.grant_table
 
 
-def host_view(top: list[Entry], xen_log: str, claims: list[Claim],
+def direct_mapped(xen_log: str, xen_cmdline: str) -> bool | None:
+    """Whether dom0's frames are machine frames: yes unless it has LLC colours (Xen 4.20); None if
+    nothing says so."""
+    if (said := domains(xen_log).own.one_to_one) is not None:
+        return said
+    coloured = re.search(r"\bllc-coloring(?:=(\w+))?", xen_cmdline)
+    if coloured and coloured[1] not in ("off", "no", "false", "0", "disable"):
+        return False
+    return None
+
+
+def host_view(top: list[Entry], xen_log: str, claims: list[Claim], direct: bool,
               ) -> tuple[list[HostRange], list[str]]:
-    """(host memory map, notes), from what Xen printed, the device tree, and Linux's tree."""
+    """(host memory map, notes), from what Xen printed, the device tree, and Linux's tree.
+
+    direct: whether dom0's frames are machine frames.
+    """
     notes: list[str] = []
     windows = [HostRange(e.start, e.end, "mmio", e.name) for e in top
                if e.name not in ("System RAM", "Xen scratch", "reserved")]
     windows += [HostRange(c.start, c.end, "mmio", c.name) for c in claims if c.kind == "device"]
-    ram = [HostRange(start, end, "ram_other") for start, end in _found(_RAM, xen_log, True)]
+    ram = [HostRange(start, end, "ram_other") for start, end in _found(_RAM, xen_log)]
     if not ram:
         notes.append("host: no RAM lines of the hypervisor (xl dmesg); RAM of others is unknown")
-    kept = _found(_RESERVED, xen_log, False)
+    kept = _found(_RESERVED, xen_log)
     kept += [(c.start, c.end) for c in claims if c.kind == "reserved"]
     ram += [HostRange(start, end, "reserved", "reserved-memory") for start, end in kept]
-    banks = dom0_banks(xen_log) or [(c.start, c.end) for c in claims if c.kind == "memory"]
-    banks = banks or [(e.start, e.end) for e in top if e.name == "System RAM"]
-    ram += [HostRange(start, end, "ram_dom0") for start, end in banks]
-    ram += [HostRange(start, end, "ram_xen", "Xen") for start, end in _found(_XEN, xen_log, False)]
+    built = domains(xen_log)
+    ram += [HostRange(start, end, "ram_other", name)
+            for name, extents in built.of_others() for start, end in extents]
+    if direct:
+        banks = built.own.banks or built.own.static
+        banks = banks or [(c.start, c.end) for c in claims if c.kind == "memory"]
+        banks = banks or [(e.start, e.end) for e in top if e.name == "System RAM"]
+        ram += [HostRange(start, end, "ram_dom0") for start, end in banks]
+    else:
+        notes.append("host: which machine frames are dom0's is not recorded; RAM is ram_other "
+                     "throughout (dom0 is not direct-mapped)")
+    ram += [HostRange(start, end, "ram_xen", "Xen") for start, end in _found(_XEN, xen_log)]
     return paint(windows + ram), notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,15 @@ from replay.physmap.model import Physmap, Resource
 SCRATCH = "Xen scratch"
 """The name drivers/xen/unpopulated-alloc.c gives to each section it adds."""
 
-_LINE = re.compile(r"( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) : (.*)")
+SYSTEM_RAM, UNUSABLE = "System RAM", "Unusable memory"
+LINUX_RAM = (SYSTEM_RAM, UNUSABLE)
+"""Names of RAM: dom0's own, and on a PVH dom0 the host's rest (pvh_setup_e820())."""
+
+MAX_LEVEL = 5
+"""kernel/resource.c: MAX_IORES_LEVEL, the deepest indentation that r_show() gives; what lies deeper
+stands there as well."""
+
+_LINE = re.compile(r"( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) :(?: (.*))?")
 
 
 @dataclass
@@ -25,8 +34,11 @@ class Entry:
     children: list[Entry] = field(default_factory=list)
 
 
-def parse(path: Path, text: str) -> list[Entry]:
-    """The first-level entries; InputError names the line that cannot be."""
+def parse(path: Path, text: str, notes: list[str] | None = None) -> list[Entry]:
+    """The first-level entries; InputError names the line that cannot be.
+
+    notes: gets what was passed over, below the first level, which alone a search walks.
+    """
     top: list[Entry] = []
     stack: list[Entry] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -37,15 +49,22 @@ def parse(path: Path, text: str) -> list[Entry]:
         if not match:
             raise InputError(path, f"expected 'start-end : name', found {line[:60]!r}", where)
         depth = len(match[1]) // 2
-        entry = Entry(int(match[2], 16), int(match[3], 16) + 1, match[4])
-        if depth > len(stack) or len(match[1]) % 2:
+        entry = Entry(int(match[2], 16), int(match[3], 16) + 1, match[4] or "")
+        if depth > min(len(stack), MAX_LEVEL) or len(match[1]) % 2:
             raise InputError(path, "indented deeper than its predecessor allows", where)
+        if depth == MAX_LEVEL:
+            depth = _deepest(stack, entry)
         del stack[depth:]
         siblings = stack[-1].children if stack else top
         if entry.end <= entry.start or (siblings and entry.start < siblings[-1].end
                                         and entry.end != 1):
-            raise InputError(path, "ends before it starts, or overlaps its predecessor", where)
-        siblings.append(entry)
+            if not depth:
+                raise InputError(path, "ends before it starts, or overlaps its predecessor", where)
+            if notes is not None:
+                notes.append(f"{path.name}, {where}: {entry.name!r} ends before it starts, or "
+                             "overlaps its predecessor; passed over")
+        else:
+            siblings.append(entry)
         stack.append(entry)
     if not top:
         raise InputError(path, "holds no resource")
@@ -53,6 +72,20 @@ def parse(path: Path, text: str) -> list[Entry]:
         raise InputError(path, "all addresses are zero, as the kernel shows them to other users",
                          hint="Read /proc/iomem as root")
     return top
+
+
+def _deepest(stack: list[Entry], entry: Entry) -> int:
+    """How deep an entry at MAX_LEVEL lies: below the last one that holds it."""
+    depth = len(stack)
+    while depth > MAX_LEVEL and not (stack[depth - 1].start <= entry.start
+                                     and entry.end <= stack[depth - 1].end):
+        depth -= 1
+    return depth
+
+
+def ram_pages(top: list[Entry], page: int, names: Collection[str] = (SYSTEM_RAM,)) -> int:
+    """Whole pages of the first-level entries of these names."""
+    return sum(max(0, e.end // page - -(-e.start // page)) for e in top if e.name in names)
 
 
 def first_level(top: list[Entry]) -> tuple[tuple[Resource, ...], list[tuple[int, int]]]:

@@ -11,6 +11,7 @@ All addresses are bytes; extents are half-open [start, end).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -63,7 +64,9 @@ class Physmap:
     mode: pv, pvh, hvm or arm. section_bytes: Linux's memory section (SECTION_SIZE_BITS).
     pluggable: mhp_get_pluggable_range(true). clip: ranges arch_remove_reservations() cuts from a
     candidate (x86: BIOS ROM, then e820 entries in table order; empty elsewhere). regions: extended
-    regions, in device-tree order, unchecked. iomem_end: end of the root resource.
+    regions, in device-tree order, unchecked. iomem_end: end of the root resource. unusable_known:
+    of a PVH dom0, whether "Unusable memory" in iomem is all that the pool's list is seeded with;
+    what Linux 6.9 and later made RAM at boot may be among the "System RAM" otherwise.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Physmap:
     grant_table: tuple[int, int] | None = None
     source: str = ""
     notes: tuple[str, ...] = field(default=())
+    unusable_known: bool = True
 
     @property
     def top_pfn(self) -> int:
@@ -100,7 +104,16 @@ class Physmap:
 
     def to_json(self) -> str:
         """The metadata form; `from_json` reads it back."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        data = asdict(self)
+        if self.unusable_known:  # as of machines from before there was this field
+            del data["unusable_known"]
+        return json.dumps(data, separators=(",", ":"))
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """Facts that were in no file, and what stands for them, from the notes."""
+        found = (re.match(r"([\w.]+): (.+?) is assumed\b", note) for note in self.notes)
+        return tuple(f"{match[1]} {match[2]}" for match in found if match)
 
 
 def _extents(value: Any, what: str) -> tuple[tuple[int, int], ...]:
@@ -126,6 +139,7 @@ def from_dict(data: dict[str, Any]) -> Physmap:
             memory=Memory(**{k: int(v) for k, v in data["memory"].items()}),
             grant_table=None if not table else (int(table[0]), int(table[1])),
             source=str(data.get("source", "")), notes=tuple(map(str, data.get("notes", ()))),
+            unusable_known=bool(data.get("unusable_known", True)),
         ))
     except KeyError as error:
         raise ReplayError(f"physmap: field {error} is missing") from None

@@ -54,6 +54,8 @@ def to_toml(machine: Physmap) -> str:
         lines.append(f"grant_table = {_span(machine.grant_table)}")
     lines.append(f"source = {_plain(machine.source)}")
     lines += _block("notes", [_plain(note) for note in machine.notes])
+    if not machine.unusable_known:
+        lines.append("unusable_known = false")
     lines += _block("iomem", [f"{{ start = {r.start:#x}, end = {r.end:#x}, name = "
                               f"{_plain(r.name)} }}" for r in machine.iomem])
     lines += _block("clip", [_span(extent) for extent in machine.clip])

@@ -32,8 +32,8 @@ def total_reserve_pages(path: Path, text: str) -> int:
     high = managed = 0
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
-        if len(words) == 2 and words[0] in ("high", "managed"):
-            if not words[1].isdecimal():
+        if words and words[0] in ("high", "managed"):
+            if len(words) != 2 or not words[1].isdecimal():
                 raise InputError(path, f"expected '{words[0]} N', found {line.strip()!r}",
                                  f"line {number}")
             if words[0] == "high":
@@ -49,18 +49,52 @@ def total_reserve_pages(path: Path, text: str) -> int:
     return total
 
 
-def balloon_kb(path: Path, text: str) -> dict[str, int]:
-    """The balloon's sysfs values in KiB by name: lines of "PATH:N" or "PATH N"."""
-    out = {}
+def balloon_kb(path: Path, text: str, notes: list[str] | None = None) -> dict[str, int]:
+    """The balloon's sysfs values in KiB by name: lines of "PATH:N" or "PATH N".
+
+    notes: gets the names of lines of other values, which are passed over.
+    """
+    out: dict[str, int] = {}
+    others: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         match = re.fullmatch(r"\s*(?:.*/)?(\w+_kb)[:\s]\s*(\d+)\s*", line)
-        if not match:
+        other = re.fullmatch(r"\s*(?:.*/)?(\w+)(?:[:\s].*)?", line)
+        if match:
+            out[match[1]] = int(match[2])
+        elif other and not other[1].endswith("_kb"):
+            others.append(other[1])
+        else:
             raise InputError(path, f"expected '.../NAME_kb N', found {line.strip()[:60]!r}",
                              f"line {number}")
-        out[match[1]] = int(match[2])
+    if others and notes is not None:
+        listed = ", ".join(sorted(set(others))[:4])
+        notes.append(f"{path.name}: values other than NAME_kb are passed over ({listed})")
     return out
+
+
+def dom0_list_kb(text: str) -> int | None:
+    """dom0's memory as `xl list` shows it, in MiB there, in KiB here; None if it is not in it."""
+    found = re.search(r"^\S+ +0 +(\d+) +\d+ +[-a-z]{6}", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def memory_kb(dmesg: str) -> tuple[int, int] | None:
+    """(available, CMA's included, and all) KiB of mem_init_print_info(): "Memory: 1K/2K available
+    (..., 3K cma-reserved)"."""
+    found = re.search(r"Memory: (\d+)K/(\d+)K available(?:.*?(\d+)K cma-reserved)?", dmesg)
+    return (int(found[1]) + int(found[3] or 0), int(found[2])) if found else None
+
+
+def size_kb(text: str) -> int | None:
+    """parse_size_and_unit() of Xen, whose dom0_mem= counts KiB without a unit; None if it is no
+    size: a share of the host ("25%"), all but a size ("-1G")."""
+    found = re.fullmatch(r"(0x[0-9a-f]+|\d+)([bkmgt]?)", text.strip().lower())
+    if not found:
+        return None
+    unit = {"b": 0, "k": 10, "": 10, "m": 20, "g": 30, "t": 40}[found[2]]
+    return (int(found[1], 0) << unit) >> 10
 
 
 def xl_info(text: str) -> dict[str, str]:

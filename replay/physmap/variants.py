@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from replay.base.errors import unknown_name
 from replay.physmap.host import paint
+from replay.physmap.iomem import LINUX_RAM
 from replay.physmap.model import HostRange, Physmap, Resource
 
 SWITCH = ("on", "off")
 SUBTRACT = ("known", "all")
 SUBTRACTED = "RAM (subtracted)"
 """Name of the children that subtract_ram() adds."""
-
-LINUX_RAM = ("System RAM", "Unusable memory")
-"""iomem names of RAM: dom0's own, and on a PVH dom0 the host's rest (pvh_setup_e820())."""
 
 
 def with_iommu(machine: Physmap, switch: str) -> Physmap:

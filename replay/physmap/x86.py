@@ -30,12 +30,20 @@ X86_PHYS_BITS = 39
 names the number ("address sizes"). Client CPUs have 39; more is assumed where the tree holds more.
 """
 
-_E820_BASE = re.compile(
-    r"(BIOS-e820|Xen|user|modified|reserve setup_data): \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] (.+)")
-_E820_CHANGE = re.compile(
-    r"e820: (update|remove) \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] ?(?:(.*?) ==> )?(.*)")
-_XEN_MAP = re.compile(r"\[([0-9a-f]{8,16}), ([0-9a-f]{8,16})\] \((.+)\)")
-_XEN_MAP_OLD = re.compile(r"([0-9a-f]{8,16}) - ([0-9a-f]{8,16}) \((.+)\)")
+_E820_BASE = re.compile(r"(BIOS-\w+|Xen|user|modified|extended|reserve setup_data): "
+                        r"\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] +(\S.*)")
+_E820_CHANGE = re.compile(r"e820: (update|remove) \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] *"
+                          r"(?:(\S.*?) ==> )?(.*)")
+"""arch/x86/kernel/e820.c: e820__print_table(), __e820__range_update(), e820__range_remove()."""
+_E820_NAMES = {"System RAM": "usable", "device reserved": "reserved", "soft reserved":
+               "soft reserved"}
+"""What e820_print_type() calls some types since 2025, and what it did before."""
+_XEN_MAP_BEGINS = re.compile(r"(?:e820|e801|EFI) RAM map:")
+_XEN_MAP_ENDS = re.compile(r"System RAM: \d+MB|memory map:")
+_XEN_MAP = re.compile(r"\[([0-9a-f]{8,16}), ([0-9a-f]{8,16})\] \(?((?:type )?\w[\w ]*)\)?")
+_XEN_MAP_OLD = re.compile(r"(?:^|\)) *([0-9a-f]{8,16}) - ([0-9a-f]{8,16}) "
+                          r"\(?((?:type )?\w[\w ]*)\)?")
+"""xen/arch/x86/e820.c: print_e820_memory_map(). A type without a name has no brackets."""
 
 NOT_MMIO = ("System RAM", "RAM buffer", "Unusable memory", "Xen scratch", "ACPI Tables",
             "ACPI Non-volatile Storage", "Reserved", "Soft Reserved", "Persistent Memory",
@@ -57,15 +65,20 @@ def e820_table(dmesg: str) -> E820:
         if match:
             if match[1] != kind:
                 kind, table = match[1], []
-            table.append((int(match[2], 16), int(match[3], 16) + 1, match[4].strip()))
+            table.append((int(match[2], 16), int(match[3], 16) + 1, _type(match[4])))
             continue
         match = _E820_CHANGE.search(line)
         if match and table:
             span = int(match[2], 16), int(match[3], 16) + 1
-            old = (match[4] or match[5]).strip()
-            new = match[5].strip() if match[1] == "update" else None
+            old = _type(match[4] or match[5])
+            new = _type(match[5]) if match[1] == "update" else None
             table = _change(table, span, old, new)
     return _merged(table)
+
+
+def _type(printed: str) -> str:
+    """A type as it was called before 2025."""
+    return _E820_NAMES.get(printed.strip(), printed.strip())
 
 
 def _change(table: E820, span: tuple[int, int], old: str, new: str | None) -> E820:
@@ -102,21 +115,39 @@ def clip_list(table: E820, use_e820: bool = True) -> tuple[tuple[int, int], ...]
     return (BIOS_ROM, *((start, end) for start, end, _ in table if use_e820 and start < end))
 
 
+def uses_e820(dmesg: str) -> bool | None:
+    """What the kernel says of e820 entries once PCI is set up; None if nothing.
+
+    pci_acpi_crs_quirks(), arch/x86/pci/acpi.c, since 5.19: "PCI: Using E820 reservations for host
+    bridge windows", or Ignoring.
+    """
+    found = re.search(r"PCI: (Using|Ignoring) E820 reservations for host bridge windows", dmesg)
+    return found[1] == "Using" if found else None
+
+
 def xen_ram_map(xen_log: str) -> E820:
-    """The machine's own memory map from `xl dmesg` ("Xen-e820 RAM map:"); empty if not in it."""
+    """The machine's own memory map from Xen's log ("Xen-e820 RAM map:"); empty if not in it."""
+    return _xen_map(xen_log, _XEN_MAP_BEGINS)
+
+
+def dom0_map(xen_log: str) -> E820:
+    """The memory map that Xen made for a PVH dom0, which `dom0=verbose` has it print."""
+    return _xen_map(xen_log, re.compile(r"Dom0 memory map:"))
+
+
+def _xen_map(xen_log: str, begins: re.Pattern[str]) -> E820:
+    """The entries of the last map of a kind; lines of something else may stand among them."""
     out: E820 = []
     inside = False
     for line in xen_log.splitlines():
-        if "RAM map:" in line:
+        if begins.search(line):
             inside, out = True, []
-        elif inside:
-            match, old = _XEN_MAP.search(line), _XEN_MAP_OLD.search(line)
-            if match:
-                out.append((int(match[1], 16), int(match[2], 16) + 1, match[3]))
-            elif old:  # older Xen: the end is exclusive
-                out.append((int(old[1], 16), int(old[2], 16), old[3]))
-            else:
-                inside = False
+        elif _XEN_MAP_ENDS.search(line) or _XEN_MAP_BEGINS.search(line):
+            inside = False
+        elif inside and (match := _XEN_MAP.search(line)):
+            out.append((int(match[1], 16), int(match[2], 16) + 1, match[3]))
+        elif inside and (match := _XEN_MAP_OLD.search(line)):  # older Xen: the end is exclusive
+            out.append((int(match[1], 16), int(match[2], 16), match[3]))
     return out
 
 

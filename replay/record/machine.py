@@ -1,6 +1,6 @@
 """Which files and commands describe a machine, under the names that an import looks for.
 
-The names are those of physmap.readers.FILES. What is not there is left out and named.
+The names are those of physmap.folder.MACHINE_FILES. What is not there is left out and named.
 """
 
 from __future__ import annotations

@@ -78,6 +78,7 @@ def _validator() -> Any:
     header["properties"] |= {
         "outcome": TEXT_SHAPE,
         "start": {"type": "array", "items": TEXT_SHAPE},
+        "assumed": {"type": "array", "items": TEXT_SHAPE},
         "profile_fitted_on": _object({"arch": TEXT_SHAPE, "dom0_mode": TEXT_SHAPE})}
     whole = _object({
         "run": header,

@@ -6,6 +6,7 @@ and its place in it, never by the name its user gave it.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -181,12 +182,32 @@ class Probe:
     args: dict[str, tuple[str, ...]]
 
 
+_DEFAULT_NAMES: Final[tuple[tuple[re.Pattern[str], Place], ...]] = (
+    (re.compile(r"(\w+)__(?:return|exit)"), "return"), (re.compile(r"r_(\w+)_0"), "return"),
+    (re.compile(r"p_(\w+)_0"), "entry"), (re.compile(r"(\w+?)(?:__entry)?"), "entry"))
+
+
 @dataclass(frozen=True)
 class ProbeTable:
     """Probed function -> meaning; `hints` name a probe by its event when symbols are missing."""
 
     probes: dict[str, Probe]
     hints: dict[str, tuple[str, Place]]
+
+    def hint(self, event: str) -> tuple[str, Place] | None:
+        """(function, place) that an event's name stands for; None if it stands for none.
+
+        A name of the table, else one that `perf probe` or the kernel gives by itself: an entry is
+        called as the function (perf-probe(1)), NAME__entry (fprobe) or p_NAME_0 (kprobe_events),
+        a return NAME__return, NAME__exit or r_NAME_0.
+        """
+        if event in self.hints:
+            return self.hints[event]
+        for form, place in _DEFAULT_NAMES:
+            match = form.fullmatch(event)
+            if match and (probe := self.find(match[1])):
+                return probe.function, place
+        return None
 
     def find(self, function: str) -> Probe | None:
         """The entry of a function, whatever suffix the compiler gave it."""

@@ -53,11 +53,16 @@ _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ", re.A
 _LOST: Final = re.compile(
     r"CPU:(\d{1,5}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]", re.ASCII)
 """print_trace_line(), and trace-cmd; both leave out a number that is not known."""
+_PERF_LOST: Final = re.compile(
+    r".* \[(?P<cpu>\d{3,5})\] .*PERF_RECORD_LOST(?:_SAMPLES)?(?: lost (?P<count>\d{1,18}))?\b"
+    r"|Processed \d+ (?:events|samples) and lost (?:\d+ chunks|[\d.]+%)", re.ASCII)
+"""perf script --show-lost-events, and what perf says at its end; without it none is shown."""
 _ENTRIES: Final = re.compile(
     r"# (?:entries-in-buffer/entries-written: |latency: \d+ us, #)(\d{1,18})/(\d{1,18})", re.ASCII)
 """print_event_info(), and print_trace_header() of the latency format."""
 _NOTICE: Final = re.compile(
     r"#|\s*$| ?=> |.{1,120}: +<(?:user )?stack trace ?>$|##### CPU \d+ buffer started ####"
+    r"|\s+[0-9a-f]{4,16} \S.* \([^()]*\)$|\s+\S.* \(inlined\)$"
     r"|version = \d|cpus=\d+$|CPU \d+ is empty$", re.ASCII)
 _COMM_WIDTH: Final = 16
 _TOO_BIG: Final = scan.CUT.decode()
@@ -264,6 +269,11 @@ class _Reader:
             count = int(lost[2] or lost[3] or -1)
             self.decoded.records_lost += max(count, 1)
             self.pending_losses.setdefault(int(lost[1]), []).append((count, self.line))
+        elif lost := _PERF_LOST.match(line):
+            count = int(lost["count"] or -1)
+            self.decoded.records_lost += max(count, 1)
+            if lost["cpu"]:
+                self.pending_losses.setdefault(int(lost["cpu"]), []).append((count, self.line))
         elif line.startswith("# tracer: function_graph"):
             raise InputError(self.path, "the function_graph tracer writes no task and no time",
                              f"line {self.line}", "Record kprobe and kretprobe events instead")

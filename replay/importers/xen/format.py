@@ -14,10 +14,10 @@ from replay.importers.xen.read import NO_TOP, compile_kernels, open_xentrace, re
 
 def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
     facts: dict[str, Any] = asked.machine.provenance if asked.machine else {}
-    if asked.hz is None:
+    if not asked.hz:
         raise InputError(asked.path, "xentrace does not say the frequency of its clock",
-                         hint="pass --cpu-hz HZ, or --machine DIR with a copy of "
-                              "xl dmesg, dmesg or xl info")
+                         hint="pass --cpu-hz HZ, or --machine DIR with a copy of xl dmesg, xl info "
+                              "or dmesg that states it")
     version = asked.settings.get("xen_version") or facts.get("xen_version") or None
     arch = facts.get("arch", "")
     if asked.streamed:

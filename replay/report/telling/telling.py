@@ -245,6 +245,8 @@ def _header(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Trace", plain(run["trace"])
     yield "Mode", plain(run["mode"])
     yield "Machine", _machine(run)
+    if assumed := ", ".join(plain(fact) for fact in run.get("assumed", ())):
+        yield "Assumed", f"of the machine, for want of a file that tells: {assumed}"
     yield "Costs", f"{plain(run['profile'])}: {plain(run['profile_summary'])}"
     yield "Times", ("all MODELLED (work counts x costs + waiting), never measured; "
                     f"{duration(run['modelled_span_ns'])} in all")

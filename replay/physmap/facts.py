@@ -1,0 +1,131 @@
+"""What a trace's metadata says about its machine besides the physmap: versions, mode, clock."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from replay.base.errors import ReplayError
+from replay.physmap import logs, proc
+from replay.physmap.architecture import architecture
+from replay.physmap.folder import Folder
+
+VERSION = r"(\d+\.\d+\S*)"
+"""Xen's: "4.17.7", "4.17.4-pre", "4.21-unstable", "4.20.0-rc3", "4.21.1"."""
+MHZ = r"(\d+(?:\.\d+)?) ?MHz"
+
+
+def xen_log(files: Folder) -> str:
+    """Xen's own lines: of its log, else of a capture of both consoles."""
+    text = files.text("xen_log")
+    if not text and "(XEN)" in files.text("dmesg"):
+        text = files.texts["xen_log"] = files.text("dmesg")
+        files.paths["xen_log"] = files.paths["dmesg"]
+    return logs.xen_log(text)
+
+
+def facts_of(files: Folder, xen: str, dmesg: str) -> dict[str, Any]:
+    """The facts. xen: Xen's own lines, dmesg: dom0's."""
+    info = proc.xl_info(files.text("xl_info"))
+    kernel = _kernel(files, info, dmesg)
+    arch = architecture(files, xen)
+    version = _first(
+        (info.get("xen_version"), "xl_info"), (proc.first(rf"\bXen version {VERSION}", xen),
+                                               "xen_log"),
+        (proc.first(rf"\bXen version: {VERSION}", dmesg), "dmesg"),
+        (proc.first(r"\bXen (\d+\.\d+) support found", dmesg), "dmesg"))
+    if version[0] is None and "xen_version" not in files.overrides:
+        files.lacks("xen_version", "xentrace of Xen before 4.18 and later differ")
+    else:
+        version = files.settle("xen_version", version, ""), ""
+    return {
+        "kernel": kernel, "arch": arch, "mode": _mode(files, arch, xen, dmesg),
+        "xen_version": version[0] or None, "cpu_hz": _cpu_hz(files, arch, info, xen, dmesg),
+        "dom0_cmdline": files.text("cmdline").strip() or logs.kernel_command_line(dmesg),
+        "xen_cmdline": info.get("xen_commandline")
+        or proc.first(r"\bCommand line: (.*)", xen) or "",
+    }
+
+
+def _first(*found: tuple[Any, str]) -> tuple[Any, str]:
+    """The first that is there."""
+    return next((one for one in found if one[0]), (None, ""))
+
+
+def _kernel(files: Folder, info: dict[str, str], dmesg: str) -> str:
+    words = files.text("uname").split()
+    release = next((word for word in (words[2:3] or words[:1]) if re.match(r"\d+\.\d", word)),
+                   None)  # of `uname -a`, or of `uname -r`
+    found = _first((release, "uname"), (info.get("release"), "xl_info"),
+                   (proc.first(r"Linux version (\S+)", dmesg), "dmesg"))
+    if found[0] is None and "kernel" not in files.overrides:
+        files.lacks("kernel", "taken for a current one")
+        return ""
+    return str(files.settle("kernel", found, ""))
+
+
+_BOOTING = re.compile(r"Booting (?:paravirtualized )?kernel (with PVH extensions )?on "
+                      r"Xen( PVH| HVM| PV)?\b")
+"""xen_banner(), arch/x86/xen; default_banner(), arch/x86/kernel/paravirt.c."""
+
+
+def _mode(files: Folder, arch: str, xen: str, dmesg: str) -> str:
+    if arch == "arm64":
+        return "arm"
+    kind = files.text("guest_type").strip().lower()
+    booting = _BOOTING.search(dmesg)
+    said = ("pvh" if booting[1] else (booting[2] or "pv").strip().lower()) if booting else None
+    detected = proc.first(r"Hypervisor detected: Xen (PV|HVM)\b", dmesg)
+    built = proc.first(r"Building a (PVH?) Dom\d", xen)
+    mode = str(files.settle("mode", _first(
+        (kind if kind in ("pv", "pvh", "hvm") else None, "guest_type"), (said, "dmesg"),
+        (built and built.lower(), "xen_log"), (detected and detected.lower(), "dmesg")), "pv"))
+    if mode not in ("pv", "pvh", "hvm"):
+        raise ReplayError(f"--set mode={mode}: expected pv, pvh or hvm")
+    return mode
+
+
+def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str) -> int:
+    """Frequency of xentrace's time stamps: TSC on x86, generic counter on arm64; 0 if unknown.
+
+    Xen's own measurement, from its log or as `xl info` repeats it to the kHz, before dom0's: a PV
+    dom0 works its figure out from Xen's clock, and of one machine's recordings it says 2596.136 to
+    2596.750 MHz where Xen says 2596.140 and 2596.141. Of x86 dom0 says two where the processor's
+    differs from the TSC's.
+    """
+    listed = proc.first(r"^(\d+(?:\.\d+)?)$", info.get("cpu_mhz", ""))
+    if arch == "arm64":
+        khz = proc.first(r"Generic Timer IRQ:.*Freq: (\d+) KHz", xen)
+        own = int(khz) * 1000 if khz else None
+        kernels = proc.first(rf"timer\(s\) running at {MHZ}", dmesg)
+    else:
+        mhz = proc.first(rf"\bDetected {MHZ} processor", xen)
+        own = proc.mhz_to_hz(mhz) if mhz else None
+        kernels = proc.first(rf"\bDetected {MHZ} TSC", dmesg) or proc.first(
+            rf"\bDetected {MHZ} processor", dmesg)
+    found = _first((own, "xen_log"), (listed and proc.mhz_to_hz(listed), "xl_info"),
+                   (kernels and proc.mhz_to_hz(kernels), "dmesg"))
+    if found[0] is None and "cpu_hz" not in files.overrides:
+        files.lacks("cpu_hz", "an xentrace file needs it")
+        return 0
+    return int(files.settle("cpu_hz", found, 0))
+
+
+def page_bytes(files: Folder) -> int:
+    """The kernel's page size: MemTotal is the sum of all zones' managed pages."""
+    total = proc.first(r"^MemTotal:\s+(\d+) kB", files.text("meminfo"))
+    managed = sum(map(int, re.findall(r"^\s*managed\s+(\d+)\s*$", files.text("zoneinfo"),
+                                      re.MULTILINE)))
+    found = None
+    if total and managed and int(total) * 1024 // managed in (4096, 16384, 65536):
+        found = int(total) * 1024 // managed
+    return int(files.settle("page_bytes", (found, "zoneinfo"), 4096))
+
+
+def iommu(files: Folder, xen: str) -> bool:
+    """Whether Xen uses the IOMMU: its log, else what `xl info` lists of its capabilities."""
+    word = proc.first(r"I/O virtuali[sz]ation (enabled|disabled)", xen)
+    caps = proc.xl_info(files.text("xl_info")).get("virt_caps")
+    found = _first((word and ("no", "yes")[word == "enabled"], "xen_log"),
+                   (caps and ("no", "yes")["directio" in caps], "xl_info"))
+    return bool(files.settle("iommu", (found[0] and found[0] == "yes", found[1]), False))

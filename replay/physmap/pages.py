@@ -1,0 +1,63 @@
+"""dom0's memory at the start, in pages, as the files of its folder tell it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from replay.base.since import has
+from replay.physmap import iomem, proc
+from replay.physmap.folder import Folder, read
+from replay.physmap.iomem import Entry, ram_pages
+from replay.physmap.model import Memory
+
+
+def _hot_added(files: Folder, ram: int, page: int) -> int:
+    """Pages of System RAM that the tree at boot (iomem.early) did not have yet."""
+    early = files.path / "iomem.early"
+    if not early.is_file():
+        return 0
+    return max(0, ram - ram_pages(iomem.parse(early, read(early)), page))
+
+
+def _counted(top: list[Entry], page: int, mode: str, kernel: str) -> tuple[int, str]:
+    """What balloon_init() takes for dom0's memory where no file shows it, and what that is."""
+    ram, every = ram_pages(top, page), ram_pages(top, page, iomem.LINUX_RAM)
+    if (mode == "pvh" and every > ram and has("unusable_seeding", kernel)
+            and not has("target_without_unusable", kernel)):
+        return every, "the System RAM of /proc/iomem, all of which Linux 6.9 to 6.14 counts"
+    return ram, "the System RAM of /proc/iomem" if every == ram else (
+        "the System RAM of /proc/iomem that is dom0's")
+
+
+def memory_of(files: Folder, top: list[Entry], page: int, mode: str, kernel: str) -> Memory:
+    """The counters. top: the tree, in which what is "System RAM" is dom0's own."""
+    ram = ram_pages(top, page)
+    read_: dict[str, Any] = dict.fromkeys(("available", "current", "target", "total", "low"))
+    if files.text("meminfo"):
+        read_["available"] = proc.meminfo_pages(
+            files.paths["meminfo"], files.text("meminfo"), "MemAvailable", page)
+    if files.text("balloon"):
+        kb, per = proc.balloon_kb(files.paths["balloon"], files.text("balloon"), files.notes), (
+            page // 1024)
+        read_ |= {n: kb[f"{n}_kb"] // per for n in ("current", "target") if f"{n}_kb" in kb}
+        out = (kb.get("low_kb", 0) + kb.get("high_kb", 0)) // per  # both are on the one list
+        read_["low"] = out if "low_kb" in kb else None
+        if "current_kb" in kb:
+            # total_pages is not shown: it is what dom0 began with plus what the balloon hot-added;
+            # a hot-added block is in low_kb only once it is online.
+            read_["total"] = read_["current"] + max(out, _hot_added(files, ram, page))
+    counted, why = _counted(top, page, mode, kernel)
+    current = files.settle("memory.current", (read_["current"], "balloon"), counted, why)
+    reserve = proc.total_reserve_pages(files.paths["zoneinfo"], files.text("zoneinfo")) \
+        if files.text("zoneinfo") else None
+    return Memory(
+        available=files.settle("memory.available", (read_["available"], "meminfo"),
+                               min(current, ram or current) * 3 // 4,
+                               "three quarters of dom0's memory"),
+        current=current,
+        target=files.settle("memory.target", (read_["target"], "balloon"), current),
+        total=files.settle("memory.total", (read_["total"], "balloon"), current),
+        total_reserve=files.settle("memory.total_reserve", (reserve, "zoneinfo"), 0),
+        unpopulated=files.settle("memory.unpopulated", (None, ""), 0, "no file shows it"),
+        low=files.settle("memory.low", (read_["low"], "balloon"), 0),
+    )
