@@ -41,6 +41,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     "time_inferred": ("info", "records without a time stamp, given the last one of their CPU"),
     "time_inversions": ("info", "records earlier than their predecessor on another CPU"),
     "records_lost": ("data_loss", "records the tracer itself reports as lost"),
+    "losses_unknown": ("error", "losses of an unknown number of records: each counts as one"),
     "file_truncated": ("data_loss", "the file ends inside a record"),
     "xentrace_cut": ("data_loss", "xentrace did not write all there was, as its recorder noted"),
     "symbols_unresolved": ("error", "probe addresses without a symbol; the event name was used"),

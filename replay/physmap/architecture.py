@@ -24,13 +24,14 @@ class Found(NamedTuple):
     line: str
 
 
-_DT_DEVICE = r"^ *[0-9a-f]+-[0-9a-f]+ : [0-9a-f]+\.[\w,.+-]+ [\w,.+-]+@[0-9a-f]+"
+_TREE_DEVICE = r"^ *[0-9a-f]+-[0-9a-f]+ : [0-9a-f]+\.[\w,.+-]+ [\w,.+-]+@[0-9a-f]+"
 
 PRINTED: Final = {
     ("xen_log", "arm64"):  # xen/arch/arm and xen/common/device-tree
         r"Generic Timer IRQ:|\bRAM: [0-9a-f]{8,16} - [0-9a-f]{8,16}|MODULE\[\d+\]: |"
         r"BANK\[\d+\] 0x|Allocating (?:1:1 )?mappings |Grant table range: |\bGICv[23]\b|"
-        r"64-bit Execution:|Booting using Device Tree|Using PSCI|\(aarch64-[\w.-]*(?:gcc|clang)",
+        r"64-bit Execution:|Booting using (?:Device Tree|ACPI)|Using PSCI|"
+        r"\(aarch64-[\w.-]*(?:gcc|clang)",
     ("xen_log", "x86"):  # xen/arch/x86
         r"(?:e820|e801|EFI) RAM map:|Detected [\d.]+ MHz processor|Building a PVH? Dom|"
         r"Video information:|\bVMX: |\bSVM: |AMD-Vi: |\[VT-D\]|\(x86_64-[\w.-]*(?:gcc|clang)",
@@ -45,8 +46,10 @@ PRINTED: Final = {
         r"Linux version \S*(?:x86_64|amd64)|\(x86_64-[\w.-]*(?:gcc|clang)",
     ("cpuinfo", "arm64"): r"^CPU implementer\s*:",
     ("cpuinfo", "x86"): r"^(?:vendor_id|flags|cpuid level|address sizes)\s*:",
+    ("config", "arm64"): r"^CONFIG_ARM64=y",
+    ("config", "x86"): r"^CONFIG_X86_64=y",
     ("guest_type", "x86"): r"^PVH?$",  # on Arm a domain is HVM to Linux
-    ("iomem", "arm64"): _DT_DEVICE + r"|: GIC[DRCVH]$",
+    ("iomem", "arm64"): _TREE_DEVICE + r"|: GIC[DRCVH]$",
     ("iomem", "x86"):  # arch/x86/kernel/{e820,setup}.c, arch/x86/kernel/apic
         r": (?:Local APIC|IOAPIC \d+|RAM buffer|Unusable memory|Video ROM|System ROM|"
         r"Video RAM area|ACPI Tables|ACPI Non-volatile Storage|Reserved)$",

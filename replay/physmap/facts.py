@@ -119,7 +119,17 @@ def page_bytes(files: Folder) -> int:
     found = None
     if total and managed and int(total) * 1024 // managed in (4096, 16384, 65536):
         found = int(total) * 1024 // managed
-    return int(files.settle("page_bytes", (found, "zoneinfo"), 4096))
+    built = proc.first(r"^CONFIG_ARM64_(4|16|64)K_PAGES=y", files.text("config"))
+    return int(files.settle("page_bytes", _first(
+        (found, "zoneinfo"), (built and int(built) * 1024, "config")), 4096))
+
+
+def address_bits(files: Folder, name: str, option: str, default: int) -> int:
+    """Bits of an arm64 kernel's addresses, by its configuration. With 52 the processor decides, as
+    vabits_actual and PHYS_MASK_SHIFT do, so that they are what the default is."""
+    built = proc.first(rf"^CONFIG_ARM64_{option}=(\d+)$", files.text("config"))
+    known = built and int(built) <= 48
+    return int(files.settle(name, (int(built) if built and known else None, "config"), default))
 
 
 def iommu(files: Folder, xen: str) -> bool:

@@ -122,6 +122,25 @@ def pairs(raw: bytes, address_cells: int, size_cells: int) -> list[tuple[int, in
     return [(int.from_bytes(r[:split], "big"), int.from_bytes(r[split:], "big")) for r in rows]
 
 
+CELLS = ((2, 2), (2, 1), (1, 1))
+"""Address and size cells of root nodes, the usual ones first; boards with little memory have one of
+either (a Raspberry Pi 4 has 2 and 1)."""
+
+
+def likely_cells(raw: bytes) -> list[tuple[int, int]]:
+    """The cells by which a `reg` of the hypervisor node is a grant table and ascending regions."""
+    def fits(address: int, size: int) -> bool:
+        try:
+            found = pairs(raw, address, size)
+        except ValueError:
+            return False
+        ends = [start + length for start, length in found]
+        return all(length for _, length in found) and max(ends, default=0) <= 1 << 52 and all(
+            end <= start for end, (start, _) in zip(ends[1:], found[2:], strict=False))
+
+    return [cells for cells in CELLS if fits(*cells)]
+
+
 Windows = list[tuple[int, int, int]] | None
 """`ranges` as (child address, parent address, size); None where addresses are the root's own."""
 

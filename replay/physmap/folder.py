@@ -22,6 +22,7 @@ MACHINE_FILES = {
     "cpuinfo": ("cpuinfo",),
     "guest_type": ("guest_type",),
     "uname": ("uname",),
+    "config": ("xen-config", "config"),
     "cmdline": ("dom0-cmdline", "cmdline"),
     "hypervisor_reg": ("dt/reg", "dt/reg.xxd"),
     "dtb": ("dt/dom0.dtb", "dom0.dtb", "fdt"),

@@ -13,7 +13,7 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError
 from replay.base.since import has, version_of
 from replay.physmap import arm64, fdt, iomem, logs, pvh, x86
-from replay.physmap.facts import facts_of, iommu, page_bytes, xen_log
+from replay.physmap.facts import address_bits, facts_of, iommu, page_bytes, xen_log
 from replay.physmap.folder import MACHINE_FILES, Folder, read
 from replay.physmap.model import HostRange, Physmap, validated
 from replay.physmap.pages import memory_of
@@ -148,8 +148,8 @@ def _arm64(found: _Read) -> Physmap:
         **common, arch="arm64", direct_mapped=direct, iomem_end=arm64.IOMEM_END,
         pluggable=arm64.pluggable_range(
             _dram_start(top, host), page, section,
-            int(files.settle("va_bits", (None, ""), arm64.VA_BITS_DEFAULT)),
-            int(files.settle("phys_bits", (None, ""), arm64.ARM64_PHYS_BITS))),
+            address_bits(files, "va_bits", "VA_BITS", arm64.VA_BITS_DEFAULT),
+            address_bits(files, "phys_bits", "PA_BITS", arm64.ARM64_PHYS_BITS)),
         iomem=children, clip=(), regions=tuple(regions), host=tuple(host), memory=memory,
         grant_table=table, source=_source(files), notes=(*files.notes, *notes),
     )
@@ -177,29 +177,32 @@ def _dram_start(top: list[iomem.Entry], host: list[HostRange]) -> int:
 Regions = list[tuple[int, int]]
 
 
-def _device_tree(files: Folder, xen: str) -> tuple[list[fdt.Claim], Regions, tuple[int, int] | None]:
+Tree = tuple[list[fdt.Claim], Regions, tuple[int, int] | None]
+
+
+def _device_tree(files: Folder, xen: str) -> Tree:
     """(address claims, extended regions, grant table): the device tree, else Xen's own log.
 
     bindings/arm/xen.txt: reg[0] of the node "xen,xen" is the grant table, reg[1..] unused regions.
     """
     claims: list[fdt.Claim] = []
     raw: bytes | None = None
-    where: Path | None = None
-    cells = (2, 2)
-    for name in MACHINE_FILES["dtb"]:
-        if (files.path / name).is_file():
-            where = files.path / name
-            root = fdt.parse(where)
-            claims = list(fdt.claims(root))
-            node = fdt.find_compatible(root, "xen,xen")
-            raw = node.props.get("reg") if node else None
-            cells = root.cells("#address-cells", 2), root.cells("#size-cells", 1)
-            break
-    for name in MACHINE_FILES["hypervisor_reg"]:
-        if raw is None and (files.path / name).is_file():
-            where = files.path / name
-            raw = where.read_bytes() if not name.endswith(".xxd") else _xxd(where, read(where))
-    if raw is None or where is None:
+    cells: tuple[int, int] | None = None
+    if where := files.find("dtb"):
+        root = fdt.parse(where)
+        claims = list(fdt.claims(root))
+        node = fdt.find_compatible(root, "xen,xen")
+        raw = node.props.get("reg") if node else None
+        cells = root.cells("#address-cells", 2), root.cells("#size-cells", 1)
+    if raw is None and (where := files.find("hypervisor_reg")):
+        raw = where.read_bytes() if where.suffix != ".xxd" else _xxd(where, read(where))
+        if cells is None:
+            likely = fdt.likely_cells(raw)
+            cells = (likely or fdt.CELLS)[0]
+            if len(likely) != 1:
+                files.notes.append(f"cells: {cells[0]} + {cells[1]} is assumed of the root node; "
+                                   f"{where.name} does not tell (its device tree would)")
+    if raw is None or where is None or cells is None:
         regions, table = arm64.log_regions(xen)
         if regions or table:
             files.notes.append("regions: from Xen's log; no device tree")

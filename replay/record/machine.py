@@ -52,7 +52,8 @@ MACHINE: Final = (
     Saved("dt/dom0.dtb", "/sys/firmware/fdt"),
 )
 BALLOON_SYSFS: Final = "/sys/devices/system/xen_memory/xen_memory0"
-KERNEL_CONFIG: Final = "XEN|ZONE_DEVICE|MEMORY_HOTPLUG|KPROBE|FPROBE|KALLSYMS|BTF|PAGES?_"
+KERNEL_CONFIG: Final = ("XEN|ZONE_DEVICE|MEMORY_HOTPLUG|KPROBE|FPROBE|KALLSYMS|BTF|PAGES?_|"
+                        "ARM64_(VA|PA)_BITS|ARM64_[0-9]+K_")
 
 
 def kernel_config(release: str) -> Saved:

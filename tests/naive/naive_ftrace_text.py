@@ -251,6 +251,7 @@ class _File:
         except Other:
             return False
         self.decoded.records_lost += int(said or 1)
+        self.decoded.anomalies.count("losses_unknown", not said)
         self.waiting.append((cpu, int(said or -1), self.line))
         return True
 

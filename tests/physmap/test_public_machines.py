@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
 
 from replay import allocators
 from replay.base.errors import InputError, ReplayError
-from replay.physmap import arm64, iomem, logs, presets, proc, x86
+from replay.physmap import arm64, fdt, iomem, logs, presets, proc, x86
 from replay.physmap.model import HostRange, Physmap, from_json
 from replay.physmap.readers import Machine, read_machine
 
@@ -194,6 +195,32 @@ def test_files_of_two_machines_and_machines_of_other_kinds_are_refused(tmp_path:
     for word in ("armv7l", "i686", "riscv64"):
         with pytest.raises(InputError, match=f"'{word}'.*x86-64 and arm64"):
             machine(tmp_path, {"uname": f"Linux box 6.1.77 #1 SMP {word} GNU/Linux\n"})
+
+
+@pytest.mark.parametrize(("raw", "cells"), [
+    (struct.pack(">6Q", 0x40200000, 0x40000, 0x40400000, 0x7FC00000, 0x100000000, 0x40000000),
+     (2, 2)),
+    (struct.pack(">QIQI", 0x29AD1000, 0x40000, 0x40000000, 0xBC000000), (2, 1)),
+    (struct.pack(">4I", 0x2000000, 0x40000, 0x40000000, 0x10000000), (1, 1)),
+])
+def test_cells_of_a_reg_without_its_tree(tmp_path: Path, raw: bytes, cells: tuple[int, int]) -> None:
+    (tmp_path / "dt").mkdir()
+    (tmp_path / "dt" / "reg").write_bytes(raw)
+    made = machine(tmp_path, {})
+    assert made.provenance["arch"] == "arm64"
+    spans = fdt.pairs(raw, *cells)
+    assert made.physmap.grant_table == (spans[0][0], sum(spans[0]))
+    assert made.physmap.regions == tuple((start, start + size) for start, size in spans[1:])
+
+
+def test_a_kernels_configuration_tells_its_pages_and_addresses(tmp_path: Path) -> None:
+    made = machine(tmp_path, {"xen-config": "CONFIG_ARM64=y\nCONFIG_ARM64_16K_PAGES=y\n"
+                              "CONFIG_ARM64_VA_BITS=47\nCONFIG_ARM64_PA_BITS=48\n"}).physmap
+    assert (made.arch, made.page_bytes) == ("arm64", 16384)
+    assert made.pluggable == (0, 1 << 46)
+    assert not {"va_bits", "phys_bits", "page_bytes"} & {f.split()[0] for f in made.assumed}
+    large = machine(tmp_path, {"xen-config": "CONFIG_ARM64=y\nCONFIG_ARM64_VA_BITS=52\n"}).physmap
+    assert "va_bits 48" in large.assumed  # the processor decides
 
 
 # -- clocks --------------------------------------------------------------------------------------

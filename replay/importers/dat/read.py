@@ -266,6 +266,7 @@ class _Scan:
         decoded.seen(time)
         for page in np.flatnonzero(records.lost):
             count, first = int(records.lost[page]), int(records.first[page])
+            decoded.anomalies.count("losses_unknown", count == LOST_UNKNOWN)
             self.missed[cpu] = self.missed.get(cpu, 0) + (1 if count == LOST_UNKNOWN else count)
             if len(time):
                 first = min(first, len(time) - 1)

@@ -96,8 +96,7 @@ def _match(decoded: Decoded, table: ProbeTable, anomalies: Anomalies,
     def probe_of(event: str, function: str, place: str, count: int) -> tuple[Probe | None, str]:
         if not function:
             anomalies.count("symbols_unresolved", count)
-            function, named = table.hint(event) or ("", place)
-            place = place if place == "return" else named  # a return says so without symbols
+            function, place = table.hints.get(event, ("", place))
         probe = table.find(function)
         if probe is None:
             anomalies.count("probe_unknown", count)
@@ -127,7 +126,7 @@ def wanted_by(table: ProbeTable) -> Wanted:
     """
     def wanted(function: str, event: str, fields: Collection[str]) -> bool:
         if not function:
-            function = (table.hint(event) or ("", ""))[0]
+            function = table.hints.get(event, ("", ""))[0]
         probe = table.find(function) if function else None
         return probe is not None and (probe.role in ROLES or VMEMMAP in fields)
     return wanted

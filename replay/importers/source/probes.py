@@ -6,7 +6,6 @@ and its place in it, never by the name its user gave it.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
@@ -182,9 +181,11 @@ class Probe:
     args: dict[str, tuple[str, ...]]
 
 
-_DEFAULT_NAMES: Final[tuple[tuple[re.Pattern[str], Place], ...]] = (
-    (re.compile(r"(\w+)__(?:return|exit)"), "return"), (re.compile(r"r_(\w+)_0"), "return"),
-    (re.compile(r"p_(\w+)_0"), "entry"), (re.compile(r"(\w+?)(?:__entry)?"), "entry"))
+_DEFAULT_NAMES: Final[tuple[tuple[str, Place], ...]] = (
+    ("{}", "entry"), ("{}__return", "return"),
+    ("{}__entry", "entry"), ("{}__exit", "return"), ("p_{}_0", "entry"), ("r_{}_0", "return"))
+"""What a probe is called that nobody named: by `perf probe` (perf-probe(1)), as a function event
+(fprobe), as one of kprobe_events."""
 
 
 @dataclass(frozen=True)
@@ -193,21 +194,6 @@ class ProbeTable:
 
     probes: dict[str, Probe]
     hints: dict[str, tuple[str, Place]]
-
-    def hint(self, event: str) -> tuple[str, Place] | None:
-        """(function, place) that an event's name stands for; None if it stands for none.
-
-        A name of the table, else one that `perf probe` or the kernel gives by itself: an entry is
-        called as the function (perf-probe(1)), NAME__entry (fprobe) or p_NAME_0 (kprobe_events),
-        a return NAME__return, NAME__exit or r_NAME_0.
-        """
-        if event in self.hints:
-            return self.hints[event]
-        for form, place in _DEFAULT_NAMES:
-            match = form.fullmatch(event)
-            if match and (probe := self.find(match[1])):
-                return probe.function, place
-        return None
 
     def find(self, function: str) -> Probe | None:
         """The entry of a function, whatever suffix the compiler gave it."""
@@ -225,6 +211,9 @@ def load_table(user_file: Path | None = None) -> ProbeTable:
     for path in (BUILT_IN, user_file):
         if path is not None:
             _merge(path, _parse(path), roles, probes, hints)
+    for name, probe in probes.items():
+        for form, place in _DEFAULT_NAMES:
+            hints.setdefault(form.format(name), (probe.function, place))
     return ProbeTable(probes, hints)
 
 

@@ -53,6 +53,7 @@ _MAYBE_JOINED: Final = re.compile(r"-\d+ +(?:\( *[\d-]+\) +)?\[\d{3,5}\] ", re.A
 _LOST: Final = re.compile(
     r"CPU:(\d{1,5}) \[(?:LOST (?:(\d{1,18}) )?EVENTS|(?:(\d{1,18}) )?EVENTS DROPPED)\]", re.ASCII)
 """print_trace_line(), and trace-cmd; both leave out a number that is not known."""
+MAX_NOTICE: Final = 400
 _PERF_LOST: Final = re.compile(
     r".* \[(?P<cpu>\d{3,5})\] .*PERF_RECORD_LOST(?:_SAMPLES)?(?: lost (?P<count>\d{1,18}))?\b"
     r"|Processed \d+ (?:events|samples) and lost (?:\d+ chunks|[\d.]+%)", re.ASCII)
@@ -266,14 +267,9 @@ class _Reader:
             kept, written = int(entries[1]), int(entries[2])
             self.decoded.records_lost += max(0, written - kept)
         elif lost:
-            count = int(lost[2] or lost[3] or -1)
-            self.decoded.records_lost += max(count, 1)
-            self.pending_losses.setdefault(int(lost[1]), []).append((count, self.line))
-        elif lost := _PERF_LOST.match(line):
-            count = int(lost["count"] or -1)
-            self.decoded.records_lost += max(count, 1)
-            if lost["cpu"]:
-                self.pending_losses.setdefault(int(lost["cpu"]), []).append((count, self.line))
+            self._lost(int(lost[2] or lost[3] or -1), lost[1])
+        elif lost := _PERF_LOST.match(line[:MAX_NOTICE]):
+            self._lost(int(lost["count"] or -1), lost["cpu"])
         elif line.startswith("# tracer: function_graph"):
             raise InputError(self.path, "the function_graph tracer writes no task and no time",
                              f"line {self.line}", "Record kprobe and kretprobe events instead")
@@ -283,6 +279,13 @@ class _Reader:
             if self.in_marker:
                 self.builder.extend_marker(_text_of(line))
             self.decoded.anomalies.count("marker_lines" if self.in_marker else "lines_unmatched")
+
+    def _lost(self, count: int, cpu: str | None) -> None:
+        """A notice of records lost, -1 where it does not say how many."""
+        self.decoded.records_lost += max(count, 1)
+        self.decoded.anomalies.count("losses_unknown", count < 0)
+        if cpu:
+            self.pending_losses.setdefault(int(cpu), []).append((count, self.line))
 
     def _add(self, match: re.Match[str], comm: str, rest: str, *, cut_short: bool) -> None:
         time = self._time(match)

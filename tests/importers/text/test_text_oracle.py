@@ -61,7 +61,7 @@ def test_events_lost_without_a_count(tmp_path: Path, text: str) -> None:
     decoded = decode(tmp_path, LINE.format(5, 1) + text + LINE.format(6, 1).replace("[000]", "[001]"))
     assert [(loss.time, loss.cpu, loss.count) for loss in decoded.losses] == [(6, 1, -1)]
     assert decoded.records_lost == 1
-    assert dict(decoded.anomalies.counts) == {"records_lost": 1}
+    assert dict(decoded.anomalies.counts) == {"records_lost": 1, "losses_unknown": 1}
 
 
 def test_two_losses_before_one_event_are_both_kept(tmp_path: Path) -> None:
