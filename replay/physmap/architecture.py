@@ -87,7 +87,7 @@ def _stated(files: Folder) -> list[Found]:
     """What uname and `xl info` call the machine."""
     words = files.text("uname").split()
     # kernel name, host, release, version..., machine: a host may be called anything
-    machines = [("uname", word) for word in words[2:]]
+    machines = [("uname", word) for word in words[2:] or words]
     info = xl_info(files.text("xl_info"))
     machines += [("xl_info", info.get("machine", ""))]
     machines += [("xl_info", arch) for arch in re.findall(

@@ -126,12 +126,21 @@ def test_a_coloured_dom0_is_not_direct_mapped(tmp_path: Path) -> None:
 
 
 def test_the_last_of_two_boots_in_a_log_counts(tmp_path: Path) -> None:
-    again = PI_5.replace("0x00000010000000-0x00000018", "0x00000020000000-0x00000028").replace(
+    again = "(XEN) Checking for initrd in /chosen\n" + PI_5.replace("0x00000010000000-0x00000018", "0x00000020000000-0x00000028").replace(
         "0x40000000->0x4fe00000", "0x41000000->0x4fe00000")
     made = machine(tmp_path, {"xl-dmesg": PI_5 + again, "iomem": "20000000-27ffffff : System RAM\n"
                               }).physmap
     assert of_type(made, "ram_dom0") == [(0x20000000, 0x28000000)]
     assert made.regions == ((0x2200000, 0x7E00000), (0x41000000, 0x4FE00000))
+    assert of_type(made, "ram_other")[0] == (0, 0x20000000)
+
+
+def test_the_last_of_two_boots_of_the_kernel_counts(tmp_path: Path) -> None:
+    boot = ("[    0.0] Linux version {} (b@h) (gcc) #1\n[    0.0] BIOS-provided physical RAM map:\n"
+            "[    0.0] BIOS-e820: [mem 0x0000000000000000-0x{:016x}] usable\n")
+    made = machine(tmp_path, {"dmesg": boot.format("6.1.0", 0xFFFF) + boot.format("6.12.1", 0xFFF)})
+    assert made.provenance["kernel"] == "6.12.1"
+    assert made.physmap.clip == (x86.BIOS_ROM, (0, 0x1000))
 
 
 def test_a_serial_capture_has_the_boot_loaders_lines_and_both_consoles(tmp_path: Path) -> None:
