@@ -25,6 +25,7 @@ SINCE: Final = {
     "says_whether_e820": Change((5, 19), "x86/PCI: Disable E820 reserved region clipping "
                                 "starting in 2023"),
     "unusable_seeding": Change((6, 9), "x86/xen: attempt to inflate the memory balloon on PVH"),
+    "fixed_linear_map": Change((6, 16), "arm64/mm: Remove randomization of the linear map"),
     "target_without_unusable": Change(
         (6, 15), "x86/xen: fix balloon target initialization for PVH dom0"),
 }

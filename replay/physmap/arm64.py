@@ -52,6 +52,12 @@ def pluggable_range(dram_start: int, page_bytes: int, section: int,
     return start, min(start + (1 << (va_bits - 1)), 1 << pa_bits)
 
 
+def without_kaslr(dmesg: str, cmdline: str) -> bool:
+    """Whether the kernel says, or was told, to leave its linear map where it is: kaslr_init(),
+    arch/arm64/kernel/kaslr.c."""
+    return "nokaslr" in cmdline.split() or "KASLR disabled" in dmesg
+
+
 def identity_mapped(direct_mapped: bool, iommu: bool) -> bool:
     """Whether Xen adds a 1:1 entry for each granted page: gnttab_need_iommu_mapping().
 

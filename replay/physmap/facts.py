@@ -111,8 +111,8 @@ def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str
     return int(files.settle("cpu_hz", found, 0))
 
 
-def page_bytes(files: Folder) -> int:
-    """The kernel's page size: MemTotal is the sum of all zones' managed pages."""
+def page_bytes(files: Folder, arch: str) -> int:
+    """The kernel's page size: MemTotal is the sum of all zones' managed pages. x86 has but one."""
     total = proc.first(r"^MemTotal:\s+(\d+) kB", files.text("meminfo"))
     managed = sum(map(int, re.findall(r"^\s*managed\s+(\d+)\s*$", files.text("zoneinfo"),
                                       re.MULTILINE)))
@@ -121,7 +121,8 @@ def page_bytes(files: Folder) -> int:
         found = int(total) * 1024 // managed
     built = proc.first(r"^CONFIG_ARM64_(4|16|64)K_PAGES=y", files.text("config"))
     return int(files.settle("page_bytes", _first(
-        (found, "zoneinfo"), (built and int(built) * 1024, "config")), 4096))
+        (found, "zoneinfo"), (built and int(built) * 1024, "config"),
+        (4096 if arch == "x86" else None, "x86")), 4096))
 
 
 def address_bits(files: Folder, name: str, option: str, default: int) -> int:

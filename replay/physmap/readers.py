@@ -82,7 +82,7 @@ def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Ma
     top = iomem.parse(files.paths["iomem"], files.text("iomem"), files.notes)
     xen, dmesg = xen_log(files), logs.kernel_log(files.text("dmesg"))
     facts = facts_of(files, xen, dmesg)
-    found = _Read(files, top, facts, xen, dmesg, page_bytes(files))
+    found = _Read(files, top, facts, xen, dmesg, page_bytes(files, facts["arch"]))
     machine = validated(_arm64(found) if facts["arch"] == "arm64" else _x86(found))
     facts |= {"page_bytes": found.page,
               "scratch": [list(s) for s in iomem.scratch_sections(machine)],
@@ -138,6 +138,10 @@ def _arm64(found: _Read) -> Physmap:
     direct = bool(files.settle("direct_mapped", (
         arm64.direct_mapped(found.xen, facts["xen_cmdline"]), "xen_log"), True))
     host, notes = arm64.host_view(top, found.xen, claims, direct)
+    fixed = version_of(facts["kernel"]) and has("fixed_linear_map", facts["kernel"])
+    if not (fixed or arm64.without_kaslr(found.dmesg, facts["dom0_cmdline"])):
+        notes.append("kaslr: no is assumed of the linear map; with it the range that can be mapped "
+                     "may begin lower (before Linux 6.16)")
     section = _section(files, page, facts["kernel"])
     children, scratch = iomem.first_level(top)
     if scratch:

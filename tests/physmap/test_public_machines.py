@@ -510,11 +510,16 @@ def test_every_default_is_named(tmp_path: Path) -> None:
     for arch in ("x86", "arm64"):
         made = machine(tmp_path, {}, arch=arch)
         named = {fact.split()[0] for fact in made.physmap.assumed}
-        assert named >= {"page_bytes", "iommu", "phys_bits"} | {
+        assert named >= {"iommu", "phys_bits"} | {
             f"memory.{name}" for name in ("available", "current", "target", "total",
                                           "total_reserve", "unpopulated", "low")}
-        assert named >= ({"va_bits", "direct_mapped", "section_bytes", "regions"}
-                         if arch == "arm64" else {"mode"})
+        assert named >= ({"page_bytes", "kaslr", "va_bits", "direct_mapped", "section_bytes",
+                          "regions"} if arch == "arm64" else {"mode"})
+        assert "page_bytes" in made.provenance["files"]
+    quiet = machine(tmp_path, {"dmesg": "KASLR disabled on command line\n"}, arch="arm64").physmap
+    assert "kaslr no" not in quiet.assumed
+    fixed = machine(tmp_path, {"dmesg": "Linux version 6.16.0 (b)\n"}, arch="arm64").physmap
+    assert "kaslr no" not in fixed.assumed
 
 
 def test_other_values_of_the_balloon_are_passed_over_by_name(tmp_path: Path) -> None:

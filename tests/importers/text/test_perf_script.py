@@ -44,6 +44,17 @@ def test_default_names_of_probes(tmp_path: Path, entry: str, back: str, free: st
     assert "lines_unmatched" not in trace.meta.anomalies
 
 
+def test_a_return_value_without_a_name(tmp_path: Path) -> None:
+    # perf probe 'xen_alloc_unpopulated_pages%return $retval'
+    path = tmp_path / "perf.txt"
+    path.write_text(PERF.format(f="xen_alloc_unpopulated_pages",
+                                r="xen_alloc_unpopulated_pages__return",
+                                g="xen_free_unpopulated_pages").replace(
+                                    "ret=0", "arg1=0xfffffffffffffff4"))
+    trace = import_recording([path], "t", machine_dir=None, settings={}, probes=None)
+    assert ints(trace.table, "errno")[is_kind(trace.table, "alloc")].tolist() == [-12]
+
+
 # -- losses of unknown number --------------------------------------------------------------------
 @pytest.mark.parametrize(("notice", "least"), [
     ("CPU:1 [LOST EVENTS]", 1), ("CPU:1 [EVENTS DROPPED]", 1), ("CPU:1 [LOST 12 EVENTS]", 12),
