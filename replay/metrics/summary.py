@@ -123,6 +123,7 @@ def about_recording(meta: Meta) -> dict[str, Any]:
         **({"trace_cut": meta.provenance["cut"]} if "cut" in meta.provenance else {}),
         "kernel": meta.provenance.get("kernel", ""),
         "xen_version": meta.provenance.get("xen_version", ""),
+        "assumed": list(meta.physmap.assumed) if meta.physmap else [],
     }
 
 

@@ -27,6 +27,8 @@ MACHINE_FILES = {
     "hypervisor_reg": ("dt/reg", "dt/reg.xxd"),
     "dtb": ("dt/dom0.dtb", "dom0.dtb", "fdt"),
 }
+SUFFIXES = (".txt", ".log")
+"""What a copy by hand may be called beside that."""
 
 
 @dataclass
@@ -42,8 +44,8 @@ class Folder:
 
     def find(self, what: str) -> Path | None:
         """Where the first file there is for `what` lies."""
-        return next((path for name in MACHINE_FILES[what]
-                     if (path := self.path / name).is_file()), None)
+        return next((path for name in MACHINE_FILES[what] for suffix in ("", *SUFFIXES)
+                     if (path := self.path / (name + suffix)).is_file()), None)
 
     def text(self, what: str) -> str:
         """The first file there is for `what`; empty if none."""

@@ -503,7 +503,9 @@ def seeding(made: Physmap) -> str:
 # -- what is assumed, and what is passed over ----------------------------------------------------
 def test_what_is_assumed_stands_in_the_header_of_a_report(tmp_path: Path) -> None:
     ran = cli("run", ROOT / "traces/pvh-dom0.arrow", "--out", tmp_path / "out")
-    assert "Assumed   of the machine, for want of a file that tells: phys_bits 40" in ran.out
+    said = "ASSUMED FACTS  no file tells, so these stand for it: phys_bits 40"
+    assert said in ran.out
+    assert said in cli("verify", ROOT / "traces/pvh-dom0.arrow").out
 
 
 def test_every_default_is_named(tmp_path: Path) -> None:
@@ -540,6 +542,13 @@ def test_a_zone_whose_pages_are_missing_is_a_sentence(tmp_path: Path) -> None:
     ("25%", None), ("-1G", None), ("1G+25%", None)])
 def test_sizes_of_xens_command_line(text: str, kb: int | None) -> None:
     assert proc.size_kb(text) == kb
+
+
+def test_copies_by_hand_may_have_a_suffix(tmp_path: Path) -> None:
+    made = machine(tmp_path, {"xl-info.txt": "machine : aarch64\ncpu_mhz : 24.000\n",
+                              "xl-dmesg.log": PI_5})
+    assert made.provenance["files"]["arch"] == "xl-info.txt"
+    assert made.provenance["files"]["cpu_hz"] == "xl-dmesg.log"
 
 
 def test_stated_facts_win_over_files(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def few() -> dict[str, Any]:
     return data
 
 
+UNTOLD = replace(MACHINE, notes=("va_bits: 48 is assumed (--set va_bits=... states it)",))
+
+
 def with_start() -> dict[str, Any]:
     o = outcome(CALLS, ROWS, FRAMES)
     none = np.zeros(0, np.int64)
@@ -104,6 +107,8 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "emulated": lambda: made(trace(EVENTS, provenance={"emulated": "QEMU TCG"})),
     "other_machine": lambda: made(trace(EVENTS, physmap=ELSEWHERE)),
     "partial_start": with_start,
+    "assumed_machine": lambda: made(
+        trace(EVENTS, physmap=UNTOLD), machine=UNTOLD),
     "fitted_elsewhere": lambda: made(profile=fitted("x86", "pvh")),
     "fitted_under_emulation": lambda: made(profile=fitted("arm64", "arm", "QEMU TCG")),
     "other_architecture": lambda: made(profile=replace(
@@ -118,7 +123,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 OF_STRATEGIES = {"broken_invariant", "failed_allocator", "assumed_frames", "no_collisions",
                  "failed_requests", "few_samples"}
 """Kinds that the header alone does not give."""
-OF_RECORDINGS = {"data_loss", "synthetic", "emulated"}
+OF_RECORDINGS = {"data_loss", "synthetic", "emulated", "assumed_machine"}
 OF_COSTS = {"fitted_elsewhere", "fitted_under_emulation", "other_architecture", "assumed_costs"}
 FEW = {"p50": 1.0, "p90": 2.0, "p99": 3.0}
 IMPLIED = {"partial_start": {"other_machine"}}
@@ -279,9 +284,9 @@ def test_a_warning_stands_where_a_recording_is_held_against_a_model(kind: str) -
 
 def test_verify_and_predict_warn_on_the_command_line(tmp_path: Path) -> None:
     pvh = ROOT / "traces" / "pvh-dom0.arrow"
-    for words, labels in ((("verify", pvh), ["EMULATED"]),
+    for words, labels in ((("verify", pvh), ["EMULATED", "ASSUMED FACTS"]),
                           (("predict", pvh, "--profile", "arm64"),
-                           ["EMULATED", "COSTS", "ASSUMED COSTS"])):
+                           ["EMULATED", "ASSUMED FACTS", "COSTS", "ASSUMED COSTS"])):
         done = cli(*words)
         assert done.code == 0, done.err
         assert all(f"{label}  " in done.out for label in labels), done.out

@@ -42,6 +42,7 @@ WARNING_KINDS = {
     "emulated": Kind("EMULATED", "recorded times are not of hardware"),
     "other_machine": Kind("OTHER MACHINE", "replayed on a machine other than the recorded one"),
     "partial_start": Kind("BEGAN ANEW", "what the recording began with is taken over in part"),
+    "assumed_machine": Kind("ASSUMED FACTS", "facts of the machine that no file told"),
     "fitted_elsewhere": Kind("COSTS", "costs calibrated on another kind of machine"),
     "fitted_under_emulation": Kind("COSTS", "costs calibrated on what an emulator recorded"),
     "other_architecture": Kind("COSTS", "a cost profile of another architecture"),
@@ -180,6 +181,8 @@ def _of_trace(run: Mapping[str, Any]) -> Iterator[Warned]:
         yield Warned("synthetic", "a generated workload, no recording")
     elif run["recorded_times"] != "as recorded":
         yield Warned("emulated", f"RECORDED times: {plain(run['recorded_times'])}")
+    if assumed := ", ".join(plain(fact) for fact in run.get("assumed", ())):
+        yield Warned("assumed_machine", f"no file tells, so these stand for it: {assumed}")
 
 
 def _of_run(run: Mapping[str, Any]) -> Iterator[Warned]:
@@ -245,8 +248,6 @@ def _header(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Trace", plain(run["trace"])
     yield "Mode", plain(run["mode"])
     yield "Machine", _machine(run)
-    if assumed := ", ".join(plain(fact) for fact in run.get("assumed", ())):
-        yield "Assumed", f"of the machine, for want of a file that tells: {assumed}"
     yield "Costs", f"{plain(run['profile'])}: {plain(run['profile_summary'])}"
     yield "Times", ("all MODELLED (work counts x costs + waiting), never measured; "
                     f"{duration(run['modelled_span_ns'])} in all")
