@@ -257,6 +257,16 @@ def out_of_memory(case: Case) -> Found:
     return _refused(case, case.folded.refused.of(errno.ENOMEM), "the mapping fails with -ENOMEM")
 
 
+@hazard("refuses", "requests refused with any other error")
+def refused_otherwise(case: Case) -> Found:
+    """What code of a user's own returns, say. With -ENOMEM, no region and those that wait without
+    end, these are all that failed."""
+    refused = case.folded.refused
+    named = (errno.ENOMEM, E_WAIT, *NO_REGION)
+    return _refused(case, refused.of(*(e for e in refused.by_error if e not in named)),
+                    "the mapping fails")
+
+
 @hazard("refuses", "requests refused because no region was found (-EBUSY, -EINVAL)")
 def no_region(case: Case) -> Found:
     """Where the resource tree had no room that Linux takes."""
@@ -270,16 +280,6 @@ def no_region_while_free(case: Case) -> Found:
     """Where the search is at fault, not the machine."""
     return _refused(case, case.folded.refused.while_free,
                     "fails for good: the search finds the same again")
-
-
-@hazard("refuses", "requests refused with any other error")
-def refused_otherwise(case: Case) -> Found:
-    """What code of a user's own returns, say. With -ENOMEM, no region and those that wait without
-    end, these are all that failed."""
-    refused = case.folded.refused
-    named = (errno.ENOMEM, E_WAIT, *NO_REGION)
-    return _refused(case, refused.of(*(e for e in refused.by_error if e not in named)),
-                    "the mapping fails")
 
 
 @hazard("stalls", "requests still asleep on a wait queue at the end")

@@ -9,10 +9,10 @@ from replay.base.errors import InputError, ReplayError
 from replay.physmap.folder import Folder
 from replay.physmap.proc import xl_info
 
-KNOWN: Final = ("x86", "arm64")
-MACHINES: Final = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86", "amd64": "x86"}
+MODELLED: Final = ("x86", "arm64")
+MACHINE_WORDS: Final = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86", "amd64": "x86"}
 """`uname -m` of a 64-bit kernel."""
-OTHERS: Final = re.compile(r"armv\d\w*|i[3-6]86|riscv\d*|ppc\w*|s390x?|aarch64_be|loongarch\d*")
+OTHER_MACHINES: Final = re.compile(r"armv\d\w*|i[3-6]86|riscv\d*|ppc\w*|s390x?|aarch64_be|loongarch\d*")
 """What it says of machines that are not modelled."""
 
 
@@ -78,8 +78,8 @@ def architecture(files: Folder, xen_log: str) -> str:
     first = found[0] if found else None
     arch = str(files.settle("arch", (first.arch, first.what) if first else (None, ""), "x86",
                             "no file holds what only one architecture prints"))
-    if arch not in KNOWN:
-        raise ReplayError(f"--set arch={arch}: expected {' or '.join(KNOWN)}")
+    if arch not in MODELLED:
+        raise ReplayError(f"--set arch={arch}: expected {' or '.join(MODELLED)}")
     return arch
 
 
@@ -92,8 +92,8 @@ def _stated(files: Folder) -> list[Found]:
     machines += [("xl_info", info.get("machine", ""))]
     machines += [("xl_info", arch) for arch in re.findall(
         r"xen-3\.0-(aarch64|x86_64)", info.get("xen_caps", ""))]
-    named = [Found(MACHINES[word], what, word) for what, word in machines if word in MACHINES]
-    return named or [Found("", what, word) for what, word in machines if OTHERS.fullmatch(word)]
+    named = [Found(MACHINE_WORDS[word], what, word) for what, word in machines if word in MACHINE_WORDS]
+    return named or [Found("", what, word) for what, word in machines if OTHER_MACHINES.fullmatch(word)]
 
 
 def _line(text: str, match: re.Match[str]) -> str:
@@ -108,7 +108,7 @@ def _check(files: Folder, found: list[Found]) -> None:
     if other:
         raise InputError(files.path / files.name(other.what),
                          f"says {other.line!r}, and only x86-64 and arm64 are modelled",
-                         hint=f"--set arch={' or '.join(KNOWN)} takes it for one of them")
+                         hint=f"--set arch={' or '.join(MODELLED)} takes it for one of them")
     by_arch = {one.arch: one for one in reversed(found)}
     if len(by_arch) > 1:
         said = ", ".join(f"{files.name(one.what)} is of {arch} ({one.line!r})"

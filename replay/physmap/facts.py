@@ -93,7 +93,8 @@ def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str
     2596.750 MHz where Xen says 2596.140 and 2596.141. Of x86 dom0 says two where the processor's
     differs from the TSC's.
     """
-    listed = proc.first(r"^(\d+(?:\.\d+)?)$", info.get("cpu_mhz", ""))
+    listed = proc.first(r"^(\d+\.\d+)$", info.get("cpu_mhz", ""))
+    whole = proc.first(r"^(\d+)$", info.get("cpu_mhz", ""))  # of old Xen, and so not exact
     if arch == "arm64":
         khz = proc.first(r"Generic Timer IRQ:.*Freq: (\d+) KHz", xen)
         own = int(khz) * 1000 if khz else None
@@ -104,7 +105,8 @@ def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str
         kernels = proc.first(rf"\bDetected {MHZ} TSC", dmesg) or proc.first(
             rf"\bDetected {MHZ} processor", dmesg)
     found = _first((own, "xen_log"), (listed and proc.mhz_to_hz(listed), "xl_info"),
-                   (kernels and proc.mhz_to_hz(kernels), "dmesg"))
+                   (kernels and proc.mhz_to_hz(kernels), "dmesg"),
+                   (whole and proc.mhz_to_hz(whole), "xl_info"))
     if found[0] is None and "cpu_hz" not in files.overrides:
         files.lacks("cpu_hz", "an xentrace file needs it")
         return 0

@@ -13,8 +13,8 @@ from replay.physmap.model import Physmap, Resource
 SCRATCH = "Xen scratch"
 """The name drivers/xen/unpopulated-alloc.c gives to each section it adds."""
 
-SYSTEM_RAM, UNUSABLE = "System RAM", "Unusable memory"
-LINUX_RAM = (SYSTEM_RAM, UNUSABLE)
+SYSTEM_RAM, UNUSABLE_MEMORY = "System RAM", "Unusable memory"
+LINUX_RAM = (SYSTEM_RAM, UNUSABLE_MEMORY)
 """Names of RAM: dom0's own, and on a PVH dom0 the host's rest (pvh_setup_e820())."""
 
 MAX_LEVEL = 5

@@ -16,7 +16,7 @@ from replay.base.since import has
 from replay.base.units import MIB
 from replay.physmap import proc, x86
 from replay.physmap.folder import Folder
-from replay.physmap.iomem import SYSTEM_RAM, UNUSABLE, Entry, ram_pages
+from replay.physmap.iomem import SYSTEM_RAM, UNUSABLE_MEMORY, Entry, ram_pages
 
 ROUNDING = 16 * MIB
 """What the tree may have beyond dom0's memory without any of it being scratch: holes, and pages
@@ -59,7 +59,7 @@ def split(files: Folder, top: list[Entry], facts: dict[str, Any], xen: str, dmes
             "scratch memory: Linux 6.9 and later make RAM of the UNUSABLE ranges that Xen gives a "
             "PVH dom0, and no file tells how much of the System RAM is dom0's own "
             "(--set memory.boot=PAGES states it)")
-        return Split(top, any(e.name == UNUSABLE for e in top))
+        return Split(top, any(e.name == UNUSABLE_MEMORY for e in top))
     beyond = ram - own.kb * 1024
     if beyond < ROUNDING:
         return Split(top, True)
@@ -149,7 +149,7 @@ def _renamed(top: list[Entry], own: int, dmesg: str) -> list[Entry]:
         if own > 0:
             out.append(Entry(entry.start, middle, entry.name,
                              [c for c in entry.children if c.start < middle]))
-        out.append(Entry(middle, entry.end, UNUSABLE,
+        out.append(Entry(middle, entry.end, UNUSABLE_MEMORY,
                          [c for c in entry.children if c.start >= middle]))
         own = 0
     return out

@@ -193,7 +193,8 @@ DMESG = "[    0.0] Linux version 6.1.0\n[    0.1] tsc: Detected 2596.750 MHz pro
     ({"xl-info": XL_INFO.format("2596.144"), "dmesg": DMESG}, 2_596_144_000, "xl-info"),
     ({"xl-info": XL_INFO.format("2596"), "dmesg": DMESG}, 2_596_750_000, "dmesg"),
     ({"dmesg": DMESG}, 2_596_750_000, "dmesg"),
-    ({}, 0, "assumed"),
+    ({"xl-info": XL_INFO.format("2596")}, 2_596_000_000, "xl-info"),
+    ({}, 0, "not known"),
 ])
 def test_the_clocks_frequency_is_read_from_the_most_exact_file(
         tmp_path: Path, files: dict[str, str], hz: int, where: str) -> None:
