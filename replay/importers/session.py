@@ -18,6 +18,7 @@ from replay.base import memory
 from replay.base.anomalies import Anomalies
 from replay.base.errors import InputError, ReplayError
 from replay.base.progress import step
+from replay.base.scratch import Scratch
 from replay.base.units import moment
 from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
@@ -64,12 +65,13 @@ def _moment(text: str) -> None:
 
 
 def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | None,
-          table: ProbeTable, streamed: bool) -> tuple[Imported, Format, dict[str, str]]:
+          table: ProbeTable, streamed: bool, scratch: Scratch
+          ) -> tuple[Imported, Format, dict[str, str]]:
     hz = whole(settings, "cpu_hz", machine.provenance.get("cpu_hz") if machine else None)
     kind = sniff(path)
     if kind is None:
         raise InputError(path, "is a whole recording", hint="Import it alone")
-    part, facts = kind.read(Asked(path, index, hz, settings, machine, table, streamed))
+    part, facts = kind.read(Asked(path, index, hz, settings, machine, table, streamed, scratch))
     return part, kind, facts
 
 
@@ -229,7 +231,7 @@ def _placed(parts: list[Imported], part: Imported, kind: Format, settings: dict[
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
             settings: dict[str, str], probes: Path | None, streamed: bool = False) -> Trace:
     """spare: Xen traces that are left out, by name, where they can add nothing."""
-    table = load_table(probes)
+    table, scratch = load_table(probes), Scratch()
     parts: list[Imported] = []
     metas: list[dict[str, Any]] = []
     kinds: list[Format] = []
@@ -243,7 +245,9 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                 seen["left_out"] = f"{path.name}: is empty: xentrace wrote no record"
                 continue
             part, kind, facts = _read(path, index, settings, machine, table,
-                                      streamed and len(every) == 1)
+                                      streamed and len(every) == 1, scratch)
+            if part.rows is not None:
+                part.table = part.rows.table()
             memory.check(f"{path}: importing it", "record in shorter pieces")
             at = _placed(parts, part, kind, settings, machine)
             if isinstance(at, Unknown):

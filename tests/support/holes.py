@@ -184,7 +184,7 @@ HOLES: dict[str, Callable[[random.Random, Decoded], Decoded]] = {
 @contextmanager
 def recording_is(decoded: Decoded) -> Iterator[None]:
     """Within it every ftrace recording that is imported is this one."""
-    def read(path: Path, wanted: object = None) -> Decoded:
+    def read(path: Path, wanted: object = None, scratch: object = None) -> Decoded:
         return without(decoded, lambda s: True)
 
     with patch.object(text, "read_ftrace_text", read), \

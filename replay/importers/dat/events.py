@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -12,17 +12,19 @@ import pyarrow as pa
 from replay.base.errors import InputError
 from replay.importers.dat.container import Container, plain
 from replay.importers.dat.event_format import EventFormat, Field, Symbols
+from replay.importers.dat.parts import SpooledParts
 from replay.importers.dat.ring_buffer import Records, gather, look
-from replay.importers.source.probes import (
-    Coded, Decoded, Elements, Ints, Passed, ProbeStream, Wanted,
-)  # fmt: skip
+from replay.importers.source.probes import Coded, Decoded, Elements, Ints, Passed, Wanted
+from replay.importers.source.spool import Outline, Piece
 
 MARKER_EVENT: Final = "print"
+RETURN_TO: Final = "return_to"
 MAX_ELEMENTS: Final = 4096
 MAX_PROBED: Final = 1024
 """Functions that one event may probe; each is a stream of its own."""
 MAX_ARRAY_CELLS: Final = 1 << 26
-"""Elements that the arrays of varying length may take in all, as tables as wide as the longest."""
+"""Elements that the arrays of varying length of a part may take, as tables as wide as the longest.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,35 +44,33 @@ class Pending:
 
 
 @dataclass
-class _Growing:
-    """One stream while it grows: pieces of each column. base: time, CPU, pid, place."""
+class Growing:
+    """One stream while it grows. texts: of a field of texts, those that there were, numbered."""
 
     form: EventFormat
-    function: str
-    offset: int
-    is_return: bool
-    is_probe: bool
+    outline: Outline
+    number: int
     buffer: int
-    base: list[tuple[Ints, int, Ints, Ints]] = field(default_factory=list)
-    numbers: dict[str, list[Ints]] = field(default_factory=dict)
-    symbols: dict[str, list[Ints]] = field(default_factory=dict)
-    arrays: dict[str, list[Elements]] = field(default_factory=dict)
-    texts: dict[str, list[str]] = field(default_factory=dict)
+    texts: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return sum(len(time) for time, _, _, _ in self.base)
+    def text_codes(self, name: str, texts: list[str]) -> Ints:
+        """Numbers for some texts of a field."""
+        known = self.texts.setdefault(name, {})
+        return np.array([known.setdefault(text, len(known)) for text in texts], dtype=np.int64)
 
 
 class Streams:
     """Takes events part by part; one stream per buffer, event and probed place."""
 
-    def __init__(self, decoded: Decoded, container: Container,
-                 wanted: Wanted) -> None:
+    def __init__(self, decoded: Decoded, container: Container, wanted: Wanted,
+                 parts: SpooledParts) -> None:
         self.decoded, self.wanted, self.order = decoded, wanted, container.order
         self.symbols = Symbols(container.kallsyms)
         self.tasks = _tasks(container.cmdlines)
         self.names = [buffer.name for buffer in container.buffers]
-        self._growing: dict[tuple[int, int, int], _Growing] = {}
+        self.parts = parts
+        self._part: dict[int, Piece] = {}
+        self._growing: dict[tuple[int, int, int], Growing] = {}
         self._places: dict[int, set[int]] = {}
         self._cells = 0
 
@@ -114,47 +114,56 @@ class Streams:
         key = (part.buffer, form.id, address)
         growing = self._growing.get(key)
         if growing is None:
-            growing = self._growing[key] = _Growing(form, function, offset, is_return, is_probe,
-                                                    part.buffer)
-        r, rows = part.records, part.rows
-        growing.base.append((r.time[rows], part.cpu, r.pid[rows], part.base + r.at[rows]))
+            outline = Outline(form.name, function, offset, is_return, is_probe)
+            growing = self._growing[key] = Growing(form, outline, len(self._growing), part.buffer)
+        r, rows, outline = part.records, part.rows, growing.outline
+        piece = self._part[growing.number] = {
+            outline.column("time"): r.time[rows], outline.column("pid"): r.pid[rows],
+            outline.column("source_offset"): part.base + r.at[rows]}
+        outline.count += len(rows)
         if marker:
-            texts = growing.texts.setdefault("text", [])
-            texts += [self._marker(form, part, row) for row in rows.tolist()]
+            texts = [self._marker(form, part, row) for row in rows.tolist()]
+            piece[outline.column("text", "text")] = growing.text_codes("text", texts)
             return
         if not is_probe:
             short = look(part.data, r, rows, 0, 4, self.order, _needed(form))[2]
             if short >= 0:
                 raise self._too_short(form, part, short)
         for each in form.fields:
-            self._add_field(growing, each, part)
+            self._add_field(growing, each, part, piece)
+
+    def end_part(self, buffer: int, cpu: int) -> None:
+        """All events of a part have been added."""
+        if self._part:
+            self.parts.append(buffer, cpu, self._part)
+        self._part, self._cells = {}, 0
 
     def _number(self, f: Field, part: Pending) -> Ints:
         return gather(part.data, part.records.at, part.rows, f.offset, f.size, f.signed,
                       self.order).ravel()
 
-    def _add_field(self, growing: _Growing, f: Field, part: Pending) -> None:
-        name = f.name
+    def _add_field(self, growing: Growing, f: Field, part: Pending, piece: Piece) -> None:
+        name, outline = f.name, growing.outline
         if f.is_text:
             text = self._referred if f.reference else self._fixed
-            growing.texts.setdefault(name, []).extend(text(f, part))
+            piece[outline.column("text", name)] = growing.text_codes(name, text(f, part))
         elif not f.element_bytes:
             return
         elif f.reference:
-            growing.arrays.setdefault(name, []).append(self._dynamic(f, part))
+            outline.elements(piece, name, self._dynamic(f, part))
         elif f.is_array:
             length = f.size // f.element_bytes
             values = gather(part.data, part.records.at, part.rows, f.offset, f.element_bytes,
                             f.signed, self.order, length)
             whole = np.full(len(part.rows), length, dtype=np.int64)
-            growing.arrays.setdefault(name, []).append(Elements(values, whole))
+            outline.elements(piece, name, Elements(values, whole))
         elif name == "__probe_ret_ip":
-            growing.symbols.setdefault("return_to", []).append(self._number(f, part))
+            piece[outline.column("text", RETURN_TO)] = self._number(f, part)
         elif name.startswith("__probe"):
             return
         else:
-            into = growing.symbols if f.symbol else growing.numbers
-            into.setdefault(name, []).append(self._number(f, part))
+            kind = "text" if f.symbol else "number"
+            piece[outline.column(kind, name)] = self._number(f, part)
 
     def _spans(self, f: Field, part: Pending) -> tuple[Ints, Ints]:
         """Start and size of the bytes that a __data_loc or __rel_loc word tells of.
@@ -184,7 +193,7 @@ class Streams:
         width = int(whole.max(initial=0))
         self._cells += len(whole) * width
         if self._cells > MAX_ARRAY_CELLS:
-            raise self._too_wide()
+            raise self.too_wide()
         table = np.zeros((len(whole), width), dtype=np.int64)
         for k in range(width):
             rows = np.flatnonzero(whole > k)
@@ -199,52 +208,38 @@ class Streams:
         return _text(part.data[at + start:at + max(length, start)])
 
     # -- all parts are in
-    def finish(self) -> None:
-        """Fill decoded.streams, in the order of buffers and event ids."""
+    def finish(self) -> list[Growing]:
+        """The streams, in the order of buffers and event ids."""
         fullest: dict[tuple[int, int], tuple[int, int, int]] = {}
         for key in sorted(self._growing):
             best = fullest.setdefault(key[1:], key)
-            if len(self._growing[key]) > len(self._growing[best]):
+            if self._growing[key].outline.count > self._growing[best].outline.count:
                 fullest[key[1:]] = key
-        kept = [self._growing[key] for key in sorted(self._growing)
+        return [self._growing[key] for key in sorted(self._growing)
                 if self._once(key, fullest[key[1:]])]
-        bases = [_base(growing) for growing in kept]
-        orders = _ranks(kept, bases)
-        for growing, base, order in zip(kept, bases, orders, strict=True):
-            self.decoded.streams.append(self._stream(growing, base, order))
 
     def _once(self, key: tuple[int, int, int], fullest: tuple[int, int, int]) -> bool:
         """Whether a stream is the fullest of those that several buffers hold of one probe."""
         ours = self._growing[key]
-        if fullest != key and ours.is_probe:
+        if fullest != key and ours.outline.is_probe:
             name = f"event {ours.form.name} recorded twice, in {self._buffer(ours.buffer)}"
-            self.decoded.undecoded[name] += len(ours)
+            self.decoded.undecoded[name] += ours.outline.count
             return False
         return True
 
     def _buffer(self, number: int) -> str:
         return f"instance {self.names[number]}" if self.names[number] else "the top buffer"
 
-    def _stream(self, g: _Growing, base: list[Ints], order: Ints) -> ProbeStream:
-        time, cpu, pid, at = base
-        texts: dict[str, Sequence[str]] = dict(g.texts)
-        for name, pieces in g.symbols.items():
-            texts[name] = _coded(np.concatenate(pieces), self.symbols.name)
-        tasks = _coded(pid, lambda number: self.tasks.get(number, "<...>"))
-        return ProbeStream(
-            g.form.name, g.function, g.offset, g.is_return, g.is_probe, time, cpu, pid, order, at,
-            tasks, {name: np.concatenate(pieces) for name, pieces in g.numbers.items()},
-            {name: self._joined(pieces) for name, pieces in g.arrays.items()}, texts)
+    def texts(self, growing: Growing, name: str, values: Ints) -> Coded:
+        """A column of texts: of task ids, of addresses, or of numbers of texts."""
+        if name == "task":
+            return _coded(values, lambda number: self.tasks.get(number, "<...>"))
+        if name in growing.texts:
+            return Coded(values, list(growing.texts[name]))
+        return _coded(values, self.symbols.name)
 
-    def _joined(self, pieces: list[Elements]) -> Elements:
-        widths = [piece.values.shape[1] for piece in pieces]
-        rows = sum(len(p.whole) for p in pieces)
-        if min(widths) < max(widths) and rows * max(widths) > MAX_ARRAY_CELLS:
-            raise self._too_wide()
-        values = [np.pad(p.values, ((0, 0), (0, max(widths) - p.values.shape[1]))) for p in pieces]
-        return Elements(np.concatenate(values), np.concatenate([p.whole for p in pieces]))
-
-    def _too_wide(self) -> InputError:
+    def too_wide(self) -> InputError:
+        """Arrays of varying length would take more than there may be of them."""
         return InputError(self.decoded.path, "arrays of varying length need more than "
                           f"{MAX_ARRAY_CELLS} elements")
 
@@ -254,32 +249,11 @@ def _needed(form: EventFormat) -> int:
     return max((f.offset + f.size for f in form.fields), default=8)
 
 
-def _base(g: _Growing) -> list[Ints]:
-    """The four columns of a stream whose parts are all in."""
-    time, cpu, pid, at = zip(*g.base, strict=True)
-    return [np.concatenate(time), np.repeat(cpu, [len(piece) for piece in time]),
-            np.concatenate(pid), np.concatenate(at)]
-
-
 def _coded(values: Ints, name: Callable[[int], str]) -> Coded:
     """A name per number, made once for each different one."""
     encoded = pa.array(values).dictionary_encode()
     return Coded(encoded.indices.to_numpy().astype(np.int64),
                  [name(value) for value in encoded.dictionary.to_pylist()])
-
-
-def _ranks(kept: list[_Growing], bases: list[list[Ints]]) -> list[Ints]:
-    """Place of each event among all that are kept, by time, CPU, and place in the file."""
-    if not kept:
-        return []
-    time, cpu, _, at = (np.concatenate(column) for column in zip(*bases, strict=True))
-    # in the order of CPUs and places the times are a few ascending runs, which merge in no time
-    by_cpu = np.argsort(at, kind="stable")
-    if (np.diff(cpu[by_cpu]) < 0).any():
-        by_cpu = by_cpu[np.argsort(cpu[by_cpu], kind="stable")]
-    ranks = np.empty(len(time), dtype=np.int64)
-    ranks[by_cpu[np.argsort(time[by_cpu], kind="stable")]] = np.arange(len(time))
-    return np.split(ranks, np.cumsum([len(b[0]) for b in bases])[:-1])
 
 
 def _text(raw: bytes) -> str:

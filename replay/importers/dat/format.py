@@ -17,7 +17,7 @@ from replay.importers.source.imported import Imported
 
 
 def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
-    decoded = read_trace_dat(asked.path, wanted_by(asked.probes))
+    decoded = read_trace_dat(asked.path, wanted_by(asked.probes), asked.scratch)
     if "trace_clock" in asked.settings:  # trace-cmd 3.1 calls that of an instance "local"
         decoded.clock = asked.settings["trace_clock"]
         decoded.unit = "ticks" if decoded.clock in TICK_CLOCKS else "ns"

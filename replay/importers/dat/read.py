@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,9 +20,12 @@ import numpy as np
 from replay.base.ahead import ahead
 from replay.base.errors import InputError
 from replay.base.progress import advance
+from replay.base.scratch import Scratch
 from replay.importers.dat.container import DAT_MAGIC, Buffer, Container, Cursor
 from replay.importers.dat.event_format import EventFormat, parse_format
-from replay.importers.dat.events import Pending, Streams
+from replay.importers.dat import events
+from replay.importers.dat.events import Growing, Pending, Streams
+from replay.importers.dat.parts import NEVER, SpooledParts
 from replay.importers.dat.ring_buffer import (
     LOST_UNKNOWN,
     TIME_LIMIT,
@@ -34,30 +38,37 @@ from replay.importers.dat.shift import read_time_shift
 from replay.importers.dat.v6 import Version6
 from replay.importers.dat.v7 import Version7
 from replay.importers.source.inputs import Buffer as Bytes
-from replay.importers.source.inputs import plain_bytes
-from replay.importers.source.probes import Decoded, Ints, Loss, Wanted, everything
+from replay.importers.source.inputs import forget, plain_bytes
+from replay.importers.source.probes import (
+    Decoded, Ints, Loss, ProbeStream, Wanted, Windows, everything,
+)  # fmt: skip
+from replay.importers.source.spool import Outline, Piece, Spool
 from replay.importers.text.read import decode_text
 
 TICK_CLOCKS = ("x86-tsc", "counter", "uptime", "ppc-tb")
 """Trace clocks that do not count nanoseconds."""
 PART_BYTES: Final = 1 << 22
 """Sub-buffers are decoded so many bytes at a time; two such parts are held."""
+LEAST_PART_BYTES, ALL_PARTS_BYTES = 1 << 16, 1 << 25
+"""Where there are many CPUs, fewer at a time: later a part of each is in memory at once."""
 
 TOO_MANY: Final = 1 << 56
 """Records that no recording can have lost."""
 
 
-def read_trace_dat(path: Path, wanted: Wanted = everything) -> Decoded:
+def read_trace_dat(path: Path, wanted: Wanted = everything,
+                   scratch: Scratch | None = None) -> Decoded:
     """Decode a trace.dat; InputError for anything that is not a whole one.
 
-    Events of probes that are not `wanted`, and of no probe at all, are counted by name.
+    Events of probes that are not `wanted`, and of no probe at all, are counted by name. scratch:
+    what does not fit into memory goes there, and the result has windows instead of streams.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(path, "is a directory")
     with plain_bytes(path) as data:
         reader, container = open_container(path, data)
-        return _decode(path, reader, container, wanted)
+        return _decode(path, reader, container, wanted, scratch)
 
 
 Reader = Version6 | Version7
@@ -89,32 +100,34 @@ def open_container(path: Path, data: Bytes) -> tuple[Reader, Container]:
     return reader, container
 
 
-def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted) -> Decoded:
+def _decode(path: Path, reader: Reader, container: Container, wanted: Wanted,
+            scratch: Scratch | None) -> Decoded:
     held = [b for b in container.buffers if any(size for _, _, size in b.cpus)]
     held = held or container.buffers
     main = next((b for b in held if not b.name), held[0])
     if any(buffer.text.strip() for buffer in container.buffers):
-        return _of_latency_tracer(path, container, wanted)
+        return _of_latency_tracer(path, container, wanted, scratch)
     _check_places(path, container, len(reader.data))
     clock = main.clock or _selected_clock(container.traceclock)
     decoded = Decoded(str(path), "trace.dat", "ticks" if clock in TICK_CLOCKS else "ns", clock)
     _describe(decoded, container)
-    scan = _Scan(decoded, reader, container, wanted)
+    scan = _Scan(decoded, reader, container, wanted, scratch or Scratch(in_memory=NEVER))
     for number, buffer in enumerate(container.buffers):
         if (buffer.clock or clock) != clock:
             scan.pass_over(buffer)
         else:
             scan.read(number, buffer)
-    scan.finish()
+    scan.finish(whole=scratch is None)
     return decoded
 
 
-def _of_latency_tracer(path: Path, container: Container, wanted: Wanted) -> Decoded:
+def _of_latency_tracer(path: Path, container: Container, wanted: Wanted,
+                       scratch: Scratch | None) -> Decoded:
     """What a latency tracer left: the text of the kernel's own `trace` file, and no events."""
     if len(container.buffers) > 1:
         raise InputError(path, "the recording of a latency tracer with instances besides", hint=(
             "`trace-cmd report` prints each as text, which can be imported"))
-    decoded = decode_text(path, container.buffers[0].text, wanted)
+    decoded = decode_text(path, container.buffers[0].text, wanted, scratch)
     decoded.format = "trace.dat"
     _name_kernel(decoded, container)
     return decoded
@@ -181,12 +194,15 @@ class _Scan:
     """Goes through all parts of all buffers, and keeps what is wanted of each."""
 
     def __init__(self, decoded: Decoded, reader: Reader, container: Container,
-                 wanted: Wanted) -> None:
+                 wanted: Wanted, scratch: Scratch) -> None:
         self.decoded, self.reader, self.container = decoded, reader, container
         self.formats = _formats(container)
         self.time_shift = read_time_shift(container)
         decoded.metadata["time_shifts"] = len(self.time_shift.samples)
-        self.streams = Streams(decoded, container, wanted)
+        self.parts = SpooledParts(Spool(scratch))
+        self.streams = Streams(decoded, container, wanted, self.parts)
+        runs = sum(len(buffer.cpus) for buffer in container.buffers)
+        self.part_bytes = min(PART_BYTES, max(LEAST_PART_BYTES, ALL_PARTS_BYTES // max(runs, 1)))
         self.missed: dict[int, int] = {}
         self.at = 0
         self.last: dict[tuple[int, int], int] = {}
@@ -209,6 +225,8 @@ class _Scan:
                 else:
                     self.streams.add(form, Pending(part.data, part.records, rows, number,
                                                    part.cpu, part.base))
+            self.streams.end_part(number, part.cpu)
+            forget(self.reader.data)
 
     def _decoded_parts(self, buffer: Buffer, number: int | None = None) -> Iterator[_Part]:
         """All parts of a buffer, CPU by CPU; those of a numbered one are counted."""
@@ -229,10 +247,10 @@ class _Scan:
         """The data of a CPU in parts of whole sub-buffers."""
         pieces: list[bytes] = []
         held = 0
-        for piece in self.reader.cpu_data(buffer, at, size, PART_BYTES):
+        for piece in self.reader.cpu_data(buffer, at, size, self.part_bytes):
             pieces.append(piece)
             held += len(piece)
-            if held >= PART_BYTES:
+            if held >= self.part_bytes:
                 waiting = b"".join(pieces)
                 whole = len(waiting) // buffer.page_bytes * buffer.page_bytes
                 if whole:
@@ -278,7 +296,7 @@ class _Scan:
             self.last[number, cpu] = int(time[-1])
         decoded.anomalies.count("time_inversions", back)
 
-    def finish(self) -> None:
+    def finish(self, *, whole: bool) -> None:
         """Put the streams together; add the losses that only the CPU statistics know."""
         decoded = self.decoded
         told: Counter[int] = Counter()
@@ -290,7 +308,34 @@ class _Scan:
         if decoded.records_lost >= TOO_MANY:
             raise InputError(decoded.path, f"says that {decoded.records_lost} records were lost")
         decoded.anomalies.count("records_lost", decoded.records_lost)
-        self.streams.finish()
+        kept = self.streams.finish()
+        self.parts.outlines = {growing.number: growing.outline for growing in kept}
+        if whole:
+            decoded.streams = self._made(kept, self.parts.whole())
+        else:
+            outline = [one.outline.stream([], partial(self.streams.texts, one)) for one in kept]
+            decoded.windows = Windows(
+                list(zip(outline, [one.outline.count for one in kept], strict=True)),
+                lambda: (self._made(kept, found) for found in self.parts.windows()))
+
+    def _made(self, kept: list[Growing], pieces: list[list[Piece]]) -> list[ProbeStream]:
+        """Streams of their pieces."""
+        made = []
+        for growing, found in zip(kept, pieces, strict=True):
+            outline, rows = growing.outline, sum(len(piece[0]) for piece in found)
+            for name, width in outline.widths.items():
+                at = outline.columns["values", name]
+                if rows * width > events.MAX_ARRAY_CELLS and any(
+                        piece[at].shape[1] < width for piece in found if at in piece):
+                    raise self.streams.too_wide()
+            texts = partial(self.streams.texts, growing)
+            made.append(outline.stream([_with_task(outline, piece) for piece in found], texts))
+        return made
+
+
+def _with_task(outline: Outline, piece: Piece) -> Piece:
+    """A piece whose tasks are told by their ids."""
+    return {**piece, outline.column("task"): piece[outline.columns["pid", ""]]}
 
 
 def _formats(container: Container) -> dict[int, EventFormat]:

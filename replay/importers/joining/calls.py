@@ -270,7 +270,7 @@ def _hypercall(p, w, s, index, event, t, time, nr):  # type: ignore[no-untyped-d
     if stream.kind == KIND_DECREASE and task.batch != MISSING:
         row.lock = task.batch
         task.batch = MISSING
-    in_pass(p, w, t, r)
+    in_pass(w, t, r)
     if stream.kind == KIND_DECREASE:
         row.next = task.decrease
         task.decrease = r
@@ -317,24 +317,27 @@ def _never_returned(w, r):  # type: ignore[no-untyped-def]
         r = w.rows[r].next
 
 
-@inline
-def _close(w):  # type: ignore[no-untyped-def]
-    """End of the recording: what is open stays unfinished; the rows become columns."""
+@compiled()
+def close(w):  # type: ignore[no-untyped-def]
+    """End of the recording: what is open stays unfinished."""
     for t in range(len(w.tasks)):
         task = w.tasks[t]
         if task.depth:
             finish(w, w.calls[t, 0], True)
         _never_returned(w, task.decrease)
         _never_returned(w, task.increase)
-    for r in range(w.counts.rows):
+
+
+@compiled()
+def flag(w, begin, end):  # type: ignore[no-untyped-def]
+    """Flags of some rows, when all calls are closed."""
+    for r in range(begin, end):
         flag_truncated(w, w.rows[r])
-        for c in range(len(w.columns)):
-            w.columns[c, r] = w.words[r, c]
 
 
 @compiled()
 def join(p, w):  # type: ignore[no-untyped-def]
-    """Make rows of all events of a Tape; `counts` and `skips` of the Work say what else they did.
+    """Make rows of a Tape's events; `counts` and `skips` of the Work say what else they did.
 
     The caller gives every table of the Work the room it can need at most.
     """
@@ -366,7 +369,7 @@ def join(p, w):  # type: ignore[no-untyped-def]
         elif op == does.OP_FREE_UNLOCK:
             free_unlock(p, w, s, index, t, time, a)
         elif op == does.OP_PASS_LOCKED:
-            pass_locked(w, t, event)
+            pass_locked(p, w, t, time, a)
         elif op == does.OP_PASS_UNLOCK:
             pass_unlock(p, w, t, a)
         elif op == does.OP_REFILL:
@@ -385,4 +388,3 @@ def join(p, w):  # type: ignore[no-untyped-def]
             row = w.rows[new_row(w, stream.kind, time, event)]
             if op == does.OP_TARGET:
                 row.target_pages = does.new_target(p.args, a).target_pages
-    _close(w)

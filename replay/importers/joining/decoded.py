@@ -28,6 +28,6 @@ def rows_of(decoded: Decoded, asked: Asked) -> tuple[Imported, dict[str, str]]:
     """Its rows, and what it says of the kernel it was recorded on."""
     base = whole(asked.settings, "vmemmap_base", _vmemmap(asked.machine))
     imported = normalise(decoded, hz=asked.hz, vmemmap_base=base, table=asked.probes,
-                         source=asked.source)
+                         source=asked.source, scratch=asked.scratch)
     facts = (("kernel", decoded.kernel), ("arch", decoded.arch))
     return imported, {key: value for key, value in facts if value}

@@ -133,23 +133,25 @@ def free_unlock(p, w, s, index, t, time, a):  # type: ignore[no-untyped-def]
 
 
 @inline
-def pass_locked(w, t, event):  # type: ignore[no-untyped-def]
+def pass_locked(p, w, t, time, a):  # type: ignore[no-untyped-def]
     """The balloon thread has the lock."""
-    task = w.tasks[t]
-    task.pass_event = event
+    task, args = w.tasks[t], before(p.args, a)
+    task.pass_time = time
+    task.pass_found.list_count = args.list_count
+    task.pass_found.list_head = args.list_head
+    task.pass_found.current_pages = args.current_pages
+    task.pass_found.target_pages = args.target_pages
+    task.pass_found.target_unpopulated = args.target_unpopulated
     task.pass_row = -1
 
 
 @inline
-def in_pass(p, w, t, r):  # type: ignore[no-untyped-def]
+def in_pass(w, t, r):  # type: ignore[no-untyped-def]
     """A hypercall, of the balloon thread's if the task is that: the list is as at its lock."""
     task = w.tasks[t]
-    event = task.pass_event
-    if event < 0:
+    if task.pass_time == MISSING:
         return
-    stream = p.streams[p.which[event]]
-    a = stream.args + (event - stream.first) * stream.width
-    taken(w.rows[r], p.events.time[event], before(p.args, a))
+    taken(w.rows[r], task.pass_time, task.pass_found)
     task.pass_row = r
 
 
@@ -159,4 +161,5 @@ def pass_unlock(p, w, t, a):  # type: ignore[no-untyped-def]
     task = w.tasks[t]
     if task.pass_row >= 0:
         leave(w.rows[task.pass_row], left(p.args, a))
-    task.pass_event = task.pass_row = -1
+    task.pass_time = MISSING
+    task.pass_row = -1

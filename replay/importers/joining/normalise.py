@@ -7,19 +7,25 @@ alloc or free is the function that served it: the fallback, where the outer one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Final
+
+import numpy as np
 
 from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
+from replay.base.scratch import Scratch
 from replay.base.units import NS_PER_S
+from replay.importers.joining.joined import Joined
 from replay.importers.joining.parts import ROLES
-from replay.importers.joining.table import gather, to_table
-from replay.importers.joining.tape import Matched, join_events
+from replay.importers.joining.table import Others, Tables, gather
+from replay.importers.joining.tape import Layout, Matched
 from replay.importers.joining.times import Clock
-from replay.importers.joining.views import View
+from replay.importers.joining.views import Names, View
 from replay.importers.source.imported import Imported
-from replay.importers.source.probes import MISSING, Decoded, Probe, ProbeTable, Wanted
+from replay.importers.source.probes import MISSING, Decoded, Ints, Probe, ProbeTable, Wanted
+from replay.importers.source.rows import PART_ROWS, Rows
+from replay.trace.schema import SCHEMA
 
 X86_VMEMMAP_BASE: Final = 0xFFFFEA0000000000
 """arch/x86/include/asm/pgtable_64_types.h, __VMEMMAP_BASE_L4; moves with KASLR."""
@@ -44,23 +50,31 @@ def normalise(
     vmemmap_base: int | None,
     table: ProbeTable,
     source: int,
+    scratch: Scratch | None = None,
 ) -> Normalised:
     """Join, cut and convert the events of one recording.
 
     hz: ticks per second, needed when the clock counts ticks. vmemmap_base: address of the
     `struct page` of frame 0; x86 without KASLR needs none. The result's t0_raw is the raw time of
-    the first event, whether it became a row or not.
+    the first event, whether it became a row or not. scratch: the result has `rows` instead of a
+    table, what does not fit into memory lies there.
     """
     clock = _clock(decoded, hz)
     anomalies = Anomalies(Counter(decoded.anomalies.counts))
     skipped: Counter[str] = Counter(decoded.undecoded)
     matched = _match(decoded, table, anomalies, skipped)
     base = _base(decoded, matched, vmemmap_base)
-    functions = {stream.function for stream in decoded.streams}
-    joined = join_events(matched, base, pv=any(name in functions for name in _PV_ONLY))
+    functions = {stream.function for stream, _ in decoded.outline}
+    pv = any(name in functions for name in _PV_ONLY)
+    room = scratch or Scratch(in_memory=1 << 62)
+    joined, others = Joined(Layout(matched, Names(), base, pv=pv), room), Others()
+    for streams in decoded.parts():
+        joined.add(streams)
+        others.add_phases(streams, joined.names)
+    joined.finish(PART_ROWS)
+    others.add_losses(decoded.losses)
     for name, count in joined.anomalies.items():
         anomalies.count(name, count)
-    columns = gather(joined, decoded)
     t0_raw, last = min(decoded.first_time, decoded.last_time), decoded.last_time
     seconds = (clock.ns(last) - clock.ns(t0_raw)) // NS_PER_S
     if decoded.unit == "ticks" and (seconds > MAX_SECONDS or clock.ns(last) >> 62):
@@ -71,9 +85,16 @@ def normalise(
     anomalies.count("events_skipped", skipped.total())
     accounting = {"records": events, "imported": events - skipped.total(),
                   "skipped": dict(sorted(skipped.items())), "lost": decoded.records_lost}
-    return Normalised(to_table(columns, joined, t0_raw, clock, source), anomalies, accounting,
-                      t0_raw, clock.hz or NS_PER_S, decoded.clock, columns["time"],
-                      scale=clock.scale, offset_ns=decoded.offset_ns)
+    tables = Tables(joined, Rows(room), t0_raw, clock, source)
+    ticks = [np.zeros(0, dtype=np.int64)]
+    for columns in gather(joined, others, PART_ROWS):
+        tables.add(columns)
+        ticks += [] if scratch else [columns["time"]]
+        room.relax()
+    table = SCHEMA.empty_table() if scratch else tables.rows.table()
+    return Normalised(table, anomalies, accounting, t0_raw, clock.hz or NS_PER_S, decoded.clock,
+                      np.concatenate(ticks), scale=clock.scale, offset_ns=decoded.offset_ns,
+                      rows=tables.rows if scratch else None)
 
 
 def _clock(decoded: Decoded, hz: int | None) -> Clock:
@@ -104,13 +125,13 @@ def _match(decoded: Decoded, table: ProbeTable, anomalies: Anomalies,
         return probe, place
 
     matched = []
-    for stream in decoded.streams:
+    for at, (stream, events) in enumerate(decoded.outline):
         if stream.is_probe:
-            probe, place = probe_of(stream.event, stream.function, stream.place, len(stream))
+            probe, place = probe_of(stream.event, stream.function, stream.place, events)
             if probe is not None:
-                matched.append((stream, probe, place))
+                matched.append(Matched(at, stream, probe, place, events))
         elif "text" not in stream.texts:
-            skipped[f"event {stream.event}"] += len(stream)
+            skipped[f"event {stream.event}"] += events
     for event, function, is_probe, count in decoded.passed:
         if not is_probe:
             skipped[f"event {event}"] += count
@@ -136,26 +157,37 @@ def _base(decoded: Decoded, matched: list[Matched], given: int | None) -> int:
     """The address of frame 0's struct page; an error when it is needed and unknown."""
     if given is not None:
         return given
-    for stream, _, _ in matched:
-        known = stream.numbers.get(VMEMMAP)
-        if known is not None and len(known) and known[0] != MISSING:
-            return int(known[0]) % (1 << 64)
+    for one in matched:
+        if VMEMMAP in one.outline.numbers and (told := _told(decoded, one)) != MISSING:
+            return told % (1 << 64)
     if decoded.arch == "x86_64":
         return X86_VMEMMAP_BASE
     seen = False
-    for stream, probe, _ in matched:
-        view = View(stream, probe, X86_VMEMMAP_BASE)
-        for meaning in _PAGE_MEANINGS:
-            found = view.elements(meaning)
-            if found is None:
-                continue
-            first = found.values[found.whole > 0][:, :1]
-            seen |= bool(len(first))
-            # ftrace text names no architecture; this range is that of x86 without KASLR
-            if not decoded.arch and ((first >> 40) == _X86_VMEMMAP_TOP).any():
-                return X86_VMEMMAP_BASE
+    for streams in decoded.parts():
+        for one in matched:
+            for first in _first_pages(View(streams[one.at], one.probe, X86_VMEMMAP_BASE)):
+                seen |= bool(len(first))
+                # ftrace text names no architecture; this range is that of x86 without KASLR
+                if not decoded.arch and ((first >> 40) == _X86_VMEMMAP_TOP).any():
+                    return X86_VMEMMAP_BASE
     if seen:
         raise ReplayError(
             f"{decoded.path}: frames are recorded as struct page addresses; say where the "
             "array of struct page begins (vmemmap_base)")
     return X86_VMEMMAP_BASE
+
+
+def _told(decoded: Decoded, one: Matched) -> int:
+    """What the first event of a stream says of the variable."""
+    for streams in decoded.parts():
+        if len(streams[one.at]):
+            return int(streams[one.at].numbers[VMEMMAP][0])
+    return MISSING
+
+
+def _first_pages(view: View) -> Iterator[Ints]:
+    """The first addresses of a stream's arrays of struct pages."""
+    for meaning in _PAGE_MEANINGS:
+        found = view.elements(meaning)
+        if found is not None:
+            yield found.values[found.whole > 0][:, :1]

@@ -15,7 +15,7 @@ from replay.base.compiled import record, seen_at
  OP_TARGET, OP_UNLOCK, OP_FREE_LOCKED, OP_FREE_UNLOCK, OP_PASS_LOCKED, OP_PASS_UNLOCK) = range(22)
 """OP_ROW: the event is a row by itself, and comes with nothing."""
 
-_BEFORE_RECORD = record("nr_pages", "pointer", "caller", "list_count", "current_pages",
+BEFORE_RECORD = record("nr_pages", "pointer", "caller", "list_count", "current_pages",
                         "target_pages", "target_unpopulated", "list_head")
 _FREED_RECORD = record("nr_pages", "pointer", "caller", "list_count")
 _DONE_RECORD = record("errno", "list_count_after", "first", "last")
@@ -31,7 +31,7 @@ _MAPPING_RECORD = record("nr_pages", "pointer", "domid")
 _TARGET_RECORD = record("target_pages")
 _NOTHING_RECORD = record()
 
-before = seen_at(_BEFORE_RECORD)
+before = seen_at(BEFORE_RECORD)
 """The call, and the allocator's own numbers before it: at its entry, or in the lock. list_head: a
 frame."""
 freed = seen_at(_FREED_RECORD)
@@ -60,8 +60,8 @@ new_target = seen_at(_TARGET_RECORD)
 """A new target of the balloon."""
 
 ARGUMENTS_OF: Final[dict[int, Any]] = {
-    OP_ALLOC: _BEFORE_RECORD, OP_LOCKED: _BEFORE_RECORD, OP_FREE_LOCKED: _BEFORE_RECORD,
-    OP_PASS_LOCKED: _BEFORE_RECORD,
+    OP_ALLOC: BEFORE_RECORD, OP_LOCKED: BEFORE_RECORD, OP_FREE_LOCKED: BEFORE_RECORD,
+    OP_PASS_LOCKED: BEFORE_RECORD,
     OP_FREE: _FREED_RECORD, OP_FREE_INSIDE: _FREED_INSIDE_RECORD,
     OP_DONE: _DONE_RECORD, OP_RETURN: _RETURNED_RECORD,
     OP_UNLOCK: _LEFT_RECORD, OP_FREE_UNLOCK: _LEFT_RECORD, OP_PASS_UNLOCK: _LEFT_RECORD,

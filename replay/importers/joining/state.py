@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from replay.base.compiled import inline, record
+from replay.importers.joining.operations import BEFORE_RECORD
 from replay.importers.source.probes import Ints
 from replay.trace.schema import KINDS
 
@@ -33,7 +34,7 @@ LABELS_RECORD = record("scratch", "ram", "undoing")
 
 
 class Events(NamedTuple):
-    """All events, the streams one behind the other. time: raw; task: numbers the pids."""
+    """Events of a window, the streams one behind the other. time: raw; task: numbers the pids."""
 
     time: Ints
     cpu: Ints
@@ -43,7 +44,7 @@ class Events(NamedTuple):
 
 
 class Tape(NamedTuple):
-    """All events as numbers.
+    """The events of a window as numbers.
 
     sequence: places of the events in the order of the recording. which: the stream of each place.
     args: the events' arguments. arrays, whole: fetched arrays and how many of their elements are
@@ -67,11 +68,11 @@ class Tape(NamedTuple):
 
 # -- the work ----------------------------------------------------------------------------------
 TASK_RECORD = record("depth", "free_row", "free_function", "free_events", "batch", "decrease",
-                     "increase", "pass_event", "pass_row")
+                     "increase", "pass_time", ("pass_found", BEFORE_RECORD), "pass_row")
 """depth: open calls. free_row: the last free. batch: when decrease_reservation() was entered; it
-holds the balloon's lock from there on. decrease, increase: the last open hypercall. pass_event: the
-event at which the balloon thread took the lock, -1 without; pass_row: the hypercall that it has
-made since."""
+holds the balloon's lock from there on. decrease, increase: the last open hypercall. pass_time: when
+the balloon thread took the lock, MISSING without; pass_found: the list as it was then; pass_row:
+the hypercall that it has made since."""
 CALL_RECORD = record("row", "function", "event", "mark", "last", "count")
 """An open call. last, count: frames that single-page events gave, as a chain in `nodes`. mark: how
 many of them precede the last refill."""
@@ -80,9 +81,12 @@ ROW_COLUMNS: Final = (
     "mfns_at", "mfns_count", "start_pfn", "errno", "list_count", "list_count_after", "list_head",
     "list_head_after", "current_pages", "target_pages", "target_unpopulated", "value", "domid",
     "label", "flag_bits")
-"""Columns of schema.SCHEMA, and: time, lock, end: raw. event: the one that made the row. frames_at:
-place in `frames`; frames_count: MISSING without. flag_bits: the column `flags`."""
-ROW_RECORD = record(*ROW_COLUMNS, "next", "locked")
+"""Columns of schema.SCHEMA, and: time, lock, end: raw. event: the one that made the row, in its
+window. frames_at: place in `frames`; frames_count: MISSING without. flag_bits: the column `flags`.
+"""
+EVENT_COLUMNS: Final = ("cpu", "pid", "source_offset", "task")
+"""Of the event that made the row, filled in behind its window. task: a number of Names."""
+ROW_RECORD = record(*ROW_COLUMNS, *EVENT_COLUMNS, "next", "locked")
 """next: the open hypercall of the task before this one. locked: not MISSING where `lock` is when
 the lock was taken."""
 NODE_RECORD = record("frame", "before")
@@ -104,21 +108,18 @@ SKIPS_RECORD = record(*SKIPPED_AS)
 
 
 class Work(NamedTuple):
-    """What joining fills.
+    """What joining fills, window after window.
 
     calls: two per task; of a call that fell back, the fallback's is the second. groups: per range
-    of a task's sections, the events that told of it, a bit each. words: the rows again, as words.
-    blank: a row of which nothing is known. columns: the rows' words by column (ROW_COLUMNS x rows),
-    when all are joined. skips: per stream.
+    of a task's sections, the events that told of it, a bit each. blank: a row of which nothing is
+    known. nodes: of the calls that are open. skips: per stream.
     """
 
     tasks: Any
     calls: Any
     groups: Ints
     rows: Any
-    words: Ints
     blank: Any
-    columns: Ints
     nodes: Any
     frames: Ints
     counts: Any

@@ -1,142 +1,203 @@
-"""Joined rows, phase markers and losses as one table of the trace's schema."""
+"""Joined rows, phase markers and losses as rows of the trace's schema, a part at a time."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from replay.base.errors import ReplayError
-from replay.importers.joining.state import ROW_COLUMNS
-from replay.importers.joining.tape import Joined
+from replay.importers.joining.joined import Joined
+from replay.importers.joining.state import EVENT_COLUMNS, ROW_COLUMNS
 from replay.importers.joining.times import Clock
-from replay.importers.joining.views import Names, coded
-from replay.importers.source.probes import MISSING, Decoded, Ints, ProbeStream
+from replay.importers.joining.views import Names
+from replay.importers.source.probes import MISSING, Ints, Loss, ProbeStream
+from replay.importers.source.rows import CODED, Rows
 from replay.trace.schema import KINDS, SCHEMA, Flag
 
-_FILLED: Final = ("time", "lock", "end",
-                  *(name for name in ROW_COLUMNS if name in SCHEMA.names))
+_JOINED: Final = ("time", "lock", "end", "frames_at", "frames_count", "mfns_at", "mfns_count",
+                  *EVENT_COLUMNS, *(name for name in ROW_COLUMNS if name in SCHEMA.names))
 """Columns that joining fills, by the name under which they are kept here."""
 Columns = dict[str, Ints]
+"""Besides the schema's columns: time, lock and end in raw units, and where the frames are. Texts
+are numbers of Names."""
 
 
-def gather(joined: Joined, decoded: Decoded) -> Columns:
-    """All rows, sorted by time and by place in the source. Texts are numbers of joined.names.
+class Others:
+    """Rows that are no probe's: texts that user space wrote to trace_marker, and a row per gap that
+    the tracer tells of."""
 
-    Besides the schema's columns: time, lock and end in raw units, and `row`, that of the joined
-    rows or -1.
-    """
-    columns = _joined(joined)
-    phases, losses = _phases(decoded, joined.names), _losses(decoded)
-    _mark_losses(columns, phases, losses)
-    count = [len(part["time"]) for part in (columns, phases, losses)]
-    if any(count[1:]):
-        for name in columns:
-            pieces = [part.get(name, np.full(n, _FILL.get(name, MISSING), dtype=np.int64))
-                      for part, n in zip((columns, phases, losses), count, strict=True)]
-            columns[name] = np.concatenate(pieces)
-    time, place = columns["time"], columns["source_offset"]
-    later, same = time[1:] > time[:-1], time[1:] == time[:-1]
-    if (later | same & (place[1:] >= place[:-1])).all():
+    def __init__(self) -> None:
+        self._parts: list[Columns] = []
+
+    def add_phases(self, streams: list[ProbeStream], names: Names) -> None:
+        """Markers among the streams of a window."""
+        code = names.code
+        for stream in streams:
+            if len(stream) and not stream.is_probe and "text" in stream.texts:
+                texts = {"label": [code(text) for text in stream.texts["text"]],
+                         "task": [code(text) for text in stream.task]}
+                self._parts.append(
+                    {"kind": np.full(len(stream), KINDS.index("phase"), dtype=np.int64),
+                     **{name: np.array(codes, dtype=np.int64) for name, codes in texts.items()},
+                     **{name: getattr(stream, name)
+                        for name in ("time", "cpu", "pid", "source_offset")}})
+
+    def add_losses(self, losses: list[Loss]) -> None:
+        """Gaps."""
+        columns = {"time": [loss.time for loss in losses], "cpu": [loss.cpu for loss in losses],
+                   "value": [loss.count for loss in losses],
+                   "source_offset": [loss.source_offset for loss in losses]}
+        if losses:
+            self._parts.append(
+                {"kind": np.full(len(losses), KINDS.index("lost"), dtype=np.int64),
+                 **{name: np.array(values, dtype=np.int64) for name, values in columns.items()}})
+
+    def sorted(self) -> Columns:
+        """All of them, by time and by place in the source."""
+        found = {name: np.concatenate([np.zeros(0, dtype=np.int64), *(
+            _column(part, name) for part in self._parts)]) for name in (*_JOINED, "flags")}
+        order = np.lexsort((found["source_offset"], found["time"]))
+        return {name: values[order] for name, values in found.items()}
+
+
+def _column(part: Columns, name: str) -> Ints:
+    if name in part:
+        return part[name]
+    return np.full(len(part["time"]), 0 if name == "flags" else MISSING, dtype=np.int64)
+
+
+def gather(joined: Joined, others: Others, part: int) -> Iterator[Columns]:
+    """All rows by time and by place in the source, about `part` of them at a time."""
+    rows, more = joined.rows, others.sorted()
+    order = None if _in_order(rows, part) else np.lexsort((rows["source_offset"], rows["time"]))
+    losses = _Losses(more)
+    begin = 0
+    for a in range(0, len(rows), part):
+        b = min(a + part, len(rows))
+        columns = _joined(rows[a:b] if order is None else rows[order[a:b]])
+        end = len(more["time"])
+        if b < len(rows):
+            end = _before(more, rows[b] if order is None else rows[order[b]])
+        yield losses.marked(_together(columns, more, begin, end))
+        begin = end
+    if begin < len(more["time"]):
+        yield losses.marked({name: values[begin:] for name, values in more.items()})
+
+
+def _in_order(rows: np.ndarray, part: int) -> bool:
+    """Whether the rows are sorted already."""
+    for a in range(0, len(rows) - 1, part):
+        time, place = (rows[name][a : a + part + 1] for name in ("time", "source_offset"))
+        later, same = time[1:] > time[:-1], time[1:] == time[:-1]
+        if not (later | same & (place[1:] >= place[:-1])).all():
+            return False
+    return True
+
+
+def _joined(rows: np.ndarray) -> Columns:
+    columns = {name: rows[name].copy() for name in _JOINED}
+    domid = columns["domid"]
+    columns["domid"] = np.where((domid >= 0) & (domid < 1 << 15), domid, MISSING)
+    return columns | {"flags": rows["flag_bits"].copy()}
+
+
+def _before(more: Columns, row: np.void) -> int:
+    """How many other rows come before a joined one."""
+    low = int(np.searchsorted(more["time"], row["time"], "left"))
+    high = int(np.searchsorted(more["time"], row["time"], "right"))
+    return low + int(np.searchsorted(more["source_offset"][low:high], row["source_offset"]))
+
+
+def _together(columns: Columns, more: Columns, begin: int, end: int) -> Columns:
+    """Joined rows and some others, by time and by place in the source."""
+    if begin == end:
         return columns
-    order = np.lexsort((place, time))
-    return {name: values[order] for name, values in columns.items()}
+    found = {name: np.concatenate((values, more[name][begin:end]))
+             for name, values in columns.items()}
+    order = np.lexsort((found["source_offset"], found["time"]))
+    return {name: values[order] for name, values in found.items()}
 
 
-_FILL: Final = {"row": -1, "flags": 0}
+class _Losses:
+    """Flags the first row of a CPU behind each of its losses."""
+
+    def __init__(self, more: Columns) -> None:
+        lost = more["kind"] == KINDS.index("lost")
+        self._waiting = {number: more["time"][lost & (more["cpu"] == number)]
+                         for number in np.unique(more["cpu"][lost]).tolist()}
+
+    def marked(self, columns: Columns) -> Columns:
+        """The rows that follow those before; `flags` are changed in place."""
+        for number, times in self._waiting.items():
+            there = np.flatnonzero((columns["cpu"] == number)
+                                   & (columns["kind"] != KINDS.index("lost")))
+            after = np.searchsorted(columns["time"][there], times)
+            found = after < len(there)
+            columns["flags"][there[after[found]]] |= int(Flag.AFTER_LOSS)
+            self._waiting[number] = times[~found]
+        return columns
 
 
-def _joined(joined: Joined) -> Columns:
-    rows, events = joined.rows, joined.tape.events
-    event, domid = rows["event"], rows["domid"]
-    return {name: rows[name] for name in _FILLED} | {
-        "cpu": events.cpu[event], "pid": events.pid[event],
-        "source_offset": events.source_offset[event], "task": _tasks(joined, event),
-        "domid": np.where((domid >= 0) & (domid < 1 << 15), domid, MISSING),
-        "flags": rows["flag_bits"], "row": np.arange(len(event))}
+class Tables:
+    """Makes rows of the trace's schema of columns; `rows` has them."""
+
+    def __init__(self, joined: Joined, rows: Rows, t0_raw: int, clock: Clock, source: int) -> None:
+        self.rows, self._joined, self._t0_raw, self._clock = rows, joined, t0_raw, clock
+        self._source = source
+        self._texts = {name: _Texts(name, rows.texts[name]) for name in ("task", "label", "caller")}
+        self._kinds = _Texts("kind", rows.texts["kind"])
+
+    def add(self, columns: Columns) -> None:
+        """The next rows."""
+        names = self._joined.names.texts
+        made = {"kind": self._kinds.indices(columns["kind"], KINDS),
+                **{name: texts.indices(columns[name], names)
+                   for name, texts in self._texts.items()},
+                "time_ns": self._times(columns["time"]),
+                "lock_ns": self._times(columns["lock"]),
+                **{name: _frames(columns[f"{name}_at"], columns[f"{name}_count"],
+                                 self._joined.frames) for name in ("frames", "mfns")},
+                "source": pa.array(np.full(len(columns["time"]), self._source), pa.int16())}
+        made["latency_ns"] = pc.subtract(self._times(columns["end"]), made["time_ns"])
+        for field in SCHEMA:
+            if field.name in columns and field.name not in made:
+                made[field.name] = _integers(columns[field.name], field.type)
+        self.rows.append(pa.RecordBatch.from_arrays(
+            [made[field.name] if field.name in made else
+             pa.nulls(len(columns["time"]), field.type) for field in CODED], schema=CODED))
+
+    def _times(self, raw: Ints) -> pa.Array:
+        ns, absent = self._clock.since(raw, self._t0_raw)
+        return pa.array(ns, mask=absent)
 
 
-def _tasks(joined: Joined, event: Ints) -> Ints:
-    """The task of each row, by the stream of the event that made it."""
-    which = joined.tape.which[event]
-    index = event - joined.tape.streams["first"][which]
-    found = np.empty(len(event), dtype=np.int64)
-    for k in np.flatnonzero(np.bincount(which)).tolist():
-        mine = np.flatnonzero(which == k)
-        tasks = coded(joined.streams[k].task)
-        numbers = np.array([joined.names.code(name) for name in tasks.names], dtype=np.int64)
-        found[mine] = numbers[tasks.codes[index[mine]]]
-    return found
+class _Texts:
+    """A column's dictionary, in the order of first appearance."""
 
+    def __init__(self, name: str, texts: list[str]) -> None:
+        self.name, self.texts = name, texts
+        self._place: Ints = np.full(1, -1, dtype=np.int64)
 
-def _phases(decoded: Decoded, names: Names) -> Columns:
-    """Texts that user space wrote to trace_marker."""
-    marked = [s for s in decoded.streams if not s.is_probe and "text" in s.texts]
-    return {
-        "kind": np.full(sum(map(len, marked)), KINDS.index("phase"), dtype=np.int64),
-        "label": _texts(names, [s.texts["text"] for s in marked]),
-        "task": _texts(names, [s.task for s in marked]),
-        **{name: _stacked(marked, name) for name in ("time", "cpu", "pid", "source_offset")}}
-
-
-def _texts(names: Names, columns: list[Any]) -> Ints:
-    return np.array([names.code(text) for column in columns for text in column], dtype=np.int64)
-
-
-def _stacked(streams: list[ProbeStream], name: str) -> Ints:
-    return np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(s, name) for s in streams)])
-
-
-def _losses(decoded: Decoded) -> Columns:
-    """A row per gap that the tracer tells of."""
-    losses = decoded.losses
-    columns = {"time": [loss.time for loss in losses], "cpu": [loss.cpu for loss in losses],
-               "value": [loss.count for loss in losses],
-               "source_offset": [loss.source_offset for loss in losses]}
-    return {"kind": np.full(len(losses), KINDS.index("lost"), dtype=np.int64),
-            **{name: np.array(values, dtype=np.int64) for name, values in columns.items()}}
-
-
-def _mark_losses(rows: Columns, phases: Columns, losses: Columns) -> None:
-    """Flag the first row of a CPU behind each of its losses."""
-    phases["flags"] = np.zeros(len(phases["time"]), dtype=np.int64)
-    rows["flags"] = rows["flags"].copy()
-    if not len(losses["time"]):
-        return
-    time, cpu, offset = (np.concatenate((rows[n], phases[n]))
-                         for n in ("time", "cpu", "source_offset"))
-    order = np.lexsort((offset, time))
-    for number in np.unique(losses["cpu"]).tolist():
-        there = order[cpu[order] == number]
-        after = np.searchsorted(time[there], losses["time"][losses["cpu"] == number])
-        for row in there[after[after < len(there)]].tolist():
-            if row < len(rows["time"]):
-                rows["flags"][row] |= int(Flag.AFTER_LOSS)
-            else:
-                phases["flags"][row - len(rows["time"])] |= int(Flag.AFTER_LOSS)
-
-
-def to_table(columns: Columns, joined: Joined, t0_raw: int, clock: Clock,
-             source: int) -> pa.Table:
-    """The rows as a table of schema.SCHEMA."""
-    texts = pa.array(joined.names.texts, pa.string())
-    made = {"kind": _dictionary(columns["kind"], pa.array(KINDS, pa.string()), "kind"),
-            **{name: _dictionary(columns[name], texts, name)
-               for name in ("task", "label", "caller")},
-            "time_ns": _times(columns["time"], t0_raw, clock),
-            "lock_ns": _times(columns["lock"], t0_raw, clock),
-            "frames": _frames(columns["row"], joined, "frames"),
-            "mfns": _frames(columns["row"], joined, "mfns"),
-            "source": pa.array(np.full(len(columns["time"]), source), pa.int16())}
-    made["latency_ns"] = pc.subtract(_times(columns["end"], t0_raw, clock), made["time_ns"])
-    for field in SCHEMA:
-        if field.name in columns and field.name not in made:
-            made[field.name] = _integers(columns[field.name], field.type)
-    return pa.Table.from_arrays([made[field.name] if field.name in made else
-                                 pa.nulls(len(columns["time"]), field.type)
-                                 for field in SCHEMA], schema=SCHEMA)
+    def indices(self, codes: Ints, names: tuple[str, ...] | list[str]) -> pa.Array:
+        """The places in the dictionary of texts by number, null where one is missing."""
+        absent = codes == MISSING
+        codes = np.where(absent, 0, codes)
+        more = len(names) - len(self._place)
+        if more > 0:
+            self._place = np.append(self._place, np.full(more, -1, dtype=np.int64))
+        new = codes[~absent & (self._place[codes] < 0)]
+        different, first = np.unique(new, return_index=True)
+        for code in different[np.argsort(first)].tolist():
+            self._place[code] = len(self.texts)
+            self.texts.append(names[code])
+        if len(self.texts) >= 1 << 15:
+            raise ReplayError(f"{len(self.texts)} different names in column {self.name}")
+        places = np.where(absent, 0, self._place[codes]).astype(np.int16)
+        return pa.array(places, mask=absent)
 
 
 def _integers(values: Ints, type_: pa.DataType) -> pa.Array:
@@ -149,24 +210,8 @@ def _integers(values: Ints, type_: pa.DataType) -> pa.Array:
     return pa.array(values, mask=absent).cast(type_)
 
 
-def _dictionary(codes: Ints, texts: pa.Array, name: str) -> pa.DictionaryArray:
-    """Texts by number, the dictionary in the order of their first appearance."""
-    encoded = pa.array(codes, mask=codes == MISSING).dictionary_encode()
-    if len(encoded.dictionary) >= 1 << 15:
-        raise ReplayError(f"{len(encoded.dictionary)} different names in column {name}")
-    return pa.DictionaryArray.from_arrays(
-        encoded.indices, texts.take(encoded.dictionary)).cast(SCHEMA.field(name).type)
-
-
-def _times(raw: Ints, t0_raw: int, clock: Clock) -> pa.Array:
-    ns, absent = clock.since(raw, t0_raw)
-    return pa.array(ns, mask=absent)
-
-
-def _frames(row: Ints, joined: Joined, which: str) -> pa.ListArray:
+def _frames(start: Ints, length: Ints, frames: Ints) -> pa.ListArray:
     """A list of frames per row, null without one."""
-    start, length = (np.append(joined.rows[f"{which}_{word}"], MISSING)[row]
-                     for word in ("at", "count"))
     absent = length == MISSING
     length = np.where(absent, 0, length)
     offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(length)))
@@ -174,5 +219,5 @@ def _frames(row: Ints, joined: Joined, which: str) -> pa.ListArray:
         raise ReplayError(f"{offsets[-1]} recorded frames, more than a trace can hold")
     place = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], length)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)),
-                                    pa.array(joined.frames[place], pa.int64()),
+                                    pa.array(frames[place], pa.int64()),
                                     mask=pa.array(absent))

@@ -1,47 +1,45 @@
-"""Streams of probe events laid out as the tables of numbers that joining works on."""
+"""Probe events of a window laid out as the tables of numbers that joining works on."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from replay.base.compiled import words_in
 from replay.base.errors import ReplayError
 from replay.importers.joining import operations as does
-from replay.importers.joining.calls import join
 from replay.importers.joining.parts import PART_OF, Part
 from replay.importers.joining.state import (
-    ANOMALIES,
-    CALL_RECORD,
-    COUNTS_RECORD,
-    FUNCTION_RECORD,
-    LABELS_RECORD,
-    NODE_RECORD,
-    ROW_COLUMNS,
-    ROW_RECORD,
-    SKIPPED_AS,
-    SKIPS_RECORD,
-    STREAM_RECORD,
-    TASK_RECORD,
-    Events,
-    Tape,
-    Work,
-)
+    FUNCTION_RECORD, LABELS_RECORD, STREAM_RECORD, Events, Tape,
+)  # fmt: skip
 from replay.importers.joining.views import Names, View, signed
 from replay.importers.source.probes import MISSING, Ints, Probe, ProbeStream
 
-Matched = tuple[ProbeStream, Probe, str]
+
+
+class Matched(NamedTuple):
+    """A stream with its meaning. at: its place among all streams; outline: it, perhaps without its
+    events, of which there are so many."""
+
+    at: int
+    outline: ProbeStream
+    probe: Probe
+    place: str
+    events: int
+
+
 MAX_PROBES: Final = 62
 """How many events may report one and the same free or section: a bit each."""
 _NESTING: Final = {"xen_alloc_ballooned_pages": "xen_alloc_unpopulated_pages",
                    "xen_free_ballooned_pages": "xen_free_unpopulated_pages"}
 """drivers/xen/unpopulated-alloc.c falls back to the balloon's function of the same signature."""
 _UNDOING, _UNDONE = "xen_alloc_ballooned_pages", "xen_free_ballooned_pages"
-_MAX_HOLES: Final = 1 << 26
+MOST_HOLES: Final = 1 << 26
 """Freed pages up to which each has a place among the frames, whether it is known or not."""
+HOLES_PER_EVENT: Final = 64
+"""In a long recording, so many for each of its events."""
 _MAX_PID: Final = 1 << 22
 """PID_MAX_LIMIT of a 64-bit kernel (include/linux/threads.h); beyond it tasks are numbered."""
 _MAKES_ROW: Final = (does.OP_ALLOC, does.OP_FREE, does.OP_SECTION, does.OP_HYPERCALL,
@@ -49,101 +47,148 @@ _MAKES_ROW: Final = (does.OP_ALLOC, does.OP_FREE, does.OP_SECTION, does.OP_HYPER
 _MAKES_NODE: Final = (does.OP_FRAME, does.OP_PAGE)
 
 
-@dataclass
-class Joined:
-    """Rows of joined events, in the order of the recording.
+class Laid(NamedTuple):
+    """A window's events; rows, nodes and frames that they can need at most. holes: freed pages that
+    may have a place among the frames although no event tells them."""
 
-    rows: columns, see state.ROW_COLUMNS; frames: what frames_at and mfns_at point into; streams: of
-    the tape.
+    tape: Tape
+    rows: int
+    nodes: int
+    frames: int
+    holes: int
+
+
+class Layout:
+    """Lays out the events of one window after the other; what is the same in all is made once.
+
+    known: of the streams that have a meaning, the place among all, and what it is.
     """
 
-    rows: dict[str, Ints]
-    frames: Ints
-    tape: Tape
-    streams: list[ProbeStream]
-    names: Names
-    anomalies: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
+    def __init__(self, matched: list[Matched], names: Names, base: int, *, pv: bool) -> None:
+        self.names, self.base, self.pv = names, base, pv
+        self.skipped = Counter[str]()
+        self.known: list[Matched] = []
+        for one in matched:
+            if (one.probe.role, one.place) in PART_OF:
+                self.known.append(one)
+            else:
+                self.skipped[one.probe.function] += one.events
+        parts = self._parts([one.outline for one in self.known])
+        functions = {one.probe.function: 0 for one in self.known}
+        functions = {name: k for k, name in enumerate(functions)}
+        self._streams = np.zeros(len(self.known), dtype=STREAM_RECORD)
+        self._streams["op"] = [part.op for part in parts]
+        self._streams["kind"] = [part.kind for part in parts]
+        self._streams["function"] = [functions[one.probe.function] for one in self.known]
+        self._streams["event"] = _reporters(self.known, parts)
+        returning = {one.probe.function for one in matched if one.place == "return"}
+        self._functions = _functions(functions, names, returning)
+        self._labels = np.zeros(1, dtype=LABELS_RECORD)[0]
+        self._labels.scratch, self._labels.ram = names.code("Xen scratch"), names.code("System RAM")
+        self._labels.undoing = names.code(_UNDOING)
+        self._groups: dict[tuple[int, ...], int] = {}
+        self._tasks = Tasks()
+        self._holes = 0
+        self._most_holes = max(MOST_HOLES, HOLES_PER_EVENT * sum(one.events for one in matched))
+
+    def _parts(self, streams: list[ProbeStream]) -> list[Part]:
+        return [PART_OF[one.probe.role, one.place](View(stream, one.probe, self.base), self.names)
+                for one, stream in zip(self.known, streams, strict=True)]
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are so far."""
+        return self._tasks.count
+
+    @property
+    def groups(self) -> int:
+        """How many ranges of sections there are so far."""
+        return len(self._groups)
+
+    def lay(self, streams: list[ProbeStream]) -> Laid:
+        """The events of a window, of all streams in their order."""
+        mine = [streams[one.at] for one in self.known]
+        parts = self._parts(mine)
+        lengths = np.array([len(stream) for stream in mine], dtype=np.int64)
+        table = self._streams.copy()
+        table["first"] = np.cumsum(lengths) - lengths
+        events = self._events(mine)
+        self._number_groups(parts, events.pid, table["first"], lengths)
+        arrays, whole = _lay_arrays(table, parts)
+        holes = _holes(parts)
+        self._holes += holes
+        allowed = self._holes <= self._most_holes
+        tape = Tape(_sequence([stream.order for stream in mine]),
+                    np.repeat(np.arange(len(mine)), lengths), table, events,
+                    _lay_args(table, parts, lengths), arrays, whole, self._functions,
+                    self._labels, signed(self.base), self.pv, allowed)
+        op = table["op"]
+        frames = int(whole.sum()) + (holes if allowed else 0) + sum(
+            part.single_pages * int(n) for part, n in zip(parts, lengths, strict=True))
+        return Laid(tape, int(lengths[np.isin(op, _MAKES_ROW)].sum()),
+                    int(lengths[np.isin(op, _MAKES_NODE)].sum()), frames, holes)
+
+    def _events(self, streams: list[ProbeStream]) -> Events:
+        columns = [np.concatenate([np.zeros(0, dtype=np.int64),
+                                   *(getattr(s, name) for s in streams)])
+                   for name in ("time", "cpu", "pid", "source_offset")]
+        time, cpu, pid, source_offset = columns
+        return Events(time, cpu, pid, self._tasks.numbers(pid), source_offset)
+
+    def _number_groups(self, parts: list[Part], pid: Ints, first: Ints, lengths: Ints) -> None:
+        """Give equal ranges of one task's sections equal numbers."""
+        for k, part in enumerate(parts):
+            if part.op != does.OP_SECTION:
+                continue
+            ranges = zip(pid[first[k]:first[k] + lengths[k]].tolist(),
+                         *(column.tolist() for column in _range(part)), strict=True)
+            part.args["group"] = np.array(
+                [self._groups.setdefault(key, len(self._groups)) for key in ranges],
+                dtype=np.int64)
 
 
-def join_events(matched: list[Matched], base: int, *, pv: bool) -> Joined:
-    """Join all events of the streams that have a meaning; the others are counted by function."""
-    names, skipped = Names(), Counter[str]()
-    known, parts = [], []
-    for stream, probe, place in matched:
-        make = PART_OF.get((probe.role, place))
-        if make is None:
-            skipped[probe.function] += len(stream)
-        elif len(stream):
-            known.append((stream, probe, place))
-            parts.append(make(View(stream, probe, base), names))
-    returning = {probe.function for _, probe, place in matched if place == "return"}
-    holes = _holes(parts)
-    tape = _tape(known, parts, names, returning, base, pv, holes <= _MAX_HOLES)
-    work = _work(tape, parts, min(holes, _MAX_HOLES))
-    join(tape, work)
-    for (_, probe, _), counts in zip(known, work.skips.tolist(), strict=True):
-        for reason, count in zip(SKIPPED_AS.values(), counts, strict=True):
-            skipped[reason.format(probe.function)] += count
-    anomalies = Counter({name: int(getattr(work.counts, name)) for name in ANOMALIES})
-    columns = dict(zip(ROW_COLUMNS, work.columns[:, :work.counts.rows], strict=True))
-    return Joined(columns, work.frames, tape, [stream for stream, _, _ in known], names,
-                  +anomalies, +skipped)
+class Tasks:
+    """Numbers without gaps in place of pids. count: how many there are."""
 
+    def __init__(self) -> None:
+        self.count = 0
+        self._by_pid: Ints = np.zeros(0, dtype=np.int64)  # one more than the number
+        self._others: dict[int, int] = {}
 
-def _tape(known: list[Matched], parts: list[Part], names: Names, returning: set[str], base: int,
-          pv: bool, holes: bool) -> Tape:
-    lengths = np.array([len(stream) for stream, _, _ in known], dtype=np.int64)
-    functions = {probe.function: 0 for _, probe, _ in known}
-    functions = {name: k for k, name in enumerate(functions)}
-    table = np.zeros(len(known), dtype=STREAM_RECORD)
-    table["op"] = [part.op for part in parts]
-    table["kind"] = [part.kind for part in parts]
-    table["function"] = [functions[probe.function] for _, probe, _ in known]
-    table["event"] = _reporters(known, parts)
-    table["first"] = np.cumsum(lengths) - lengths
-    events = _events([stream for stream, _, _ in known])
-    _number_groups(known, parts, events.pid, table["first"])
-    arrays, whole = _lay_arrays(table, parts)
-    labels = np.zeros(1, dtype=LABELS_RECORD)[0]
-    labels.scratch, labels.ram = names.code("Xen scratch"), names.code("System RAM")
-    labels.undoing = names.code(_UNDOING)
-    return Tape(_sequence([stream.order for stream, _, _ in known]),
-                np.repeat(np.arange(len(known)), lengths), table, events,
-                _lay_args(table, parts, lengths), arrays, whole,
-                _functions(functions, names, returning), labels, signed(base), pv, holes)
+    def numbers(self, pid: Ints) -> Ints:
+        """Of each pid, old or new."""
+        if not len(pid):
+            return pid
+        if pid.min() < 0 or pid.max() >= _MAX_PID:
+            different, inverse = np.unique(pid, return_inverse=True)
+            return np.array([self._number(one) for one in different.tolist()],
+                            dtype=np.int64)[inverse]
+        if not len(self._by_pid):
+            self._by_pid = np.zeros(_MAX_PID, dtype=np.int64)
+        found = self._by_pid[pid]
+        if not found.all():
+            for one in np.unique(pid[found == 0]).tolist():
+                self._by_pid[one] = self._number(one) + 1
+            found = self._by_pid[pid]
+        return found - 1
+
+    def _number(self, pid: int) -> int:
+        self.count = max(self.count, len(self._others) + (pid not in self._others))
+        return self._others.setdefault(pid, len(self._others))
 
 
 def _reporters(known: list[Matched], parts: list[Part]) -> list[int]:
     """What tells the probes of one call apart: frees and calls by event, sections by function."""
     numbers: list[int] = []
     seen: dict[int, dict[str, int]] = {}
-    for (stream, probe, _), part in zip(known, parts, strict=True):
-        name = probe.function if part.op == does.OP_SECTION else stream.event
+    for one, part in zip(known, parts, strict=True):
+        name = one.probe.function if part.op == does.OP_SECTION else one.outline.event
         among = seen.setdefault(part.op, {})
         numbers.append(among.setdefault(name, len(among)))
         if part.op in (does.OP_FREE, does.OP_SECTION) and len(among) > MAX_PROBES:
             raise ReplayError(f"more than {MAX_PROBES} different events report calls of "
-                              f"{probe.function}: record it with fewer probes")
+                              f"{one.probe.function}: record it with fewer probes")
     return numbers
-
-
-def _events(streams: list[ProbeStream]) -> Events:
-    columns = [np.concatenate([np.zeros(0, dtype=np.int64), *(getattr(s, name) for s in streams)])
-               for name in ("time", "cpu", "pid", "source_offset")]
-    time, cpu, pid, source_offset = columns
-    return Events(time, cpu, pid, _tasks(pid), source_offset)
-
-
-def _tasks(pid: Ints) -> Ints:
-    """Numbers without gaps in place of pids."""
-    if not len(pid):
-        return pid
-    if pid.min() < 0 or pid.max() >= _MAX_PID:
-        return np.unique(pid, return_inverse=True)[1]
-    present = np.zeros(int(pid.max()) + 1, dtype=np.int64)
-    present[pid] = 1
-    return (np.cumsum(present) - 1)[pid]
 
 
 def _sequence(orders: list[Ints]) -> Ints:
@@ -158,19 +203,6 @@ def _sequence(orders: list[Ints]) -> Ints:
         if len(place) == len(order):
             return place
     return np.argsort(order, kind="stable")
-
-
-def _number_groups(known: list[Matched], parts: list[Part], pid: Ints, first: Ints) -> None:
-    """Give equal ranges of one task's sections equal numbers."""
-    sections = [k for k, part in enumerate(parts) if part.op == does.OP_SECTION]
-    if not sections:
-        return
-    keys = [np.column_stack([pid[first[k]:first[k] + len(known[k][0])],
-                             *_range(parts[k])]) for k in sections]
-    groups = np.unique(np.concatenate(keys), axis=0, return_inverse=True)[1].reshape(-1)
-    ends = np.cumsum([len(key) for key in keys])
-    for k, numbers in zip(sections, np.split(groups, ends[:-1]), strict=True):
-        parts[k].args["group"] = numbers
 
 
 def _range(section: Part) -> list[Ints]:
@@ -227,28 +259,4 @@ def _holes(parts: list[Part]) -> int:
     if not any(part.op == does.OP_FREE_UNLOCK for part in parts):
         return 0
     sizes = [part.args["nr_pages"] for part in parts if part.op == does.OP_FREE]
-    return sum(int(np.clip(nr, 0, _MAX_HOLES).sum()) for nr in sizes if nr is not None)
-
-
-def _work(tape: Tape, parts: list[Part], holes: int) -> Work:
-    """Tables with the room that joining can need at most."""
-    op = tape.streams["op"]
-    lengths = np.bincount(tape.which, minlength=len(parts))
-    rows = int(lengths[np.isin(op, _MAKES_ROW)].sum())
-    nodes = int(lengths[np.isin(op, _MAKES_NODE)].sum())
-    frames = int(tape.whole.sum()) + holes + sum(
-        part.single_pages * int(n) for part, n in zip(parts, lengths, strict=True))
-    tasks = np.zeros(int(tape.events.task.max(initial=-1)) + 1, dtype=TASK_RECORD)
-    for name in ("free_row", "decrease", "increase", "pass_event", "pass_row"):
-        tasks[name] = -1
-    tasks["batch"] = MISSING
-    words = np.empty((rows, len(ROW_RECORD)), dtype=np.int64)
-    return Work(
-        tasks=tasks, calls=np.zeros((len(tasks), 2), dtype=CALL_RECORD),
-        groups=np.zeros(int(lengths[op == does.OP_SECTION].sum()), dtype=np.int64),
-        rows=words.reshape(-1).view(ROW_RECORD), words=words,
-        blank=np.full(len(ROW_RECORD), MISSING, dtype=np.int64).view(ROW_RECORD)[0],
-        columns=np.empty((len(ROW_COLUMNS), rows), dtype=np.int64),
-        nodes=np.empty(nodes, dtype=NODE_RECORD), frames=np.empty(frames, dtype=np.int64),
-        counts=np.zeros(1, dtype=COUNTS_RECORD)[0],
-        skips=np.zeros(len(parts), dtype=SKIPS_RECORD))
+    return sum(int(np.clip(nr, 0, MOST_HOLES).sum()) for nr in sizes if nr is not None)

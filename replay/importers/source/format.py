@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from replay.base.errors import ReplayError
+from replay.base.scratch import Scratch
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable
 from replay.physmap.readers import Machine
@@ -18,7 +19,8 @@ from replay.physmap.readers import Machine
 
 class Asked(NamedTuple):
     """One source to read. source: its number in the recording. hz: of its clock, None if nobody
-    said. streamed: its rows may become a stream, for a trace that is only to be saved."""
+    said. streamed: its rows may become a stream, for a trace that is only to be saved. scratch:
+    where they may lie otherwise."""
 
     path: Path
     source: int
@@ -27,6 +29,7 @@ class Asked(NamedTuple):
     machine: Machine | None
     probes: ProbeTable
     streamed: bool
+    scratch: Scratch | None = None
 
 
 @dataclass(frozen=True)

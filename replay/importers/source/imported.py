@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
+from replay.importers.source.rows import Rows
 from replay.trace.store import Stream
 
 
@@ -35,3 +36,4 @@ class Imported:
     offset_ns: int = 0
     notes: list[str] = field(default_factory=list)
     stream: Stream | None = None
+    rows: Rows | None = None

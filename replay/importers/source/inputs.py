@@ -29,10 +29,11 @@ Buffer = mmap.mmap | bytes
 """Both can be sliced, searched, and given to numpy."""
 
 
-def forget(data: Buffer, begin: int, end: int) -> None:
+def forget(data: Buffer, begin: int = 0, end: int | None = None) -> None:
     """Let go of bytes that have been walked through: what is read of a mapped file counts as memory
-    of the process until somebody else needs the room."""
-    begin, end = begin // mmap.PAGESIZE * mmap.PAGESIZE, end // mmap.PAGESIZE * mmap.PAGESIZE
+    of the process until somebody else needs the room. They come back when they are looked at."""
+    end = len(data) if end is None else end // mmap.PAGESIZE * mmap.PAGESIZE
+    begin = begin // mmap.PAGESIZE * mmap.PAGESIZE
     if isinstance(data, mmap.mmap) and end > begin:
         data.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -120,13 +120,27 @@ class Loss:
     source_offset: int
 
 
+@dataclass(frozen=True)
+class Windows:
+    """A decoded recording of which no more is in memory than a part of it at a time.
+
+    outline: a stream without events, and how many it has, for each stream. parts: begins with the
+    first: the streams' events of a time, in the order of the outline; their `order` counts from 0
+    in each, and every event of a part comes before those of the next.
+    """
+
+    outline: list[tuple[ProbeStream, int]]
+    parts: Callable[[], Iterator[list[ProbeStream]]]
+
+
 @dataclass
 class Decoded:
     """A decoded recording: streams and what the file says about itself.
 
     unit: "ticks" (of an unnamed frequency) or "ns". hz: ticks per second, when the file knows.
     scale: (mult, shift) where ticks * mult >> shift are nanoseconds by the file's word. offset_ns:
-    what the file says to add to them.
+    what the file says to add to them. windows: instead of streams, where they are read piece by
+    piece.
     """
 
     path: str
@@ -149,12 +163,22 @@ class Decoded:
     cpu_stats: list[dict[str, int]] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)
     anomalies: Anomalies = field(default_factory=Anomalies)
+    windows: Windows | None = None
+
+    @property
+    def outline(self) -> list[tuple[ProbeStream, int]]:
+        """Each stream, perhaps without its events, and how many it has."""
+        return self.windows.outline if self.windows else [(s, len(s)) for s in self.streams]
+
+    def parts(self) -> Iterator[list[ProbeStream]]:
+        """The streams of one time after the other, or of all times at once."""
+        return self.windows.parts() if self.windows else iter([self.streams])
 
     def events(self) -> Counter[str]:
         """How many events each name has."""
         counts: Counter[str] = Counter()
-        for stream in self.streams:
-            counts[stream.event] += len(stream)
+        for stream, events in self.outline:
+            counts[stream.event] += events
         for event, _, _, count in self.passed:
             counts[event] += count
         return counts

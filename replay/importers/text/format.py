@@ -32,7 +32,7 @@ def made_up(folder: Path) -> Path:
 
 
 def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
-    decoded = read_ftrace_text(asked.path, wanted_by(asked.probes))
+    decoded = read_ftrace_text(asked.path, wanted_by(asked.probes), asked.scratch)
     decoded.clock = asked.settings.get("trace_clock", decoded.clock)
     return rows_of(decoded, asked)
 

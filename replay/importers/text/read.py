@@ -21,11 +21,14 @@ import numpy as np
 from replay.base.ahead import ahead
 from replay.base.errors import InputError
 from replay.base.progress import advance
-from replay.importers.source.inputs import Buffer, plain_bytes
-from replay.importers.source.probes import Decoded, Ints, Loss, Wanted, everything
+from replay.base.scratch import Scratch
+from replay.importers.source.inputs import Buffer, forget, plain_bytes
+from replay.importers.source.probes import Decoded, Ints, Loss, Wanted, Windows, everything
+from replay.importers.source.spool import Spool
 from replay.importers.text import scan as scan
 from replay.importers.text.fields import pairs
-from replay.importers.text.streams import Event, Growing, Place, StreamBuilder, read_place
+from replay.importers.text.places import Place, read_place
+from replay.importers.text.streams import Event, Growing, StreamBuilder
 from replay.importers.text.tables import PLACE, Form, choose
 
 MAX_LINE: Final = 1 << 20
@@ -73,18 +76,21 @@ _KEY: Final = re.compile(r"(?P<event>[\w.]+): *")
 _CUT_PLACE: Final = re.compile(r"\[(\d|LINE)")
 
 
-def read_ftrace_text(path: Path, wanted: Wanted = everything) -> Decoded:
+def read_ftrace_text(path: Path, wanted: Wanted = everything,
+                     scratch: Scratch | None = None) -> Decoded:
     """Decode ftrace text; InputError when it is none, damaged, or of a tracer without lines.
 
-    Events of probes that are not `wanted`, and of no probe at all, are counted by name.
+    Events of probes that are not `wanted`, and of no probe at all, are counted by name. scratch:
+    what does not fit into memory goes there, and the result has windows instead of streams.
     """
     with plain_bytes(Path(path)) as data:
-        return decode_text(Path(path), data, wanted)
+        return decode_text(Path(path), data, wanted, scratch)
 
 
-def decode_text(path: Path, data: Buffer, wanted: Wanted = everything) -> Decoded:
+def decode_text(path: Path, data: Buffer, wanted: Wanted = everything,
+                scratch: Scratch | None = None) -> Decoded:
     """The same of text that lies in another file, which errors name."""
-    return _Reader(path, data, wanted).read()
+    return _Reader(path, data, wanted, scratch).read()
 
 
 def _text_of(raw: str) -> str:
@@ -122,12 +128,12 @@ class _Places:
 
 
 class _Reader:
-    def __init__(self, path: Path, data: Buffer, wanted: Wanted) -> None:
-        self.path, self.data = path, data
+    def __init__(self, path: Path, data: Buffer, wanted: Wanted, scratch: Scratch | None) -> None:
+        self.path, self.data, self.whole = path, data, scratch is None
         self.decoded = Decoded(str(path), "ftrace text", "ns")
         self.dotted: bool | None = None
         text = np.frombuffer(data, dtype=np.uint8) if len(data) else np.empty(0, np.uint8)
-        self.builder = StreamBuilder(text, wanted)
+        self.builder = StreamBuilder(text, wanted, Spool(scratch or Scratch(in_memory=1 << 62)))
         self.scanner = scan.LineScanner(text, scan.scannable(data))
         self.places = _Places(data)
         self.pending_losses: dict[int, list[tuple[int, int]]] = {}
@@ -157,7 +163,14 @@ class _Reader:
             ))
         if self.dotted is False:
             decoded.unit = "ticks"
-        decoded.streams, decoded.passed = self.builder.streams()
+        kept, decoded.passed = self.builder.finish()
+        if self.whole:
+            decoded.streams = self.builder.whole(kept)
+        else:
+            builder = self.builder
+            decoded.windows = Windows(
+                [(growing.outline.stream([], builder.texts_of), growing.count) for growing in kept],
+                lambda: builder.windows(kept))
         decoded.anomalies.count("records_lost", decoded.records_lost)
         return decoded
 
@@ -167,6 +180,7 @@ class _Reader:
         parts = self.scanner.parts(at, dotted)
         for lines in ahead(parts) if self.scanner.end - at > SHORT else parts:
             self._read_part(lines)
+            forget(self.data)
             advance(float(lines.columns.start[lines.count] - lines.columns.start[0]))
         return self.scanner.end
 

@@ -6,13 +6,16 @@ expressions, are kept and put among them by their place in the file.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.source.probes import MISSING, Coded, Ints, Passed, ProbeStream, Wanted
+from replay.importers.source.probes import (
+    MISSING, Coded, Elements, Ints, Passed, ProbeStream, Wanted,
+)  # fmt: skip
+from replay.importers.source.spool import Outline, Piece, Spool
 from replay.importers.text.fields import (
     MAX_TEXTS,
     Flags,
@@ -27,31 +30,16 @@ from replay.importers.text.fields import (
     read_fields,
     whole_elements,
 )
+from replay.importers.text.places import Place
 from replay.importers.text.scan import CUT
 from replay.importers.text.tables import Events, Heads, heads_of, joined
 from replay.importers.text.words import Bytes, Spans
 
 MAX_LAYOUTS: Final = 8
 MAX_SINGLE: Final = 1 << 16
-_BEHIND: Final = r"(?: \[\w+\])?(?: <[0-9a-f]+>)?"
-"""Module, and with the option sym-addr the address (seq_print_ip_sym())."""
-_PROBED: Final = re.compile(
-    r"\((?P<first>[^\s()<+]+)(?:\+0x(?P<offset>[0-9a-f]{1,8})(?:/0x[0-9a-f]+)?)?"
-    + _BEHIND + r"(?: <- (?P<probed>[^\s()<+]+)(?P<more>\+0x[0-9a-f]{1,8}(?:/0x[0-9a-f]+)?)?"
-    + _BEHIND + r")?\)", re.ASCII)
-
 _NO_ELEMENTS: Final = np.empty(0, dtype=np.int64)
 
 Rows = Ints | slice
-
-
-class Place(NamedTuple):
-    """What the parentheses behind an event's name say."""
-
-    function: str
-    offset: int
-    is_return: bool
-    return_to: str
 
 
 class Event(NamedTuple):
@@ -63,24 +51,6 @@ class Event(NamedTuple):
     pid: int
     task: str
     line: int
-
-
-def read_place(text: str) -> Place | None:
-    """`(function+offset/size)` or `(returned to <- function)`; None when it is no probe's."""
-    match = _PROBED.fullmatch(text)
-    if not match:
-        return None
-    first, probed, offset = match["first"], match["probed"], match["offset"]
-    if not offset:
-        first = _symbol(first)
-    if probed is not None:
-        return Place(probed if match["more"] else _symbol(probed), 0, True, first)
-    return Place(first, int(offset or "0", 16), False, "")
-
-
-def _symbol(name: str) -> str:
-    """A function's name, "" for a bare address."""
-    return "" if re.fullmatch(r"(0x)?[0-9a-f]{8,16}", name) else name
 
 
 class Names:
@@ -128,42 +98,42 @@ class _Column:
         else:
             self.single.append(texts.code(plain(value)))
 
-    def put_into(self, stream: ProbeStream, name: str, texts: Names) -> None:
-        """Add it to a finished stream."""
+    def taken(self, length: int, texts: Names) -> Elements | Ints:
+        """Its values in the rows 0 up to `length`, which it then holds no longer."""
         rows = np.array(self.single_rows, dtype=np.int64)
         if self.kind == Kind.ARRAY:
             whole = np.array([len(a) for a in self.single_arrays], dtype=np.int64)
             flat = np.concatenate([np.empty(0, dtype=np.int64), *self.single_arrays])
-            stream.arrays[name] = fill_elements(
-                [*self.arrays, (rows, flat, np.cumsum(whole) - whole, whole)], len(stream))
-            return
+            found = fill_elements(
+                [*self.arrays, (rows, flat, np.cumsum(whole) - whole, whole)], length)
+            self.arrays, self.single_rows, self.single_arrays = [], [], []
+            return found
         missing = MISSING if self.kind == Kind.NUMBER else texts.code("")
-        column = np.full(len(stream), missing, dtype=np.int64)
+        column = np.full(length, missing, dtype=np.int64)
         for where, values in [*self.pieces, (rows, np.array(self.single, dtype=np.int64))]:
             column[where] = values
-        if self.kind == Kind.NUMBER:
-            stream.numbers[name] = column
-        else:
-            stream.texts[name] = Coded(column, texts.names)
+        self.pieces, self.single_rows, self.single = [], [], []
+        return column
 
 
 class Growing:
-    """One stream while it grows; one that is not wanted only counts."""
+    """One stream while it grows; one that is not wanted only counts.
 
-    def __init__(self, event: str, place: Place | None, wanted: bool) -> None:
-        self.event, self.place, self.wanted = event, place, wanted
-        self.count = 0
+    number: among all. first: place of its first event among all of the file. held: events that are
+    not in the spool yet; the rows of columns count from the first of them.
+    """
+
+    def __init__(self, number: int, event: str, place: Place | None, wanted: bool) -> None:
+        function, offset, is_return, _ = place or Place("", 0, False, "")
+        self.outline = Outline(event, function, offset, is_return, place is not None)
+        self.number, self.event, self.place, self.wanted = number, event, place, wanted
+        self.first = self.count = self.held = 0
         self.heads: list[Heads] = []
         self.single: list[tuple[int, ...]] = []
         self.single_pairs: list[list[tuple[str, str]]] = []
         self.columns: dict[str, _Column] = {}
         self.layouts: list[Layout] = []
         self.markers: list[list[str]] = []
-
-    @property
-    def first(self) -> int:
-        """Place of its first event among all of the file."""
-        return int(self.heads[0].order[0])
 
     def add(self, source: StreamBuilder, heads: Heads, at: Ints, end: Ints) -> None:
         """Events of a part, with the fields text[at[i]:end[i]], and the single ones."""
@@ -178,10 +148,13 @@ class Growing:
             fields = {row: self.single_pairs[k - scanned]
                       for row, k in zip(rows.tolist(), order[rows].tolist(), strict=True)}
             self.single, self.single_pairs = [], []
+        if not self.count:
+            self.first = int(heads.order[0])
         self.heads.append(heads)
         if self.place:
             self._add_fields(source, at, end, fields)
         self.count += len(at)
+        self.held += len(at)
 
     def _add_fields(self, source: StreamBuilder, at: Ints, end: Ints,
                     fields: dict[int, list[tuple[str, str]]]) -> None:
@@ -200,7 +173,7 @@ class Growing:
             found = fields.get(row)
             if found is None:
                 found = pairs(source.decoded(at[row], end[row]), source.is_cut(end[row]))
-            self._add_one(source, self.count + row, found)
+            self._add_one(source, self.held + row, found)
             if row not in fields and self._learn(found):
                 before = pending.copy()
                 self._add_scanned(source, at, end, pending, self.layouts[-1])
@@ -238,7 +211,7 @@ class Growing:
 
     def _keep(self, source: StreamBuilder, read: Read, layout: Layout, rows: Ints) -> None:
         every = len(rows) == read.values.shape[1]
-        where = slice(self.count, self.count + len(rows)) if every else self.count + rows
+        where = slice(self.held, self.held + len(rows)) if every else self.held + rows
         for f, (name, kind) in enumerate(zip(layout.names, layout.kinds, strict=True)):
             column, values = self.columns[name], read.values[f]
             if not every:
@@ -250,21 +223,28 @@ class Growing:
                 values = values if kind == Kind.NUMBER else source.texts.coded[values]
                 column.pieces.append((where, values))
 
-    def stream(self, source: StreamBuilder) -> ProbeStream:
-        """All of it."""
-        function, offset, is_return, _ = self.place or Place("", 0, False, "")
-        heads = joined(self.heads)
-        stream = ProbeStream(
-            self.event, function, offset, is_return, self.place is not None, heads.time,
-            heads.cpu, heads.pid, heads.order, heads.line,
-            Coded(heads.task, source.tasks.names), {}, {}, {})
+    def piece(self, source: StreamBuilder) -> Piece:
+        """What is held, which it then holds no longer."""
+        outline, heads = self.outline, joined(self.heads)
+        outline.count += self.held
+        found = {outline.column("time"): heads.time, outline.column("cpu"): heads.cpu,
+                 outline.column("pid"): heads.pid, outline.column("order"): heads.order,
+                 outline.column("source_offset"): heads.line, outline.column("task"): heads.task}
         if self.markers:
-            stream.texts["text"] = ["\n".join(lines) for lines in self.markers]
-        if is_return:
-            stream.texts["return_to"] = Coded(heads.return_to, source.texts.names)
+            texts = ["\n".join(lines) for lines in self.markers]
+            codes = [source.texts.code(text) for text in texts]
+            found[outline.column("text", "text")] = np.array(codes, dtype=np.int64)
+        if outline.is_return:
+            found[outline.column("text", "return_to")] = heads.return_to
         for name, column in self.columns.items():
-            column.put_into(stream, name, source.texts)
-        return stream
+            values = column.taken(self.held, source.texts)
+            if isinstance(values, Elements):
+                outline.elements(found, name, values)
+            else:
+                kind = "number" if column.kind == Kind.NUMBER else "text"
+                found[outline.column(kind, name)] = values
+        self.heads, self.markers, self.held = [], [], 0
+        return found
 
 
 class StreamBuilder:
@@ -273,8 +253,8 @@ class StreamBuilder:
     count: how many events there are so far. tasks, texts: names that columns have codes of.
     """
 
-    def __init__(self, text: Bytes, wanted: Wanted) -> None:
-        self.text, self.wanted = text, wanted
+    def __init__(self, text: Bytes, wanted: Wanted, spool: Spool) -> None:
+        self.text, self.wanted, self.spool = text, wanted, spool
         self.count = 0
         self.tasks, self.texts = Names(), Names()
         self.spans = Spans(text, MAX_TEXTS)
@@ -299,7 +279,7 @@ class StreamBuilder:
         if found is None:
             wanted = marker or self.wanted(place.function if place else "", event if place else "",
                                  [name for name, _ in fields])
-            found = self._streams[key] = Growing(event, place, wanted)
+            found = self._streams[key] = Growing(len(self._streams), event, place, wanted)
         return found
 
     def _add_one(self, growing: Growing, event: Event, return_to: str,
@@ -349,18 +329,56 @@ class StreamBuilder:
         self.flush()
 
     def flush(self) -> None:
-        """Put single events that still wait into their streams."""
+        """Put single events that still wait into their streams, and all into the spool.
+
+        Markers stay behind until the end: a line of the text may still go on with the last one.
+        """
         nothing = np.empty(0, dtype=np.int64)
         for growing in self._waiting.values():
             growing.add(self, heads_of([]), nothing, nothing)
         self._waiting = {}
         self._singles = 0
+        self._keep([growing for growing in self._streams.values() if not growing.markers])
 
-    def streams(self) -> tuple[list[ProbeStream], list[Passed]]:
+    def _keep(self, streams: Sequence[Growing]) -> None:
+        part = {growing.number: growing.piece(self) for growing in streams if growing.held}
+        if part:
+            self.spool.append(part)
+
+    def finish(self) -> tuple[list[Growing], list[Passed]]:
         """All streams, in the order of their first events, and how many the others would have."""
         self.flush()
         every = [growing for growing in self._streams.values() if growing.count]
         kept = sorted((g for g in every if g.wanted), key=lambda g: g.first)
+        self._keep(kept)
         passed = [Passed(g.event, g.place.function if g.place else "", g.place is not None, g.count)
                   for g in every if not g.wanted]
-        return [growing.stream(self) for growing in kept], passed
+        return kept, passed
+
+    def whole(self, kept: list[Growing]) -> list[ProbeStream]:
+        """All events of all streams."""
+        every = list(map(self.spool.read, range(len(self.spool))))
+        return [growing.outline.stream(
+            [part[growing.number] for part in every if growing.number in part], self.texts_of)
+            for growing in kept]
+
+    def windows(self, kept: list[Growing]) -> Iterator[list[ProbeStream]]:
+        """The same, a part of the file at a time."""
+        for part in map(self.spool.read, range(len(self.spool))):
+            places = [part[growing.number][growing.outline.columns["order", ""]]
+                      for growing in kept if growing.number in part]
+            first = min((int(place[0]) for place in places), default=0)
+            yield [_from(growing.outline.stream(
+                [part[growing.number]] if growing.number in part else [], self.texts_of), first)
+                for growing in kept]
+
+    def texts_of(self, name: str, codes: Ints) -> Coded:
+        """A column of texts of their codes."""
+        if name == "task":
+            return Coded(codes, self.tasks.names)
+        return Coded(np.where(codes == MISSING, self.texts.code(""), codes), self.texts.names)
+
+
+def _from(stream: ProbeStream, first: int) -> ProbeStream:
+    """A stream whose places among all events count from one of them."""
+    return replace(stream, order=stream.order - first)

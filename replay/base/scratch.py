@@ -1,0 +1,156 @@
+"""Room on disk for arrays that outgrow memory: files without a name, gone with whoever made them.
+
+    scratch = Scratch(folder)
+    pages = scratch.array(1 << 30)      # in memory while all of them are few bytes, else in a file
+    ...                                 # work through a part of it
+    scratch.relax()                     # what lies in files is no longer in memory
+
+The files are mapped, so that compiled loops see plain arrays. Nothing of them is left behind,
+however the process ends: they have no name. Their blocks are reserved before they are mapped, so
+that a full disk is an OSError here and not a signal later.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+
+from replay.base.errors import ReplayError
+
+HELD_BYTES: Final = 64 << 20
+"""Bytes of all arrays together up to which none lies in a file."""
+LEAST_GROWTH: Final = 1 << 20
+
+
+class Scratch:
+    """Hands out arrays; `folder` is where its files lie, the system's temporary one if it is none.
+    """
+
+    def __init__(self, folder: Path | None = None, in_memory: int | None = None) -> None:
+        self.folder = folder if folder is not None and folder.is_dir() else None
+        self.left = HELD_BYTES if in_memory is None else in_memory
+        self._maps: list[weakref.ref[mmap.mmap]] = []
+
+    def file(self) -> IO[bytes]:
+        """A file without a name. ReplayError where there can be none."""
+        try:
+            return tempfile.TemporaryFile(dir=self.folder)
+        except OSError as error:
+            if self.folder is not None:
+                self.folder = None
+                return self.file()
+            raise _refused(error) from None
+
+    def array(self, count: int, dtype: Any = np.int64) -> np.ndarray:
+        """An array of zeros. ReplayError where the disk has no room for it."""
+        size = count * np.dtype(dtype).itemsize
+        if self.takes(size):
+            made = np.zeros(count, dtype)
+            weakref.finalize(made, self.give, size)
+            return made
+        with self.file() as file:
+            return self.mapped(file, count, dtype)
+
+    def full(self, count: int, value: int, dtype: Any = np.int64) -> np.ndarray:
+        """An array of one value."""
+        made = self.array(count, dtype)
+        for begin in range(0, count, LEAST_GROWTH):
+            made[begin : begin + LEAST_GROWTH] = value
+            self.relax()
+        return made
+
+    def write(self, file: IO[bytes], *pieces: Any) -> tuple[int, int]:
+        """Put bytes behind the last ones of a file; where they begin, and how many they are."""
+        begin = file.seek(0, 2)
+        try:
+            for piece in pieces:
+                file.write(piece)
+            file.flush()
+        except OSError as error:
+            raise _refused(error) from None
+        return begin, file.tell() - begin
+
+    def takes(self, size: int) -> bool:
+        """Whether so many bytes may still lie in memory; they are then counted."""
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        """So many bytes are in memory no longer."""
+        self.left += size
+
+    def mapped(self, file: IO[bytes], count: int, dtype: Any) -> np.ndarray:
+        """The first elements of a file, which grows where it is shorter."""
+        size = max(1, count * np.dtype(dtype).itemsize)
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            found = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise _refused(error) from None
+        self._maps = [one for one in self._maps if one() is not None]
+        self._maps.append(weakref.ref(found))
+        return np.frombuffer(found, dtype, count)
+
+    def relax(self) -> None:
+        """Let go of what is in memory of the files; it comes back when it is looked at."""
+        for one in self._maps:
+            found = one()
+            if found is not None:
+                found.madvise(mmap.MADV_DONTNEED)
+
+
+class Growing:
+    """A vector that grows at its end; `room` may make another one of what it was."""
+
+    def __init__(self, scratch: Scratch, dtype: Any = np.int64) -> None:
+        self.count = 0
+        self._scratch, self._dtype = scratch, np.dtype(dtype)
+        self._data = scratch.array(0, dtype)
+        self._file: IO[bytes] | None = None
+
+    def room(self, count: int) -> np.ndarray:
+        """All there is, with room for at least so many elements in all."""
+        if count > len(self._data):
+            least = LEAST_GROWTH // self._dtype.itemsize
+            self._grow(max(count, len(self._data) + len(self._data) // 2, min(least, 2 * count)))
+        return self._data
+
+    def _grow(self, count: int) -> None:
+        scratch, before = self._scratch, self._data
+        size = count * self._dtype.itemsize
+        if self._file is None and scratch.takes(size):
+            self._data = np.zeros(count, self._dtype)
+            weakref.finalize(self._data, scratch.give, size)
+            self._data[: self.count] = before[: self.count]
+            return
+        moved = self._file is None
+        self._file = self._file or scratch.file()
+        self._data = scratch.mapped(self._file, count, self._dtype)
+        if moved:
+            self._data[: self.count] = before[: self.count]
+
+    def append(self, values: np.ndarray) -> None:
+        """Put values behind the last one."""
+        end = self.count + len(values)
+        self.room(end)[self.count : end] = values
+        self.count = end
+
+    @property
+    def array(self) -> np.ndarray:
+        """What there is."""
+        return self._data[: self.count]
+
+
+def _refused(error: OSError) -> ReplayError:
+    hint = ": make room there, or let TMPDIR name another folder"
+    return ReplayError(f"a temporary file cannot be written ({error.strerror or error})"
+                       + (hint if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""))

@@ -1,0 +1,74 @@
+"""Rows of a recording in their order, gone through as often as needed, a part at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, Final
+
+import pyarrow as pa
+
+from replay.base.scratch import Scratch
+from replay.trace.schema import SCHEMA
+
+PART_ROWS: Final = 1 << 16
+"""Rows that are worked on at a time."""
+CODED: Final = pa.schema([
+    pa.field(field.name, field.type.index_type if pa.types.is_dictionary(field.type)
+             else field.type) for field in SCHEMA])
+"""schema.SCHEMA with numbers in the place of texts."""
+TEXTS: Final = tuple(f.name for f in SCHEMA if pa.types.is_dictionary(f.type))
+"""Columns of texts."""
+
+
+class Rows:
+    """Batches of rows, in memory while they are few and in a file beyond that.
+
+    texts: of each column of texts, what its numbers stand for; it grows with the rows.
+    """
+
+    def __init__(self, scratch: Scratch) -> None:
+        self.count = 0
+        self.texts: dict[str, list[str]] = {name: [] for name in TEXTS}
+        self._scratch = scratch
+        self._kept: list[pa.RecordBatch | tuple[int, int]] = []
+        self._file: IO[bytes] | None = None
+
+    @classmethod
+    def of(cls, table: pa.Table, scratch: Scratch) -> Rows:
+        """Those of a table of schema.SCHEMA."""
+        rows, table = cls(scratch), table.unify_dictionaries()
+        for name in TEXTS:
+            chunks = table[name].chunks
+            rows.texts[name] = chunks[0].dictionary.to_pylist() if chunks else []
+        for batch in table.to_batches(max_chunksize=PART_ROWS):
+            rows.append(pa.RecordBatch.from_arrays(
+                [batch[f.name].indices if f.name in TEXTS else batch[f.name] for f in SCHEMA],
+                schema=CODED))
+        return rows
+
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Put rows of CODED behind the others."""
+        self.count += batch.num_rows
+        if self._file is None and self._scratch.takes(batch.nbytes):
+            self._kept.append(batch)
+            return
+        self._file = self._file or self._scratch.file()
+        self._kept.append(self._scratch.write(self._file, batch.serialize()))
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows, as batches of schema.SCHEMA that share their dictionaries."""
+        texts = {name: pa.array(found, pa.string()) for name, found in self.texts.items()}
+        for kept in self._kept:
+            batch = kept if isinstance(kept, pa.RecordBatch) else self._read(*kept)
+            yield pa.RecordBatch.from_arrays(
+                [pa.DictionaryArray.from_arrays(batch[f.name], texts[f.name])
+                 if f.name in texts else batch[f.name] for f in SCHEMA], schema=SCHEMA)
+
+    def _read(self, begin: int, size: int) -> pa.RecordBatch:
+        assert self._file is not None
+        self._file.seek(begin)
+        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), CODED)
+
+    def table(self) -> pa.Table:
+        """All rows in memory."""
+        return pa.Table.from_batches(self.batches(), SCHEMA).combine_chunks()
