@@ -26,6 +26,8 @@ from replay.base.errors import ReplayError
 
 HELD_BYTES: Final = 64 << 20
 """Bytes of all arrays together up to which none lies in a file."""
+MOST_MAPPED: Final = 64 << 20
+"""Bytes of files that may be in memory before they are let go of."""
 LEAST_GROWTH: Final = 1 << 20
 
 
@@ -37,6 +39,7 @@ class Scratch:
         self.folder = folder if folder is not None and folder.is_dir() else None
         self.left = HELD_BYTES if in_memory is None else in_memory
         self._maps: list[weakref.ref[mmap.mmap]] = []
+        self._before = _of_files()
 
     def file(self) -> IO[bytes]:
         """A file without a name. ReplayError where there can be none."""
@@ -57,6 +60,13 @@ class Scratch:
             return made
         with self.file() as file:
             return self.mapped(file, count, dtype)
+
+    def copy(self, values: np.ndarray) -> np.ndarray:
+        """The same values where arrays are kept."""
+        made = self.array(len(values), values.dtype)
+        made[:] = values
+        self.relax()
+        return made
 
     def full(self, count: int, value: int, dtype: Any = np.int64) -> np.ndarray:
         """An array of one value."""
@@ -101,7 +111,10 @@ class Scratch:
         return np.frombuffer(found, dtype, count)
 
     def relax(self) -> None:
-        """Let go of what is in memory of the files; it comes back when it is looked at."""
+        """Let go of what is in memory of the files, once it is much; it comes back when it is
+        looked at."""
+        if not self._maps or _of_files() < self._before + MOST_MAPPED:
+            return
         for one in self._maps:
             found = one()
             if found is not None:
@@ -148,6 +161,15 @@ class Growing:
     def array(self) -> np.ndarray:
         """What there is."""
         return self._data[: self.count]
+
+
+def _of_files() -> int:
+    """Bytes of files that the process has in memory; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:
+            return int(file.read().split()[2]) * mmap.PAGESIZE
+    except (OSError, IndexError, ValueError):
+        return MOST_MAPPED << 10
 
 
 def _refused(error: OSError) -> ReplayError:

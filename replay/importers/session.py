@@ -9,10 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 import replay
 from replay.base import memory
 from replay.base.anomalies import Anomalies
@@ -23,18 +19,16 @@ from replay.base.units import moment
 from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
 from replay.importers.clocks.relation import Unknown
+from replay.importers.finishing import find_out, streamed_trace, whole_trace
 from replay.importers.merge import moved, united
-from replay.importers.ordering.order import recover
-from replay.importers.ordering.pairing import pair
 from replay.importers.related import HOW_TO_STATE, Placed, place
 from replay.importers.sniff import sniff
 from replay.importers.source.format import Asked, Format, whole
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table
+from replay.importers.source.rows import Rows
 from replay.importers.xen.keep import kept, without
-from replay.physmap.model import Physmap
 from replay.physmap.readers import Machine, read_machine
-from replay.trace.columns import NONE, ints, is_kind, ragged, replace as exchange, strings
 from replay.trace.meta import Meta
 from replay.trace.store import Trace, check, imbalance
 
@@ -50,11 +44,6 @@ SETTINGS = {
     "emulated": "the emulator, where the recorded times are not those of hardware",
 }
 """Names that `--set` takes at import, beside those of the machine's readers."""
-
-POOL_CALL, DRIVER_CALLS = "xen_alloc_unpopulated_pages", (
-    "xen_alloc_ballooned_pages", "alloc_xenballooned_pages")
-"""Functions that serve an allocation, as the label of its row (the latter since Linux 3.1)."""
-
 
 def _moment(text: str) -> None:
     try:
@@ -73,51 +62,6 @@ def _read(path: Path, index: int, settings: dict[str, str], machine: Machine | N
         raise InputError(path, "is a whole recording", hint="Import it alone")
     part, facts = kind.read(Asked(path, index, hz, settings, machine, table, streamed, scratch))
     return part, kind, facts
-
-
-def _holds(rows: pa.Table, *kinds: str) -> bool:
-    """Whether there is a row of one of these kinds, without a wider copy of the column."""
-    for chunk in rows["kind"].chunks:
-        codes = chunk.indices.to_numpy(zero_copy_only=False)
-        if any((codes == code).any() for code, name in enumerate(chunk.dictionary.to_pylist())
-               if name in kinds):
-            return True
-    return False
-
-
-def _recorded_strategy(rows: pa.Table, machine: Physmap | None) -> str:
-    """Which of the strategies the recorded kernel used, by what its calls show.
-
-    The function that served most calls tells, where it is recorded: one of the pool's that fell
-    through to the balloon driver is the driver's, although it carries the length of the pool's list
-    (0). Otherwise calls of the pool carry that length, and the driver's balloon_stats as well.
-    """
-    if not _holds(rows, "alloc"):
-        return ""
-    alloc = is_kind(rows, "alloc")
-    listed = ints(rows, "list_count")[alloc] != NONE
-    stats = ints(rows, "current_pages")[alloc] != NONE
-    label = strings(rows, "label")[alloc]
-    pool = bool((listed & ~stats).any())
-    if label.astype(bool).any():
-        pool = (label == POOL_CALL).sum() > np.isin(label, DRIVER_CALLS).sum()
-    if not pool:
-        return "balloon"
-    return "hypervisor" if machine and machine.arch == "arm64" and machine.regions else "pool"
-
-
-def _own_list(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
-    """Rows without the length of the pool's list where the balloon driver served the call: without
-    balloon_stats beside it, it is not that of the driver's list."""
-    alloc = is_kind(rows, "alloc", "free")
-    other = alloc & (ints(rows, "list_count") != NONE) & (ints(rows, "current_pages") == NONE)
-    if strategy != "balloon" or not other.any():
-        return rows
-    anomalies.count("lengths_of_other_list", int(other.sum()))
-    for name in ("list_count", "list_count_after", "list_head", "list_head_after"):
-        values = ints(rows, name)
-        rows = exchange(rows, name, pa.array(values, pa.int64(), mask=other | (values == NONE)))
-    return rows
 
 
 def _digest(path: Path) -> str:
@@ -157,33 +101,16 @@ def _account(parts: list[Imported]) -> tuple[dict[str, Any], Anomalies]:
     return account, anomalies
 
 
-def _check_frames(rows: pa.Table, machine: Physmap | None, anomalies: Anomalies) -> None:
-    if machine is None:
-        return
-    top = machine.top_pfn
-    ends = pc.min_max(pc.list_flatten(rows["frames"])).as_py()  # of most recordings all are inside
-    if ends["min"] is not None and (ends["min"] < -1 or ends["max"] >= top):
-        frames = ragged(rows, "frames").values
-        anomalies.count("frames_outside_physmap", int(((frames < -1) | (frames >= top)).sum()))
-
-
-def _paired(rows: pa.Table, strategy: str, anomalies: Anomalies) -> pa.Table:
-    """Rows with their lock order and the pages of each free; the Xen trace alone has neither."""
-    if not _holds(rows, "alloc", "free"):
-        return rows
-    balloon = strategy == "balloon"
-    return pair(recover(rows, anomalies, balloon=balloon), anomalies, balloon=balloon)
-
-
-def _merged(parts: list[Imported], kinds: list[Format], placed: list[Placed]) -> pa.Table:
+def _merged(parts: list[Imported], kinds: list[Format], placed: list[Placed], scratch: Scratch
+            ) -> Rows:
     """All sources on the first one's clock; only some formats can follow."""
     if not all(kind.follows for kind in kinds[1:]):
         raise ReplayError("several sources of one recording: give one ftrace file first, "
                           "then the xentrace files")
     if len(parts) == 1:
-        return parts[0].table
-    return united([parts[0].table, *(moved(parts[0], other, at.offset_ns, at.drift)
-                                     for other, at in zip(parts[1:], placed, strict=True))])
+        return parts[0].rows or Rows.of(parts[0].table, scratch)
+    return Rows.of(united([parts[0].table, *(moved(parts[0], other, at.offset_ns, at.drift)
+                                     for other, at in zip(parts[1:], placed, strict=True))]), scratch)
 
 
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
@@ -192,21 +119,21 @@ def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None
     """Read all sources of one recording, merge, order and pair them into a trace.
 
     One source may be an archive: it holds the sources and the machine, what is given here counts.
-    streamed: a Xen trace alone becomes a stream, for a trace that is only to be saved.
+    streamed: the rows become a stream, for a trace that is only to be saved.
     """
     if len(sources) == 1 and sniff(sources[0]) is None:
-        return _import_archive(sources[0], name, machine_dir, settings, probes)
+        return _import_archive(sources[0], name, machine_dir, settings, probes, streamed)
     machine = read_machine(machine_dir, settings) if machine_dir else None
     return _import(sources, [], name, machine, settings, probes, streamed)
 
 
 def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: dict[str, str],
-                    probes: Path | None) -> Trace:
+                    probes: Path | None, streamed: bool) -> Trace:
     with unpacked(path) as found:
         try:
             machine = read_machine(machine_dir or found.folder, settings)
             trace = _import([found.ftrace], found.xentrace, name, machine,
-                            {**found.settings, **settings}, probes)
+                            {**found.settings, **settings}, probes, streamed)
         except ReplayError as error:  # the temporary folder tells nobody anything
             said = str(error).replace(f"{found.folder}/", f"{path}: ")
             raise ReplayError(said.replace(str(found.folder), str(path))) from None
@@ -246,7 +173,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                 continue
             part, kind, facts = _read(path, index, settings, machine, table,
                                       streamed and len(every) == 1, scratch)
-            if part.rows is not None:
+            if part.rows is not None and len(every) > 1:
                 part.table = part.rows.table()
             memory.check(f"{path}: importing it", "record in shorter pieces")
             at = _placed(parts, part, kind, settings, machine)
@@ -266,10 +193,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     accounting, anomalies = _account(parts)
     physmap = machine.physmap if machine else None
     with step("putting calls in order"):
-        merged = _merged(parts, kinds, placed)
-        strategy = _recorded_strategy(merged, physmap)
-        rows = _paired(_own_list(merged, strategy, anomalies), strategy, anomalies)
-    _check_frames(rows, physmap, anomalies)
+        rows = _merged(parts, kinds, placed, scratch)
+        found = find_out(rows, physmap, scratch, anomalies)
     if "recorded_at" in settings:
         _moment(settings["recorded_at"])
     provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
@@ -277,11 +202,15 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     origin = machine.provenance["files"] if machine else {}
     if "emulated" in settings:
         provenance["emulated"] = settings["emulated"]
-    trace = Trace(rows, Meta(
+    meta = Meta(
         name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
         clock=_clock(parts[0]),
-        provenance=provenance, recorded_strategy=strategy,
+        provenance=provenance, recorded_strategy=found.strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
-        physmap=physmap, start=beginning(rows, strategy, physmap, origin)), parts[0].stream)
-    return check(sources[0], trace)
+        physmap=physmap, start=beginning(found.ledger, found.strategy, physmap, origin))
+    if parts[0].stream:
+        return check(sources[0], Trace(parts[0].table, meta, parts[0].stream))
+    if streamed:
+        return streamed_trace(sources[0], found, meta, rows.last)
+    return whole_trace(sources[0], found, meta)

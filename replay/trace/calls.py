@@ -37,19 +37,23 @@ def calls_of(table: pa.Table) -> Calls:
         target=is_kind(table, "target") & (goal != NONE))
 
 
-def releases(calls: Calls) -> tuple[np.ndarray, np.ndarray]:
-    """Times and rows of a free for each allocation that failed in the recording, by time.
+def releases(time: np.ndarray, pid: np.ndarray, failed: np.ndarray, free: np.ndarray
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """Times and places of a free for each allocation that failed in the recording, by time.
 
-    Another strategy may serve it; its caller then gives the pages back when the recording shows
-    the task's last free, or at once where there is none (a task that got nothing frees nothing).
+    failed, free: not 0 for such a call. Another strategy may serve it; its caller then gives the
+    pages back when the recording shows the task's last free, or at once where there is none (a task
+    that got nothing frees nothing).
     """
-    rows = np.flatnonzero(calls.alloc & (calls.errno < 0))
-    frees = np.flatnonzero(calls.free)[::-1]
-    pids, last = np.unique(calls.pid[frees], return_index=True)
-    at = np.searchsorted(pids, calls.pid[rows])
-    known = np.isin(calls.pid[rows], pids)
-    times = calls.time[rows]
-    ends = calls.time[frees[last[at[known]]]]
+    rows = np.flatnonzero(failed)
+    times = time[rows]
+    if not len(rows):
+        return times, rows
+    frees = np.flatnonzero(free)[::-1]
+    pids, last = np.unique(pid[frees], return_index=True)
+    at = np.searchsorted(pids, pid[rows])
+    known = np.isin(pid[rows], pids)
+    ends = time[frees[last[at[known]]]]
     times[known] = np.maximum(times[known], ends)
     order = np.argsort(times, kind="stable")
     return times[order], rows[order]

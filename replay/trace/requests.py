@@ -36,7 +36,7 @@ def to_workload(trace: Trace) -> Workload:
                           "import the recording again")
     base = np.cumsum(np.where(alloc, nr, 0)) - np.where(alloc, nr, 0)
     rows = np.flatnonzero(alloc | free | calls.target)
-    later, failed = releases(calls)
+    later, failed = releases(calls.time, calls.pid, calls.alloc & (calls.errno < 0), calls.free)
     times = np.concatenate([calls.time[rows], later])
     events = np.concatenate([rows, failed])
     added = np.arange(len(events)) >= len(rows)

@@ -312,11 +312,11 @@ def check(path: Path, trace: Trace) -> Trace:
         return trace
     make = trace.stream.batches
     return replace(trace, stream=replace(
-        trace.stream, batches=lambda: _checked(path, trace.meta, make())))
+        trace.stream, batches=lambda: checked(path, trace.meta, make())))
 
 
-def _checked(path: Path, meta: Meta, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same batches, each of them checked."""
+def checked(path: Path, meta: Meta, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same batches of schema.SCHEMA, each of them checked."""
     row = last = 0
     for batch in batches:
         table = check_table(path, pa.Table.from_batches([batch]), row, last)

@@ -6,15 +6,18 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from replay.base.compiled import compiled, record
+from replay.base.compiled import compiled, inline, record
+from replay.base.scratch import Scratch
+from replay.importers.ordering.ledger import ALLOC, DECREASE, FREE, PART_CALLS, Ledger
 from replay.importers.source.probes import Ints
-from replay.trace.columns import NONE, encoded, ints, is_kind, numbered, ragged
-from replay.trace.schema import BALLOON_TASK
+from replay.trace.columns import NONE, numbered
 from replay.trace.start import MOST_FRAME, MOST_PAGES
 
 NEVER: Final = 1 << 62
+PART_FRAMES: Final = 1 << 20
+MAX_DENSE: Final = 1 << 26
+"""Frame numbers up to here index a table, others are numbered first."""
 
 ADDED_SECTION = record("first", "pages")
 """A section that a call added to the pool: its first frame, and how many."""
@@ -57,8 +60,8 @@ class Calls(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The calls with what does not go into compiled loops: the trace's row of each, whether it is
-    an allocation or a free (the balloon thread's passes are neither), and which.
+    """The calls with what does not go into compiled loops: the place of each in the ledger, whether
+    it is an allocation or a free (the balloon thread's passes are neither), and which.
     """
 
     calls: Calls
@@ -83,12 +86,13 @@ def _next_of_task(time, task, following, latest):  # type: ignore[no-untyped-def
 
 
 @compiled()
-def _arrays(calls, alloc, array, of_array, found):  # type: ignore[no-untyped-def]
+def _arrays(  # type: ignore[no-untyped-def]
+        calls, alloc, array, of_array, found, begin, end):
     """For each free of a whole page array, the last allocation into it; -1 if there is none.
 
     Where both have recorded frames they agree, or the array is another one at the same address.
     """
-    for c in range(len(alloc)):
+    for c in range(begin, end):
         found[c] = -1
         if array[c] < 0:
             continue
@@ -108,9 +112,10 @@ def _arrays(calls, alloc, array, of_array, found):  # type: ignore[no-untyped-de
 
 
 @compiled()
-def _origins(calls, alloc, events, freed_by, number):  # type: ignore[no-untyped-def]
+def _origins(calls, alloc, events, freed_by, different):  # type: ignore[no-untyped-def]
     """Of each allocated page the call that freed it last; events: frees at their entry as -1 - c,
-    allocations when over. number: of each frame; freed_by: per number, -1 at the start."""
+    allocations when over. different: of a Numbering; freed_by: per number, one more than the call,
+    0 at the start."""
     for n in range(len(events)):
         c = events[n]
         free = c < 0
@@ -120,114 +125,226 @@ def _origins(calls, alloc, events, freed_by, number):  # type: ignore[no-untyped
         if free and calls.array[c] >= 0 and known < calls.nr[c]:
             first, known = calls.start[calls.array[c]], calls.known[calls.array[c]]
         for k in range(known):
-            f = number[first + k]
             if calls.frames[first + k] < 0:
                 continue
+            f = number_of(calls.frames[first + k], different)
             if free:
-                freed_by[f] = c
+                freed_by[f] = c + 1
             else:
-                calls.origin[first + k] = freed_by[f]
-                freed_by[f] = -1
+                calls.origin[first + k] = freed_by[f] - 1
+                freed_by[f] = 0
 
 
-def _nested(table: pa.Table, rows: Ints, over: Ints) -> Ints:
+class _Outer:
+    """The calls of the balloon driver that may be around others, by task and time."""
+
+    def __init__(self, ledger: Ledger, rows: Ints, over: Ints) -> None:
+        self._time, self._over = ledger.time[rows], over
+        pid = ledger.pid[rows]
+        self._order = np.lexsort((self._time, pid))
+        self._pid = pid[self._order]
+
+    def around(self, pid: int, time: int) -> int:
+        """The last one of a task that has begun by then and is not over; -1 if there is none."""
+        low, high = np.searchsorted(self._pid, pid), np.searchsorted(self._pid, pid, side="right")
+        k = low + int(np.searchsorted(self._time[self._order[low:high]], time, side="right")) - 1
+        if k < low or time > self._over[self._order[k]]:
+            return -1
+        return int(self._order[k])
+
+
+def _nested(ledger: Ledger, rows: Ints, over: Ints) -> Ints:
     """Pages of the decrease hypercalls made within each call of the balloon driver."""
-    time, pid, nr = ints(table, "time_ns"), ints(table, "pid"), ints(table, "nr_pages", 0)
-    pages = np.zeros(len(rows), np.int64)
-    inner = np.flatnonzero(is_kind(table, "decrease"))
-    order = np.lexsort((time[rows], pid[rows]))
-    key = pid[rows][order]
-    for r in inner.tolist():
-        low, high = np.searchsorted(key, pid[r]), np.searchsorted(key, pid[r], side="right")
-        k = low + int(np.searchsorted(time[rows[order[low:high]]], time[r], side="right")) - 1
-        if k >= low and time[r] <= over[order[k]]:
-            pages[order[k]] += nr[r]
+    pages, outer = np.zeros(len(rows), np.int64), _Outer(ledger, rows, over)
+    for part in ledger.parts():
+        inner = np.flatnonzero(ledger.kind[part] == DECREASE) + part.start
+        pids, times, sizes = (column[inner].tolist()
+                              for column in (ledger.pid, ledger.time, ledger.nr))
+        for pid, time, size in zip(pids, times, sizes, strict=True):
+            call = outer.around(pid, time)
+            if call >= 0:
+                pages[call] += size if size != NONE else 0
     return pages
 
 
-def _sections(table: pa.Table, rows: Ints, alloc: np.ndarray, over: Ints
+def _sections(ledger: Ledger, rows: Ints, alloc: np.ndarray, over: Ints
               ) -> dict[int, list[tuple[int, int]]]:
     """New sections of the pool, by the call that added each: the first of its task around it."""
-    codes, labels = encoded(table, "label")
-    ours = np.array([label == "Xen scratch" for label in labels])[codes]
-    added = np.flatnonzero(ours & is_kind(table, "section"))
-    time, pid = ints(table, "time_ns"), ints(table, "pid")
-    first, pages = ints(table, "start_pfn"), ints(table, "nr_pages", 0)
     found: dict[int, list[tuple[int, int]]] = {}
     seen: set[tuple[int, int]] = set()
-    for row in added.tolist():
-        mine = np.flatnonzero(alloc & (pid[rows] == pid[row]) & (time[rows] <= time[row])
-                              & (over >= time[row]))
-        section = (int(first[row]), int(pages[row]))
-        possible = 0 <= first[row] <= MOST_FRAME and 0 < pages[row] <= MOST_PAGES
-        if len(mine) and possible and section not in seen:
+    columns = ledger.sections
+    for k in np.flatnonzero(columns.scratch).tolist():
+        section = (int(columns.start[k]), int(columns.nr[k]))
+        possible = 0 <= section[0] <= MOST_FRAME and 0 < section[1] <= MOST_PAGES
+        if not possible or section in seen:
+            continue
+        call = _first_around(ledger, rows, alloc, over, int(columns.pid[k]), int(columns.time[k]))
+        if call >= 0:
             seen.add(section)
-            found.setdefault(int(mine[0]), []).append(section)
+            found.setdefault(call, []).append(section)
     return found
 
 
-def collect(table: pa.Table, *, balloon: bool) -> Table:
-    """The calls of a trace whose recorded allocator is the pool, or the balloon driver."""
-    time, lock, nr = ints(table, "time_ns"), ints(table, "lock_ns"), ints(table, "nr_pages", 0)
-    took, pid, errno = ints(table, "latency_ns"), ints(table, "pid"), ints(table, "errno", 0)
-    kinds = ("alloc", "free", *(("increase", "decrease") if balloon else ()))
-    rows = np.flatnonzero(is_kind(table, *kinds) & (nr > 0))
-    request = is_kind(table, "alloc", "free")[rows]
+def _first_around(ledger: Ledger, rows: Ints, alloc: np.ndarray, over: Ints, pid: int, time: int
+                  ) -> int:
+    """The first allocation of a task that had begun by then and was not over; -1 without."""
+    for at in range(0, len(rows), PART_CALLS):
+        part = slice(at, at + PART_CALLS)
+        mine = alloc[part] & (ledger.pid[rows[part]] == pid) & (over[part] >= time) & (
+            ledger.time[rows[part]] <= time)
+        if mine.any():
+            return at + int(np.argmax(mine))
+    return -1
+
+
+def _entered(ledger: Ledger, rows: Ints) -> Ints:
+    """When each call was entered: a hypercall's was, at the latest, when it had the lock."""
+    time, lock = ledger.time[rows], ledger.lock[rows]
+    request = ledger.kind[rows] <= FREE
+    return np.where(request | (lock == NONE), time, np.minimum(time, lock))
+
+
+def _chosen(ledger: Ledger, balloon: bool) -> Ints:
+    """Which calls change the recorded allocator's list, in the order of entry."""
+    picked = [np.zeros(0, np.int64)]
+    for part in ledger.parts():
+        kind, thread = ledger.kind[part], ledger.thread[part] != 0
+        ours = (kind <= FREE) | (thread if balloon else False)
+        picked.append(np.flatnonzero(ours & (ledger.nr[part] > 0)) + part.start)
+    rows = np.concatenate(picked)
+    entry = np.concatenate([np.zeros(0, np.int64), *(
+        _entered(ledger, rows[at : at + PART_CALLS]) for at in range(0, len(rows), PART_CALLS))])
+    if (entry[1:] >= entry[:-1]).all():
+        return rows
+    return np.asarray(rows[np.argsort(entry, kind="stable")])
+
+
+def _over(ledger: Ledger, rows: Ints, entry: Ints, held: Ints) -> Ints:
+    took = ledger.took[rows]
+    over = np.where(took != NONE, ledger.time[rows] + took, ledger.next[rows])
+    return np.maximum(over, np.maximum(entry, held))
+
+
+def collect(ledger: Ledger, *, balloon: bool) -> Table:
+    """The calls of a recording whose allocator is the pool, or the balloon driver."""
+    scratch, rows = ledger.scratch, _chosen(ledger, balloon)
+    size = len(rows)
+    alloc, request = np.empty(size, bool), np.empty(size, bool)
+    names = ("pops", "pushes", "nr", "entered", "held", "over", "listed", "head", "listed_after",
+             "head_after", "start", "known")
+    q = {name: scratch.array(size) for name in (*names, "whole")}
+    parts = [slice(at, min(at + PART_CALLS, size)) for at in range(0, size, PART_CALLS)]
+    for part in parts:
+        alloc[part], request[part] = _part(ledger, rows[part], q, part, balloon)
+        scratch.relax()
     if balloon:
-        codes, names = encoded(table, "task")
-        thread = np.array([name == BALLOON_TASK for name in names])[codes]
-        rows, request = rows[request | thread[rows]], request[request | thread[rows]]
-    entry = np.where(request | (lock[rows] == NONE), time[rows], np.minimum(time, lock)[rows])
-    order = np.argsort(entry, kind="stable")
-    rows, request, entry = rows[order], request[order], entry[order]
-    alloc = is_kind(table, "alloc")[rows]
-    grows = is_kind(table, "free", "decrease")[rows]
-    held = np.where(request, lock[rows], time[rows])
-    over = np.where(took[rows] != NONE, time[rows] + took[rows], next_of_task(time, pid)[rows])
-    over = np.maximum(over, np.maximum(entry, held))
-    # a hypercall returns how many extents it did, and only so many pages move
-    done = np.where(request | (ints(table, "errno")[rows] < 0), nr[rows], errno[rows])
-    size = np.where(alloc & (errno[rows] < 0), 0, np.minimum(nr[rows], done))
-    nested = _nested(table, rows, over) if balloon else np.zeros(len(rows), np.int64)
-    fresh = np.where(alloc, np.minimum(nested, size), 0)
-    reads = [ints(table, name)[rows] for name in
-             ("list_count", "list_head", "list_count_after", "list_head_after")]
-    if balloon:  # where the pool falls back, these are the pool's, whose list stays empty
-        reads = [np.where(request & (held != NONE), read, NONE) for read in reads]
-    frames = ragged(table, "frames")
-    known = np.minimum(frames.length[rows], size)
-    added = _sections(table, rows, alloc, over) if not balloon else {}
-    counts = np.array([len(added.get(c, ())) for c in range(len(rows))], np.int64)
+        fresh = np.where(alloc, np.minimum(_nested(ledger, rows, q["over"]), q["nr"]), 0)
+        for part in parts:
+            q["pops"][part] -= fresh[part]
+            q["whole"][part] = fresh[part] > 0
+    added = _sections(ledger, rows, alloc, q["over"]) if not balloon else {}
+    section = scratch.array(size + 1)
+    for c, some in added.items():
+        section[c + 1 :] += len(some)
     sections = np.array([s for c in sorted(added) for s in added[c]], ADDED_SECTION)
+    content = scratch.array(size + 1)
+    for part in parts:
+        taken = np.where(alloc[part], q["nr"][part], 0)
+        content[part.start + 1 : part.stop + 1] = content[part.start] + np.cumsum(taken)
     calls = Calls(
-        np.where(grows, 0, size - fresh), np.where(grows, size, 0), size, entry, held, over,
-        (fresh > 0).astype(np.int64), reads[0], reads[1], reads[2], reads[3],
-        frames.start[rows], known, np.maximum(frames.values, -1),
-        np.full(len(frames.values), -1, np.int64), np.full(len(rows), -1, np.int64),
-        np.concatenate(([0], np.cumsum(np.where(alloc, size, 0)))),
-        np.concatenate(([0], np.cumsum(counts))), sections)
-    _tie(table, calls, rows, alloc, request & ~alloc)
+        **q, frames=ledger.frames, origin=scratch.full(len(ledger.frames), -1),
+        array=scratch.full(size, -1), content=content,
+        section=section, sections=sections)
+    _tie(ledger, calls, rows, alloc, request & ~alloc)
     return Table(calls, rows, request, alloc)
 
 
-def _tie(table: pa.Table, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.ndarray) -> None:
+def _part(ledger: Ledger, rows: Ints, q: dict[str, Ints], part: slice, balloon: bool
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of some calls, but for what the hypercalls within them change; which of them are
+    allocations, and requests."""
+    kind, nr, errno = ledger.kind[rows], ledger.nr[rows], ledger.errno[rows]
+    request, alloc = kind <= FREE, kind == ALLOC
+    grows = (kind == FREE) | (kind == DECREASE)
+    entry = _entered(ledger, rows)
+    held = np.where(request, ledger.lock[rows], ledger.time[rows])
+    # a hypercall returns how many extents it did, and only so many pages move
+    known = np.where(errno == NONE, 0, errno)
+    done = np.where(request | (errno < 0), nr, known)
+    size = np.where(alloc & (known < 0), 0, np.minimum(nr, done))
+    q["pops"][part], q["pushes"][part] = np.where(grows, 0, size), np.where(grows, size, 0)
+    q["nr"][part], q["entered"][part], q["held"][part] = size, entry, held
+    q["over"][part] = _over(ledger, rows, entry, held)
+    for name in ("listed", "head", "listed_after", "head_after"):
+        read = getattr(ledger, name)[rows]
+        if balloon:  # where the pool falls back, these are the pool's, whose list stays empty
+            read = np.where(request & (held != NONE), read, NONE)
+        q[name][part] = read
+    q["start"][part] = ledger.frame_at[rows]
+    q["known"][part] = np.minimum(ledger.frame_count[rows], size)
+    return alloc, request
+
+
+def _tie(ledger: Ledger, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.ndarray) -> None:
     """Fill `array` and `origin`: which pages of frees and allocations are the same."""
-    value = ints(table, "value")[rows]
+    value = ledger.value[rows]
     numbers, different = numbered(value)
     array = np.where((value == NONE) | ~(alloc | free), -1, numbers)
-    _arrays(calls, alloc, array, np.full(different, -1, np.int64), calls.array)
-    free_at = np.flatnonzero(free)
-    alloc_at = np.flatnonzero(alloc)
+    of_array = np.full(different, -1, np.int64)
+    for at in range(0, len(rows), PART_CALLS):
+        _arrays(calls, alloc, array, of_array, calls.array, at, min(at + PART_CALLS, len(rows)))
+        ledger.scratch.relax()
+    if any((calls.known[a : a + PART_CALLS] < calls.nr[a : a + PART_CALLS])[
+            alloc[a : a + PART_CALLS]].any() for a in range(0, len(rows), PART_CALLS)):
+        return  # a page may have been allocated and freed again unseen
+    took = ledger.took[rows]
+    free_at, alloc_at = np.flatnonzero(free), np.flatnonzero(alloc)
     # allocations first: what a task frees at once after a call it got by that call
     codes = np.concatenate((alloc_at, -1 - free_at))
-    took = ints(table, "latency_ns")[rows]
     got = np.where(calls.held != NONE, calls.held,
                    np.where(took != NONE, calls.over, calls.entered))
     moments = np.concatenate((got[alloc_at], calls.entered[free_at]))
     events = codes[np.argsort(moments, kind="stable")]
-    if (calls.known[alloc] < calls.nr[alloc]).any():
-        return  # a page may have been allocated and freed again unseen
-    number, count = numbered(calls.frames)
-    _origins(calls, alloc, events, np.full(count, -1, np.int64), number)
+    frames = Numbering(calls.frames, ledger.scratch)
+    freed_by = np.zeros(frames.count, np.int64)
+    for at in range(0, len(events), PART_CALLS):
+        _origins(calls, alloc, events[at : at + PART_CALLS], freed_by, frames.different)
+        ledger.scratch.relax()
 
 
+class Numbering:
+    """Frames as numbers of a table: themselves where they are small, else places among all.
+
+    count: numbers there are. different: all frames, in order, or none where they stand for
+    themselves.
+    """
+
+    def __init__(self, frames: Ints, scratch: Scratch) -> None:
+        parts = [frames[at : at + PART_FRAMES] for at in range(0, len(frames), PART_FRAMES)]
+        most = -1
+        for part in parts:
+            most = max(most, int(part.max()))
+            scratch.relax()
+        self.different = np.zeros(0, np.int64)
+        if most < MAX_DENSE:
+            self.count = most + 1
+            return
+        for part in parts:
+            self.different = np.union1d(self.different, part)
+            scratch.relax()
+        self.count = len(self.different)
+
+
+@inline
+def number_of(frame, different):  # type: ignore[no-untyped-def]
+    """The number of a frame that is known."""
+    if len(different) == 0:
+        return frame
+    low, high = 0, len(different)
+    while low < high:
+        middle = (low + high) >> 1
+        if different[middle] < frame:
+            low = middle + 1
+        else:
+            high = middle
+    return low

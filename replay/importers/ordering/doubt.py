@@ -10,16 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from replay.base.compiled import compiled
+from replay.base.scratch import Scratch
 from replay.importers.ordering.calls import Calls
+from replay.importers.ordering.ledger import PART_CALLS
 from replay.importers.source.probes import Ints
 
 
-
 @compiled()
-def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-untyped-def]
+def _follow(  # type: ignore[no-untyped-def]
+        q, order, doubtful, listed, content, found, depth):
     """listed: per page on the list, the head at the end, whether it is in doubt. content: per page
-    of an allocation. doubtful: 1 where a call's place is open."""
-    depth = 0
+    of an allocation. doubtful: 1 where a call's place is open. depth: pages on the list; it returns
+    how many are then."""
     for n in range(len(order)):
         c = order[n]
         for s in range(q.section[c], q.section[c + 1]):
@@ -47,9 +49,10 @@ def _follow(q, order, doubtful, listed, content, found):  # type: ignore[no-unty
         if doubtful[c]:  # in another place it would have moved as many others
             for k in range(min(depth, q.nr[c])):
                 listed[depth - 1 - k] = 1
+    return depth
 
 
-def in_doubt(q: Calls, order: Ints, ambiguous: list[int]) -> np.ndarray:
+def in_doubt(q: Calls, order: Ints, ambiguous: Ints, scratch: Scratch) -> np.ndarray:
     """Whether each call's frames may differ from those that its place in `order` gives it.
 
     ambiguous: calls whose place is open. Frames that no order explains are no matter of doubt: they
@@ -60,6 +63,10 @@ def in_doubt(q: Calls, order: Ints, ambiguous: list[int]) -> np.ndarray:
     found = np.zeros(len(order), np.int64)
     if doubtful.any():
         room = int(q.pushes.sum() + q.sections["pages"].sum()) + 1
-        _follow(q, order, doubtful, np.zeros(room, np.int64),
-                np.zeros(int(q.content[-1]) + 1, np.int64), found)
+        listed, content = np.zeros(room, np.int64), scratch.array(int(q.content[-1]) + 1)
+        depth = 0
+        for at in range(0, len(order), PART_CALLS):
+            depth = int(_follow(q, order[at : at + PART_CALLS], doubtful, listed, content, found,
+                                depth))
+            scratch.relax()
     return found > 0

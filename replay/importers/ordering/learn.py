@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from replay.base.compiled import compiled, inline, record
+from replay.base.scratch import Scratch
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import UNKNOWN
 from replay.importers.source.probes import Ints
@@ -19,6 +20,10 @@ from replay.importers.source.probes import Ints
 BLOCK: Final = 1024
 """Pages of the largest block of the buddy allocator (MAX_PAGE_ORDER 10; other kernels are built
 with other orders, and their hot-added pages are then not followed)."""
+
+WALKED_CALLS: Final = 1 << 14
+WALKED_PAGES: Final = 1 << 20
+"""Of what is worked on at a time."""
 
 HOT_RANGE = record("next_page", "end")
 """A range that was hot-added to the balloon: its next page to come, and its end."""
@@ -74,12 +79,11 @@ def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _walk(q, p, order, passed):  # type: ignore[no-untyped-def]
-    """Follow the calls in their order; returns how many allocations the list contradicts.
+def _walk(q, p, order, passed, depth):  # type: ignore[no-untyped-def]
+    """Follow calls in their order; returns how many pages are on the list then.
 
-    passed: zeros by call, written here.
+    passed: zeros by call, written here. depth: pages on the list before.
     """
-    depth = contradicted = 0
     for n in range(len(order)):
         c = order[n]
         for s in range(q.section[c], q.section[c + 1]):
@@ -109,7 +113,6 @@ def _walk(q, p, order, passed):  # type: ignore[no-untyped-def]
             place = p.list[depth]
             theirs = -2 - place if place <= -2 else _settle(p, place)
             if mine >= 0 and theirs >= 0 and mine != theirs:
-                contradicted += 1
                 depth = 0  # from here on the list is not known
             elif mine >= 0 and place >= 0:
                 _tell(p, place, mine)
@@ -118,29 +121,35 @@ def _walk(q, p, order, passed):  # type: ignore[no-untyped-def]
             elif mine < 0 and place >= 0:
                 p.same[first + k] = place
         passed[c] = 1
-    return contradicted
+    return depth
 
 
 @compiled()
-def _late(p):  # type: ignore[no-untyped-def]
+def _late(p, begin, end):  # type: ignore[no-untyped-def]
     """Frames that became known after a page that is the same was passed."""
-    for place in range(len(p.frame)):
+    for place in range(begin, end):
         if p.frame[place] < 0:
             p.frame[place] = _settle(p, place)
 
 
-def learn(q: Calls, order: Ints, added: np.ndarray) -> tuple[Ints, Ints]:
+def learn(q: Calls, order: Ints, added: np.ndarray, scratch: Scratch) -> tuple[Ints, Ints]:
     """(first, frames): the frames of all calls' pages, recorded or told by the order; -1 unknown.
 
     Those of call c are frames[first[c] : first[c] + q.nr[c]]. added: hot-added ranges, a HOT_RANGE
     each, at its first page.
     """
-    first = np.concatenate(([0], np.cumsum(q.nr)))
+    first = scratch.array(len(q.nr) + 1)
+    np.cumsum(q.nr, out=first[1:])
     size = int(first[-1])
     hot = (added["end"] - added["next_page"]).sum()
     room = int(q.pushes.sum() + q.sections["pages"].sum() + hot) + 1
-    pages = Pages(first, np.full(size, UNKNOWN, np.int64), np.full(size, -1, np.int64),
+    pages = Pages(first, scratch.full(size, UNKNOWN), scratch.full(size, -1),
                   np.empty(room, np.int64), added)
-    _walk(q, pages, order, np.zeros(len(order), np.int8))
-    _late(pages)
+    passed, depth = np.zeros(len(order), np.int8), 0
+    for at in range(0, len(order), WALKED_CALLS):
+        depth = int(_walk(q, pages, order[at : at + WALKED_CALLS], passed, depth))
+        scratch.relax()
+    for at in range(0, size, WALKED_PAGES):
+        _late(pages, at, min(at + WALKED_PAGES, size))
+        scratch.relax()
     return first, pages.frame

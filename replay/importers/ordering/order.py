@@ -13,50 +13,74 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
-from replay.importers.ordering.calls import Calls, Table, collect
+from replay.base.scratch import Scratch
+from replay.importers.ordering.calls import NEVER, Calls, Table, collect
 from replay.importers.ordering.doubt import in_doubt
+from replay.importers.ordering.ledger import FREE, PART_CALLS, Ledger, read_ledger
 from replay.importers.ordering.quiet import empty, quiet
 from replay.importers.ordering.search import Search
+from replay.importers.ordering.told import told
 from replay.importers.source.probes import Ints
-from replay.trace.columns import NONE, ints, is_kind, replace
+from replay.importers.source.rows import Rows
+from replay.trace.columns import NONE
 from replay.trace.schema import Flag
 
+_SHORT = 256
+QUIET_CALLS = 1 << 14
+"""Calls that are followed at a time where none overlaps another."""
+OFTEN = 1 << 10
+"""Runs of calls after which memory is let go of."""
 MOST_ORDERS = 1 << 60
 """Stands for as many orders as that, or more."""
 MOST_LISTED = 1 << 28
 """Pages that the search puts on its list at most: 2 GiB of frame numbers."""
 
 
-def _clusters(q: Calls) -> list[tuple[int, int]]:
-    """Runs of calls each of which overlaps another of its run; single ones overlap none."""
-    over = np.maximum.accumulate(q.over)
-    begins = np.flatnonzero(np.concatenate(([True], q.entered[1:] > over[:-1])))
-    return list(zip(begins.tolist(), [*begins[1:].tolist(), len(q.entered)], strict=True))
+def _clusters(q: Calls) -> Ints:
+    """Where runs of calls begin each of which overlaps another of its run; single ones overlap none.
+    """
+    begins, latest = [np.zeros(0, np.int64)], -NEVER
+    for at in range(0, len(q.entered), PART_CALLS):
+        over = np.maximum.accumulate(np.concatenate(([latest], q.over[at : at + PART_CALLS])))
+        begins.append(at + np.flatnonzero(q.entered[at : at + PART_CALLS] > over[:-1]))
+        latest = over[-1]
+    found = np.concatenate(begins)
+    return found if len(found) and found[0] == 0 else np.concatenate(([0], found))
 
 
-def _search(table: Table) -> tuple[Search, Ints]:
+def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
     """All calls, followed in the order of time; their numbers in the order they took effect."""
     q = table.calls
-    listed = empty(q)
+    listed = empty(q, scratch)
     search = Search(q, listed)
-    clusters = _clusters(q) if len(q.entered) else []
-    k = 0
-    while k < len(clusters):
-        first, stop = clusters[k]
-        if stop == first + 1:
-            last = k
-            while last < len(clusters) and clusters[last][1] == clusters[last][0] + 1:
-                last += 1
-            end = clusters[last - 1][1]
+    begins = np.append(_clusters(q), len(q.entered)) if len(q.entered) else np.zeros(1, np.int64)
+    alone = np.diff(begins) == 1
+    k, many = 0, len(alone)
+    while k < many:
+        first, stop = int(begins[k]), int(begins[k + 1])
+        if alone[k]:
+            last = k + _run(alone[k : k + QUIET_CALLS])
+            end = int(begins[last])
             reached = int(quiet(q, listed, first, end))
             search.settled.sequence.extend(range(first, reached))
+            scratch.relax()
             k += reached - first
             if reached == end:
                 continue
             first, stop = reached, reached + 1
         search.run(range(first, stop))
         k += 1
-    return search, np.array(search.settled.order(), np.int64)
+        if k % OFTEN == 0:
+            scratch.relax()
+    return search, search.settled.order()
+
+
+def _run(values: np.ndarray) -> int:
+    """How many of the first values are true."""
+    wrong = np.flatnonzero(~values[:_SHORT])
+    if not len(wrong):
+        wrong = np.flatnonzero(~values)
+    return int(wrong[0]) if len(wrong) else len(values)
 
 
 def _certain(table: Table) -> bool:
@@ -72,54 +96,61 @@ def _orders(choices: list[int]) -> int:
     return found
 
 
-def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
-    """The table with `lock_rank` filled: the place of each call in the order of lock holders.
+def rank(ledger: Ledger, found: Table, anomalies: Anomalies) -> None:
+    """Fill in the ranks of calls: the place of each in the order of lock holders.
 
-    balloon: the recorded allocator is the balloon driver, whose list the balloon thread's passes
-    change too; they get a rank as well. Otherwise it is the pool.
+    found: the ledger's calls; those of the balloon thread, which change the list of the balloon
+    driver, get a rank as well.
     """
-    found = collect(table, balloon=balloon)
-    without = is_kind(table, "alloc", "free") & (ints(table, "nr_pages", 0) < 1)
-    anomalies.count("requests_without_size", int(without.sum()))
-    unplaced = is_kind(table, "section") & (ints(table, "start_pfn") == NONE)
+    for part in ledger.parts():
+        without = (ledger.kind[part] <= FREE) & (ledger.nr[part] < 1)
+        anomalies.count("requests_without_size", int(without.sum()))
+        ledger.flags[part] |= np.where(without, int(Flag.UNPAIRED), 0)
+    unplaced = ledger.sections.start == NONE
     anomalies.count("sections_without_place", int(unplaced.sum()))
-    left_out = ints(table, "flags", 0) | np.where(without, int(Flag.UNPAIRED), 0)
-    table = replace(table, "flags", pa.array(left_out, pa.int64()))
     q = found.calls
     moment = np.where(q.held == NONE, q.entered, q.held)
     entered = np.argsort(moment, kind="stable")
     order = entered
-    ambiguous: list[int] = []
+    ambiguous = np.zeros(0, np.int64)
     doubt = np.zeros(len(order), bool)
     if _certain(found):
         pass
     elif max(int(q.pushes.sum() + q.sections["pages"].sum()), int(q.content[-1])) > MOST_LISTED:
-        ambiguous, doubt = list(range(len(order))), np.ones(len(order), bool)
+        ambiguous, doubt = np.arange(len(order)), np.ones(len(order), bool)
         anomalies.count("lock_order_ambiguous", len(order))
     else:
-        search, order = _search(found)
-        ambiguous = sorted(search.settled.ambiguous)
-        if ambiguous:
+        search, order = _search(found, ledger.scratch)
+        ambiguous = np.array(sorted(search.settled.ambiguous), np.int64)
+        if len(ambiguous):
             anomalies.count("lock_orders_that_fit", _orders(search.settled.choices))
         anomalies.count("lock_order_contradicted", len(search.contradicted))
-        doubt = in_doubt(q, order, ambiguous)
+        doubt = in_doubt(q, order, ambiguous, ledger.scratch)
         anomalies.count("frames_undetermined", int((doubt & found.alloc).sum()))
         anomalies.count("lock_reads_unexplained", search.misread)
         anomalies.count("lock_order_ambiguous", len(ambiguous))
-    return _ranked(table, found, order, entered, (ambiguous, doubt), anomalies)
+    _ranked(ledger, found, order, entered, (ambiguous, doubt), anomalies)
 
 
-def _ranked(table: pa.Table, found: Table, order: Ints, entered: Ints,
-            unsure: tuple[list[int], np.ndarray], anomalies: Anomalies) -> pa.Table:
+def _ranked(ledger: Ledger, found: Table, order: Ints, entered: Ints,
+            unsure: tuple[Ints, np.ndarray], anomalies: Anomalies) -> None:
     """unsure: calls whose place is open, and whether each call's frames are in doubt."""
-    rank, flags = np.full(len(table), NONE, np.int64), ints(table, "flags", 0)
-    rank[found.rows[order]] = np.arange(len(order))
+    ledger.rank[found.rows[order]] = np.arange(len(order))
     place = np.empty(len(order), np.int64)
     place[entered] = np.arange(len(entered))
     moved = found.rows[order[(place[order] != np.arange(len(order))) & ~found.alloc[order]]]
-    flags[moved] |= int(Flag.LOCK_INFERRED)
-    flags[found.rows[unsure[0]]] |= int(Flag.LOCK_AMBIGUOUS)
-    flags[found.rows[unsure[1]]] |= int(Flag.FRAMES_UNDETERMINED)
+    ledger.flags[moved] |= int(Flag.LOCK_INFERRED)
+    ledger.flags[found.rows[unsure[0]]] |= int(Flag.LOCK_AMBIGUOUS)
+    ledger.flags[found.rows[unsure[1]]] |= int(Flag.FRAMES_UNDETERMINED)
     anomalies.count("lock_order_recovered", len(moved))
-    table = replace(table, "lock_rank", pa.array(rank, pa.int64(), mask=rank == NONE))
-    return replace(table, "flags", pa.array(flags, pa.int64()))
+
+
+def recover(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
+    """A table with `lock_rank` filled, see rank(). balloon: the recorded allocator is the balloon
+    driver; otherwise it is the pool."""
+    scratch = Scratch()
+    rows = Rows.of(table, scratch)
+    ledger = read_ledger(rows, scratch)
+    rank(ledger, collect(ledger, balloon=balloon), anomalies)
+    return pa.Table.from_batches(told(rows.batches(), ledger, lists=False, paired=True),
+                                 table.schema).combine_chunks()

@@ -10,7 +10,9 @@ replay could not do (requests.impossible).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import struct
+from hashlib import blake2b
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +20,15 @@ import pyarrow as pa
 from replay.base.anomalies import Anomalies
 from replay.base.compiled import compiled, inline, record
 from replay.base.errors import ReplayError
+from replay.base.scratch import Scratch
 from replay.engine.requests import impossible
-from replay.importers.ordering.calls import Table, collect
-from replay.importers.ordering.learn import HOT_RANGE, learn
+from replay.importers.ordering.calls import Numbering, Table, collect, number_of
+from replay.importers.ordering.ledger import ALLOC, PART_CALLS, Ledger, read_ledger
+from replay.importers.ordering.learn import HOT_RANGE, WALKED_CALLS, learn
+from replay.importers.ordering.told import told
 from replay.importers.source.probes import Ints
-from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, replace
+from replay.importers.source.rows import Rows
+from replay.trace.columns import NONE
 from replay.trace.schema import Flag
 from replay.trace.start import BEFORE
 
@@ -30,8 +36,6 @@ UNKNOWN_SLOT = -1
 """The slot of a page of which nothing is known."""
 MAX_PAIRED = 1 << 28
 """Pages allocated, or freed, in one recording: 1 TiB of 4 KiB pages, one by one."""
-MAX_DENSE = 1 << 26
-"""Frame numbers up to here index a table, others are numbered first."""
 SHRUNK = 10
 """Pages of several allocations that one free gives back at most: gnttab_page_cache_shrink()
 (drivers/xen/grant-table.c) frees batches of so many."""
@@ -44,10 +48,10 @@ _FOUND = record("pages_already_live", "frames_inferred", "pages_unknown_freed",
 
 class Requests(NamedTuple):
     """Allocs and frees in the order of lock holders. base: an alloc's first slot, a free's first
-    place among the freed slots. frames: numbered from 1, 0 for unknown, of request r's pages from
-    start[r] on. row: of the table, which is in the order of entry. recorded: frames that the row
-    itself holds. array: for a free, the request into the same page array, or -1. alike: equal for
-    requests of one signature, -1 without one.
+    place among the freed slots. frames: -1 for unknown, of request r's pages from start[r] on;
+    different: of a Numbering of them. row: place in the ledger, which is in the order of entry.
+    recorded: frames that the row itself holds. array: for a free, the request into the same page
+    array, or -1. alike: equal for requests of one signature, -1 without one.
     """
 
     alloc: Ints
@@ -55,6 +59,7 @@ class Requests(NamedTuple):
     base: Ints
     start: Ints
     frames: Ints
+    different: Ints
     row: Ints
     recorded: Ints
     array: Ints
@@ -62,9 +67,10 @@ class Requests(NamedTuple):
 
 
 class Live(NamedTuple):
-    """slot: of a numbered frame, -1 if it is not live. seen: whether it was ever allocated.
-    owner: request of a slot. frame: of a slot, 0 if unknown. freed: whether a slot was freed.
-    pages: live pages of a request. last, before: requests by signature, a chain.
+    """slot: one more than that of a numbered frame, 0 if it is not live. seen: whether it was ever
+    allocated. owner: one more than the request of a slot. frame: of a slot, one more than its
+    number, 0 if unknown. freed: whether a slot was freed; one without an owner was. pages: live
+    pages of a request. last, before: requests by signature, a chain.
     """
 
     slot: Ints
@@ -78,17 +84,31 @@ class Live(NamedTuple):
 
 
 @inline
+def _number(q, place):  # type: ignore[no-untyped-def]
+    """One more than the number of a page's frame, 0 where it is not known."""
+    frame = q.frames[place]
+    return 0 if frame < 0 else 1 + number_of(frame, q.different)
+
+
+@inline
+def _live_slot(q, live, place):  # type: ignore[no-untyped-def]
+    """The slot of a page by its frame, UNKNOWN_SLOT where that is not known or not live."""
+    number = _number(q, place)
+    return live.slot[number - 1] - 1 if number > 0 else UNKNOWN_SLOT
+
+
+@inline
 def _take(q, live, r, counts):  # type: ignore[no-untyped-def]
     """A successful allocation: its pages live from here."""
     for k in range(q.nr[r]):
-        slot, frame = q.base[r] + k, q.frames[q.start[r] + k]
-        live.owner[slot], live.frame[slot], live.freed[slot] = r, frame, 0
-        if frame > 0:
-            other = live.slot[frame]
+        slot, number = q.base[r] + k, _number(q, q.start[r] + k)
+        live.owner[slot], live.frame[slot], live.freed[slot] = r + 1, number, 0
+        if number > 0:
+            other = live.slot[number - 1] - 1
             if other >= 0:
                 counts.pages_already_live += 1
                 live.frame[other] = 0
-            live.slot[frame], live.seen[frame] = slot, 1
+            live.slot[number - 1], live.seen[number - 1] = slot + 1, 1
     live.pages[r] = q.nr[r]
     if q.alike[r] >= 0:  # all its frames may be known by now, and those of its free not
         live.before[r], live.last[q.alike[r]] = live.last[q.alike[r]], r
@@ -112,10 +132,10 @@ def _whole_request(q, live, r):  # type: ignore[no-untyped-def]
 @inline
 def _end_life(live, slot):  # type: ignore[no-untyped-def]
     live.freed[slot] = 1
-    live.pages[live.owner[slot]] -= 1
-    frame = live.frame[slot]
-    if frame > 0 and live.slot[frame] == slot:
-        live.slot[frame] = UNKNOWN_SLOT
+    live.pages[live.owner[slot] - 1] -= 1
+    number = live.frame[slot]
+    if number > 0 and live.slot[number - 1] == slot + 1:
+        live.slot[number - 1] = 0
 
 
 @inline
@@ -126,10 +146,11 @@ def _from_before(q, live, r, at):  # type: ignore[no-untyped-def]
     So were the others of its array, which are freed as they were allocated, unless it can be a
     batch of single pages of all kinds.
     """
-    first = q.frames[q.start[r]]
-    if first <= 0 or live.seen[first] or q.array[r] >= 0:
+    first = _number(q, q.start[r])
+    if first <= 0 or live.seen[first - 1] or q.array[r] >= 0:
         return False
-    return q.frames[at] > 0 and not live.seen[q.frames[at]] or q.nr[r] > SHRUNK
+    number = _number(q, at)
+    return number > 0 and not live.seen[number - 1] or q.nr[r] > SHRUNK
 
 
 @inline
@@ -138,8 +159,7 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
     nr, at, start = q.nr[r], q.base[r], q.start[r]
     tied = True
     for k in range(nr):
-        frame = q.frames[start + k]
-        slots[at + k] = live.slot[frame] if frame > 0 else UNKNOWN_SLOT
+        slots[at + k] = _live_slot(q, live, start + k)
         tied = tied and slots[at + k] >= 0
     whole = _whole_request(q, live, r) if not tied else -1
     if whole >= 0:
@@ -151,7 +171,8 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
     missing = 0
     for k in range(nr):
         slot = slots[at + k]
-        if slot >= 0 and impossible(live.freed[slot], q.row[live.owner[slot]], q.row[r]):
+        if slot >= 0 and (live.owner[slot] == 0 or impossible(
+                live.freed[slot], q.row[live.owner[slot] - 1], q.row[r])):
             counts.pages_freed_impossibly += 1
             slot = slots[at + k] = UNKNOWN_SLOT
             missing += 1
@@ -168,117 +189,118 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _walk(q, live, slots, flags, counts):  # type: ignore[no-untyped-def]
-    for r in range(len(q.nr)):
+def _walk(q, live, slots, flags, counts, begin, end):  # type: ignore[no-untyped-def]
+    for r in range(begin, end):
         if q.alloc[r]:
             _take(q, live, r, counts)
         else:
             _give(q, live, r, slots, flags, counts)
 
 
-def _numbered(frames: Ints) -> tuple[Ints, int]:
-    """Frames as numbers from 1 on, 0 for unknown ones, and how many numbers there may be."""
-    if not len(frames):
-        return frames, 1
-    if frames.max() < MAX_DENSE:
-        return np.maximum(frames, -1) + 1, int(frames.max()) + 2
-    different, numbers = np.unique(np.maximum(frames, -1), return_inverse=True)
-    first = int(different[0] >= 0)
-    return numbers.astype(np.int64) + first, len(different) + first
-
-
-def _alike(rows: Ints, nr: Ints, last: Ints, frames: Ragged) -> Ints:
+def _alike(ledger: Ledger, rows: Ints, nr: Ints) -> Ints:
     """Numbers equal for requests of one size with the same recorded frames and last frame.
 
     -1 for those that are recorded whole, and within what tells requests apart.
     """
-    known: dict[tuple[Any, ...], int] = {}
+    known: dict[bytes, int] = {}
     numbers = np.full(len(rows), -1, dtype=np.int64)
-    length = frames.length[rows]
-    short = np.flatnonzero((length < nr) & (length > 0))
-    for k in short.tolist():
-        first = frames.row(rows[k])[:_SIGNATURE_FRAMES]
-        key = (int(nr[k]), int(last[rows[k]]), first.tobytes())
-        numbers[k] = known.setdefault(key, len(known))
+    for at in range(0, len(rows), PART_CALLS):
+        mine, sizes = rows[at : at + PART_CALLS], nr[at : at + PART_CALLS]
+        cut = ledger.flags[mine] & int(Flag.ARRAY_TRUNCATED)
+        last = np.where(cut, ledger.value[mine], NONE)
+        length = ledger.frame_count[mine]
+        for k in np.flatnonzero((length < sizes) & (length > 0)).tolist():
+            first = ledger.frames_of(int(mine[k]))[:_SIGNATURE_FRAMES]
+            key = blake2b(struct.pack("<qq", sizes[k], last[k]) + first.tobytes(), digest_size=16)
+            numbers[at + k] = known.setdefault(key.digest(), len(known))
+        ledger.scratch.relax()
     return numbers
 
 
-def _requests(table: pa.Table, found: Table, order: Ints, balloon: bool
-              ) -> tuple[Requests, Ints, int]:
-    """The calls' requests in lock order, their rows, and how many frame numbers there may be."""
-    q = found.calls
-    first, frames = learn(q, order, _hot_added(table) if balloon else np.zeros(0, HOT_RANGE))
+def _requests(ledger: Ledger, found: Table, order: Ints, balloon: bool) -> tuple[Requests, int]:
+    """The calls' requests in lock order, and how many numbers their frames may have."""
+    q, scratch = found.calls, ledger.scratch
+    hot = _hot_added(ledger) if balloon else np.zeros(0, HOT_RANGE)
+    first, frames = learn(q, order, hot, scratch)
     kept = order[found.request[order]]
-    rows, nr, alloc = found.rows[kept], q.nr[kept], found.alloc[kept]
-    place = np.full(len(found.rows), -1, np.int64)
+    rows, alloc = scratch.copy(found.rows[kept]), found.alloc[kept]
+    nr = scratch.copy(q.nr[kept])
+    numbering = Numbering(frames, scratch)
+    recorded = scratch.copy(np.minimum(ledger.frame_count[rows], nr))
+    return Requests(
+        scratch.copy(alloc.astype(np.int64)), nr, scratch.copy(_bases(ledger, rows, alloc, nr)),
+        scratch.copy(first[kept]), frames, numbering.different, rows, recorded,
+        scratch.copy(_same_array(q.array, kept)), scratch.copy(_alike(ledger, rows, nr))
+    ), numbering.count
+
+
+def _same_array(array: Ints, kept: Ints) -> Ints:
+    """Of each request the one into the same page array, by their places among the kept calls."""
+    place = np.full(len(array), -1, np.int64)
     place[kept] = np.arange(len(kept))
-    tied = q.array[kept]
-    array = np.where(tied >= 0, place[np.maximum(tied, 0)], -1)
+    tied = array[kept]
+    return np.where(tied >= 0, place[np.maximum(tied, 0)], -1)
+
+
+def _bases(ledger: Ledger, rows: Ints, alloc: np.ndarray, nr: Ints) -> Ints:
+    """The first slot of each allocation, in the order of the rows; where a free's pages begin among
+    all freed ones."""
     # a failed allocation takes slots of its own too: another strategy may serve it
-    pages = np.where(alloc, ints(table, "nr_pages", 0)[rows], 0)
+    pages = np.where(alloc, ledger.nr[rows], 0)
     by_row = np.argsort(rows)
     base = np.empty(len(rows), np.int64)
     base[by_row] = np.cumsum(pages[by_row]) - pages[by_row]
     freed = np.where(alloc, 0, nr)
-    base = np.where(alloc, base, np.cumsum(freed) - freed)
-    numbers, count = _numbered(frames)
-    value, flags = ints(table, "value"), ints(table, "flags", 0)
-    last = np.where(flags & int(Flag.ARRAY_TRUNCATED), value, NONE)
-    recorded = ragged(table, "frames")
-    return Requests(
-        alloc.astype(np.int64), nr, base, first[kept], numbers, rows,
-        np.minimum(recorded.length[rows], nr), array,
-        _alike(rows, nr, last, recorded)), rows, count
+    return np.where(alloc, base, np.cumsum(freed) - freed)
 
 
-def _hot_added(table: pa.Table) -> np.ndarray:
+def _hot_added(ledger: Ledger) -> np.ndarray:
     """A HOT_RANGE per range that was hot-added as System RAM."""
-    codes, labels = encoded(table, "label")
-    ram = np.array([label == "System RAM" for label in labels], bool)[codes]
-    rows = np.flatnonzero(ram & is_kind(table, "section"))
-    first, pages = ints(table, "start_pfn", 0)[rows], ints(table, "nr_pages", 0)[rows]
-    ranges = np.zeros(len(rows), HOT_RANGE)
+    ours = ledger.sections.ram != 0
+    first, pages = ledger.sections.start[ours], ledger.sections.nr[ours]
+    ranges = np.zeros(len(first), HOT_RANGE)
+    first = np.where(first == NONE, 0, first)
     ranges["next_page"], ranges["end"] = first, first + np.minimum(pages, MAX_PAIRED >> 8)
     return ranges
 
 
-def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
-    """The table with `slots` filled for every free, in the order of `lock_rank`.
+def tie(ledger: Ledger, found: Table, anomalies: Anomalies, *, balloon: bool = False) -> None:
+    """Fill in the slots of every free, in the order of the ranks. found: the ledger's calls.
 
     ReplayError for more pages than can be followed one by one.
     """
-    found = collect(table, balloon=balloon)
-    q = found.calls
+    scratch, q = ledger.scratch, found.calls
     most = max(int(q.content[-1]), int(q.pushes.sum()))
     if most > MAX_PAIRED:
         raise ReplayError(f"more than {MAX_PAIRED} pages are allocated or freed in one recording")
-    order = np.argsort(ints(table, "lock_rank")[found.rows], kind="stable")
-    requests, rows, count = _requests(table, found, order, balloon)
-    slots_made = int(ints(table, "nr_pages", 0)[is_kind(table, "alloc")].sum())
-    live = Live(np.full(count, -1, np.int64), np.zeros(count, np.int64),
-                np.zeros(slots_made, np.int64), np.zeros(slots_made, np.int64),
-                np.ones(slots_made, np.int64), np.zeros(len(rows), np.int64),
-                np.full(len(rows), -1, np.int64), np.full(len(rows), -1, np.int64))
-    flags, counts = ints(table, "flags", 0)[rows], np.zeros(1, _FOUND)[0]
-    slots = np.empty(int(requests.nr[requests.alloc == 0].sum()), np.int64)
-    _walk(requests, live, slots, flags, counts)
+    order = np.argsort(ledger.rank[found.rows], kind="stable")
+    requests, count = _requests(ledger, found, order, balloon)
+    made = sum(int(np.maximum(ledger.nr[part], 0)[ledger.kind[part] == ALLOC].sum())
+               for part in ledger.parts())
+    size = len(requests.row)
+    live = Live(np.zeros(count, np.int64), np.zeros(count, np.int64), scratch.array(made),
+                scratch.array(made), scratch.array(made), scratch.array(size),
+                scratch.full(size, -1), scratch.full(size, -1))
+    flags, counts = ledger.flags[requests.row], np.zeros(1, _FOUND)[0]
+    slots = scratch.array(int(requests.nr[requests.alloc == 0].sum()))
+    for at in range(0, size, WALKED_CALLS):
+        _walk(requests, live, slots, flags, counts, at, min(at + WALKED_CALLS, size))
+        scratch.relax()
     for name in counts.dtype.names:
         anomalies.count(name, int(counts[name]))
     anomalies.count("pages_live_at_end", int(np.maximum(live.pages, 0).sum()))
-    every = ints(table, "flags", 0)
-    every[rows] = flags
-    table = replace(table, "slots", _lists(len(table), rows, requests, slots))
-    return replace(table, "flags", pa.array(every, pa.int64()))
+    ledger.flags[requests.row] = flags
+    free = requests.alloc == 0
+    ledger.slot_at[requests.row[free]] = requests.base[free]
+    ledger.slot_count[requests.row[free]] = requests.nr[free]
+    ledger.slots = slots
 
 
-def _lists(count: int, rows: Ints, q: Requests, slots: Ints) -> pa.ListArray:
-    """The freed slots as a list per row, null but for frees."""
-    free = np.flatnonzero(q.alloc == 0)
-    free = free[np.argsort(rows[free])]
-    length, absent = np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.bool_)
-    length[rows[free]], absent[rows[free]] = q.nr[free], False
-    offsets = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(length)))
-    first = offsets[rows[free]]
-    place = np.arange(offsets[-1]) + np.repeat(q.base[free] - first, q.nr[free])
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)),
-                                    pa.array(slots[place], pa.int64()), mask=pa.array(absent))
+def pair(table: pa.Table, anomalies: Anomalies, *, balloon: bool = False) -> pa.Table:
+    """A table with `slots` filled for every free, see tie()."""
+    scratch = Scratch()
+    rows = Rows.of(table, scratch)
+    ledger = read_ledger(rows, scratch)
+    tie(ledger, collect(ledger, balloon=balloon), anomalies, balloon=balloon)
+    return pa.Table.from_batches(told(rows.batches(), ledger, lists=False, paired=True),
+                                 table.schema).combine_chunks()

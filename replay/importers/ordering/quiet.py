@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from replay.base.compiled import compiled, inline, record
+from replay.base.scratch import Scratch
 from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE
 
@@ -34,10 +35,11 @@ class List(NamedTuple):
     size: Any
 
 
-def empty(q) -> List:  # type: ignore[no-untyped-def]
-    """A list of which nothing is known, with room for all that the calls push."""
+def empty(q, scratch: Scratch) -> List:  # type: ignore[no-untyped-def]
+    """A list of which nothing is known, with room for all that the calls push: of that no more is
+    in memory than the longest that it becomes."""
     room = int(q.pushes.sum() + q.sections["pages"].sum()) + 1
-    content = np.full(int(q.content[-1]) + 1, UNKNOWN, np.int64)
+    content = scratch.full(int(q.content[-1]) + 1, UNKNOWN)
     return List(np.empty(room, np.int64), content, np.array([(0, NONE)], LIST_SIZE)[0])
 
 

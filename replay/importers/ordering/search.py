@@ -58,8 +58,8 @@ class Search:
         self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
         behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         added = behind[calls.section[1:]] - behind[calls.section[:-1]]
-        self._changes = (calls.pushes + added - calls.pops).tolist()
-        self._most = (2 * calls.pushes + added).tolist()
+        self._changes = calls.pushes + added - calls.pops
+        self._added = added
         self._off: set[int] = set()
 
     def run(self, cluster: Iterable[int]) -> None:
@@ -205,6 +205,10 @@ class Search:
     def _change(self, call: int) -> int:
         return int(self._changes[call])
 
+    def _most(self, call: int) -> int:
+        """By how much a call can make the list longer while it is at work."""
+        return int(2 * self.q.pushes[call] + self._added[call])
+
     def _look(self) -> bool:
         """Count a choice of calls that is looked at; whether what may be tried is used up."""
         self._looked += 1
@@ -254,7 +258,7 @@ class Search:
             for call in pending:
                 if self._look():
                     return
-                most = count + self._most[call]
+                most = count + self._most(call)
                 if call in some or not count - int(self.q.pops[call]) < listed < most:
                     continue
                 for one in self._orders(state, frozenset(some)):
@@ -268,7 +272,7 @@ class Search:
         for call in self.open:
             if call in state.done and q.held[call] != NONE:
                 before = state.length - self._change(call)
-                grown = before + self._most[call]
+                grown = before + self._most(call)
                 if min(before, state.length) <= listed <= max(before, grown):
                     return True
         return False

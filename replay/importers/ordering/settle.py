@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 
 import numpy as np
 
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN
 from replay.importers.ordering.states import MADE, FreeList, Group, State, Story
+from replay.importers.source.probes import Ints
 
 
 class Settled:
@@ -18,7 +20,7 @@ class Settled:
 
     def __init__(self, listed: FreeList) -> None:
         self.list = listed
-        self.sequence: list[int] = []
+        self.sequence = array("q")
         self.picked: dict[int, int] = {}
         self.ambiguous: set[int] = set()
         self.choices: list[int] = []
@@ -102,7 +104,7 @@ class Settled:
         self._keep(states[0]._replace(content=content), base, (cells,) if len(cells) else ())
 
     # -- the end
-    def order(self) -> list[int]:
+    def order(self) -> Ints:
         """All calls in one order that fits; `ambiguous` and `choices` then say what is open."""
         groups = self.list.groups
         self.ambiguous |= self.list.given_up
@@ -111,14 +113,15 @@ class Settled:
             group = groups[number]
             if not group.bag:
                 self._choose(number, group, decided)
-        order: list[int] = []
+        order = array("q")
         for item in self.sequence:
             if item >= 0:
                 order.append(item)
             else:
                 order.extend(groups[-1 - item].stories[decided[-1 - item]].past)
-        self._bags(order, decided)
-        return order
+        found = np.array(order, np.int64)
+        self._bags(found, decided)
+        return found
 
     def _choose(self, number: int, group: Group, decided: dict[int, int]) -> None:
         if number not in decided:
@@ -137,9 +140,9 @@ class Settled:
             if decided.get(g, MADE) == MADE:
                 decided[g] = which
 
-    def _bags(self, order: list[int], decided: dict[int, int]) -> None:
+    def _bags(self, order: Ints, decided: dict[int, int]) -> None:
         """Put frees that came together into the order that was seen, or that of their entry."""
-        groups, place = self.list.groups, {call: k for k, call in enumerate(order)}
+        groups = self.list.groups
         made = [g for g in decided if groups[g].bag]
         inner = set().union(*(groups[g].grown_from for g in made))
         for g in made:
@@ -148,6 +151,7 @@ class Settled:
                 rest = tuple(m for m in groups[g].bag if m[0] != top)
                 if len(rest) > 1:
                     inner.add(self.list.bag_number(rest))
+        place = _places(order, {call for g in made for call, _ in groups[g].bag})
         for g in sorted(made):
             if g in inner:
                 continue
@@ -173,6 +177,14 @@ class Settled:
             return [rest[0][0], top], []
         below, open_ = self._arranged(self.list.bag_number(rest), decided)
         return [*below, top], open_
+
+
+def _places(order: Ints, calls: set[int]) -> dict[int, int]:
+    """Where some calls are in an order."""
+    if not calls:
+        return {}
+    at = np.flatnonzero(np.isin(order, list(calls)))
+    return dict(zip(order[at].tolist(), at.tolist(), strict=True))
 
 
 def _calls(group: Group) -> set[int]:

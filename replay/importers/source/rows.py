@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import IO, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from replay.base.scratch import Scratch
 from replay.trace.schema import SCHEMA
@@ -23,11 +26,13 @@ TEXTS: Final = tuple(f.name for f in SCHEMA if pa.types.is_dictionary(f.type))
 class Rows:
     """Batches of rows, in memory while they are few and in a file beyond that.
 
-    texts: of each column of texts, what its numbers stand for; it grows with the rows.
+    texts: of each column of texts, what its numbers stand for; it grows with the rows. last: time
+    of the last one, 0 without. kinds: of each kind that occurs how many rows have which flags.
     """
 
     def __init__(self, scratch: Scratch) -> None:
-        self.count = 0
+        self.count = self.last = 0
+        self._flags: Counter[tuple[int, int]] = Counter()
         self.texts: dict[str, list[str]] = {name: [] for name in TEXTS}
         self._scratch = scratch
         self._kept: list[pa.RecordBatch | tuple[int, int]] = []
@@ -48,12 +53,28 @@ class Rows:
 
     def append(self, batch: pa.RecordBatch) -> None:
         """Put rows of CODED behind the others."""
+        if not batch.num_rows:
+            return
         self.count += batch.num_rows
+        self.last = batch["time_ns"][-1].as_py()
+        kind, flags = (pc.fill_null(batch[name], 0).to_numpy(zero_copy_only=False).astype(np.int64)
+                       for name in ("kind", "flags"))
+        different, many = np.unique((kind << 32) + flags, return_counts=True)
+        for both, number in zip(different.tolist(), many.tolist(), strict=True):
+            self._flags[both >> 32, both & 0xFFFFFFFF] += number
         if self._file is None and self._scratch.takes(batch.nbytes):
             self._kept.append(batch)
             return
         self._file = self._file or self._scratch.file()
         self._kept.append(self._scratch.write(self._file, batch.serialize()))
+
+    @property
+    def kinds(self) -> dict[str, Counter[int]]:
+        """Of each kind that occurs, by name."""
+        found: dict[str, Counter[int]] = {}
+        for (kind, flags), number in self._flags.items():
+            found.setdefault(self.texts["kind"][kind], Counter())[flags] += number
+        return found
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, as batches of schema.SCHEMA that share their dictionaries."""
