@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from replay.base import memory
 from replay.base.units import scale_ticks
-from replay.importers.clocks.calls import evidence
+from replay.importers.clocks.calls import LINUX_COLUMNS, XEN_COLUMNS, XEN_KINDS, evidence
 from replay.importers.clocks.relation import Relation, Unknown, relate
 from replay.importers.merge import Drift, Timed, same_counter, zero_ns
 from replay.importers.source.imported import Imported
@@ -17,6 +18,8 @@ HOW_TO_STATE = (
     "Leave the Xen trace out, or pass --set clock_offset_ns=N, the nanoseconds to add to a time of "
     "the Xen trace (its counter / its frequency) to get ftrace's at the same moment")
 MAX_SPAN_NS = 1 << 56
+LINUX_BYTES, XEN_BYTES = 200, 40
+"""Of memory, that measuring takes for a row of either at most."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def place(reference: Imported, other: Imported, mode: str, stated: int | None) -
     mode: of dom0, "" where it is not known. stated: what the user says of the offset.
     """
     one_counter = same_counter(reference.clock, mode)
-    if not reference.table.num_rows or not other.table.num_rows:
+    if not reference.num_rows or not other.num_rows:
         return Placed(0 if stated is None else stated)
     found = _measured(reference, other, mode)
     about = _facts(found, reference)
@@ -61,11 +64,14 @@ def place(reference: Imported, other: Imported, mode: str, stated: int | None) -
 
 def _measured(reference: Imported, other: Imported, mode: str) -> Relation | Unknown:
     """The offset as `--set clock_offset_ns` states it; middle_ns on the axis of time_ns."""
-    xen_ns = other.table.column("time_ns").to_numpy()
-    linux_ns = reference.table.column("time_ns").to_numpy()
-    if max(xen_ns.max() - xen_ns.min(), linux_ns.max() - linux_ns.min()) > MAX_SPAN_NS:
+    memory.need(memory.used() + LINUX_BYTES * reference.num_rows + XEN_BYTES * other.num_rows,
+                "measuring how the clocks relate", "leave the Xen trace out, or record in shorter "
+                "pieces")
+    linux, xen = reference.select(LINUX_COLUMNS), other.select(XEN_COLUMNS, XEN_KINDS)
+    xen_ns = xen["time_ns"].to_numpy()
+    if max(other.span_ns, reference.span_ns) > MAX_SPAN_NS:
         return Unknown("they last for years")
-    found = relate(evidence(reference.table, other.table, xen_ns, mode),
+    found = relate(evidence(linux, xen, xen_ns, mode),
                    same_rate=reference.clock == "x86-tsc" and reference.hz == other.hz)
     if isinstance(found, Unknown):
         return found

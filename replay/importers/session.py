@@ -20,7 +20,7 @@ from replay.importers.archive import unpacked
 from replay.importers.beginning import beginning
 from replay.importers.clocks.relation import Unknown
 from replay.importers.finishing import find_out, streamed_trace, whole_trace
-from replay.importers.merge import moved, united
+from replay.importers.merge import moved, united, unmoved
 from replay.importers.related import HOW_TO_STATE, Placed, place
 from replay.importers.sniff import sniff
 from replay.importers.source.format import Asked, Format, whole
@@ -108,9 +108,10 @@ def _merged(parts: list[Imported], kinds: list[Format], placed: list[Placed], sc
         raise ReplayError("several sources of one recording: give one ftrace file first, "
                           "then the xentrace files")
     if len(parts) == 1:
-        return parts[0].rows or Rows.of(parts[0].table, scratch)
-    return Rows.of(united([parts[0].table, *(moved(parts[0], other, at.offset_ns, at.drift)
-                                     for other, at in zip(parts[1:], placed, strict=True))]), scratch)
+        return parts[0].all_rows(scratch)
+    return united([unmoved(parts[0], scratch),
+                   *(moved(parts[0], other, at.offset_ns, scratch, at.drift)
+                     for other, at in zip(parts[1:], placed, strict=True))], scratch)
 
 
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
@@ -173,8 +174,6 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                 continue
             part, kind, facts = _read(path, index, settings, machine, table,
                                       streamed and len(every) == 1, scratch)
-            if part.rows is not None and len(every) > 1:
-                part.table = part.rows.table()
             memory.check(f"{path}: importing it", "record in shorter pieces")
             at = _placed(parts, part, kind, settings, machine)
             if isinstance(at, Unknown):

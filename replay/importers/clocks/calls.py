@@ -25,6 +25,9 @@ from replay.trace.schema import Flag
 PAIRS: Final = (("grant_map", "grant_map"), ("grant_unmap", "grant_unmap"),
                 ("decrease", "decrease_extent"))
 """Kinds of rows: the call, and the records it makes."""
+LINUX_COLUMNS: Final = ("time_ns", "kind", "nr_pages", "errno", "latency_ns", "pid", "cpu")
+XEN_COLUMNS, XEN_KINDS = ("time_ns", "kind", "domid", "flags"), tuple(kind for _, kind in PAIRS)
+"""Columns that evidence() reads, and the kinds of Xen's rows."""
 FAR: Final = 1 << 60
 """Nanoseconds beyond every time of a recording."""
 

@@ -26,8 +26,9 @@ from replay.trace.columns import NONE
 from replay.trace.schema import Flag
 
 _SHORT = 256
+PAIR = 2
 QUIET_CALLS = 1 << 14
-"""Calls that are followed at a time where none overlaps another."""
+"""Runs of one or two calls that are followed at a time."""
 OFTEN = 1 << 10
 """Runs of calls after which memory is let go of."""
 MOST_ORDERS = 1 << 60
@@ -54,23 +55,26 @@ def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
     listed = empty(q, scratch)
     search = Search(q, listed)
     begins = np.append(_clusters(q), len(q.entered)) if len(q.entered) else np.zeros(1, np.int64)
-    alone = np.diff(begins) == 1
-    k, many = 0, len(alone)
-    while k < many:
+    sizes = np.diff(begins)
+    pairs = np.zeros(len(q.entered), bool)
+    pairs[begins[:-1][sizes == PAIR]] = True
+    small = sizes <= PAIR
+    k = turn = 0
+    while k < len(sizes):
         first, stop = int(begins[k]), int(begins[k + 1])
-        if alone[k]:
-            last = k + _run(alone[k : k + QUIET_CALLS])
-            end = int(begins[last])
-            reached = int(quiet(q, listed, first, end))
+        if small[k]:
+            end = int(begins[k + _run(small[k : k + QUIET_CALLS])])
+            reached, found = map(int, quiet(q, listed, first, end, pairs))
             search.settled.sequence.extend(range(first, reached))
-            scratch.relax()
-            k += reached - first
+            search.pass_over(found)
+            k = int(np.searchsorted(begins, reached))
             if reached == end:
+                scratch.relax()
                 continue
-            first, stop = reached, reached + 1
+            first, stop = reached, int(begins[k + 1])
         search.run(range(first, stop))
-        k += 1
-        if k % OFTEN == 0:
+        k, turn = k + 1, turn + 1
+        if turn % OFTEN == 0:
             scratch.relax()
     return search, search.settled.order()
 

@@ -36,6 +36,8 @@ TRIED_EACH: Final = 20
 machine needs about one for two calls, one with holes as many as it may."""
 LOOKED_AT: Final = 64
 """Choices of calls whose pages are added up in about the time that a state takes to be tried."""
+PAIR_TRIED, PAIR_LOOKED = 12, 4
+"""States and choices that a pair of a free and an allocation takes."""
 FEW: Final = 16
 LONG: Final = 64
 """Calls in a row whose order is kept open then: of more one is taken, or each would cost more
@@ -78,6 +80,12 @@ class Search:
             self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
             self.states = self.settled.fold(self.states)
         self.states = self.settled.fold(self.states, end=True)
+
+    def pass_over(self, pairs: int) -> None:
+        """Count what so many pairs of a free and an allocation would have cost; see quiet._pair."""
+        looked = self._looked + PAIR_LOOKED * pairs
+        self.tried_in_all += PAIR_TRIED * pairs + looked // LOOKED_AT - self._looked // LOOKED_AT
+        self._looked = looked
 
     def _likely(self) -> list[State]:
         """The states that explain most of what was read, and while calls are open the next best."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
+from replay.base.scratch import Scratch
 from replay.importers.source.rows import Rows
+from replay.trace.columns import is_kind
 from replay.trace.store import Stream
 
 
@@ -37,3 +40,27 @@ class Imported:
     notes: list[str] = field(default_factory=list)
     stream: Stream | None = None
     rows: Rows | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there are."""
+        return self.rows.count if self.rows else int(self.table.num_rows)
+
+    @property
+    def span_ns(self) -> int:
+        """From the first row's time to the last one's."""
+        if self.rows:
+            return self.rows.last - self.rows.first_times[0]
+        times = self.table["time_ns"].to_numpy()
+        return int(times[-1] - times[0])
+
+    def select(self, names: Sequence[str], kinds: Sequence[str] = ()) -> pa.Table:
+        """Some columns of all rows, or of those of some kinds, in memory."""
+        if self.rows:
+            return self.rows.select(names, kinds)
+        chosen = self.table.filter(pa.array(is_kind(self.table, *kinds))) if kinds else self.table
+        return chosen.select(list(names))
+
+    def all_rows(self, scratch: Scratch) -> Rows:
+        """The rows, wherever they are."""
+        return self.rows or Rows.of(self.table, scratch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Final
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from replay.base.scratch import Scratch
+from replay.trace.columns import is_kind
 from replay.trace.schema import SCHEMA
 
 PART_ROWS: Final = 1 << 16
@@ -23,15 +24,36 @@ TEXTS: Final = tuple(f.name for f in SCHEMA if pa.types.is_dictionary(f.type))
 """Columns of texts."""
 
 
+def coded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch of schema.SCHEMA without its dictionaries."""
+    return pa.RecordBatch.from_arrays(
+        [batch[f.name].indices if f.name in TEXTS else batch[f.name] for f in SCHEMA],
+        schema=CODED)
+
+
+def dictionaries(texts: dict[str, list[str]]) -> dict[str, pa.Array]:
+    """What numbers stand for, by column, for named()."""
+    return {name: pa.array(found, pa.string()) for name, found in texts.items()}
+
+
+def named(batch: pa.RecordBatch, texts: dict[str, pa.Array]) -> pa.RecordBatch:
+    """A batch of CODED with its dictionaries."""
+    return pa.RecordBatch.from_arrays(
+        [pa.DictionaryArray.from_arrays(batch[f.name], texts[f.name])
+         if f.name in texts else batch[f.name] for f in SCHEMA], schema=SCHEMA)
+
+
 class Rows:
     """Batches of rows, in memory while they are few and in a file beyond that.
 
     texts: of each column of texts, what its numbers stand for; it grows with the rows. last: time
-    of the last one, 0 without. kinds: of each kind that occurs how many rows have which flags.
+    of the last one, 0 without. begins, first_times: number and time of the first row of each batch.
     """
 
     def __init__(self, scratch: Scratch) -> None:
         self.count = self.last = 0
+        self.begins: list[int] = []
+        self.first_times: list[int] = []
         self._flags: Counter[tuple[int, int]] = Counter()
         self.texts: dict[str, list[str]] = {name: [] for name in TEXTS}
         self._scratch = scratch
@@ -46,16 +68,16 @@ class Rows:
             chunks = table[name].chunks
             rows.texts[name] = chunks[0].dictionary.to_pylist() if chunks else []
         for batch in table.to_batches(max_chunksize=PART_ROWS):
-            rows.append(pa.RecordBatch.from_arrays(
-                [batch[f.name].indices if f.name in TEXTS else batch[f.name] for f in SCHEMA],
-                schema=CODED))
+            rows.append(coded(batch))
         return rows
 
     def append(self, batch: pa.RecordBatch) -> None:
         """Put rows of CODED behind the others."""
         if not batch.num_rows:
             return
+        self.begins.append(self.count)
         self.count += batch.num_rows
+        self.first_times.append(batch["time_ns"][0].as_py())
         self.last = batch["time_ns"][-1].as_py()
         kind, flags = (pc.fill_null(batch[name], 0).to_numpy(zero_copy_only=False).astype(np.int64)
                        for name in ("kind", "flags"))
@@ -78,12 +100,24 @@ class Rows:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, as batches of schema.SCHEMA that share their dictionaries."""
-        texts = {name: pa.array(found, pa.string()) for name, found in self.texts.items()}
-        for kept in self._kept:
-            batch = kept if isinstance(kept, pa.RecordBatch) else self._read(*kept)
-            yield pa.RecordBatch.from_arrays(
-                [pa.DictionaryArray.from_arrays(batch[f.name], texts[f.name])
-                 if f.name in texts else batch[f.name] for f in SCHEMA], schema=SCHEMA)
+        texts = dictionaries(self.texts)
+        for number in range(len(self._kept)):
+            yield named(self.read(number), texts)
+
+    def read(self, number: int) -> pa.RecordBatch:
+        """A batch by its number, of CODED."""
+        kept = self._kept[number]
+        return kept if isinstance(kept, pa.RecordBatch) else self._read(*kept)
+
+    def select(self, names: Sequence[str], kinds: Sequence[str] = ()) -> pa.Table:
+        """Some columns of all rows, or of those of some kinds, in memory."""
+        parts = [pa.table([pa.array([], SCHEMA.field(name).type) for name in names], list(names))]
+        for batch in self.batches():
+            part = pa.Table.from_batches([batch])
+            if kinds:
+                part = part.filter(pa.array(is_kind(part, *kinds)))
+            parts.append(part.select(list(names)))
+        return pa.concat_tables(parts).unify_dictionaries()
 
     def _read(self, begin: int, size: int) -> pa.RecordBatch:
         assert self._file is not None

@@ -26,7 +26,7 @@ def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
         return open_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch, top=top,
                              keep=keep), {}
     return read_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch,
-                         source=asked.source), {}
+                         source=asked.source, scratch=asked.scratch), {}
 
 
 FORMAT = Format("xentrace", "xentrace binary", lambda head: head.startswith(tuple(MARKS)), _read,

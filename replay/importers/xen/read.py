@@ -24,9 +24,13 @@ import pyarrow as pa
 from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
 from replay.base.progress import advance
+from replay.base.scratch import Growing, Scratch
 from replay.base.units import NS_PER_S
 from replay.importers.source.imported import Imported
 from replay.importers.source.inputs import plain_bytes
+from replay.importers.source.probes import Ints
+from replay.importers.source.rows import PART_ROWS, Rows, coded
+from replay.importers.source.sorting import Keyed, Run, in_order
 from replay.importers.xen.arrow import Batches
 from replay.importers.xen.census import FLAG_VALUES, Census, census
 from replay.importers.xen.columns import Decoded, decode
@@ -45,6 +49,7 @@ from replay.importers.xen.keep import events_of, left_out
 from replay.importers.xen.names import EVENT_NAMES
 from replay.trace.schema import KINDS, SCHEMA
 from replay.trace.store import BATCH_ROWS, Stream
+from replay.trace.stored import resized
 
 XEN_VERSION = re.compile(r"(\d+)\.(\d+)")
 NO_TOP = 1 << 62
@@ -52,8 +57,9 @@ NO_TOP = 1 << 62
 
 
 def read_xentrace(path: Path, *, hz: int, xen_version: str | None, arch: str = "",
-                  source: int = 0, t0_raw: int | None = None) -> Imported:
-    """Import an xentrace file, all rows at once.
+                  source: int = 0, t0_raw: int | None = None,
+                  scratch: Scratch | None = None) -> Imported:
+    """Import an xentrace file, all rows at once, or where they may lie in a file.
 
     hz: frequency of the time stamps, which the file does not hold. xen_version: needed where the
     layout of a record depends on it. arch: named in the notes only. source: value of the `source`
@@ -61,7 +67,10 @@ def read_xentrace(path: Path, *, hz: int, xen_version: str | None, arch: str = "
     """
     opened = XenTrace(path, hz=hz, xen_version=xen_version, source=source, t0_raw=t0_raw)
     imported = opened.described(arch)
-    imported.table, imported.ticks = opened.table()
+    if scratch:
+        imported.rows, imported.ticks = opened.sorted(scratch)
+    else:
+        imported.table, imported.ticks = opened.table()
     return imported
 
 
@@ -130,17 +139,52 @@ class XenTrace:
                 if any(row) and its}
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows. Those of a file whose times go back are sorted, so all of them are held."""
-        if self.file.inversions:
-            yield from self.table()[0].to_batches(max_chunksize=BATCH_ROWS)
+        """The rows."""
+        if not self.file.inversions:
+            for _, batch in self._parts(BATCH_ROWS):
+                yield batch
             return
+        found = self.sorted(Scratch())
+        yield from resized((pa.Table.from_batches([batch]) for batch in found[0].batches()),
+                           BATCH_ROWS)
+
+    def _parts(self, rows: int) -> Iterator[tuple[Ints, pa.RecordBatch]]:
+        """Rows as they are decoded, so many at a time, and their raw times."""
         maker = self._maker()
         at = 0
-        for decoded in self._decoded(BATCH_ROWS):
+        for decoded in self._decoded(rows):
             end = int(decoded.out.offset[-1])
             advance(end - at)
             at = end
-            yield maker.batch(decoded)
+            yield decoded.out.ticks, maker.batch(decoded)
+
+    def sorted(self, scratch: Scratch) -> tuple[Rows, Ints]:
+        """The rows where they may lie in a file, and their raw times.
+
+        Those of a file whose times go back are put in order: a row waits for those behind it that
+        are earlier.
+        """
+        rows, ticks, least = Rows(scratch), Growing(scratch), []
+        for raw, batch in self._parts(PART_ROWS):
+            rows.texts = {name: batch[name].dictionary.to_pylist() for name in rows.texts}
+            rows.append(coded(batch))
+            ticks.append(raw)
+            least.append(int(raw.min()))
+            scratch.relax()
+        if not self.file.inversions:
+            return rows, ticks.array
+        made, moments = Rows(scratch), Growing(scratch)
+        made.texts, times = rows.texts, ticks.array
+
+        def load(number: int) -> Keyed:
+            batch, begin = rows.read(number), rows.begins[number]
+            return times[begin : begin + batch.num_rows], batch
+
+        for keys, batch in in_order([Run(least, load)]):
+            made.append(batch)
+            moments.append(keys)
+            scratch.relax()
+        return made, moments.array
 
     def table(self) -> tuple[pa.Table, np.ndarray]:
         """All rows at once, and their raw times."""
