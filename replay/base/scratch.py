@@ -18,7 +18,7 @@ import os
 import tempfile
 import weakref
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -41,15 +41,16 @@ class Scratch:
         self._maps: list[weakref.ref[mmap.mmap]] = []
         self._before = _of_files()
 
-    def file(self) -> IO[bytes]:
+    def file(self) -> ScratchFile:
         """A file without a name. ReplayError where there can be none."""
         try:
-            return tempfile.TemporaryFile(dir=self.folder)
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                return ScratchFile(os.dup(file.fileno()))
         except OSError as error:
-            if self.folder is not None:
-                self.folder = None
-                return self.file()
-            raise _refused(error) from None
+            if self.folder is None:
+                raise _refused(error) from None
+        self.folder = None
+        return self.file()
 
     def array(self, count: int, dtype: Any = np.int64) -> np.ndarray:
         """An array of zeros. ReplayError where the disk has no room for it."""
@@ -58,8 +59,7 @@ class Scratch:
             made = np.zeros(count, dtype)
             weakref.finalize(made, self.give, size)
             return made
-        with self.file() as file:
-            return self.mapped(file, count, dtype)
+        return self.mapped(self.file(), count, dtype)
 
     def copy(self, values: np.ndarray) -> np.ndarray:
         """The same values where arrays are kept."""
@@ -76,17 +76,6 @@ class Scratch:
             self.relax()
         return made
 
-    def write(self, file: IO[bytes], *pieces: Any) -> tuple[int, int]:
-        """Put bytes behind the last ones of a file; where they begin, and how many they are."""
-        begin = file.seek(0, 2)
-        try:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-        except OSError as error:
-            raise _refused(error) from None
-        return begin, file.tell() - begin
-
     def takes(self, size: int) -> bool:
         """Whether so many bytes may still lie in memory; they are then counted."""
         if size > self.left:
@@ -98,12 +87,12 @@ class Scratch:
         """So many bytes are in memory no longer."""
         self.left += size
 
-    def mapped(self, file: IO[bytes], count: int, dtype: Any) -> np.ndarray:
+    def mapped(self, file: ScratchFile, count: int, dtype: Any) -> np.ndarray:
         """The first elements of a file, which grows where it is shorter."""
         size = max(1, count * np.dtype(dtype).itemsize)
         try:
-            os.posix_fallocate(file.fileno(), 0, size)
-            found = mmap.mmap(file.fileno(), size)
+            os.posix_fallocate(file.number, 0, size)
+            found = mmap.mmap(file.number, size)
         except OSError as error:
             raise _refused(error) from None
         self._maps = [one for one in self._maps if one() is not None]
@@ -121,6 +110,37 @@ class Scratch:
                 found.madvise(mmap.MADV_DONTNEED)
 
 
+class ScratchFile:
+    """A file without a name, which is closed with the last that holds it. number: the system's."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.size = number, 0
+        weakref.finalize(self, os.close, number)
+
+    def append(self, *pieces: Any) -> tuple[int, int]:
+        """Put bytes behind the last ones; where they begin, and how many they are."""
+        begin = self.size
+        try:
+            for piece in pieces:
+                left = memoryview(piece)
+                left = left.cast("B") if left.nbytes else memoryview(b"")
+                while left:
+                    done = os.pwrite(self.number, left, self.size)
+                    self.size, left = self.size + done, left[done:]
+        except OSError as error:
+            raise _refused(error) from None
+        return begin, self.size - begin
+
+    def read(self, begin: int, size: int) -> bytearray:
+        """Some of its bytes."""
+        found = bytearray(size)
+        left = memoryview(found)
+        while left:
+            done = os.preadv(self.number, [left], begin)
+            begin, left = begin + done, left[done:]
+        return found
+
+
 class Growing:
     """A vector that grows at its end; `room` may make another one of what it was."""
 
@@ -128,7 +148,7 @@ class Growing:
         self.count = 0
         self._scratch, self._dtype = scratch, np.dtype(dtype)
         self._data = scratch.array(0, dtype)
-        self._file: IO[bytes] | None = None
+        self._file: ScratchFile | None = None
 
     def room(self, count: int) -> np.ndarray:
         """All there is, with room for at least so many elements in all."""

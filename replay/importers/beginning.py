@@ -49,17 +49,27 @@ class _Calls(NamedTuple):
 
 
 def _calls(ledger: Ledger) -> _Calls:
-    calls = np.flatnonzero(ledger.kind <= FREE)
+    calls = _of_kinds(ledger, ALLOC, FREE)
     calls = calls[np.argsort(ledger.rank[calls], kind="stable")]
+    ledger.scratch.relax()
     return _Calls(ledger, calls, _added(ledger))
+
+
+def _of_kinds(ledger: Ledger, *kinds: int) -> Ints:
+    found = [np.zeros(0, np.int64)]
+    for part in ledger.parts():
+        found.append(np.flatnonzero(np.isin(ledger.kind[part], kinds)) + part.start)
+        ledger.scratch.relax()
+    return np.concatenate(found)
 
 
 def _added(ledger: Ledger) -> dict[int, int]:
     """Pages of the sections that each call added to the pool: the last of its task before each."""
     found: dict[int, int] = {}
-    allocs = np.flatnonzero(ledger.kind == ALLOC)
     sections = ledger.sections
-    for k in np.flatnonzero(sections.scratch).tolist():
+    ours = np.flatnonzero(sections.scratch).tolist()
+    allocs = _of_kinds(ledger, ALLOC) if ours else np.zeros(0, np.int64)
+    for k in ours:
         before = allocs[: np.searchsorted(ledger.row[allocs], sections.row[k])]
         mine = np.flatnonzero(ledger.pid[before] == sections.pid[k])
         if len(mine):
@@ -131,8 +141,11 @@ def _pool(calls: _Calls, machine: Physmap) -> dict[str, Any]:
 
 def _freed_before(ledger: Ledger) -> int:
     """Pages freed that were live before the recording."""
-    return sum(int((ledger.slots[at : at + PART_SLOTS] == BEFORE).sum())
-               for at in range(0, len(ledger.slots), PART_SLOTS))
+    found = 0
+    for at in range(0, len(ledger.slots), PART_SLOTS):
+        found += int((ledger.slots[at : at + PART_SLOTS] == BEFORE).sum())
+        ledger.scratch.relax()
+    return found
 
 
 def _live(calls: _Calls, start: dict[str, Any], strategy: str) -> dict[str, Any]:
@@ -190,9 +203,11 @@ def beginning(ledger: Ledger, strategy: str, machine: Physmap | None,
 
     origin: by fact of the machine, the file it was read from.
     """
-    if machine is None or not (ledger.kind <= FREE).any():
+    if machine is None:
         return {}
     calls = _calls(ledger)
+    if not len(calls.calls):
+        return {}
     start: dict[str, Any] = {"balloon": _by_files(machine, origin)}
     if strategy == "balloon":
         start["balloon"].update(_by_driver(calls))

@@ -116,7 +116,7 @@ def streamed_trace(path: Path, found: Found, meta: Meta, last: int) -> Trace:
         _moves(ledger, meta.name), rows.count, ledger.facts.highest_target, last, meta.name,
         meta.start, ledger.scratch, lambda size: checked(path, meta, found.batches()))
     return Trace(SCHEMA.empty_table(), replace(meta, bounds=made.bounds),
-                 Stream(rows.count, kinds, lambda: made.batches(BATCH_ROWS)))
+                 Stream(rows.count, kinds, lambda: made.batches(BATCH_ROWS), beside=False))
 
 
 def _kinds(found: Found) -> dict[str, Counter[int]]:

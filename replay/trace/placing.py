@@ -19,7 +19,8 @@ NO_SLOTS, TAKES, GIVES, LETS_GO = 0, 1, 2, 3
 MUST_GROW, STRANGE = -1, len(IMPOSSIBLE)
 """Beside the numbers of IMPOSSIBLE: the arena is full; a free names what is no slot."""
 PLACED_CALLS = 1 << 14
-"""Calls that are worked on at a time."""
+PLACED_PAGES = 1 << 20
+"""Calls, and pages, that are looked at at a time."""
 PASS = record("row", "pages", "runs", "live", "most", "before")
 """Where a pass is: calls of the part, pages allocated so far and words of the part's runs; pages
 live, most of them so far; pages freed so far that were live before."""
@@ -95,8 +96,10 @@ class _Pass:
         pages = sum(int(self._taken(at).sum()) for at in parts)
         self.place = scratch.full(pages, -1)
         self.base = scratch.array(size)
-        before = sum(int(np.count_nonzero(moves.slots[at : at + (1 << 20)] == BEFORE))
-                     for at in range(0, len(moves.slots), 1 << 20))
+        before = 0
+        for at in range(0, len(moves.slots), PLACED_PAGES):
+            before += int(np.count_nonzero(moves.slots[at : at + PLACED_PAGES] == BEFORE))
+            scratch.relax()
         self.done = np.zeros(1, PASS)
         self.done["live"] = self.done["most"] = max(before, pages_of(start, "live"))
         self.arena = new_arena()

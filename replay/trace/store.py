@@ -60,13 +60,15 @@ class Stream:
 
     rows: how many. kinds: how many of each kind have which flags. batches: begins with the first;
     of BATCH_ROWS each but for the last. They are of schema.STORED where Meta.bounds says what they
-    need, else of schema.SCHEMA and without allocator calls. afterwards: the metadata and the kinds,
-    where they are known only when all batches were made; until then rows is about how many.
+    need, else of schema.SCHEMA and without allocator calls. beside: whether the next batch is made
+    while one is written, which takes the room of two. afterwards: the metadata and the kinds, where
+    they are known only when all batches were made; until then rows is about how many.
     """
 
     rows: int
     kinds: dict[str, Counter[int]]
     batches: Callable[[], Iterator[pa.RecordBatch]]
+    beside: bool = True
     afterwards: Callable[[], tuple[Meta, dict[str, Counter[int]]]] | None = None
 
 
@@ -134,10 +136,12 @@ def save(trace: Trace, path: Path, compression: str = "zstd") -> Trace:
 
 def _stored(trace: Trace) -> tuple[Meta, Iterator[pa.RecordBatch]]:
     """A trace as it stands in a file."""
-    if trace.stream and (trace.meta.bounds or trace.stream.afterwards):
-        return trace.meta, ahead(trace.stream.batches())
     if trace.stream:
-        return replace(trace.meta, bounds={}), map(without_calls, ahead(trace.stream.batches()))
+        batches = trace.stream.batches()
+        batches = ahead(batches) if trace.stream.beside else batches
+        if trace.meta.bounds or trace.stream.afterwards:
+            return trace.meta, batches
+        return replace(trace.meta, bounds={}), map(without_calls, batches)
     table = trace.table.cast(SCHEMA).combine_chunks()
     if not is_kind(table, *ASKING_KINDS).any():
         return (replace(trace.meta, bounds={}),

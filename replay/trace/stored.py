@@ -52,27 +52,25 @@ class Compacted:
 
     def batches(self, size: int) -> Iterator[pa.RecordBatch]:
         """Record batches of STORED, of `size` rows each but for the last."""
-        return resized(_Storing(self.moves, self.placed).tables(self.source(size)), size)
+        rows = self.rows - len(self.placed.releases.time)
+        return resized(_Storing(self.moves, self.placed, rows).tables(self.source(size)), size)
 
 
 class _Storing:
     """Turns rows as they are in memory into those of a file."""
 
-    def __init__(self, moves: Moves, placed: Placed) -> None:
-        self.moves, self.placed = moves, placed
+    def __init__(self, moves: Moves, placed: Placed, rows: int) -> None:
+        self.moves, self.placed, self.rows = moves, placed, rows
         self.row = self.call = self.release = 0
         self.failed: dict[int, pa.Table] = {}
         """By call, the row of an allocation that is to be released."""
 
     def tables(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         """A table of STORED for each batch."""
-        before = next(batches, None)
-        while before is not None:
-            after = next(batches, None)
-            yield self._table(pa.Table.from_batches([before]), last=after is None)
-            before = after
+        for batch in batches:
+            yield self._table(pa.Table.from_batches([batch]))
 
-    def _table(self, table: pa.Table, *, last: bool) -> pa.Table:
+    def _table(self, table: pa.Table) -> pa.Table:
         moves, placed, rows = self.moves, self.placed, table.num_rows
         end = self.call + int(np.searchsorted(moves.row[self.call :], self.row + rows))
         calls, at = slice(self.call, end), moves.row[self.call : end] - self.row
@@ -88,6 +86,7 @@ class _Storing:
         found = len(placed.releases.time) > 0
         if found:
             self._remember(table, calls, at)
+            last = self.row + rows == self.rows
             table, slot, given = self._released(table, slot, given, last=last)
         self.row, self.call = self.row + rows, end
         columns = [table[name] for name in SCHEMA.names]
@@ -127,11 +126,18 @@ def resized(tables: Iterator[pa.Table], size: int) -> Iterator[pa.RecordBatch]:
         waiting.append(table)
         rows += table.num_rows
         while rows >= size:
-            whole = waiting[0] if len(waiting) == 1 else pa.concat_tables(waiting)
-            yield _batch(whole.slice(0, size))
-            waiting, rows = [whole.slice(size)], rows - size
+            batch, waiting = _first(waiting, size)
+            rows -= size
+            yield batch
     if rows:
         yield _batch(pa.concat_tables(waiting))
+
+
+def _first(waiting: list[pa.Table], size: int) -> tuple[pa.RecordBatch, list[pa.Table]]:
+    """A batch of the first rows, and what is left; of the others' memory nothing is held."""
+    whole = waiting[0] if len(waiting) == 1 else pa.concat_tables(waiting)
+    rest = [whole.slice(size)] if whole.num_rows > size else []
+    return _batch(whole.slice(0, size)), rest
 
 
 def _batch(table: pa.Table) -> pa.RecordBatch:

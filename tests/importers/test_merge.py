@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import pyarrow as pa
 import pytest
 from xen_files import GRANT_MAP, record, window
 
+from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
-from replay.importers.merge import Drift, Timed, moved, same_counter, united
+from replay.base.scratch import Scratch
+from replay.importers.merge import Drift, moved, same_counter, united, unmoved
 from replay.importers.source.imported import Imported
 from replay.importers.xen.read import read_xentrace
 from replay.trace.schema import SCHEMA
@@ -19,22 +21,12 @@ from replay.trace.schema import SCHEMA
 HZ = 2_596_140_000
 
 
-@dataclass(frozen=True)
-class Ftrace:
-    """A stream as the ftrace importers give it, as far as a merge looks."""
-
-    table: pa.Table
-    t0_raw: int
-    hz: int | None
-    offset_ns: int = 0
-
-
-def ftrace(times_ns: list[int], t0_raw: int, hz: int | None) -> Ftrace:
+def ftrace(times_ns: list[int], t0_raw: int, hz: int | None) -> Imported:
     """Allocations at the given times."""
     rows: list[dict[str, Any]] = [
         {"time_ns": t, "lock_ns": t + 1, "kind": "alloc", "label": "a", "source": 0,
          "source_offset": k, "flags": 0} for k, t in enumerate(times_ns)]
-    return Ftrace(pa.Table.from_pylist(rows, SCHEMA), t0_raw, hz)
+    return Imported(pa.Table.from_pylist(rows, SCHEMA), Anomalies(), {}, t0_raw, hz)
 
 
 def xen(tmp_path: Path, *ticks: int, hz: int = HZ) -> Imported:
@@ -44,10 +36,12 @@ def xen(tmp_path: Path, *ticks: int, hz: int = HZ) -> Imported:
     return read_xentrace(path, hz=hz, xen_version=None, source=1)
 
 
-def merge(reference: Timed, other: Imported, clock_offset_ns: int | None = None,
+def merge(reference: Imported, other: Imported, clock_offset_ns: int | None = None,
           drift: Drift | None = None) -> pa.Table:
     """Both on the first one's clock; without an offset they read one counter."""
-    return united([reference.table, moved(reference, other, clock_offset_ns, drift)])
+    scratch = Scratch()
+    return united([unmoved(reference, scratch),
+                   moved(reference, other, clock_offset_ns, scratch, drift)], scratch).table()
 
 
 def seen(table: pa.Table) -> list[tuple[int, int, int]]:

@@ -14,8 +14,11 @@ from driving import cli, refused
 from recorded_rows import balloon_rows, pool_rows, trace_of
 
 from replay.base.anomalies import Anomalies
-from replay.importers.beginning import beginning
-from replay.importers.session import _own_list, _recorded_strategy
+from replay.base.scratch import Scratch
+from replay.importers import beginning as start_of_recordings
+from replay.importers.finishing import Found, find_out
+from replay.importers.ordering.ledger import read_ledger
+from replay.importers.source.rows import Rows
 from replay.physmap import presets
 from replay.physmap.host import hot_added
 from replay.physmap.iomem import Entry
@@ -62,6 +65,11 @@ def mid_life() -> list[dict]:
         {**base, "time_ns": 40, "lock_ns": 41, "kind": "alloc", "nr_pages": 1, "list_count": 28,
          "frames": [90]},
     ]
+
+
+def beginning(table, *about):
+    """What the calls of a table and a machine show of the start."""
+    return start_of_recordings.beginning(read_ledger(Rows.of(table, Scratch()), Scratch()), *about)
 
 
 def machine(low: int = 0):
@@ -209,20 +217,27 @@ def served(label: str, **more: Any) -> pa.Table:
 
 def test_the_function_that_served_the_calls_tells_the_allocator() -> None:
     arm = presets.load("qemu-virt-arm64")
-    assert _recorded_strategy(served("xen_alloc_ballooned_pages"), None) == "balloon"
-    assert _recorded_strategy(served("alloc_xenballooned_pages"), None) == "balloon"
-    assert _recorded_strategy(served("xen_alloc_unpopulated_pages"), None) == "pool"
-    assert _recorded_strategy(served("xen_alloc_unpopulated_pages"), arm) == "hypervisor"
-    assert _recorded_strategy(served("xen_alloc_ballooned_pages", current_pages=5), arm) == "balloon"
+    assert found(served("xen_alloc_ballooned_pages")).strategy == "balloon"
+    assert found(served("alloc_xenballooned_pages")).strategy == "balloon"
+    assert found(served("xen_alloc_unpopulated_pages")).strategy == "pool"
+    assert found(served("xen_alloc_unpopulated_pages"), arm).strategy == "hypervisor"
+    assert found(served("xen_alloc_ballooned_pages", current_pages=5), arm).strategy == "balloon"
+
+
+def found(table: pa.Table, machine=None, anomalies: Anomalies | None = None) -> Found:
+    """What is found out about the calls of a table."""
+    return find_out(Rows.of(table, Scratch()), machine, Scratch(), anomalies or Anomalies())
 
 
 def test_the_pool_list_is_not_that_of_the_driver_that_served_the_call() -> None:
     anomalies = Anomalies()
-    rows = _own_list(served("xen_alloc_ballooned_pages"), "balloon", anomalies)
-    assert (ints(rows, "list_count") == NONE).all()
+    rows = found(served("xen_alloc_ballooned_pages"), None, anomalies)
+    told = pa.Table.from_batches(rows.batches())
+    assert (ints(told, "list_count") == NONE).all()
     assert anomalies.counts["lengths_of_other_list"] == 3
     kept = served("xen_alloc_ballooned_pages", current_pages=5)
-    assert _own_list(kept, "balloon", Anomalies()) is kept
+    told = pa.Table.from_batches(found(kept).batches())
+    assert ints(told, "list_count").tolist() == ints(kept, "list_count").tolist()
 
 
 def test_hot_added_ram_moves_neither_the_start_of_dram_nor_the_struct_pages() -> None:

@@ -87,10 +87,9 @@ def normalise(
                   "skipped": dict(sorted(skipped.items())), "lost": decoded.records_lost}
     tables = Tables(joined, Rows(room), t0_raw, clock, source)
     ticks = [np.zeros(0, dtype=np.int64)]
-    for columns in gather(joined, others, PART_ROWS):
+    for columns in gather(joined, others, room, PART_ROWS):
         tables.add(columns)
         ticks += [] if scratch else [columns["time"]]
-        room.relax()
     table = SCHEMA.empty_table() if scratch else tables.rows.table()
     return Normalised(table, anomalies, accounting, t0_raw, clock.hz or NS_PER_S, decoded.clock,
                       np.concatenate(ticks), scale=clock.scale, offset_ns=decoded.offset_ns,

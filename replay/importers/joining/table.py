@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from replay.base.errors import ReplayError
+from replay.base.scratch import Scratch
 from replay.importers.joining.joined import Joined
 from replay.importers.joining.state import EVENT_COLUMNS, ROW_COLUMNS
 from replay.importers.joining.times import Clock
@@ -70,10 +71,10 @@ def _column(part: Columns, name: str) -> Ints:
     return np.full(len(part["time"]), 0 if name == "flags" else MISSING, dtype=np.int64)
 
 
-def gather(joined: Joined, others: Others, part: int) -> Iterator[Columns]:
+def gather(joined: Joined, others: Others, scratch: Scratch, part: int) -> Iterator[Columns]:
     """All rows by time and by place in the source, about `part` of them at a time."""
     rows, more = joined.rows, others.sorted()
-    order = None if _in_order(rows, part) else np.lexsort((rows["source_offset"], rows["time"]))
+    order = None if _in_order(rows, scratch, part) else np.lexsort((rows["source_offset"], rows["time"]))
     losses = _Losses(more)
     begin = 0
     for a in range(0, len(rows), part):
@@ -84,13 +85,15 @@ def gather(joined: Joined, others: Others, part: int) -> Iterator[Columns]:
             end = _before(more, rows[b] if order is None else rows[order[b]])
         yield losses.marked(_together(columns, more, begin, end))
         begin = end
+        scratch.relax()
     if begin < len(more["time"]):
         yield losses.marked({name: values[begin:] for name, values in more.items()})
 
 
-def _in_order(rows: np.ndarray, part: int) -> bool:
+def _in_order(rows: np.ndarray, scratch: Scratch, part: int) -> bool:
     """Whether the rows are sorted already."""
     for a in range(0, len(rows) - 1, part):
+        scratch.relax()
         time, place = (rows[name][a : a + part + 1] for name in ("time", "source_offset"))
         later, same = time[1:] > time[:-1], time[1:] == time[:-1]
         if not (later | same & (place[1:] >= place[:-1])).all():

@@ -211,6 +211,7 @@ def _chosen(ledger: Ledger, balloon: bool) -> Ints:
         kind, thread = ledger.kind[part], ledger.thread[part] != 0
         ours = (kind <= FREE) | (thread if balloon else False)
         picked.append(np.flatnonzero(ours & (ledger.nr[part] > 0)) + part.start)
+        ledger.scratch.relax()
     rows = np.concatenate(picked)
     entry = np.concatenate([np.zeros(0, np.int64), *(
         _entered(ledger, rows[at : at + PART_CALLS]) for at in range(0, len(rows), PART_CALLS))])
@@ -242,6 +243,7 @@ def collect(ledger: Ledger, *, balloon: bool) -> Table:
         for part in parts:
             q["pops"][part] -= fresh[part]
             q["whole"][part] = fresh[part] > 0
+    scratch.relax()
     added = _sections(ledger, rows, alloc, q["over"]) if not balloon else {}
     section = scratch.array(size + 1)
     for c, some in added.items():
@@ -251,6 +253,7 @@ def collect(ledger: Ledger, *, balloon: bool) -> Table:
     for part in parts:
         taken = np.where(alloc[part], q["nr"][part], 0)
         content[part.start + 1 : part.stop + 1] = content[part.start] + np.cumsum(taken)
+        scratch.relax()
     calls = Calls(
         **q, frames=ledger.frames, origin=scratch.full(len(ledger.frames), -1),
         array=scratch.full(size, -1), content=content,
@@ -287,6 +290,7 @@ def _part(ledger: Ledger, rows: Ints, q: dict[str, Ints], part: slice, balloon: 
 
 def _tie(ledger: Ledger, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.ndarray) -> None:
     """Fill `array` and `origin`: which pages of frees and allocations are the same."""
+    ledger.scratch.relax()
     value = ledger.value[rows]
     numbers, different = numbered(value)
     array = np.where((value == NONE) | ~(alloc | free), -1, numbers)
@@ -294,9 +298,9 @@ def _tie(ledger: Ledger, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.n
     for at in range(0, len(rows), PART_CALLS):
         _arrays(calls, alloc, array, of_array, calls.array, at, min(at + PART_CALLS, len(rows)))
         ledger.scratch.relax()
-    if any((calls.known[a : a + PART_CALLS] < calls.nr[a : a + PART_CALLS])[
-            alloc[a : a + PART_CALLS]].any() for a in range(0, len(rows), PART_CALLS)):
+    if (calls.known < calls.nr)[alloc].any():
         return  # a page may have been allocated and freed again unseen
+    ledger.scratch.relax()
     took = ledger.took[rows]
     free_at, alloc_at = np.flatnonzero(free), np.flatnonzero(alloc)
     # allocations first: what a task frees at once after a call it got by that call
@@ -310,6 +314,15 @@ def _tie(ledger: Ledger, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.n
     for at in range(0, len(events), PART_CALLS):
         _origins(calls, alloc, events[at : at + PART_CALLS], freed_by, frames.different)
         ledger.scratch.relax()
+
+
+def has_origins(calls: Calls, scratch: Scratch) -> bool:
+    """Whether it is known of any allocated page who freed it last."""
+    for at in range(0, len(calls.origin), PART_FRAMES):
+        if (calls.origin[at : at + PART_FRAMES] >= 0).any():
+            return True
+        scratch.relax()
+    return False
 
 
 class Numbering:

@@ -58,9 +58,9 @@ def in_doubt(q: Calls, order: Ints, ambiguous: Ints, scratch: Scratch) -> np.nda
     ambiguous: calls whose place is open. Frames that no order explains are no matter of doubt: they
     are a difference.
     """
-    doubtful = np.zeros(len(order), np.int64)
+    doubtful = np.zeros(len(order), np.int8)
     doubtful[ambiguous] = 1
-    found = np.zeros(len(order), np.int64)
+    found = np.zeros(len(order), np.int8)
     if doubtful.any():
         room = int(q.pushes.sum() + q.sections["pages"].sum()) + 1
         listed, content = np.zeros(room, np.int64), scratch.array(int(q.content[-1]) + 1)

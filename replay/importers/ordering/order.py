@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
 from replay.base.scratch import Scratch
-from replay.importers.ordering.calls import NEVER, Calls, Table, collect
+from replay.importers.ordering.calls import NEVER, Calls, Table, collect, has_origins
 from replay.importers.ordering.doubt import in_doubt
 from replay.importers.ordering.ledger import FREE, PART_CALLS, Ledger, read_ledger
 from replay.importers.ordering.quiet import empty, quiet
@@ -53,7 +53,7 @@ def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
     """All calls, followed in the order of time; their numbers in the order they took effect."""
     q = table.calls
     listed = empty(q, scratch)
-    search = Search(q, listed)
+    search = Search(q, listed, origins=has_origins(q, scratch))
     begins = np.append(_clusters(q), len(q.entered)) if len(q.entered) else np.zeros(1, np.int64)
     sizes = np.diff(begins)
     pairs = np.zeros(len(q.entered), bool)
@@ -113,8 +113,8 @@ def rank(ledger: Ledger, found: Table, anomalies: Anomalies) -> None:
     unplaced = ledger.sections.start == NONE
     anomalies.count("sections_without_place", int(unplaced.sum()))
     q = found.calls
-    moment = np.where(q.held == NONE, q.entered, q.held)
-    entered = np.argsort(moment, kind="stable")
+    entered = np.argsort(np.where(q.held == NONE, q.entered, q.held), kind="stable")
+    ledger.scratch.relax()
     order = entered
     ambiguous = np.zeros(0, np.int64)
     doubt = np.zeros(len(order), bool)
@@ -144,6 +144,7 @@ def _ranked(ledger: Ledger, found: Table, order: Ints, entered: Ints,
     place[entered] = np.arange(len(entered))
     moved = found.rows[order[(place[order] != np.arange(len(order))) & ~found.alloc[order]]]
     ledger.flags[moved] |= int(Flag.LOCK_INFERRED)
+    ledger.scratch.relax()
     ledger.flags[found.rows[unsure[0]]] |= int(Flag.LOCK_AMBIGUOUS)
     ledger.flags[found.rows[unsure[1]]] |= int(Flag.FRAMES_UNDETERMINED)
     anomalies.count("lock_order_recovered", len(moved))

@@ -47,10 +47,10 @@ MOST_BESIDE: Final = 6
 
 
 class Search:
-    """Follows the events of calls; `settled` keeps what is decided."""
+    """Follows the events of calls; `settled` keeps what is decided. origins: see FreeList."""
 
-    def __init__(self, calls: Calls, listed: List) -> None:
-        self.q, self.list = calls, FreeList(calls, listed)
+    def __init__(self, calls: Calls, listed: List, *, origins: bool) -> None:
+        self.q, self.list = calls, FreeList(calls, listed, origins=origins)
         self.settled = Settled(self.list)
         self.open: list[int] = []
         self.states: list[State] = []
@@ -58,10 +58,7 @@ class Search:
         self.misread = self.tried = 0
         self.tried_in_all = self._looked = 0
         self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
-        behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
-        added = behind[calls.section[1:]] - behind[calls.section[:-1]]
-        self._changes = calls.pushes + added - calls.pops
-        self._added = added
+        self._behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         self._off: set[int] = set()
 
     def run(self, cluster: Iterable[int]) -> None:
@@ -211,11 +208,16 @@ class Search:
         self._off = off
 
     def _change(self, call: int) -> int:
-        return int(self._changes[call])
+        return int(self.q.pushes[call] + self._added(call) - self.q.pops[call])
+
+    def _added(self, call: int) -> int:
+        """Pages of the sections that a call adds."""
+        first, end = self.q.section[call : call + 2]
+        return int(self._behind[end] - self._behind[first])
 
     def _most(self, call: int) -> int:
         """By how much a call can make the list longer while it is at work."""
-        return int(2 * self.q.pushes[call] + self._added[call])
+        return int(2 * self.q.pushes[call] + self._added(call))
 
     def _look(self) -> bool:
         """Count a choice of calls that is looked at; whether what may be tried is used up."""

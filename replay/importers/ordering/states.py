@@ -125,12 +125,11 @@ Bag = tuple[tuple[int, np.ndarray], ...]
 
 
 class FreeList:
-    """What calls do to states of one list."""
+    """What calls do to states of one list. origins: whether it is known of allocated pages who freed
+    them last."""
 
-    def __init__(self, calls: Calls, settled: List) -> None:
-        self.calls, self.settled = calls, settled
-        self.origins = bool((calls.origin >= 0).any())
-        """Whether it is known of allocated pages who freed them last."""
+    def __init__(self, calls: Calls, settled: List, *, origins: bool) -> None:
+        self.calls, self.settled, self.origins = calls, settled, origins
         self.groups: list[Group] = []
         self.given_up: set[int] = set()
         self._bags: dict[tuple[tuple[int, bytes], ...], int] = {}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from replay.base.scratch import Scratch
+from replay.base.scratch import Scratch, ScratchFile
 from replay.trace.columns import is_kind
 from replay.trace.schema import SCHEMA
 
-PART_ROWS: Final = 1 << 16
+PART_ROWS: Final = 1 << 15
 """Rows that are worked on at a time."""
 CODED: Final = pa.schema([
     pa.field(field.name, field.type.index_type if pa.types.is_dictionary(field.type)
@@ -58,7 +58,7 @@ class Rows:
         self.texts: dict[str, list[str]] = {name: [] for name in TEXTS}
         self._scratch = scratch
         self._kept: list[pa.RecordBatch | tuple[int, int]] = []
-        self._file: IO[bytes] | None = None
+        self._file: ScratchFile | None = None
 
     @classmethod
     def of(cls, table: pa.Table, scratch: Scratch) -> Rows:
@@ -88,7 +88,7 @@ class Rows:
             self._kept.append(batch)
             return
         self._file = self._file or self._scratch.file()
-        self._kept.append(self._scratch.write(self._file, batch.serialize()))
+        self._kept.append(self._file.append(batch.serialize()))
 
     @property
     def kinds(self) -> dict[str, Counter[int]]:
@@ -121,8 +121,7 @@ class Rows:
 
     def _read(self, begin: int, size: int) -> pa.RecordBatch:
         assert self._file is not None
-        self._file.seek(begin)
-        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(size)), CODED)
+        return pa.ipc.read_record_batch(pa.py_buffer(self._file.read(begin, size)), CODED)
 
     def table(self) -> pa.Table:
         """All rows in memory."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 
-from replay.base.scratch import Scratch
+from replay.base.scratch import Scratch, ScratchFile
 from replay.importers.source.probes import MISSING, Elements, Ints, ProbeStream
 
 Piece = dict[int, Ints]
@@ -90,7 +90,7 @@ class Spool:
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
         self._kept: list[dict[int, Piece] | tuple[int, int]] = []
-        self._file: IO[bytes] | None = None
+        self._file: ScratchFile | None = None
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -104,7 +104,7 @@ class Spool:
         self._file = self._file or self._scratch.file()
         pieces = [(stream, column, values) for stream, piece in part.items()
                   for column, values in piece.items()]
-        self._kept.append(self._scratch.write(self._file, *(
+        self._kept.append(self._file.append(*(
             data for stream, column, values in pieces
             for data in (_head(stream, column, values),
                          np.ascontiguousarray(values, dtype=np.int64).data))))
@@ -115,8 +115,7 @@ class Spool:
         if isinstance(kept, dict):
             return kept
         assert self._file is not None
-        self._file.seek(kept[0])
-        words = np.frombuffer(self._file.read(kept[1]), dtype=np.int64)
+        words = np.frombuffer(self._file.read(*kept), dtype=np.int64)
         part: dict[int, Piece] = {}
         at = 0
         while at < len(words):
