@@ -291,29 +291,42 @@ def _part(ledger: Ledger, rows: Ints, q: dict[str, Ints], part: slice, balloon: 
 def _tie(ledger: Ledger, calls: Calls, rows: Ints, alloc: np.ndarray, free: np.ndarray) -> None:
     """Fill `array` and `origin`: which pages of frees and allocations are the same."""
     ledger.scratch.relax()
-    value = ledger.value[rows]
-    numbers, different = numbered(value)
-    array = np.where((value == NONE) | ~(alloc | free), -1, numbers)
+    array, different = _page_arrays(ledger.value[rows], alloc | free)
     of_array = np.full(different, -1, np.int64)
     for at in range(0, len(rows), PART_CALLS):
         _arrays(calls, alloc, array, of_array, calls.array, at, min(at + PART_CALLS, len(rows)))
         ledger.scratch.relax()
+    del array
     if (calls.known < calls.nr)[alloc].any():
         return  # a page may have been allocated and freed again unseen
-    ledger.scratch.relax()
-    took = ledger.took[rows]
-    free_at, alloc_at = np.flatnonzero(free), np.flatnonzero(alloc)
     # allocations first: what a task frees at once after a call it got by that call
-    codes = np.concatenate((alloc_at, -1 - free_at))
-    got = np.where(calls.held != NONE, calls.held,
-                   np.where(took != NONE, calls.over, calls.entered))
-    moments = np.concatenate((got[alloc_at], calls.entered[free_at]))
-    events = codes[np.argsort(moments, kind="stable")]
+    codes = np.concatenate((np.flatnonzero(alloc), -1 - np.flatnonzero(free)))
+    events = codes[np.argsort(_moments(ledger, calls, rows, codes), kind="stable")]
     frames = Numbering(calls.frames, ledger.scratch)
     freed_by = np.zeros(frames.count, np.int64)
     for at in range(0, len(events), PART_CALLS):
         _origins(calls, alloc, events[at : at + PART_CALLS], freed_by, frames.different)
         ledger.scratch.relax()
+
+
+def _page_arrays(value: Ints, requests: np.ndarray) -> tuple[Ints, int]:
+    """A number for each address of a page array, -1 without; how many differ."""
+    numbers, different = numbered(value)
+    return np.where((value == NONE) | ~requests, -1, numbers), different
+
+
+def _moments(ledger: Ledger, calls: Calls, rows: Ints, codes: Ints) -> Ints:
+    """When calls took effect, of _origins()."""
+    found = np.empty(len(codes), np.int64)
+    for at in range(0, len(codes), PART_CALLS):
+        part = codes[at : at + PART_CALLS]
+        c = np.where(part < 0, -1 - part, part)
+        held, entered = calls.held[c], calls.entered[c]
+        got = np.where(ledger.took[rows[c]] != NONE, calls.over[c], entered)
+        got = np.where(held != NONE, held, got)
+        found[at : at + PART_CALLS] = np.where(part < 0, entered, got)
+        ledger.scratch.relax()
+    return found
 
 
 def has_origins(calls: Calls, scratch: Scratch) -> bool:
