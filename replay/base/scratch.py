@@ -17,6 +17,7 @@ import mmap
 import os
 import tempfile
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ HELD_BYTES: Final = 64 << 20
 """Bytes of all arrays together up to which none lies in a file."""
 MOST_MAPPED: Final = 64 << 20
 """Bytes of files that may be in memory before they are let go of."""
-LEAST_GROWTH: Final = 1 << 20
+LEAST_GROWTH: Final = 1 << 18
 
 
 class Scratch:
@@ -61,12 +62,14 @@ class Scratch:
             return made
         return self.mapped(self.file(), count, dtype)
 
-    def copy(self, values: np.ndarray) -> np.ndarray:
-        """The same values where arrays are kept."""
-        made = self.array(len(values), values.dtype)
-        made[:] = values
-        self.relax()
-        return made
+    def made(self, count: int, make: Callable[[slice], np.ndarray]) -> np.ndarray:
+        """An array that is made a part at a time."""
+        found = self.array(count)
+        for begin in range(0, count, LEAST_GROWTH):
+            part = slice(begin, min(begin + LEAST_GROWTH, count))
+            found[part] = make(part)
+            self.relax()
+        return found
 
     def full(self, count: int, value: int, dtype: Any = np.int64) -> np.ndarray:
         """An array of one value."""

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from replay.importers.ordering.ledger import ALLOC, FREE, PART_CALLS, Ledger
+from replay.importers.ordering.ledger import OF_ALLOC, OF_FREE, PART_CALLS, Ledger
 from replay.importers.source.probes import Ints
 from replay.physmap.iomem import scratch_sections
 from replay.physmap.model import Physmap
@@ -39,7 +39,7 @@ class _Calls(NamedTuple):
             calls, ledger = self.calls[at : at + PART_CALLS], self.ledger
             nr, errno = np.maximum(ledger.nr[calls], 0), ledger.errno[calls]
             failed = (errno < 0) & (errno != NONE)
-            change = np.where(ledger.kind[calls] == ALLOC, np.where(failed, 0, -nr), nr)
+            change = np.where(ledger.kind[calls] == OF_ALLOC, np.where(failed, 0, -nr), nr)
             for k in np.flatnonzero(np.isin(calls, list(self.added))).tolist():
                 change[k] += self.added[int(calls[k])]
             after = behind + np.cumsum(change)
@@ -49,7 +49,7 @@ class _Calls(NamedTuple):
 
 
 def _calls(ledger: Ledger) -> _Calls:
-    calls = _of_kinds(ledger, ALLOC, FREE)
+    calls = _of_kinds(ledger, OF_ALLOC, OF_FREE)
     calls = calls[np.argsort(ledger.rank[calls], kind="stable")]
     ledger.scratch.relax()
     return _Calls(ledger, calls, _added(ledger))
@@ -68,7 +68,7 @@ def _added(ledger: Ledger) -> dict[int, int]:
     found: dict[int, int] = {}
     sections = ledger.sections
     ours = np.flatnonzero(sections.scratch).tolist()
-    allocs = _of_kinds(ledger, ALLOC) if ours else np.zeros(0, np.int64)
+    allocs = _of_kinds(ledger, OF_ALLOC) if ours else np.zeros(0, np.int64)
     for k in ours:
         before = allocs[: np.searchsorted(ledger.row[allocs], sections.row[k])]
         mine = np.flatnonzero(ledger.pid[before] == sections.pid[k])
@@ -83,7 +83,7 @@ def _pool_listed(calls: _Calls) -> dict[str, Any] | None:
     ledger, votes, inside, asked = calls.ledger, Counter[int](), True, 0
     for part, before, _ in calls.parts():
         listed = ledger.listed[part]
-        said = np.flatnonzero((ledger.kind[part] == ALLOC) & (listed != NONE))[: ASKED - asked]
+        said = np.flatnonzero((ledger.kind[part] == OF_ALLOC) & (listed != NONE))[: ASKED - asked]
         asked += len(said)
         inside = inside and bool((ledger.lock[part][said] != NONE).all())
         votes.update(np.maximum(listed[said] - before[said], 0).tolist())

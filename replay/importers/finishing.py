@@ -1,4 +1,4 @@
-"""From the rows of a recording to its trace: the order of calls, their pages, the rows of a file."""
+"""From the rows of a recording to its trace: the order of calls, their pages, rows of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replay.base.scratch import Scratch
 from replay.engine.drive import LARGEST_REQUEST
 from replay.importers.ordering.calls import collect
 from replay.importers.ordering.ledger import (
-    ALLOC, CALL_KINDS, FREE, Ledger, read_ledger,
+    OF_ALLOC, CALL_KINDS, OF_FREE, Ledger, read_ledger,
 )  # fmt: skip
 from replay.importers.ordering.order import rank
 from replay.importers.ordering.pairing import tie
@@ -57,7 +57,7 @@ def find_out(rows: Rows, machine: Physmap | None, scratch: Scratch, anomalies: A
     strategy = _recorded_strategy(ledger, machine)
     hidden = hide_lists(ledger) if strategy == "balloon" else 0
     anomalies.count("lengths_of_other_list", hidden)
-    paired = bool((ledger.kind <= FREE).any())
+    paired = bool((ledger.kind <= OF_FREE).any())
     if paired:
         balloon = strategy == "balloon"
         calls = collect(ledger, balloon=balloon)
@@ -140,7 +140,7 @@ def _moves(ledger: Ledger, name: str) -> Moves:
     for part in ledger.parts():
         kind, nr, errno = ledger.kind[part], ledger.nr[part], ledger.errno[part]
         what[part] = np.where(nr < 1, NO_SLOTS, np.where(
-            kind == ALLOC, TAKES, np.where(kind == FREE, GIVES, NO_SLOTS)))
+            kind == OF_ALLOC, TAKES, np.where(kind == OF_FREE, GIVES, NO_SLOTS)))
         failed[part] = (what[part] == TAKES) & (errno < 0) & (errno != NONE)
         bad = (what[part] != NO_SLOTS) & (nr > LARGEST_REQUEST)
         if bad.any():

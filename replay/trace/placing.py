@@ -1,4 +1,4 @@
-"""Slots of a file for the pages that calls take and give back, and the runs that say so of a free."""
+"""Slots of a file for the pages that calls take and give back, and runs that say those of frees."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ class _Pass:
         self.moves, self.name, self.scratch = moves, name, scratch
         size = len(moves.row)
         parts = range(0, size, PLACED_CALLS)
-        self.releases = Releases(*releases(moves.time, moves.pid, moves.failed, moves.what == GIVES))
+        self.releases = Releases(
+            *releases(moves.time, moves.pid, moves.failed, moves.what == GIVES))
         # before which call each of them comes
         self.at = np.searchsorted(moves.time, self.releases.time, side="right")
         self.slot, self.end = scratch.array(size), scratch.array(size)

@@ -74,7 +74,8 @@ def _column(part: Columns, name: str) -> Ints:
 def gather(joined: Joined, others: Others, scratch: Scratch, part: int) -> Iterator[Columns]:
     """All rows by time and by place in the source, about `part` of them at a time."""
     rows, more = joined.rows, others.sorted()
-    order = None if _in_order(rows, scratch, part) else np.lexsort((rows["source_offset"], rows["time"]))
+    sorted_ = _in_order(rows, scratch, part)
+    order = None if sorted_ else np.lexsort((rows["source_offset"], rows["time"]))
     losses = _Losses(more)
     begin = 0
     for a in range(0, len(rows), part):

@@ -9,7 +9,7 @@ import numpy as np
 
 from replay.base.compiled import compiled, inline, record
 from replay.base.scratch import Scratch
-from replay.importers.ordering.ledger import ALLOC, DECREASE, FREE, PART_CALLS, Ledger
+from replay.importers.ordering.ledger import OF_ALLOC, OF_DECREASE, OF_FREE, PART_CALLS, Ledger
 from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE, numbered
 from replay.trace.start import MOST_FRAME, MOST_PAGES
@@ -157,7 +157,7 @@ def _nested(ledger: Ledger, rows: Ints, over: Ints) -> Ints:
     """Pages of the decrease hypercalls made within each call of the balloon driver."""
     pages, outer = np.zeros(len(rows), np.int64), _Outer(ledger, rows, over)
     for part in ledger.parts():
-        inner = np.flatnonzero(ledger.kind[part] == DECREASE) + part.start
+        inner = np.flatnonzero(ledger.kind[part] == OF_DECREASE) + part.start
         pids, times, sizes = (column[inner].tolist()
                               for column in (ledger.pid, ledger.time, ledger.nr))
         for pid, time, size in zip(pids, times, sizes, strict=True):
@@ -200,7 +200,7 @@ def _first_around(ledger: Ledger, rows: Ints, alloc: np.ndarray, over: Ints, pid
 def _entered(ledger: Ledger, rows: Ints) -> Ints:
     """When each call was entered: a hypercall's was, at the latest, when it had the lock."""
     time, lock = ledger.time[rows], ledger.lock[rows]
-    request = ledger.kind[rows] <= FREE
+    request = ledger.kind[rows] <= OF_FREE
     return np.where(request | (lock == NONE), time, np.minimum(time, lock))
 
 
@@ -209,7 +209,7 @@ def _chosen(ledger: Ledger, balloon: bool) -> Ints:
     picked = [np.zeros(0, np.int64)]
     for part in ledger.parts():
         kind, thread = ledger.kind[part], ledger.thread[part] != 0
-        ours = (kind <= FREE) | (thread if balloon else False)
+        ours = (kind <= OF_FREE) | (thread if balloon else False)
         picked.append(np.flatnonzero(ours & (ledger.nr[part] > 0)) + part.start)
         ledger.scratch.relax()
     rows = np.concatenate(picked)
@@ -267,8 +267,8 @@ def _part(ledger: Ledger, rows: Ints, q: dict[str, Ints], part: slice, balloon: 
     """Columns of some calls, but for what the hypercalls within them change; which of them are
     allocations, and requests."""
     kind, nr, errno = ledger.kind[rows], ledger.nr[rows], ledger.errno[rows]
-    request, alloc = kind <= FREE, kind == ALLOC
-    grows = (kind == FREE) | (kind == DECREASE)
+    request, alloc = kind <= OF_FREE, kind == OF_ALLOC
+    grows = (kind == OF_FREE) | (kind == OF_DECREASE)
     entry = _entered(ledger, rows)
     held = np.where(request, ledger.lock[rows], ledger.time[rows])
     # a hypercall returns how many extents it did, and only so many pages move

@@ -24,7 +24,7 @@ from replay.trace.columns import NONE, encoded, ints, is_kind, ragged
 from replay.trace.schema import BALLOON_TASK
 
 CALL_KINDS: Final = ("alloc", "free", "increase", "decrease")
-ALLOC, FREE, INCREASE, DECREASE = range(4)
+OF_ALLOC, OF_FREE, OF_INCREASE, OF_DECREASE = range(4)
 """In the column `kind`: places in CALL_KINDS."""
 NO_MORE: Final = 1 << 62
 """In the column `next`: the task has no other row."""
@@ -52,8 +52,8 @@ class Sections(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the rows show besides. labels: of allocations. alone: whether one of them read a list's
-    length and no balloon_stats. first_other: the first row of the balloon driver's own work, NO_MORE
+    """What the rows show besides. labels: of allocations. alone: whether one read a list's length
+    and no balloon_stats. first_other: the first row of the balloon driver's own work, NO_MORE
     without. highest_target: of all targets. least, most: of all frames, 0 without."""
 
     labels: Counter[str]
@@ -174,7 +174,7 @@ class _Reader:
             length = np.where(absent & (name == "slots"), -1, found.length)
             add[f"{one}_count"].append(length)
             add[name].append(np.maximum(found.values, -1) if name == "frames" else found.values)
-        alloc = kinds == ALLOC
+        alloc = kinds == OF_ALLOC
         if alloc.any():
             codes, names = encoded(table, "label")
             counts = np.bincount(codes[alloc], minlength=len(names)).tolist()

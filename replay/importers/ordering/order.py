@@ -16,7 +16,7 @@ from replay.base.anomalies import Anomalies
 from replay.base.scratch import Scratch
 from replay.importers.ordering.calls import NEVER, Calls, Table, collect, has_origins
 from replay.importers.ordering.doubt import in_doubt
-from replay.importers.ordering.ledger import FREE, PART_CALLS, Ledger, read_ledger
+from replay.importers.ordering.ledger import OF_FREE, PART_CALLS, Ledger, read_ledger
 from replay.importers.ordering.quiet import empty, quiet
 from replay.importers.ordering.search import Search
 from replay.importers.ordering.told import told
@@ -29,7 +29,7 @@ _SHORT = 256
 PAIR = 2
 QUIET_CALLS = 1 << 14
 """Runs of one or two calls that are followed at a time."""
-OFTEN = 1 << 10
+RUNS_AT_ONCE = 1 << 10
 """Runs of calls after which memory is let go of."""
 MOST_ORDERS = 1 << 60
 """Stands for as many orders as that, or more."""
@@ -38,8 +38,7 @@ MOST_LISTED = 1 << 28
 
 
 def _clusters(q: Calls) -> Ints:
-    """Where runs of calls begin each of which overlaps another of its run; single ones overlap none.
-    """
+    """Where runs of calls begin, each of which overlaps another of its run or is alone."""
     begins, latest = [np.zeros(0, np.int64)], -NEVER
     for at in range(0, len(q.entered), PART_CALLS):
         over = np.maximum.accumulate(np.concatenate(([latest], q.over[at : at + PART_CALLS])))
@@ -74,7 +73,7 @@ def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
             first, stop = reached, int(begins[k + 1])
         search.run(range(first, stop))
         k, turn = k + 1, turn + 1
-        if turn % OFTEN == 0:
+        if turn % RUNS_AT_ONCE == 0:
             scratch.relax()
     return search, search.settled.order()
 
@@ -107,7 +106,7 @@ def rank(ledger: Ledger, found: Table, anomalies: Anomalies) -> None:
     driver, get a rank as well.
     """
     for part in ledger.parts():
-        without = (ledger.kind[part] <= FREE) & (ledger.nr[part] < 1)
+        without = (ledger.kind[part] <= OF_FREE) & (ledger.nr[part] < 1)
         anomalies.count("requests_without_size", int(without.sum()))
         ledger.flags[part] |= np.where(without, int(Flag.UNPAIRED), 0)
     unplaced = ledger.sections.start == NONE

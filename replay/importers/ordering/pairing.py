@@ -23,7 +23,7 @@ from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
 from replay.engine.requests import impossible
 from replay.importers.ordering.calls import Numbering, Table, collect, number_of
-from replay.importers.ordering.ledger import ALLOC, PART_CALLS, Ledger, read_ledger
+from replay.importers.ordering.ledger import OF_ALLOC, PART_CALLS, Ledger, read_ledger
 from replay.importers.ordering.learn import HOT_RANGE, WALKED_CALLS, learn
 from replay.importers.ordering.told import told
 from replay.importers.source.probes import Ints
@@ -203,7 +203,7 @@ def _alike(ledger: Ledger, rows: Ints, nr: Ints) -> Ints:
     -1 for those that are recorded whole, and within what tells requests apart.
     """
     known: dict[bytes, int] = {}
-    numbers = np.full(len(rows), -1, dtype=np.int64)
+    numbers = ledger.scratch.full(len(rows), -1)
     for at in range(0, len(rows), PART_CALLS):
         mine, sizes = rows[at : at + PART_CALLS], nr[at : at + PART_CALLS]
         cut = ledger.flags[mine] & int(Flag.ARRAY_TRUNCATED)
@@ -223,35 +223,52 @@ def _requests(ledger: Ledger, found: Table, order: Ints, balloon: bool) -> tuple
     hot = _hot_added(ledger) if balloon else np.zeros(0, HOT_RANGE)
     first, frames = learn(q, order, hot, scratch)
     kept = order[found.request[order]]
-    rows, alloc = scratch.copy(found.rows[kept]), found.alloc[kept]
-    nr = scratch.copy(q.nr[kept])
-    numbering = Numbering(frames, scratch)
-    recorded = scratch.copy(np.minimum(ledger.frame_count[rows], nr))
+    size, numbering = len(kept), Numbering(frames, scratch)
+    rows = scratch.made(size, lambda part: found.rows[kept[part]])
+    nr = scratch.made(size, lambda part: q.nr[kept[part]])
+    alloc = scratch.made(size, lambda part: found.alloc[kept[part]])
     return Requests(
-        scratch.copy(alloc.astype(np.int64)), nr, scratch.copy(_bases(ledger, rows, alloc, nr)),
-        scratch.copy(first[kept]), frames, numbering.different, rows, recorded,
-        scratch.copy(_same_array(q.array, kept)), scratch.copy(_alike(ledger, rows, nr))
-    ), numbering.count
+        alloc, nr, _bases(ledger, rows, alloc, nr),
+        scratch.made(size, lambda part: first[kept[part]]), frames, numbering.different, rows,
+        scratch.made(size, lambda part: np.minimum(ledger.frame_count[rows[part]], nr[part])),
+        _same_array(q.array, kept, scratch), _alike(ledger, rows, nr)), numbering.count
 
 
-def _same_array(array: Ints, kept: Ints) -> Ints:
+def _same_array(array: Ints, kept: Ints, scratch: Scratch) -> Ints:
     """Of each request the one into the same page array, by their places among the kept calls."""
     place = np.full(len(array), -1, np.int64)
     place[kept] = np.arange(len(kept))
-    tied = array[kept]
-    return np.where(tied >= 0, place[np.maximum(tied, 0)], -1)
+
+    def of(part: slice) -> Ints:
+        tied = array[kept[part]]
+        return np.where(tied >= 0, place[np.maximum(tied, 0)], -1)
+
+    return scratch.made(len(kept), of)
 
 
-def _bases(ledger: Ledger, rows: Ints, alloc: np.ndarray, nr: Ints) -> Ints:
+def _bases(ledger: Ledger, rows: Ints, alloc: Ints, nr: Ints) -> Ints:
     """The first slot of each allocation, in the order of the rows; where a free's pages begin among
     all freed ones."""
-    # a failed allocation takes slots of its own too: another strategy may serve it
-    pages = np.where(alloc, ledger.nr[rows], 0)
-    by_row = np.argsort(rows)
-    base = np.empty(len(rows), np.int64)
-    base[by_row] = np.cumsum(pages[by_row]) - pages[by_row]
-    freed = np.where(alloc, 0, nr)
-    return np.where(alloc, base, np.cumsum(freed) - freed)
+    total = freed = 0
+
+    def of_row(part: slice) -> Ints:
+        # a failed allocation takes slots of its own too: another strategy may serve it
+        nonlocal total
+        pages = np.where(ledger.kind[part] == OF_ALLOC, np.maximum(ledger.nr[part], 0), 0)
+        ends = total + np.cumsum(pages)
+        total = int(ends[-1])
+        return np.asarray(ends - pages)
+
+    by_row = ledger.scratch.made(len(ledger.row), of_row)
+
+    def of_request(part: slice) -> Ints:
+        nonlocal freed
+        pages = np.where(alloc[part], 0, nr[part])
+        ends = freed + np.cumsum(pages)
+        freed = int(ends[-1])
+        return np.where(alloc[part], by_row[rows[part]], ends - pages)
+
+    return ledger.scratch.made(len(rows), of_request)
 
 
 def _hot_added(ledger: Ledger) -> np.ndarray:
@@ -275,7 +292,7 @@ def tie(ledger: Ledger, found: Table, anomalies: Anomalies, *, balloon: bool = F
         raise ReplayError(f"more than {MAX_PAIRED} pages are allocated or freed in one recording")
     order = np.argsort(ledger.rank[found.rows], kind="stable")
     requests, count = _requests(ledger, found, order, balloon)
-    made = sum(int(np.maximum(ledger.nr[part], 0)[ledger.kind[part] == ALLOC].sum())
+    made = sum(int(np.maximum(ledger.nr[part], 0)[ledger.kind[part] == OF_ALLOC].sum())
                for part in ledger.parts())
     size = len(requests.row)
     live = Live(np.zeros(count, np.int64), np.zeros(count, np.int64), scratch.array(made),

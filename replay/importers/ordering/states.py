@@ -125,8 +125,8 @@ Bag = tuple[tuple[int, np.ndarray], ...]
 
 
 class FreeList:
-    """What calls do to states of one list. origins: whether it is known of allocated pages who freed
-    them last."""
+    """What calls do to states of one list. origins: whether it is known of allocated pages who
+    freed them last."""
 
     def __init__(self, calls: Calls, settled: List, *, origins: bool) -> None:
         self.calls, self.settled, self.origins = calls, settled, origins

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from replay.importers.ordering.ledger import FREE, Ledger
+from replay.importers.ordering.ledger import OF_FREE, Ledger
 from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE, ints, replace
 
@@ -21,7 +21,7 @@ def hide_lists(ledger: Ledger) -> int:
     balloon_stats beside it, it is not that of the driver's list. How many calls had one."""
     hidden = 0
     for part in ledger.parts():
-        other = (ledger.kind[part] <= FREE) & (ledger.listed[part] != NONE) & (
+        other = (ledger.kind[part] <= OF_FREE) & (ledger.listed[part] != NONE) & (
             ledger.current[part] == NONE)
         hidden += int(other.sum())
         for name in LISTED:
