@@ -69,7 +69,7 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     trace = import_recording(
         paths, called, machine_dir=Path(machine) if machine is not None else None,
         settings=dict(settings or {}), probes=Path(probes) if probes is not None else None,
-        streamed=target is not None)
+        streamed=target is not None, beside=target.parent if target is not None else None)
     if target is not None:
         save(trace, target, compression)
     return trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -116,25 +117,27 @@ def _merged(parts: list[Imported], kinds: list[Format], placed: list[Placed], sc
 
 def import_recording(sources: list[Path], name: str, *, machine_dir: Path | None,
                      settings: dict[str, str], probes: Path | None,
-                     streamed: bool = False) -> Trace:
+                     streamed: bool = False, beside: Path | None = None) -> Trace:
     """Read all sources of one recording, merge, order and pair them into a trace.
 
     One source may be an archive: it holds the sources and the machine, what is given here counts.
-    streamed: the rows become a stream, for a trace that is only to be saved.
+    streamed: the rows become a stream, for a trace that is only to be saved. beside: the folder for
+    temporary files, where TMPDIR names none.
     """
+    scratch = Scratch(None if os.environ.get("TMPDIR") else beside)
     if len(sources) == 1 and sniff(sources[0]) is None:
-        return _import_archive(sources[0], name, machine_dir, settings, probes, streamed)
+        return _import_archive(sources[0], name, machine_dir, settings, probes, streamed, scratch)
     machine = read_machine(machine_dir, settings) if machine_dir else None
-    return _import(sources, [], name, machine, settings, probes, streamed)
+    return _import(sources, [], name, machine, settings, probes, streamed, scratch)
 
 
 def _import_archive(path: Path, name: str, machine_dir: Path | None, settings: dict[str, str],
-                    probes: Path | None, streamed: bool) -> Trace:
+                    probes: Path | None, streamed: bool, scratch: Scratch) -> Trace:
     with unpacked(path) as found:
         try:
             machine = read_machine(machine_dir or found.folder, settings)
             trace = _import([found.ftrace], found.xentrace, name, machine,
-                            {**found.settings, **settings}, probes, streamed)
+                            {**found.settings, **settings}, probes, streamed, scratch)
         except ReplayError as error:  # the temporary folder tells nobody anything
             said = str(error).replace(f"{found.folder}/", f"{path}: ")
             raise ReplayError(said.replace(str(found.folder), str(path))) from None
@@ -157,9 +160,10 @@ def _placed(parts: list[Imported], part: Imported, kind: Format, settings: dict[
 
 
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
-            settings: dict[str, str], probes: Path | None, streamed: bool = False) -> Trace:
+            settings: dict[str, str], probes: Path | None, streamed: bool,
+            scratch: Scratch) -> Trace:
     """spare: Xen traces that are left out, by name, where they can add nothing."""
-    table, scratch = load_table(probes), Scratch()
+    table = load_table(probes)
     parts: list[Imported] = []
     metas: list[dict[str, Any]] = []
     kinds: list[Format] = []
@@ -182,7 +186,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
                 seen["left_out"] = f"{path.name}: {HOW_TO_STATE.format(at.why)}"
                 continue
             if kind.follows and part.stream is None:
-                part = without(part, kept(settings, machine.physmap if machine else None))
+                keep = kept(settings, machine.physmap if machine else None)
+                part = without(part, keep, scratch)
             metas.append(_source(path, kind, part, digests[index].result())
                          | ({"relation": at.facts} if at.facts else {}))
             placed += [at] if parts else []

@@ -14,6 +14,7 @@ import numpy as np
 
 from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
+from replay.base.progress import step
 from replay.base.scratch import Scratch
 from replay.base.units import NS_PER_S
 from replay.importers.joining.joined import Joined
@@ -68,10 +69,11 @@ def normalise(
     pv = any(name in functions for name in _PV_ONLY)
     room = scratch or Scratch(in_memory=1 << 62)
     joined, others = Joined(Layout(matched, Names(), base, pv=pv), room), Others()
-    for streams in decoded.parts():
-        joined.add(streams)
-        others.add_phases(streams, joined.names)
-    joined.finish(PART_ROWS)
+    with step("joining events"):
+        for streams in decoded.parts():
+            joined.add(streams)
+            others.add_phases(streams, joined.names)
+        joined.finish(PART_ROWS)
     others.add_losses(decoded.losses)
     for name, count in joined.anomalies.items():
         anomalies.count(name, count)

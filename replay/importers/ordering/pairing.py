@@ -292,24 +292,31 @@ def tie(ledger: Ledger, found: Table, anomalies: Anomalies, *, balloon: bool = F
         raise ReplayError(f"more than {MAX_PAIRED} pages are allocated or freed in one recording")
     order = np.argsort(ledger.rank[found.rows], kind="stable")
     requests, count = _requests(ledger, found, order, balloon)
+    del order
     made = sum(int(np.maximum(ledger.nr[part], 0)[ledger.kind[part] == OF_ALLOC].sum())
                for part in ledger.parts())
     size = len(requests.row)
     live = Live(np.zeros(count, np.int64), np.zeros(count, np.int64), scratch.array(made),
                 scratch.array(made), scratch.array(made), scratch.array(size),
                 scratch.full(size, -1), scratch.full(size, -1))
-    flags, counts = ledger.flags[requests.row], np.zeros(1, _FOUND)[0]
-    slots = scratch.array(int(requests.nr[requests.alloc == 0].sum()))
+    flags = scratch.made(size, lambda part: ledger.flags[requests.row[part]])
+    counts = np.zeros(1, _FOUND)[0]
+    slots = scratch.array(int(np.where(requests.alloc, 0, requests.nr).sum()))
     for at in range(0, size, WALKED_CALLS):
         _walk(requests, live, slots, flags, counts, at, min(at + WALKED_CALLS, size))
         scratch.relax()
     for name in counts.dtype.names:
         anomalies.count(name, int(counts[name]))
-    anomalies.count("pages_live_at_end", int(np.maximum(live.pages, 0).sum()))
-    ledger.flags[requests.row] = flags
-    free = requests.alloc == 0
-    ledger.slot_at[requests.row[free]] = requests.base[free]
-    ledger.slot_count[requests.row[free]] = requests.nr[free]
+    live_at_end = 0
+    for at in range(0, size, PART_CALLS):
+        part = slice(at, at + PART_CALLS)
+        live_at_end += int(np.maximum(live.pages[part], 0).sum())
+        rows, free = requests.row[part], requests.alloc[part] == 0
+        ledger.flags[rows] = flags[part]
+        ledger.slot_at[rows[free]] = requests.base[part][free]
+        ledger.slot_count[rows[free]] = requests.nr[part][free]
+        scratch.relax()
+    anomalies.count("pages_live_at_end", live_at_end)
     ledger.slots = slots
 
 

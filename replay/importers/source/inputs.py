@@ -11,8 +11,10 @@ import mmap
 import tempfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import IO, Any, Final
 
 import pyarrow as pa
@@ -23,6 +25,8 @@ from replay.base.progress import step
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 MAX_RATIO: Final = 1000
 """Expansion beyond which an input is taken for hostile; recordings stay below 50."""
+LONG_BYTES: Final = 1 << 27
+_OFTEN_S: Final = 0.02
 _READ_BYTES: Final = 1 << 22
 
 Buffer = mmap.mmap | bytes
@@ -36,6 +40,27 @@ def forget(data: Buffer, begin: int = 0, end: int | None = None) -> None:
     begin = begin // mmap.PAGESIZE * mmap.PAGESIZE
     if isinstance(data, mmap.mmap) and end > begin:
         data.madvise(mmap.MADV_DONTNEED, begin, end - begin)
+
+
+@contextmanager
+def forgetting(buffer: Buffer) -> Iterator[None]:
+    """The same again and again in a second thread, while one compiled pass reads a long file."""
+    if len(buffer) < LONG_BYTES:
+        yield
+        return
+    stop = Event()
+
+    def work() -> None:
+        while not stop.wait(_OFTEN_S):
+            forget(buffer)
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(work)
+        try:
+            yield
+        finally:
+            stop.set()
+            forget(buffer)
 
 
 def compression(head: bytes) -> str:

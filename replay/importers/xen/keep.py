@@ -13,14 +13,16 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from replay.base.anomalies import Anomalies
 from replay.base.errors import unknown_name
+from replay.base.scratch import Growing, Scratch
 from replay.importers.source.imported import Imported
+from replay.importers.source.rows import Rows
 from replay.importers.xen.events import KNOWN_EVENTS
 from replay.physmap.model import Physmap
-from replay.trace.columns import encoded, is_kind
-from replay.trace.schema import KINDS
+from replay.trace.schema import KINDS, SCHEMA
 
 KEEPS: Final = ("all", "calls")
 LOSSES, IDENTITIES = ("lost",), ("grant_map", "grant_unmap")
@@ -51,21 +53,29 @@ def left_out(counts: Mapping[str, int]) -> Counter[str]:
     return Counter({f"{name} (not kept)": count for name, count in counts.items() if count})
 
 
-def without(part: Imported, keep: np.ndarray) -> Imported:
+def without(part: Imported, keep: np.ndarray, scratch: Scratch) -> Imported:
     """The rows of a Xen trace that are kept, the others skipped by name."""
-    codes, names = encoded(part.table, "kind")
-    gone = {name: int(count) for name, count in zip(
-        names, np.bincount(codes, minlength=len(names)), strict=True)
-        if name and not keep[KINDS.index(name)]}
+    rows = part.all_rows(scratch)
+    gone = {name: flags.total() for name, flags in rows.kinds.items()
+            if not keep[KINDS.index(name)]}
     total = sum(gone.values())
     if not total:
         return part
-    stays = is_kind(part.table, *(name for name, its in zip(KINDS, keep, strict=True) if its))
+    stays = np.array([keep[KINDS.index(name)] for name in rows.texts["kind"]], np.bool_)
+    made, ticks = Rows(scratch), Growing(scratch)
+    made.texts = rows.texts
+    for number, begin in enumerate(rows.begins):
+        batch = rows.read(number)
+        these = stays[batch["kind"].to_numpy()]
+        made.append(batch.filter(pa.array(these)))
+        if part.ticks is not None:
+            ticks.append(part.ticks[begin : begin + len(these)][these])
+        scratch.relax()
     skipped = Counter(part.accounting["skipped"]) + left_out(gone)
     anomalies = Anomalies(Counter(part.anomalies.counts))
     anomalies.count("events_skipped", total)
     account: dict[str, Any] = {
         **part.accounting, "imported": part.accounting["imported"] - total,
         "skipped": dict(sorted(skipped.items()))}
-    return replace(part, table=part.table.filter(stays), anomalies=anomalies, accounting=account,
-                   ticks=None if part.ticks is None else part.ticks[stays])
+    return replace(part, table=SCHEMA.empty_table(), rows=made, anomalies=anomalies,
+                   accounting=account, ticks=None if part.ticks is None else ticks.array)
