@@ -134,7 +134,8 @@ def synthesize(name: str, models: Sequence[str] | None, *, seed: int, duration_s
                 {kind: Counter({0: rows}) for kind, rows in kinds.items()})
 
     return Trace(SCHEMA.empty_table(), meta, Stream(
-        _about(workload), {}, lambda: workload.batches(last=last), afterwards))
+        _about(workload), {}, lambda: workload.batches(last=last),
+        afterwards=afterwards))
 
 
 def _account(rows: int) -> dict[str, Any]:
