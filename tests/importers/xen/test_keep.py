@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from replay.base.errors import ReplayError
+from replay.base.scratch import Scratch
 from replay.importers.session import import_recording
 from replay.importers.xen.keep import kept, without
 from replay.importers.xen.read import open_xentrace, read_xentrace
@@ -59,8 +60,8 @@ def test_kept_rows_are_those_of_all_and_the_others_are_named(
                 if name.endswith(" (not kept)")} == {
             f"{kind} (not kept)": kinds.count(kind) for kind in set(kinds)
             if kind not in names(keep)}
-        whole = without(every, keep)
-        assert whole.table.to_pylist() == rows.to_pylist()
+        whole, scratch = without(every, keep, Scratch()), Scratch()
+        assert whole.all_rows(scratch).table().to_pylist() == rows.to_pylist()
         assert (whole.accounting, whole.anomalies) == (account, streamed.anomalies)
         assert whole.ticks is not None
         assert len(whole.ticks) == len(rows)
