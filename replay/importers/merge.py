@@ -75,13 +75,13 @@ class Placed(NamedTuple):
     least: list[int]
 
 
-def unmoved(reference: Imported, scratch: Scratch) -> Placed:
-    """The reference's own rows."""
-    rows = reference.all_rows(scratch)
+def unmoved(imported: Imported, scratch: Scratch) -> Placed:
+    """Rows with their own times, as those of the reference are."""
+    rows = imported.all_rows(scratch)
     return Placed(rows, lambda begin, batch: batch["time_ns"].to_numpy(), rows.first_times)
 
 
-def moved(reference: Timed, other: Imported, clock_offset_ns: int | None, scratch: Scratch,
+def moved(reference: Imported, other: Imported, clock_offset_ns: int | None, scratch: Scratch,
           drift: Drift | None = None) -> Placed:
     """Rows of `other` with times on `reference`'s axis.
 
@@ -89,8 +89,10 @@ def moved(reference: Timed, other: Imported, clock_offset_ns: int | None, scratc
     show `reference`'s; None: both read one counter with one zero (see same_counter), so that raw
     values compare as they are.
     """
+    if not reference.num_rows or not other.num_rows:
+        return unmoved(other, scratch)
     rows, ticks = other.all_rows(scratch), other.ticks
-    if rows.count and (ticks is None or len(ticks) != rows.count):
+    if ticks is None or len(ticks) != rows.count:
         raise ReplayError("the stream to be merged does not keep its raw times")
 
     def times(begin: int, end: int) -> Ints:

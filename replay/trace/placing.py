@@ -138,19 +138,22 @@ class _Pass:
                      np.full(len(call), -1, np.int64), np.zeros(len(call), np.int64))
         freed = int(np.where(what == GIVES, rows.pages, 0).sum())
         runs = np.empty(2 * freed, np.int64)
-        self._run(rows, runs, call)
+        self._run(rows, runs, begin)
         self.slot[begin:end] = rows.slot[~added]
         self.end[begin:end] = rows.end[~added] + self.runs.count
         self.runs.append(runs[: int(self.done["runs"][0])])
 
-    def _run(self, rows: _Rows, runs: np.ndarray, call: np.ndarray) -> None:
+    def _run(self, rows: _Rows, runs: np.ndarray, begin: int) -> None:
         self.done["row"] = self.done["runs"] = 0
         while why := int(_place(rows, self.place, runs, self.arena, self.done)):
             if why == MUST_GROW:
                 self.arena = doubled(self.arena)
                 continue
             says = "names a slot beyond the trace's pages" if why == STRANGE else IMPOSSIBLE[why]
-            row = int(self.moves.row[call[int(self.done["row"][0])]])
+            at = int(self.done["row"][0])
+            call = begin + int(np.count_nonzero(rows.what[:at] != LETS_GO))
+            row = int(self.moves.row[call - 1]) + 1 if rows.what[at] == LETS_GO else int(
+                self.moves.row[call])
             raise ReplayError(f"trace {self.name!r}, row {row}: {says}")
 
 
