@@ -14,6 +14,7 @@ from recordings import RECORDINGS
 from xen_files import record, window
 
 from replay.base.anomalies import Anomalies
+from replay.base.scratch import Scratch
 from replay.importers import session
 from replay.importers.clocks.calls import evidence
 from replay.importers.clocks.line import lines
@@ -303,8 +304,10 @@ def read(name: str) -> tuple[Imported, Imported, str]:
     folder = RECORDINGS / name
     machine = session.read_machine(folder, {})
     table = session.load_table(None)
-    ftrace, other = (session._read(folder / file, k, {}, machine, table, False)[0]
-                     for k, file in enumerate(("trace.dat", "xentrace.bin.gz")))
+    found = [session._read(folder / file, k, {}, machine, table, False, Scratch())[0]
+             for k, file in enumerate(("trace.dat", "xentrace.bin.gz"))]
+    ftrace, other = (replace(one, table=one.all_rows(Scratch()).table(), rows=None)
+                     for one in found)
     return ftrace, other, machine.physmap.mode
 
 
