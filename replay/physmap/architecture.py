@@ -12,7 +12,8 @@ from replay.physmap.proc import xl_info
 MODELLED: Final = ("x86", "arm64")
 MACHINE_WORDS: Final = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86", "amd64": "x86"}
 """`uname -m` of a 64-bit kernel."""
-OTHER_MACHINES: Final = re.compile(r"armv\d\w*|i[3-6]86|riscv\d*|ppc\w*|s390x?|aarch64_be|loongarch\d*")
+OTHER_MACHINES: Final = re.compile(
+    r"armv\d\w*|i[3-6]86|riscv\d*|ppc\w*|s390x?|aarch64_be|loongarch\d*")
 """What it says of machines that are not modelled."""
 
 
@@ -92,8 +93,10 @@ def _stated(files: Folder) -> list[Found]:
     machines += [("xl_info", info.get("machine", ""))]
     machines += [("xl_info", arch) for arch in re.findall(
         r"xen-3\.0-(aarch64|x86_64)", info.get("xen_caps", ""))]
-    named = [Found(MACHINE_WORDS[word], what, word) for what, word in machines if word in MACHINE_WORDS]
-    return named or [Found("", what, word) for what, word in machines if OTHER_MACHINES.fullmatch(word)]
+    named = [Found(MACHINE_WORDS[word], what, word)
+             for what, word in machines if word in MACHINE_WORDS]
+    return named or [Found("", what, word)
+                     for what, word in machines if OTHER_MACHINES.fullmatch(word)]
 
 
 def _line(text: str, match: re.Match[str]) -> str:

@@ -1,8 +1,8 @@
 """Boot logs taken apart: whose line it is, Xen's, dom0's or another domain's.
 
 One file may hold several: a serial capture has the boot loader's lines, Xen's and dom0's, of one
-boot after the other, and Xen shows the consoles of domains that it started itself ("(XEN) DOM1: ...", xen/arch/arm/vpl011.c and
-xen/drivers/char/console.c) and of guests ("(d1) ...").
+boot after the other, and Xen shows the consoles of domains that it started itself ("(XEN) DOM1:
+...", xen/arch/arm/vpl011.c and xen/drivers/char/console.c) and of guests ("(d1) ...").
 """
 
 from __future__ import annotations
