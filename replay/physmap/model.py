@@ -112,7 +112,7 @@ class Physmap:
     @property
     def assumed(self) -> tuple[str, ...]:
         """Facts that were in no file, and what stands for them, from the notes."""
-        found = (re.match(r"([\w.]+): (.+?) is assumed\b", note) for note in self.notes)
+        found = (re.match(r"([\w.]+): ([\w.+ ]{1,30}?) is assumed\b", note) for note in self.notes)
         return tuple(f"{match[1]} {match[2]}" for match in found if match)
 
 

@@ -395,7 +395,7 @@ def test_whether_e820_entries_are_cut(tmp_path: Path, line: str, used: bool) -> 
              f"BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff] usable\n{line}\n")
     made = machine(tmp_path, {"dmesg": dmesg}).physmap
     assert ((0, 0xA0000) in made.clip) == used
-    assert any("that it does is assumed" in note for note in made.notes) == (not line)
+    assert ("clip yes" in made.assumed) == (not line)
 
 
 # -- a PVH dom0 on Linux 6.9 and later -----------------------------------------------------------
@@ -506,6 +506,11 @@ def test_what_is_assumed_stands_in_the_header_of_a_report(tmp_path: Path) -> Non
     said = "ASSUMED FACTS  no file tells, so these stand for it: phys_bits 40"
     assert said in ran.out
     assert said in cli("verify", ROOT / "traces/pvh-dom0.arrow").out
+
+
+def test_only_facts_are_listed_as_assumed() -> None:
+    assert presets.load("rcar-h3").assumed == ()
+    assert presets.load("qemu-virt-arm64").assumed == ("va_bits 48", "phys_bits 48")
 
 
 def test_every_default_is_named(tmp_path: Path) -> None:
