@@ -122,8 +122,8 @@ def _uses_e820(files: Folder, table: x86.E820, dmesg: str, kernel: str) -> bool:
         files.notes.append("clip: the kernel ignores e820 entries once PCI is set up (firmware of "
                            "2023 or later); searches before that are not modelled")
     elif said is None and has("says_whether_e820", kernel):
-        files.notes.append("clip: yes is assumed of e820 entries once PCI is set up; dmesg does not "
-                           "say whether the kernel uses them then")
+        files.notes.append("clip: yes is assumed of e820 entries once PCI is set up; dmesg does "
+                           "not say whether the kernel uses them then")
     return said is not False
 
 
