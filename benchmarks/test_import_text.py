@@ -120,7 +120,7 @@ def test_text_against_an_expression_per_line(benchmark, name: str, smoke: bool, 
 
     def ours() -> None:
         save(import_recording([path], name, machine_dir=machine, settings=settings,
-                              probes=None), made)
+                              probes=None, streamed=True), made)
 
     ours()  # compiles, or loads what was compiled
     decoded = read_ftrace_text(path)

@@ -76,7 +76,8 @@ def test_import_and_write_beside_trace_cmd(benchmark, smoke: bool, tmp_path: Pat
     source.write_bytes(scaled_up(plain, times))
 
     def ours() -> None:
-        save(import_recording([source], name, machine_dir=folder, settings={}, probes=None), made)
+        save(import_recording([source], name, machine_dir=folder, settings={}, probes=None,
+                              streamed=True), made)
 
     def report() -> None:
         subprocess.run([TRACE_CMD, "report", "-t", str(source)], check=True,
