@@ -32,32 +32,32 @@ def _counted(top: list[Entry], page: int, mode: str, kernel: str) -> tuple[int, 
 def memory_of(files: Folder, top: list[Entry], page: int, mode: str, kernel: str) -> Memory:
     """The counters. top: the tree, in which what is "System RAM" is dom0's own."""
     ram = ram_pages(top, page)
-    read_: dict[str, Any] = dict.fromkeys(("available", "current", "target", "total", "low"))
+    told: dict[str, Any] = dict.fromkeys(("available", "current", "target", "total", "low"))
     if files.text("meminfo"):
-        read_["available"] = proc.meminfo_pages(
+        told["available"] = proc.meminfo_pages(
             files.paths["meminfo"], files.text("meminfo"), "MemAvailable", page)
     if files.text("balloon"):
-        kb, per = proc.balloon_kb(files.paths["balloon"], files.text("balloon"), files.notes), (
-            page // 1024)
-        read_ |= {n: kb[f"{n}_kb"] // per for n in ("current", "target") if f"{n}_kb" in kb}
+        kb = proc.balloon_kb(files.paths["balloon"], files.text("balloon"), files.notes)
+        per = page // 1024
+        told |= {n: kb[f"{n}_kb"] // per for n in ("current", "target") if f"{n}_kb" in kb}
         out = (kb.get("low_kb", 0) + kb.get("high_kb", 0)) // per  # both are on the one list
-        read_["low"] = out if "low_kb" in kb else None
+        told["low"] = out if "low_kb" in kb else None
         if "current_kb" in kb:
             # total_pages is not shown: it is what dom0 began with plus what the balloon hot-added;
             # a hot-added block is in low_kb only once it is online.
-            read_["total"] = read_["current"] + max(out, _hot_added(files, ram, page))
+            told["total"] = told["current"] + max(out, _hot_added(files, ram, page))
     counted, why = _counted(top, page, mode, kernel)
-    current = files.settle("memory.current", (read_["current"], "balloon"), counted, why)
+    current = files.settle("memory.current", (told["current"], "balloon"), counted, why)
     reserve = proc.total_reserve_pages(files.paths["zoneinfo"], files.text("zoneinfo")) \
         if files.text("zoneinfo") else None
     return Memory(
-        available=files.settle("memory.available", (read_["available"], "meminfo"),
+        available=files.settle("memory.available", (told["available"], "meminfo"),
                                min(current, ram or current) * 3 // 4,
                                "three quarters of dom0's memory"),
         current=current,
-        target=files.settle("memory.target", (read_["target"], "balloon"), current),
-        total=files.settle("memory.total", (read_["total"], "balloon"), current),
+        target=files.settle("memory.target", (told["target"], "balloon"), current),
+        total=files.settle("memory.total", (told["total"], "balloon"), current),
         total_reserve=files.settle("memory.total_reserve", (reserve, "zoneinfo"), 0),
         unpopulated=files.settle("memory.unpopulated", (None, ""), 0, "no file shows it"),
-        low=files.settle("memory.low", (read_["low"], "balloon"), 0),
+        low=files.settle("memory.low", (told["low"], "balloon"), 0),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from replay.base.since import has
+from replay.base.since import has, version_of
 from replay.base.units import MIB
 from replay.physmap import proc, x86
 from replay.physmap.folder import Folder
@@ -46,7 +46,9 @@ def split(files: Folder, top: list[Entry], facts: dict[str, Any], xen: str, dmes
 
     facts: see facts_of(). xen, dmesg: the logs. page: bytes.
     """
-    if facts["mode"] != "pvh" or not has("unusable_seeding", facts["kernel"]):
+    shown = any(e.name == UNUSABLE_MEMORY for e in top)
+    if facts["mode"] != "pvh" or not has("unusable_seeding", facts["kernel"]) or (
+            shown and version_of(facts["kernel"]) is None):  # so it is an earlier one
         return Split(top, True)
     ram = ram_pages(_at_boot(top, dmesg), page) * page
     if "memory.boot" in files.overrides:
@@ -59,7 +61,7 @@ def split(files: Folder, top: list[Entry], facts: dict[str, Any], xen: str, dmes
             "scratch memory: Linux 6.9 and later make RAM of the UNUSABLE ranges that Xen gives a "
             "PVH dom0, and no file tells how much of the System RAM is dom0's own "
             "(--set memory.boot=PAGES states it)")
-        return Split(top, any(e.name == UNUSABLE_MEMORY for e in top))
+        return Split(top, shown)
     beyond = ram - own.kb * 1024
     if beyond < ROUNDING:
         return Split(top, True)

@@ -162,8 +162,8 @@ def _arm64(found: _Read) -> Physmap:
 def _section(files: Folder, page: int, kernel: str) -> int:
     """Bytes of a memory section, which depend on the kernel."""
     version = version_of(kernel)
-    bytes_ = arm64.section_bytes(page, version or (0, 0))
-    return int(files.settle("section_bytes", (bytes_ if version else None, "arm64"), bytes_,
+    section = arm64.section_bytes(page, version or (0, 0))
+    return int(files.settle("section_bytes", (section if version else None, "arm64"), section,
                             "as since Linux 5.12"))
 
 

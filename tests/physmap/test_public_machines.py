@@ -493,6 +493,14 @@ def test_an_earlier_kernel_or_another_mode_is_taken_as_it_is(tmp_path: Path) -> 
     assert unusable(made) == [] and made.mode == "pv"
 
 
+def test_a_tree_that_shows_unusable_memory_is_of_an_earlier_kernel(tmp_path: Path) -> None:
+    tree = RYZEN + "c40000000-cffffffff : Unusable memory\n"
+    made = machine(tmp_path, {"iomem": tree, "guest_type": "PVH\n"}).physmap
+    assert unusable(made) == [(0xC40000000, 0xD00000000)]
+    assert made.unusable_known
+    assert not any(note.startswith("scratch memory") for note in made.notes)
+
+
 def seeding(made: Physmap) -> str:
     """What the strategy that is seeded says of its list."""
     strategy = allocators.load("hypervisor")
