@@ -36,7 +36,7 @@ PRINTED: Final = {
     ("xen_log", "x86"):  # xen/arch/x86
         r"(?:e820|e801|EFI) RAM map:|Detected [\d.]+ MHz processor|Building a PVH? Dom|"
         r"Video information:|\bVMX: |\bSVM: |AMD-Vi: |\[VT-D\]|\(x86_64-[\w.-]*(?:gcc|clang)",
-    ("dmesg", "arm64"):  # arch/arm64, drivers/clocksource/arm_arch_timer.c, drivers/firmware/psci
+    ("dmesg", "arm64"):  # arch/arm64, drivers/clocksource, drivers/firmware/psci
         r"Booting Linux on physical CPU 0x|Machine model: |\bpsci: |\barch_timer: |"
         r"Detected (?:VIPT|PIPT) I-cache|\bGICv[23]: |All CPU\(s\) started at EL|"
         r"Linux version \S*(?:aarch64|arm64)|\(aarch64-[\w.-]*(?:gcc|clang)|"

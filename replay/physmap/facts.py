@@ -98,7 +98,7 @@ def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str
     if arch == "arm64":
         khz = proc.first(r"Generic Timer IRQ:.*Freq: (\d+) KHz", xen)
         own = int(khz) * 1000 if khz else None
-        kernels = proc.first(rf"timer\(s\) running at {MHZ}", dmesg)
+        kernels = proc.first(rf"\bcp15 (?:and mmio )?timer(?:\(s\))? running at {MHZ}", dmesg)
     else:
         mhz = proc.first(rf"\bDetected {MHZ} processor", xen)
         own = proc.mhz_to_hz(mhz) if mhz else None

@@ -238,6 +238,10 @@ def test_a_kernels_configuration_tells_its_pages_and_addresses(tmp_path: Path) -
     ({"dmesg": "arch_timer: cp15 timer(s) running at 62.50MHz (virt).\n"}, 62_500_000),
     ({"dmesg": "arch_timer: cp15 and mmio timer(s) running at 19.20MHz (virt/virt).\n"},
      19_200_000),
+    ({"dmesg": "arch_timer: cp15 timer running at 24.00MHz (virt).\n"}, 24_000_000),  # 6.18
+    ({"dmesg": "arch-timer-mmio: mmio timer running at 8.00MHz (phys)\n"
+      "arch_timer: cp15 timer running at 8.33MHz (phys).\n"}, 8_330_000),
+    ({"dmesg": "Architected cp15 timer(s) running at 54.00MHz (virt).\npsci: x\n"}, 54_000_000),
     ({"xl-info": "machine : aarch64\ncpu_mhz : 24.000\n", "dmesg":
       "arch_timer: cp15 timer(s) running at 24.01MHz (phys).\n"}, 24_000_000),
     ({"xl-dmesg": PI_5, "xl-info": "machine : aarch64\ncpu_mhz : 53.999\n"}, 54_000_000),
