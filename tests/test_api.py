@@ -112,8 +112,15 @@ def test_import(tmp_path: Path) -> None:
     made = replay.import_trace(tmp_path / "t.txt", name="cli")
     assert made.num_rows == 2
     assert made.table.equals(replay.load_trace(tmp_path / "cli.arrow").table)
-    replay.import_trace(tmp_path / "t.txt", output=tmp_path / "api.arrow", name="cli")
+    saved = replay.import_trace(tmp_path / "t.txt", output=tmp_path / "api.arrow", name="cli")
+    assert saved.table.equals(made.table)
     assert (tmp_path / "api.arrow").read_bytes() == (tmp_path / "cli.arrow").read_bytes()
+    streamed = replay.import_trace(tmp_path / "t.txt", output=tmp_path / "api.arrow", name="cli",
+                                   streamed=True)
+    assert (streamed.num_rows, streamed.table.num_rows) == (2, 0)
+    assert (tmp_path / "api.arrow").read_bytes() == (tmp_path / "cli.arrow").read_bytes()
+    with pytest.raises(replay.ReplayError, match="'cli': its rows are not in memory"):
+        replay.run_trace(streamed, ("pool",))
     with pytest.raises(replay.ReplayError, match="overwrite"):
         replay.import_trace(tmp_path / "t.txt", output=tmp_path / "t.txt")
 

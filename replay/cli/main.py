@@ -78,7 +78,7 @@ def import_(
             flag = f"--{name.replace('_', '-')}"
             raise ReplayError(f"{flag} {value} and --set {name}={given[name]} disagree")
     trace = import_trace(*sources, output=output, machine=machine, settings=given, probes=probes,
-                         compression=compression)
+                         compression=compression, streamed=True)
     emit(import_report(trace, output.name, output.stat().st_size))
     if "left_out" in trace.meta.provenance:
         emit(f"Left out: {trace.meta.provenance['left_out']}")
