@@ -40,29 +40,19 @@ def load_trace(path: Source) -> Trace:
 
 
 def _trace(given: Trace | Source, verb: str) -> Trace:
-    from replay.trace.weight import load_whole
-
-    return (load_whole(Path(given), verb) if isinstance(given, str | os.PathLike)
-            else _in_memory(given))
-
-
-def _in_memory(trace: Trace) -> Trace:
-    if trace.stream is not None:
-        raise ReplayError(f"trace {trace.meta.name!r}: its rows are not in memory, since they were "
-                          "made as they were saved; give the file, or load_trace() of it")
-    return trace
+    from replay.trace.weight import loaded
+    return loaded(given, verb)
 
 
 def import_trace(*sources: Source, output: Source | None = None, name: str = "",
                  machine: Source | None = None, settings: Mapping[str, str] | None = None,
-                 probes: Source | None = None, compression: str = "zstd", streamed: bool = False
-                 ) -> Trace:
+                 probes: Source | None = None, compression: str = "zstd",
+                 streamed: bool = False) -> Trace:
     """Recordings (trace.dat, ftrace text, xentrace, an archive of `record`) as one trace.
 
     output: also save it there; its stem is then the default name. machine: folder with the dom0's
     iomem, dmesg, device tree, xl info. settings, probes, compression: as of `replay import`.
-    streamed: rows are made as they are saved, and those of the trace that is returned are not in
-    memory, so that a recording of any length does: load_trace() reads them.
+    streamed: for recordings of any length; the rows are in the file alone.
     """
     from replay.importers.session import SETTINGS, import_recording
     from replay.physmap.readers import OVERRIDES
@@ -80,8 +70,7 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     trace = import_recording(
         paths, called, machine_dir=Path(machine) if machine is not None else None,
         settings=dict(settings or {}), probes=Path(probes) if probes is not None else None,
-        streamed=streamed and target is not None,
-        beside=target.parent if target is not None else None)
+        streamed=streamed and target is not None, beside=target and target.parent)
     if target is not None:
         save(trace, target, compression)
     return trace
@@ -141,8 +130,7 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: 
     from replay.runs.options import given
     from replay.runs.replaying import replay_trace
     plan = given({"allocators": tuple(allocators), **options})
-    return replay_trace(Path(trace) if isinstance(trace, str | os.PathLike) else _in_memory(trace),
-                        plan)
+    return replay_trace(Path(trace) if isinstance(trace, str | os.PathLike) else trace, plan)
 
 
 def read_run(folder: Source) -> Run:

@@ -18,7 +18,7 @@ from replay.runs.plan import Prepared, check_memory, looked_up, prepared
 from replay.runs.run import NOT_KEPT, Run
 from replay.runs.streaming import replay_batches, takes_all
 from replay.trace.batches import Batches, batches_of, open_batches
-from replay.trace.store import Trace
+from replay.trace.store import Trace, in_memory
 from replay.trace.weight import weigh
 
 
@@ -40,7 +40,7 @@ def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
 def replay_trace(trace: Trace | Path, plan: RunOptions) -> Run:
     """The same of a file or of a trace in memory; the outcomes are in memory, too."""
     if isinstance(trace, Trace):
-        kinds = set(trace.table["kind"].unique().to_pylist())
+        kinds = set(in_memory(trace).table["kind"].unique().to_pylist())
         if takes_all(looked_up(trace.meta, plan), plan, kinds):
             return _replay_whole(trace, plan)
     source = (batches_of(trace) if isinstance(trace, Trace)

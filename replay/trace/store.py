@@ -89,6 +89,14 @@ class Trace:
         return self.stream.rows if self.stream else int(self.table.num_rows)
 
 
+def in_memory(trace: Trace) -> Trace:
+    """The trace; ReplayError if its rows are made only when they are saved."""
+    if trace.stream is not None:
+        raise ReplayError(f"trace {trace.meta.name!r}: its rows are not in memory, since they were "
+                          "made as they were saved; give the file, or load_trace() of it")
+    return trace
+
+
 def imbalance(accounting: dict[str, Any]) -> str:
     """What is wrong with an account whose counts are whole numbers; "" if it closes."""
     records, imported = accounting.get("records", 0), accounting.get("imported", 0)

@@ -6,6 +6,7 @@ file's footer, that of pages in two of its columns.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from replay.base import memory
 from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
 from replay.trace.columns import ints, is_kind
-from replay.trace.store import Trace, load, opened, readable, seen_as_arrow
+from replay.trace.store import Trace, in_memory, load, opened, readable, seen_as_arrow
 
 PROCESS_BYTES = 230 << 20
 """Of a process with all that it imports."""
@@ -88,3 +89,8 @@ def load_whole(path: Path, verb: str, allow_loss: bool = False) -> Trace:
     """A trace whose rows a verb needs all at once, if there is memory for it."""
     check_whole([path], verb, allow_loss)
     return load(path, allow_loss)
+
+
+def loaded(given: Trace | str | os.PathLike[str], verb: str) -> Trace:
+    """A trace in memory, or the file's."""
+    return in_memory(given) if isinstance(given, Trace) else load_whole(Path(given), verb)

@@ -92,6 +92,21 @@ def count_after(text: str, before: str) -> int | None:
         return None
 
 
+def line_of_perf_stack(line: str) -> bool:
+    """Whether the line is one of perf script's stacks: blanks, address, name, file in parentheses;
+    or a name that is said to be inlined."""
+    body = line.lstrip(" \t\n\r\f\v")
+    if body == line:
+        return False
+    if body.endswith(" (inlined)") and len(body) > len(" (inlined)"):
+        return True
+    address, _, rest = body.partition(" ")
+    name, opened, file = rest.rpartition("(")
+    return (4 <= len(address) <= 16 and set(address) <= set("0123456789abcdef")
+            and bool(opened) and file.endswith(")") and ")" not in file[:-1]
+            and len(name) > 1 and name.endswith(" ") and name[0] not in " \t\n\r\f\v")
+
+
 def head_of_stack(line: str) -> bool:
     """Whether the line heads a stack: a context, and `<stack trace>` in place of an event."""
     before, _, kind = line.rpartition("<")
@@ -206,6 +221,7 @@ class _File:
             return
         if (not line.strip(BLANKS) or line.startswith((" => ", "=> "))
                 or head_of_stack(line)
+                or line_of_perf_stack(line)
                 or count_after(line, "version = ") is not None
                 or line == f"cpus={line[5:].strip()}" and line[5:].isdigit()
                 or line == f"CPU {line[4:-9]} is empty" and line[4:-9].isdigit()):
