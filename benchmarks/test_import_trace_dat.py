@@ -11,16 +11,14 @@ import hashlib
 import os
 import shutil
 import statistics
-import struct
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
+from in_parts import long_dat
 
-from replay.importers.dat.read import open_container
 from replay.importers.session import import_recording
 from replay.trace.columns import ints
 from replay.trace.store import load, save
@@ -30,29 +28,6 @@ RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
 TRACE_CMD = shutil.which("trace-cmd")
 NAMES = ("x86-pv-balloon-target", "x86-pv-blkback", "x86-pv-churn", "arm64-regions")
 OURS = "import and write"
-
-
-def scaled_up(source: Path, times: int) -> bytes:
-    """A version 6 file with each CPU's sub-buffers end to end, each copy later than the last."""
-    data = source.read_bytes()
-    _, container = open_container(source, data)
-    (buffer,) = container.buffers
-    pages = {cpu: np.frombuffer(data, np.uint8, size, at).reshape(-1, buffer.page_bytes)
-             for cpu, at, size in buffer.cpus}
-    stamps = np.concatenate([p[:, :8].copy().view("<u8")[:, 0] for p in pages.values()])
-    span = int(stamps.max() - stamps.min()) + 10**9
-    table = data.rindex(b"flyrecord\0") + 10
-    at = min(at for _, at, _ in buffer.cpus)
-    head, bodies = bytearray(data[:at]), []
-    for cpu, _, size in buffer.cpus:
-        copies = np.concatenate([pages[cpu]] * times)  # tile gives a CPU without events read-only
-        stamp = copies[:, :8].copy().view("<u8")[:, 0]
-        stamp += np.repeat(np.arange(times, dtype=np.uint64) * np.uint64(span), len(pages[cpu]))
-        copies[:, :8] = stamp[:, None].view(np.uint8)
-        struct.pack_into("<QQ", head, table + 16 * cpu, at, size * times)
-        bodies.append(copies.tobytes())
-        at += size * times
-    return b"".join((bytes(head), *bodies))
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -73,7 +48,7 @@ def test_import_and_write_beside_trace_cmd(benchmark, smoke: bool, tmp_path: Pat
     subprocess.run([TRACE_CMD, "convert", "-i", folder / "trace.dat", "--file-version", "6",
                     "-o", plain], check=True, stdout=subprocess.DEVNULL)
     times = 2 if smoke else 6
-    source.write_bytes(scaled_up(plain, times))
+    long_dat(plain, times, source)
 
     def ours() -> None:
         save(import_recording([source], name, machine_dir=folder, settings={}, probes=None,

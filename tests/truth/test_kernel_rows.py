@@ -167,10 +167,10 @@ def test_a_table_of_sysctls_may_have_no_end(tree: source.Tree, tmp_path: Path) -
     same_rows(found, "hotplug", f"linux-{tree.name}-x86-pv")
 
 
-@pytest.mark.parametrize("where", [".", "../tree", "../../work/tree"])
+@pytest.mark.parametrize("where", [".", "../tree", "../../sources/tree"])
 def test_a_relative_path_is_as_good(tree: source.Tree, tmp_path: Path, where: str,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "work" / "tree"
+    folder = tmp_path / "sources" / "tree"
     shutil.copytree(tree.path, folder)
     monkeypatch.chdir(folder)
     found = summary(tmp_path / "out", TRACES / "pvh-dom0.arrow", "--allocator", "pool",
