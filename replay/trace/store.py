@@ -1,6 +1,6 @@
 """A trace: one Arrow IPC file that needs nothing else.
 
-Written with pyarrow (which keeps schema metadata) and compressed with zstd unless asked otherwise;
+Written with pyarrow (which keeps schema metadata), imports with zstd, `synth` with lz4;
 everything a replay needs is in the metadata under the key `replay`, as JSON. A file is refused with
 a sentence when it is not one of ours, is newer, or breaks a promise that the engine relies on.
 
