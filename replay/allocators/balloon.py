@@ -16,7 +16,7 @@ import numpy as np
 
 from replay.base.compiled import inline, compiled, unlikely
 from replay.base.units import NS_PER_S
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import (
     BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, section_at,
     words,
@@ -200,7 +200,7 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     return -E_ADDING if s.split else memory_added(m)
 
 
-@compiled()
+@compiled
 def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
     """Get something onto the empty list: 0, -ENOMEM, or -E_WAIT for a sleep on balloon_wq."""
     s, own = words(m), options(m)
@@ -228,7 +228,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@compiled()
+@compiled
 def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """The list is too short, or a sleeper goes on: s.got pages are there already then."""
     s = words(m)
@@ -291,7 +291,7 @@ def _update_schedule(m: np.ndarray) -> None:
     s.delay_s = min(s.delay_s * 2, MAX_SCHEDULE_DELAY_S)
 
 
-@compiled()
+@compiled
 def wake(m: np.ndarray, now: int) -> int:
     """One pass of balloon_thread(), then the time at which it runs again."""
     s = words(m)
@@ -349,7 +349,7 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     return Setup(balloon_state(machine, peak_pages, values), page_work(machine), tuple(notes))
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

@@ -48,7 +48,7 @@ from replay.allocators.bins import BITMAP_WORDS, NR_BINS, bin_of, longest, next_
 from replay.allocators.bitmap import flip_bits
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import inline, compiled
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, section_log, words
 from replay.engine.strategy import Setup, Strategy, own_record
 from replay.engine.tracking import enter_range
@@ -188,7 +188,7 @@ def _widen(m: np.ndarray, first: int, length: int) -> bool:
     return True
 
 
-@compiled()
+@compiled
 def _fill(m: np.ndarray, deficit: int) -> int:
     """fill_list(), but the new pages are one run; 0 or -errno."""
     s = words(m)
@@ -217,7 +217,7 @@ def _close(m: np.ndarray) -> None:
         _release(m, own.open, pages)
 
 
-@compiled()
+@compiled
 def _open(m: np.ndarray) -> None:
     """The shortest run becomes the open one, or its low end where it is long."""
     s, own = words(m), options(m)
@@ -231,7 +231,7 @@ def _open(m: np.ndarray) -> None:
     s.dirty |= LIKE_LIST
 
 
-@compiled()
+@compiled
 def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> None:
     """The pages of a request, in as few runs as there can be."""
     s, own = words(m), options(m)
@@ -296,7 +296,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, pool.wake, m, q, out, cost)

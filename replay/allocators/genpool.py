@@ -34,7 +34,7 @@ from replay.allocators import pool
 from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words_for
 from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
 from replay.base.compiled import compiled, inline, record, row_at, words_in
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import enter_range
@@ -76,7 +76,7 @@ def _zero_area(m: np.ndarray, bits: int, size: int, start: int, nr: int) -> int:
         start = used + 1
 
 
-@compiled()
+@compiled
 def _best_fit(m: np.ndarray, bits: int, size: int, nr: int) -> int:
     """gen_pool_best_fit(): the start of the first of the shortest runs that fit; size if none."""
     best, length = size, size + 1
@@ -112,7 +112,7 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
     return -1
 
 
-@compiled()
+@compiled
 def _fill_pool(m: np.ndarray, deficit: int) -> int:
     """fill_pool(): a region of whole sections becomes a chunk; 0 or -errno."""
     s, own = words(m), options(m)
@@ -138,7 +138,7 @@ def _fill_pool(m: np.ndarray, deficit: int) -> int:
     return 0
 
 
-@compiled()
+@compiled
 def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """alloc_unpopulated_pages() of V1."""
     start = _pool_alloc(m, nr_pages)
@@ -154,7 +154,7 @@ def _alloc_run(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int
     return 0
 
 
-@compiled()
+@compiled
 def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """The loop that was asked about on 14 June: gen_pool_avail(), then page by page."""
     s, own = words(m), options(m)
@@ -180,7 +180,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     return _alloc_pages(m, nr_pages, frames, at)
 
 
-@compiled()
+@compiled
 def _pool_free(m: np.ndarray, frame: int) -> int:
     """gen_pool_free() of one page; returns the chunks looked at before its own."""
     s, own = words(m), options(m)
@@ -210,7 +210,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, pool.wake, m, q, out, cost)

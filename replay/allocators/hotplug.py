@@ -14,13 +14,13 @@ import numpy as np
 
 from replay.allocators.balloon import OPTIONS, alloc, balloon_state, free, page_work, wake
 from replay.base.compiled import compiled
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.outcome import MOST_ADDING
 from replay.engine.strategy import Option, Setup, Strategy
 from replay.physmap.model import Physmap
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

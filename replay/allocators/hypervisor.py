@@ -57,7 +57,7 @@ QUERY_ALIGN = 2 << 20
 """Xen names ranges in 2 MiB granules (add_ext_regions, xen/arch/arm/domain_build.c, 4.16)."""
 
 
-@compiled()
+@compiled
 def _query_fill(m: np.ndarray, deficit: int) -> int:
     """Ask Xen for an unused range of whole sections; 0 or -errno."""
     s, own = words(m), options(m)
@@ -100,7 +100,7 @@ def _alloc_query(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at:
     return 0
 
 
-@compiled()
+@compiled
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages() with a target named by the hypervisor."""
     own = options(m)
@@ -111,7 +111,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     return pool.alloc(m, now, nr_pages, frames, at)
 
 
-@compiled()
+@compiled
 def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_free_unpopulated_pages()."""
     own = options(m)
@@ -120,7 +120,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return pool.free(m, now, nr_pages, frames, at)
 
 
-@compiled()
+@compiled
 def wake(m: np.ndarray, now: int) -> int:
     """The balloon thread: it serves the fallback, and runs beside the pool."""
     own = options(m)
@@ -129,7 +129,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return pool.wake(m, now)
 
 
-@compiled()  # no signature: read from the cache only where it is used
+@compiled  # no signature: read from the cache only where it is used
 def _run_query(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     return loop(_alloc_query, pool.free, pool.wake, m, q, out, cost)
 

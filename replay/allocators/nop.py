@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from replay.base.compiled import compiled, index, inline
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import NEVER, new_state, words
 from replay.engine.strategy import Setup, Strategy, own_record
 from replay.physmap.model import Physmap
@@ -33,7 +33,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@compiled()
+@compiled
 def wake(m: np.ndarray, now: int) -> int:
     """Nothing runs in the background."""
     s = words(m)
@@ -41,7 +41,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return 0
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

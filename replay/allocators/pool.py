@@ -18,7 +18,7 @@ import numpy as np
 from replay.allocators import balloon
 from replay.allocators.balloon import page_work
 from replay.base.compiled import inline, compiled, unlikely
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import BEYOND_LIST, SECTION_POOL, log_section, new_state, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import hold_range, push, swap_lists, take
@@ -66,7 +66,7 @@ def refill_pages(m: np.ndarray, deficit: int) -> int:
     return (deficit + granule - 1) // granule * granule
 
 
-@compiled()
+@compiled
 def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     """One contiguous region of whole sections: its first byte, or -errno.
 
@@ -108,7 +108,7 @@ def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     return start
 
 
-@compiled()
+@compiled
 def fill_list(m: np.ndarray, deficit: int) -> int:
     """One contiguous region of whole sections for the deficit; 0 or -errno."""
     nr_pages = refill_pages(m, deficit)
@@ -138,7 +138,7 @@ def free(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) ->
     return 0
 
 
-@compiled()
+@compiled
 def wake(m: np.ndarray, now: int) -> int:
     """One pass of the balloon thread on its own list; the pool itself does nothing unasked."""
     swap_lists(m)
@@ -147,7 +147,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return 0
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around this strategy."""
     return loop(alloc, free, wake, m, q, out, cost)

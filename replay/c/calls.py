@@ -15,7 +15,7 @@ from replay.base.compiled import (
     address_of, call_c, compiled, inline, record, row_at, seen_at, words_in,
 )  # fmt: skip
 from replay.costs.primitives import WORK
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import (
     BEYOND_LIST, E_ADDING, E_WAIT, NR_WORK, SECTION_HOTPLUG, SECTION_POOL, SECTION_SEED,
     log_section, words, work_words,
@@ -89,7 +89,7 @@ def _enter(m: np.ndarray, call: int, pages: int) -> None:
     report.may_let_go, report.request = s.split, s.request
 
 
-@compiled()
+@compiled
 def _take_events(m: np.ndarray) -> int:
     """What entered and left, regions added, superpages broken."""
     s, own = words(m), options(m)
@@ -252,7 +252,7 @@ def wake(m: np.ndarray, now: int) -> int:
     return error
 
 
-@compiled(LOOP)
+@compiled
 def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
     """The replay loop around a C allocator."""
     return loop(alloc, free, wake, m, q, out, cost)

@@ -45,7 +45,7 @@ def _late(calls: int) -> dict[str, np.ndarray]:
     return {"late": np.zeros(calls, LATE), "late_work": np.zeros((calls, NR_WORK), np.int64)}
 
 
-@compiled()
+@compiled
 def _allocated(kind: np.ndarray, pages: np.ndarray) -> int:
     """Pages of all allocations."""
     total = 0

@@ -140,7 +140,7 @@ def _turn(p: np.ndarray, who: int, time: int) -> None:
         p[plan.turn + who] = time
 
 
-@compiled()
+@compiled
 def returned(p: np.ndarray, who: int, end: int) -> None:
     """A request has returned: its task goes on, frees of its pages need not wait for it."""
     plan = header(p)
@@ -241,7 +241,7 @@ def _choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> 
     return who
 
 
-@compiled()
+@compiled
 def choose(m: np.ndarray, p: np.ndarray, kinds: np.ndarray, lock_free: int) -> Any:
     """Who gets the lock that was released at `lock_free`, or THREAD, or NOBODY; when: `start`.
 

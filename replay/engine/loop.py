@@ -13,19 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import INT, VECTOR, compiled, index, inline, likely, template, unlikely
+from replay.base.compiled import compiled, index, inline, likely, template, unlikely
 from replay.engine.between import background
 from replay.engine.gauges import areas, free_shares, integrate, settle
 from replay.engine.histogram import bucket_of
 from replay.engine.lock import NOBODY, choose, header, returned
-from replay.engine.outcome import FAST, NO_FRAME, OUT_TYPE, SLEPT, SLOW, Out, tallies
+from replay.engine.outcome import FAST, NO_FRAME, SLEPT, SLOW, Out, tallies
 from replay.engine.paused import add_later, cramped, fill, free_later, pause
-from replay.engine.requests import ALLOC, FREE, REQUESTS_TYPE, TARGET, Requests
+from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.engine.spending import costs, nanoseconds, note_work, outside, spent_on
 from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
-
-LOOP = INT(VECTOR, REQUESTS_TYPE, OUT_TYPE, VECTOR)
 
 
 @inline
@@ -56,7 +54,7 @@ def _hand_out(frames: np.ndarray, at: int, live: np.ndarray, slot: int, count: i
         live[index(slot) + k] = frames[index(at) + k]
 
 
-@compiled()
+@compiled
 def _all_held(slots: np.ndarray, first: int, pages: int, live: np.ndarray,
               scratch: np.ndarray) -> Any:
     """_held() of any number of pages."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import REALS, TABLE, VECTOR, record, rows_of, seen_as, types
+from replay.base.compiled import record, seen_as
 from replay.costs.primitives import WORK
 
 FAST, SLOW, SLEPT = 0, 1, 2
@@ -102,9 +102,3 @@ class Out(NamedTuple):
     """The highest values, in the same order."""
     before: np.ndarray
     """The gauges as they were when they were settled; see gauges.settle()."""
-
-
-OUT_TYPE = types.NamedTuple(
-    [VECTOR, rows_of(ROW), TABLE, rows_of(LATE), TABLE, VECTOR, *(VECTOR for _ in HISTOGRAMS),
-     VECTOR, rows_of(PAUSED), rows_of(PAUSED), rows_of(PAUSED), VECTOR, rows_of(EARLY), VECTOR,
-     REALS, REALS, REALS], Out)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import VECTOR, inline, compiled, types
+from replay.base.compiled import compiled, inline
 
 ALLOC, FREE, TARGET = 0, 1, 2
 """Values of Requests.kind."""
@@ -30,8 +30,6 @@ class Requests(NamedTuple):
     plan: np.ndarray = AS_RECORDED
 
 
-REQUESTS_TYPE = types.NamedUniTuple(VECTOR, 6, Requests)
-
 IMPOSSIBLE = ("", "frees a page before it is allocated", "frees a page that was freed before")
 """What is wrong with a free, by the number that impossible() gives; 0: nothing."""
 
@@ -48,7 +46,7 @@ def impossible(freed, allocated_at, at):  # type: ignore[no-untyped-def]
     return 2 if freed else 0
 
 
-@compiled()
+@compiled
 def first_impossible(  # type: ignore[no-untyped-def]
         kind, pages, first, slots, allocated_at, freed):
     """(request, why) of the first free that cannot be, else (-1, 0).

@@ -40,7 +40,7 @@ def _taken(hashed: Any, word: Any, factor: Any) -> Any:
     return product ^ (product >> HALF)
 
 
-@compiled()
+@compiled
 def _pass(words: np.ndarray, kind: np.ndarray, pages: np.ndarray, first: np.ndarray,
           slots: np.ndarray, page_of: np.ndarray) -> int:
     """page_of: by slot, which of all pages allocated so far is in it."""

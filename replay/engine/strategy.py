@@ -25,14 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from replay.base.compiled import INT, VECTOR, record, seen_as, words_in
+from replay.base.compiled import record, seen_as, words_in
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.since import has
 from replay.engine.state import OWN_WORDS, word_of, words
 from replay.physmap.model import Physmap
 
-CALL = INT(VECTOR, INT, INT, VECTOR, INT)
-WAKE = INT(VECTOR, INT)
 
 
 @dataclass(frozen=True)

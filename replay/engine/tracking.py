@@ -124,7 +124,7 @@ def _returned(m: np.ndarray, b: int, count: int) -> None:
         _live(m, b, -count)
 
 
-@compiled()
+@compiled
 def count_runs(frames: np.ndarray, first: int, count: int) -> int:
     """Runs of neighbouring frames, ascending or descending, in the order returned."""
     runs = int(count > 0)
@@ -144,7 +144,7 @@ def _block_changes(frames: np.ndarray, first: int, count: int, shift: int) -> in
     return changes
 
 
-@compiled()
+@compiled
 def _all_moved(m: np.ndarray, frames: np.ndarray, first: int, count: int, taken: bool) -> None:
     """frames_taken() or frames_returned() of any number of frames, block by block.
 
@@ -199,13 +199,13 @@ def frames_returned(m: np.ndarray, frames: np.ndarray, first: int, count: int) -
 
 
 # -- on and off the free list: strategies call these ----------------------------------------------
-@compiled()
+@compiled
 def _copy(source: np.ndarray, first: int, into: np.ndarray, at: int, count: int) -> None:
     for k in range(index(count)):
         into[index(at) + k] = source[index(first) + k]
 
 
-@compiled()
+@compiled
 def _copy_reversed(source: np.ndarray, last: int, into: np.ndarray, at: int, count: int) -> None:
     for k in range(index(count)):
         into[index(at) + k] = source[index(last) - k]

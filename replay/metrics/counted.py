@@ -42,7 +42,7 @@ def full(seen: Any, filled: int, more: int) -> bool:
     return 2 * (filled + more) > seen.shape[0]
 
 
-@compiled()
+@compiled
 def _refill(old: Any, new: Any) -> int:
     filled = 0
     for k in range(old.shape[0]):

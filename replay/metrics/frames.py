@@ -97,7 +97,7 @@ def _look_up(kept: Ledger, nr_block: int, known: Any) -> bool:
     return True
 
 
-@compiled()
+@compiled
 def _find(kept: Ledger, kind: Any, rows: Any, place: Any, pages: Any, frames: Any, number: Any,
           time: Any, caller: Any, late: bool) -> int:
     """Take requests in from a place on; 0 when it is through, else 1: a table must grow.

@@ -178,7 +178,7 @@ def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, shift: in
     return done
 
 
-@compiled()
+@compiled
 def _fold(kept: Kept, shift: int, base: int, kind: Any, pages: Any, first: Any, slots: Any,
           number: Any, time: Any, place: Any, rows: Any, frames: Any) -> bool:
     """Take requests in from the cursor on; whether all are."""
@@ -206,14 +206,14 @@ def _fold(kept: Kept, shift: int, base: int, kind: Any, pages: Any, first: Any, 
     return True
 
 
-@compiled()
+@compiled
 def _take_late(kept: Kept, shift: int, mark: int, slot: int, pages: int, served: bool,
                begin_ns: int, frames: Any) -> bool:
     """A call that was under way has its pages; those freed meanwhile are another affair."""
     return bool(_take(kept, frames, 0, slot, pages, served, begin_ns, mark, shift))
 
 
-@compiled()
+@compiled
 def _give_back(kept: Kept, shift: int, request: int, slot: int, served: bool, begin_ns: int,
                frames: Any) -> bool:
     """The pages of a call that were freed before it returned; else as _fold()."""
@@ -234,7 +234,7 @@ def _give_back(kept: Kept, shift: int, request: int, slot: int, served: bool, be
     return True
 
 
-@compiled()
+@compiled
 def _leave(kept: Kept, shift: int, slots: Any) -> bool:
     """Pages live to the end, and their slots hold them no more; else as _fold()."""
     return bool(_give(kept, slots, 0, slots.shape[0], NEVER, shift))

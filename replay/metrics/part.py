@@ -54,7 +54,7 @@ class Part:
         return np.asarray(self.time + self.rows["wait_ns"])
 
 
-@compiled()
+@compiled
 def _places(kind: np.ndarray, pages: np.ndarray, place: np.ndarray) -> None:
     at = 0
     for r in range(len(kind)):

@@ -98,7 +98,7 @@ def _serve(group: Any, totals: Any, row: Any, pages: int, ns: int) -> None:
         _add(totals.slow, ns)
 
 
-@compiled()
+@compiled
 def _tally(begin: int, rough: int, kind: np.ndarray, pages: np.ndarray, caller: np.ndarray,
            rows: Any, groups: Any, words: np.ndarray, times: Any, nr_times: np.ndarray,
            runs: Any, nr_runs: np.ndarray) -> int:

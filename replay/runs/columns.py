@@ -37,7 +37,7 @@ NARROW = {"kind": np.int8, "path": np.int8, "taken": np.uint32, "given": np.uint
 """Types of those that are not int64."""
 
 
-@compiled()
+@compiled
 def _fill(kind: Any, pages: Any, place: Any, frames: Any, rows: Any, made: Columns) -> None:
     for k in range(len(kind)):
         r = index(k)

@@ -161,7 +161,7 @@ def _lists(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
             values.to_numpy(zero_copy_only=False).astype(np.int64))
 
 
-@compiled()
+@compiled
 def _live_before(  # type: ignore[no-untyped-def]
         run_ends, runs, frame_ends, frames, found, done):
     """The recorded frames of pages that were live before, in the order in which they are freed."""

@@ -71,7 +71,7 @@ def without_releases(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.set_column(at, batch.schema.field(at), kind)
 
 
-@compiled()
+@compiled
 def _own_slots(  # type: ignore[no-untyped-def]
         q: Requests, added: np.ndarray, now: np.ndarray, pages: np.ndarray):
     """Slots of a part's frees as numbers of pages, in place, those made up left out; how many."""

@@ -157,7 +157,7 @@ class _Pass:
             raise ReplayError(f"trace {self.name!r}, row {row}: {says}")
 
 
-@compiled()
+@compiled
 def _place(  # type: ignore[no-untyped-def]
         rows: _Rows, place: np.ndarray, runs: np.ndarray, arena: Arena, done):
     """Give slots to allocations and say frees by them; 0 at the end, else why it stopped before.
@@ -195,7 +195,7 @@ def _place(  # type: ignore[no-untyped-def]
     return 0
 
 
-@compiled()
+@compiled
 def _say(rows, r, place, runs, arena, done):  # type: ignore[no-untyped-def]
     """The runs of a free; its slots are given back."""
     at = done[0]

@@ -49,7 +49,7 @@ def _fails(at, row, fault, found, other):  # type: ignore[no-untyped-def]
     return -1
 
 
-@compiled()
+@compiled
 def filled(values: np.ndarray, known: np.ndarray, null: int, out: np.ndarray) -> None:
     """The values, `null` where the bit of a row says that it has none."""
     for r in range(len(out)):
@@ -57,7 +57,7 @@ def filled(values: np.ndarray, known: np.ndarray, null: int, out: np.ndarray) ->
         out[index(r)] = values[index(r)] if has else null
 
 
-@compiled()
+@compiled
 def in_order(values, last):  # type: ignore[no-untyped-def]
     """The first place whose value is below that of the one before it, -1 if there is none."""
     for r in range(len(values)):
@@ -67,7 +67,7 @@ def in_order(values, last):  # type: ignore[no-untyped-def]
     return -1
 
 
-@compiled()
+@compiled
 def all_ask(kind, kinds, pages, most, carried, asks):  # type: ignore[no-untyped-def]
     """Whether each row is an allocation or a free of at least a page, with no more than `most`
     pages in all; then `asks` says which, and `place` of carried how many pages they free."""
@@ -89,7 +89,7 @@ def all_ask(kind, kinds, pages, most, carried, asks):  # type: ignore[no-untyped
     return True
 
 
-@compiled()
+@compiled
 def select(  # type: ignore[no-untyped-def]
         kind, kinds, pages, flags, goal, value, carried, rows, asks, event):
     """The rows that are requests, what each asks for and its event number; how many, -1 on a fault.
@@ -119,7 +119,7 @@ def select(  # type: ignore[no-untyped-def]
     return n
 
 
-@compiled()
+@compiled
 def gather_texts(codes, numbers, rows, out):  # type: ignore[no-untyped-def]
     """Of each row the number of its text, the last of `numbers` where it has none (code -1); the
     first row whose code is beyond the dictionary, else -1."""
@@ -135,7 +135,7 @@ def gather_texts(codes, numbers, rows, out):  # type: ignore[no-untyped-def]
     return -1
 
 
-@compiled()
+@compiled
 def listed(asks, rows, pages, begin, most):  # type: ignore[no-untyped-def]
     """Where a part of about `most` pages from request `begin` on ends; pages that it frees."""
     freed, moved = 0, 0
@@ -149,7 +149,7 @@ def listed(asks, rows, pages, begin, most):  # type: ignore[no-untyped-def]
     return len(rows), freed
 
 
-@compiled()
+@compiled
 def moves(  # type: ignore[no-untyped-def]
         asks, rows, column, announced, carried, live, kind, pages, first, slots):
     """What each request of a part moves: kind, pages, first, and slots page by page; -1 on a fault.

@@ -30,7 +30,7 @@ import numpy as np
 
 from replay.allocators.bitmap import MASK, SHIFT, words_for
 from replay.base import memory
-from replay.base.compiled import TABLE, VECTOR, inline, lowest_bit, types
+from replay.base.compiled import inline, lowest_bit
 from replay.base.errors import ReplayError
 
 FIRST_ORDER = 10
@@ -50,9 +50,6 @@ class Arena(NamedTuple):
     at: np.ndarray
     free: np.ndarray
     top: np.ndarray
-
-
-ARENA_TYPE = types.NamedTuple((VECTOR, TABLE, VECTOR, VECTOR), Arena)
 
 
 def _empty(order: int) -> Arena:

@@ -187,14 +187,14 @@ from replay.base.compiled import inline
 def _frame(at, k):
     return at + k
 
-@compiled()
+@compiled
 def alloc("""
 
 
 def test_its_helpers_are_found_again_by_the_next_process(trace: Path, tmp_path: Path) -> None:
     source = (ROOT / "replay" / "allocators" / "nop.py").read_text()
     source = source.replace('name="nop"', 'name="mine"').replace("= at + k", "= _frame(at, k)")
-    (tmp_path / "mine.py").write_text(source.replace("\n@compiled()\ndef alloc(", OWN_HELPER))
+    (tmp_path / "mine.py").write_text(source.replace("\n@compiled\ndef alloc(", OWN_HELPER))
     for _ in range(2):
         result = subprocess.run(
             [sys.executable, "-c", "from replay.cli import main; main()", "run", trace,

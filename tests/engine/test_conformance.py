@@ -15,19 +15,19 @@ from replay.engine.strategy import Strategy
 PLUGIN = '''
 from replay.allocators import pool
 from replay.base.compiled import compiled
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import *
 from replay.engine.strategy import Setup, Strategy
 
-@compiled()
+@compiled
 def alloc(m, now, nr_pages, frames, at):
     {alloc}
 
-@compiled()
+@compiled
 def free(m, now, nr_pages, frames, at):
     {free}
 
-@compiled()
+@compiled
 def wake(m, now):
     {wake}
     return 0
@@ -37,7 +37,7 @@ def wake(m, now):
 STRATEGY = Strategy(name="{name}", summary="", models="", init=pool.STRATEGY.init, run=run,
                     alloc=alloc, free=free, wake=wake, options=pool.STRATEGY.options)
 '''
-LOOP = """@compiled(LOOP)
+LOOP = """@compiled
 def run(m, q, out, cost):
     return loop(alloc, free, wake, m, q, out, cost)"""
 SOUND = {"run": "run = pool.run", "name": "mine", "alloc": "return pool.alloc(m, now, nr_pages, frames, at)",

@@ -6,14 +6,14 @@ A request of a multiple of three pages is slow, so that a holder sleeps.
 from __future__ import annotations
 
 from replay.base.compiled import compiled
-from replay.engine.loop import LOOP, loop
+from replay.engine.loop import loop
 from replay.engine.state import BEYOND_LIST, NEVER, new_state, words
 from replay.engine.strategy import Setup, Strategy, own_record
 
 OWN, options = own_record({}, "period")
 
 
-@compiled()
+@compiled
 def alloc(m, now, nr_pages, frames, at):
     for k in range(nr_pages):
         frames[at + k] = at + k
@@ -23,7 +23,7 @@ def alloc(m, now, nr_pages, frames, at):
     return 0
 
 
-@compiled()
+@compiled
 def free(m, now, nr_pages, frames, at):
     if nr_pages % 3 == 0:
         words(m).work.section_map += nr_pages
@@ -31,7 +31,7 @@ def free(m, now, nr_pages, frames, at):
     return 0
 
 
-@compiled()
+@compiled
 def wake(m, now):
     words(m).work.scrub += 1
     words(m).dirty |= BEYOND_LIST
@@ -39,7 +39,7 @@ def wake(m, now):
     return 0
 
 
-@compiled(LOOP)
+@compiled
 def run(m, q, out, cost):
     return loop(alloc, free, wake, m, q, out, cost)
 

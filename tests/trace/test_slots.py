@@ -107,7 +107,7 @@ def test_an_arena_that_grew_answers_like_one_that_was_large(doublings: int) -> N
     assert all(np.array_equal(a, b) for a, b in zip(arena, small, strict=True))
 
 
-@compiled()
+@compiled
 def _churn(arena, pages, lives, firsts):  # type: ignore[no-untyped-def]
     """Allocations that live for as many more; -1 once the arena is full."""
     most = 0

@@ -250,7 +250,7 @@ def test_tasks_and_callers_are_named() -> None:
 
 # -- random numbers and the agenda -----------------------------------------------------------------
 
-@compiled()
+@compiled
 def _drawn(actors, low, high, found):  # type: ignore[no-untyped-def]
     for k in range(len(found)):
         found[k] = between(actors[0], low, high)
@@ -291,13 +291,13 @@ def test_each_actor_has_numbers_of_its_own() -> None:
     assert len(states) == 9 * 7 * 12
 
 
-@compiled()
+@compiled
 def _planned(w, times, actors):  # type: ignore[no-untyped-def]
     for k in range(len(times)):
         plan(w, times[k], actors[k], k, 1)
 
 
-@compiled()
+@compiled
 def _next(w):  # type: ignore[no-untyped-def]
     action = w.actions[0]
     found = action.time, actor_of(action), action.slot

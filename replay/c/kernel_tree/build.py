@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from replay.base.compiled import cache_root
+from replay.base.object_code import cache_root
 from replay.base.errors import InputError, ReplayError
 from replay.c.kernel_tree.source import ARCH, BALLOON_SOURCE, HEADERS, POOL_SOURCE, SOURCES, Tree
 from replay.c.library import C_HEADER

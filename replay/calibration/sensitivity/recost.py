@@ -35,7 +35,7 @@ RANKS: Final = (5000, 9900)
 """Of the first two, in ten-thousandths."""
 
 
-@compiled()
+@compiled
 def lindley(arrival, kind, service, out):  # type: ignore[no-untyped-def]
     """Latency of each request: start = max(arrival, lock free); kind: index into service, ns."""
     free = 0

@@ -112,7 +112,7 @@ _AFTER = record(*((name, np.uint8) for name in ("space", "type", "gap", "name"))
 _after_at = seen_at(_AFTER)
 
 
-@compiled()
+@compiled
 def _text_symbols(text, address, name):  # type: ignore[no-untyped-def]
     """Of each line `ADDRESS TYPE NAME` of a function: the address, where the name is; how many."""
     count = at = 0

@@ -130,7 +130,7 @@ def _advance(words, at, kind, time, big):  # type: ignore[no-untyped-def]
     return time + delta
 
 
-@compiled()
+@compiled
 def _scan(words, page_words, header_words, big, events, pages):  # type: ignore[no-untyped-def]
     """Fill `pages` and `events`; returns the number of events. All positions are checked here."""
     count, room = 0, len(events.time)
@@ -213,7 +213,7 @@ def scan_pages(data: bytes, layout: Layout) -> Records:
                    bad[bad >= 0] * 4)
 
 
-@compiled()
+@compiled
 def _sort(ids, place, order):  # type: ignore[no-untyped-def]
     """Put each number at its id's next place, in their order."""
     for k in range(len(ids)):
@@ -255,7 +255,7 @@ def _load(data, at, size, big):  # type: ignore[no-untyped-def]
     return value
 
 
-@compiled()
+@compiled
 def _gather(data, at, rows, offset, size, signed, big, out):  # type: ignore[no-untyped-def]
     unused = 64 - 8 * size if signed else 0
     for k in range(len(rows)):
@@ -264,7 +264,7 @@ def _gather(data, at, rows, offset, size, signed, big, out):  # type: ignore[no-
             out[k, c] = value << unused >> unused
 
 
-@compiled()
+@compiled
 def _look(data, at, length, rows, offset, size, big, needed):  # type: ignore[no-untyped-def]
     """What look() gives."""
     first, alike = np.int64(0), True

@@ -317,7 +317,7 @@ def _never_returned(w, r):  # type: ignore[no-untyped-def]
         r = w.rows[r].next
 
 
-@compiled()
+@compiled
 def close(w):  # type: ignore[no-untyped-def]
     """End of the recording: what is open stays unfinished."""
     for t in range(len(w.tasks)):
@@ -328,14 +328,14 @@ def close(w):  # type: ignore[no-untyped-def]
         _never_returned(w, task.increase)
 
 
-@compiled()
+@compiled
 def flag(w, begin, end):  # type: ignore[no-untyped-def]
     """Flags of some rows, when all calls are closed."""
     for r in range(begin, end):
         flag_truncated(w, w.rows[r])
 
 
-@compiled()
+@compiled
 def join(p, w):  # type: ignore[no-untyped-def]
     """Make rows of a Tape's events; `counts` and `skips` of the Work say what else they did.
 

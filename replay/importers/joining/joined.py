@@ -132,7 +132,7 @@ def _tasks(count: int) -> np.ndarray:
     return tasks
 
 
-@compiled()
+@compiled
 def _carry(w, kept, released, most):  # type: ignore[no-untyped-def]
     """Copy the pages of open calls to `kept`. How many they are, and how many pages the frees that
     are open may still tell."""

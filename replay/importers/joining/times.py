@@ -22,7 +22,7 @@ def _scaled(raw, mult, shift):  # type: ignore[no-untyped-def]
                     | (low & np.uint64(0xFFFFFFFF)) >> np.uint64(shift))
 
 
-@compiled()
+@compiled
 def _since(raw, start, hz, mult, shift, out, absent):  # type: ignore[no-untyped-def]
     begin = _scaled(start, mult, shift)
     for r in range(len(raw)):

@@ -78,14 +78,14 @@ def next_of_task(time: Ints, pid: Ints) -> Ints:
     return latest
 
 
-@compiled()
+@compiled
 def _next_of_task(time, task, following, latest):  # type: ignore[no-untyped-def]
     for r in range(len(time) - 1, -1, -1):
         latest[r] = following[task[r]]
         following[task[r]] = time[r]
 
 
-@compiled()
+@compiled
 def _arrays(  # type: ignore[no-untyped-def]
         calls, alloc, array, of_array, found, begin, end):
     """For each free of a whole page array, the last allocation into it; -1 if there is none.
@@ -111,7 +111,7 @@ def _arrays(  # type: ignore[no-untyped-def]
             found[c] = other
 
 
-@compiled()
+@compiled
 def _origins(calls, alloc, events, freed_by, different):  # type: ignore[no-untyped-def]
     """Of each allocated page the call that freed it last; events: frees at their entry as -1 - c,
     allocations when over. different: of a Numbering; freed_by: per number, one more than the call,

@@ -16,7 +16,7 @@ from replay.importers.ordering.ledger import PART_CALLS
 from replay.importers.source.probes import Ints
 
 
-@compiled()
+@compiled
 def _follow(  # type: ignore[no-untyped-def]
         q, order, doubtful, listed, content, found, depth):
     """listed: per page on the list, the head at the end, whether it is in doubt. content: per page

@@ -78,7 +78,7 @@ def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
     return depth
 
 
-@compiled()
+@compiled
 def _walk(q, p, order, passed, depth):  # type: ignore[no-untyped-def]
     """Follow calls in their order; returns how many pages are on the list then.
 
@@ -124,7 +124,7 @@ def _walk(q, p, order, passed, depth):  # type: ignore[no-untyped-def]
     return depth
 
 
-@compiled()
+@compiled
 def _late(p, begin, end):  # type: ignore[no-untyped-def]
     """Frames that became known after a page that is the same was passed."""
     for place in range(begin, end):

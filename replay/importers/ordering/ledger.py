@@ -194,7 +194,7 @@ class _Reader:
                         self.least, self.most))
 
 
-@compiled()
+@compiled
 def _follow(time, task, number, last, following):  # type: ignore[no-untyped-def]
     """number: of the call that a row is, or -1; last: that of each task's last row."""
     for r in range(len(time)):

@@ -188,7 +188,7 @@ def _give(q, live, r, slots, flags, counts):  # type: ignore[no-untyped-def]
         flags[r] |= _LOST_TRACK
 
 
-@compiled()
+@compiled
 def _walk(q, live, slots, flags, counts, begin, end):  # type: ignore[no-untyped-def]
     for r in range(begin, end):
         if q.alloc[r]:

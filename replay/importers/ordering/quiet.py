@@ -178,7 +178,7 @@ def _pair(q, s, free):  # type: ignore[no-untyped-def]
     return done
 
 
-@compiled()
+@compiled
 def quiet(q, s, first, stop, pairs):  # type: ignore[no-untyped-def]
     """Apply calls first to stop - 1; the first one that does not fit, or stop, and how many pairs
     there were. Of that one, and of its pair, nothing is done.

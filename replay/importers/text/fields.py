@@ -213,7 +213,7 @@ def _array(text, at, cut, flat, used):  # type: ignore[no-untyped-def]
     return _FAILED
 
 
-@compiled()
+@compiled
 def _elements(text, stop, flat):  # type: ignore[no-untyped-def]
     """(elements, end) of an array that may be cut: what no comma follows is then not taken.
 
@@ -315,7 +315,7 @@ def _row(  # type: ignore[no-untyped-def]
     return used if at == stop else -1
 
 
-@compiled()
+@compiled
 def _rows(  # type: ignore[no-untyped-def]
     text, at, stop, pending, layout, names, values, flat, used, spans,
 ):
@@ -329,7 +329,7 @@ def _rows(  # type: ignore[no-untyped-def]
     return used
 
 
-@compiled()
+@compiled
 def _spread(flat, first, whole, rows, table):  # type: ignore[no-untyped-def]
     """table[rows[i], :whole[i]] = flat[first[i]:first[i] + whole[i]]."""
     for i in range(rows.shape[0]):

@@ -298,7 +298,7 @@ def _behind(text, end):  # type: ignore[no-untyped-def]
     return end + (1 if c == NEWLINE else 2 if c == RETURN else _CUT_LENGTH + 1)
 
 
-@compiled()
+@compiled
 def _scan(text, at, stop, dotted, lines, tasks, places, recent):  # type: ignore[no-untyped-def]
     """Fill the columns from lines that begin in at..stop; how many, room for one is left."""
     count = 0

@@ -59,7 +59,7 @@ def joined(parts: Sequence[Heads]) -> Heads:
     return Heads(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-@compiled()
+@compiled
 def _choose(lines, longest, places, common, first, passed):  # type: ignore[no-untyped-def]
     """Mark the lines of the common forms; first[s + 1] counts those of stream s that are kept,
     passed[s] the others; the first and the last time of all of them."""
@@ -76,7 +76,7 @@ def _choose(lines, longest, places, common, first, passed):  # type: ignore[no-u
     return begin, end
 
 
-@compiled()
+@compiled
 def _sort(  # type: ignore[no-untyped-def]
     lines, common, order, line, places, tasks, free, heads, at, end,
 ):

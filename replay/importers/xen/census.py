@@ -178,7 +178,7 @@ def _window(words: np.ndarray, at: int, end: int, me: Any, events: np.ndarray,
     return at
 
 
-@compiled()
+@compiled
 def _census(  # type: ignore[no-untyped-def]
         words, until, cpus, events, kinds, ops, sums, layout, top):
     """Walk the file from window to window, up to what is wrong, cut, or beyond the room for CPUs,
@@ -220,7 +220,7 @@ def _walk(words: np.ndarray, data: Buffer, events: np.ndarray, kinds: np.ndarray
     return cpus
 
 
-@compiled()
+@compiled
 def _unlisted(words, windows, events, numbers):  # type: ignore[no-untyped-def]
     """The events of all records that the table has no place for."""
     k = 0

@@ -258,7 +258,7 @@ def _run(words: np.ndarray, windows: np.ndarray, cpus: np.ndarray, cpu: int, lim
     return at < end
 
 
-@compiled()
+@compiled
 def _decode(  # type: ignore[no-untyped-def]
         words, windows, cpus, heap, events, out, counts, layout):
     """Merge the CPUs' runs until the room is full or all have ended; heap: CPUs by their next
@@ -280,7 +280,7 @@ def _decode(  # type: ignore[no-untyped-def]
     n.waiting = size
 
 
-@compiled()
+@compiled
 def _start(words, windows, cpus, heap):  # type: ignore[no-untyped-def]
     """Take every CPU to its first record; how many have one: they stand first in the heap."""
     size = 0
@@ -296,7 +296,7 @@ def _start(words, windows, cpus, heap):  # type: ignore[no-untyped-def]
     return size
 
 
-@compiled()
+@compiled
 def scale(ticks, start, hz, out):  # type: ignore[no-untyped-def]
     """Ticks as nanoseconds after `start`, rounded down; the most seconds either way.
 

@@ -72,7 +72,7 @@ def length_of(header: int) -> Any:
     return 1 + 2 * (header >> TIME_SHIFT) + ((header >> EXTRA_SHIFT) & 7)
 
 
-@compiled()
+@compiled
 def _link(words, at, first, some, ends, windows, heads, last):  # type: ignore[no-untyped-def]
     """Some windows from `first` on, which begins at a word, of a file whose framing is sound; ends:
     where its whole records end. Where the next one begins."""

@@ -56,13 +56,13 @@ def _world(models: Collection[str], seed: int, end_ns: int, full: int, batch_row
         buckets, room_for(batch_rows), new_arena(), counts)
 
 
-@compiled()
+@compiled
 def _begin(w: World) -> None:
     for k in range(len(w.actors)):
         plan(w, begin(w, k), k, 0, 0)
 
 
-@compiled()
+@compiled
 def _go_on(w: World) -> int:
     """Let things happen; why it stops."""
     c = w.counts[0]

@@ -8,7 +8,7 @@ from replay.allocators import hypervisor
 from replay.allocators.hypervisor import options
 from replay.base.compiled import compiled
 from replay.c import calls
-from replay.truth.witness.lockstep import LOCKSTEP, Room, lockstep
+from replay.truth.witness.lockstep import Room, lockstep
 
 
 def serve_by_balloon(m: np.ndarray) -> None:
@@ -16,7 +16,7 @@ def serve_by_balloon(m: np.ndarray) -> None:
     options(m).fallback = 1
 
 
-@compiled(LOCKSTEP)
+@compiled
 def run(a: np.ndarray, b: np.ndarray, stream: np.ndarray, found: np.ndarray, room: Room) -> int:
     """A model (a) against the kernel's source (b)."""
     return lockstep(hypervisor.alloc, hypervisor.free, hypervisor.wake, calls.alloc, calls.free,

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from replay.base.compiled import (
-    INT, TABLE, VECTOR, address_of, call_c, inline, record, row_at, seen_as, template, types,
-    words_in,
+    address_of, call_c, inline, record, row_at, seen_as, template, words_in,
 )  # fmt: skip
 from replay.base.hashes import GAMMA, finalized
 from replay.costs.primitives import WORK
@@ -82,8 +81,6 @@ OTHERS = {D_ERRNO: "errno", D_FRAME: "frame", D_GOT: "pages got before the sleep
           D_TREE: "resource tree", D_LIST: "free list", D_SECTION: "section"}
 MAX_SLEEPERS = 6
 CHECK_LIST = 1000
-ROOM = types.NamedTuple((VECTOR, TABLE, TABLE, VECTOR, VECTOR), Room)
-LOCKSTEP = INT(VECTOR, VECTOR, VECTOR, VECTOR, ROOM)
 
 
 def difference(what: int) -> str:

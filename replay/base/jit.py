@@ -1,0 +1,136 @@
+"""The only import of numba: what compiles a kernel to object code.
+
+Imported when something must be compiled, and never else: importing numba takes longer than most
+replays. Its own on-disk cache is not used, see object_code.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numba as _numba
+
+from replay.base import compiled
+from replay.base.kernel import Kernel
+
+numba: Any = _numba
+"""Untyped here: the overloads of its decorators do not cover keyword options."""
+types: Any = numba.types
+ir: Any = importlib.import_module("llvmlite.ir")
+typeof_impl: Any = importlib.import_module("numba.core.typing.typeof").typeof_impl
+
+INT = types.int64
+VECTOR = types.Array(types.int64, 1, "C")
+
+WITHOUT_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Python calls the native function itself, so that nothing needs Python's C API."""
+SCALARS = {types.int64: "q", types.uint64: "Q", types.float64: "d", types.boolean: "?",
+           types.int32: "i", types.uint32: "I", types.none: "n"}
+"""Codes of what a kernel can return, as object_code.Code takes them."""
+
+
+def dispatcher_of(kernel: Kernel) -> Any:
+    """numba's own form of a kernel, made once."""
+    if kernel.dispatcher is None:
+        kernel.dispatcher = numba.njit(**kernel.targetoptions, **WITHOUT_WRAPPERS)(kernel.py_func)
+    return kernel.dispatcher
+
+
+def _kernel_type(kernel: Kernel, context: Any) -> Any:
+    return types.Dispatcher(dispatcher_of(kernel))
+
+
+typeof_impl.register(Kernel)(_kernel_type)
+
+
+def _returned(kind: Any) -> str:
+    if isinstance(kind, types.BaseTuple):
+        return "".join(_returned(one) for one in kind) if len(kind) > 1 else _returned(kind[0]) + ","
+    kind = types.unliteral(kind)
+    if kind not in SCALARS:
+        raise AssertionError(f"kernels return numbers and tuples of numbers, not {kind}")
+    return SCALARS[kind]
+
+
+def compile_for(kernel: Kernel, args: Sequence[Any]) -> tuple[str, str, bytes]:
+    """Compile a kernel for arguments like these: (symbol, codes of the result, object code)."""
+    _tell_numba()
+    dispatcher, kinds = dispatcher_of(kernel), tuple(numba.typeof(one) for one in args)
+    dispatcher.compile(kinds)
+    made = dispatcher.overloads[kinds]
+    return (made.fndesc.llvm_func_name, _returned(made.signature.return_type),
+            made.library._get_compiled_object())
+
+
+def _call_c(typing: Any, address: Any, a: Any, b: Any, c: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = args[0].type
+        pointer = ir.FunctionType(word, [word] * 3).as_pointer()
+        return builder.call(builder.inttoptr(args[0], pointer), args[1:])
+    return INT(INT, INT, INT, INT), code
+
+
+def _address_of(typing: Any, array: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, args[0])
+        return builder.ptrtoint(made.data, ir.IntType(64))
+    return INT(VECTOR), code
+
+
+def _trailing_zeros(typing: Any, word: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+    return INT(INT), code
+
+
+def _expected(value: int) -> Any:
+    """LLVM's branch hint: a condition expected to have a value."""
+    def hint(typing: Any, condition: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bit = ir.IntType(1)
+            expect = builder.module.declare_intrinsic(
+                "llvm.expect", [bit], ir.FunctionType(bit, [bit, bit]))
+            return builder.call(expect, [args[0], ir.Constant(bit, value)])
+        return types.boolean(types.boolean), code
+    return numba.extending.intrinsic(hint)
+
+
+def _record_at(kind: Any) -> Any:
+    made = numba.from_dtype(kind)
+
+    def address(typing: Any, m: Any, at: Any) -> Any:
+        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            words = context.make_array(signature.args[0])(context, builder, args[0]).data
+            place = builder.gep(words, [args[1]])
+            return builder.bitcast(place, context.get_value_type(signature.return_type))
+        return made(m, INT), code
+    return numba.extending.intrinsic(address)
+
+
+def _expand(function: Any, form: Any) -> None:
+    numba.extending.overload(function, inline="always")(form)
+
+
+_true, _false = _expected(1), _expected(0)
+_bit, _call, _address = map(
+    numba.extending.intrinsic, (_trailing_zeros, _call_c, _address_of))
+_expand(compiled.likely, lambda condition: lambda condition: _true(condition))
+_expand(compiled.unlikely, lambda condition: lambda condition: _false(condition))
+_expand(compiled.lowest_bit, lambda word: lambda word: _bit(word))
+_expand(compiled.call_c, lambda address, a, b, c: lambda address, a, b, c: _call(address, a, b, c))
+_expand(compiled.address_of, lambda array: lambda array: _address(array))
+
+
+def _see(seen: Any, kind: Any) -> None:
+    at_place = _record_at(kind)
+    _expand(seen, lambda m, at: lambda m, at: at_place(m, at))
+
+
+def _tell_numba() -> None:
+    """Of the functions made since the last time."""
+    while compiled.SEEN:
+        _see(*compiled.SEEN.pop(0))
+    while compiled.EXPANDED:
+        _expand(*compiled.EXPANDED.pop(0))
