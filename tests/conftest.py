@@ -4,3 +4,9 @@ import os
 
 # Threads of a BLAS make the small matrices of calibration slower, on two cores up to 14 times.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from hypothesis import settings  # noqa: E402  (it may import numpy)
+
+# How long an example takes says what else the machine is doing.
+settings.register_profile("replay", deadline=None)
+settings.load_profile("replay")

@@ -91,7 +91,7 @@ def test_functions_are_short() -> None:
 def test_numba_is_imported_by_one_module() -> None:
     users = [name for name, tree in trees()
              if any(module.split(".")[0] == "numba" for module in imported(tree))]
-    assert users == ["replay/base/compiled.py"]
+    assert users == ["replay/base/jit.py"]
 
 
 def test_rooms_import_only_from_rooms_before_them() -> None:

@@ -25,7 +25,7 @@ halves the time of a loop over frames."""
 interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 """True under NUMBA_DISABLE_JIT=1: kernels then run as plain Python, thousands of times slower."""
 
-SEEN: list[tuple[Callable[..., Any], Any]] = []
+RECORDS: list[tuple[Callable[..., Any], Any]] = []
 """Functions made by seen_at(), with their kind of record: jit.py gives each its compiled form."""
 EXPANDED: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
 """Functions that are expanded where compiled code calls them, with what they are expanded to."""
@@ -118,7 +118,7 @@ def seen_at(kind: Any) -> Callable[[Any, int], Any]:
     def seen(m: Any, at: int) -> Any:
         return m[at : at + kind.itemsize // m.itemsize].view(kind)[0]
 
-    SEEN.append((seen, kind))
+    RECORDS.append((seen, kind))
     return seen
 
 

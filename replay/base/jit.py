@@ -26,8 +26,9 @@ VECTOR = types.Array(types.int64, 1, "C")
 
 WITHOUT_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Python calls the native function itself, so that nothing needs Python's C API."""
-SCALARS = {types.int64: "q", types.uint64: "Q", types.float64: "d", types.boolean: "?",
-           types.int32: "i", types.uint32: "I", types.none: "n"}
+RETURNED = {types.int64: "q", types.uint64: "Q", types.int32: "i", types.uint32: "I",
+           types.int16: "h", types.uint16: "H", types.int8: "b", types.uint8: "B",
+           types.float64: "d", types.boolean: "?", types.none: "n"}
 """Codes of what a kernel can return, as object_code.Code takes them."""
 
 
@@ -47,11 +48,11 @@ typeof_impl.register(Kernel)(_kernel_type)
 
 def _returned(kind: Any) -> str:
     if isinstance(kind, types.BaseTuple):
-        return "".join(_returned(one) for one in kind) if len(kind) > 1 else _returned(kind[0]) + ","
+        return "".join(map(_returned, kind)) + ("," if len(kind) == 1 else "")
     kind = types.unliteral(kind)
-    if kind not in SCALARS:
+    if kind not in RETURNED:
         raise AssertionError(f"kernels return numbers and tuples of numbers, not {kind}")
-    return SCALARS[kind]
+    return RETURNED[kind]
 
 
 def compile_for(kernel: Kernel, args: Sequence[Any]) -> tuple[str, str, bytes]:
@@ -130,7 +131,7 @@ def _see(seen: Any, kind: Any) -> None:
 
 def _tell_numba() -> None:
     """Of the functions made since the last time."""
-    while compiled.SEEN:
-        _see(*compiled.SEEN.pop(0))
+    while compiled.RECORDS:
+        _see(*compiled.RECORDS.pop(0))
     while compiled.EXPANDED:
         _expand(*compiled.EXPANDED.pop(0))

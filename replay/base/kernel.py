@@ -20,6 +20,7 @@ import numpy as np
 
 from replay.base import depends, object_code
 from replay.base.object_code import Code
+from replay.base.progress import step
 
 SCALARS = {int: "q", np.int64: "q", np.uint64: "Q", bool: "?", np.bool_: "?", float: "d",
            np.float64: "d", np.int32: "i", np.uint32: "I", np.int16: "h"}
@@ -70,9 +71,10 @@ class Kernel:
             place = object_code.place_of(name, self.digest + key)
             code = object_code.load(name, object_code.read(place), words)
             if code is None:
-                from replay.base import jit
+                with step(f"compiling {name.removeprefix('replay.')}"):
+                    from replay.base import jit
 
-                whole = object_code.save(place, *jit.compile_for(self, args))
+                    whole = object_code.save(place, *jit.compile_for(self, args))
                 code = object_code.load(name, whole, words)
             assert code is not None
             return code

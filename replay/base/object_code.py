@@ -24,9 +24,12 @@ from typing import Any
 
 from replay.base.errors import ReplayError
 
-MAGIC = b"replay object code 1 "
-RESULTS = {"q": ctypes.c_int64, "Q": ctypes.c_uint64, "d": ctypes.c_double, "?": ctypes.c_bool,
-           "i": ctypes.c_int32, "I": ctypes.c_uint32, "n": ctypes.c_void_p}
+DECIDED_BY = ("compiled.py", "depends.py", "kernel.py", "jit.py")
+"""Files beside this one that decide what machine code comes of a kernel."""
+SIGNED_AS = b"replay object code 1 "
+RESULTS = {"q": ctypes.c_int64, "Q": ctypes.c_uint64, "i": ctypes.c_int32, "I": ctypes.c_uint32,
+           "h": ctypes.c_int16, "H": ctypes.c_uint16, "b": ctypes.c_int8, "B": ctypes.c_uint8,
+           "d": ctypes.c_double, "?": ctypes.c_bool, "n": ctypes.c_void_p}
 
 
 def cache_root() -> Path:
@@ -41,7 +44,7 @@ def cache_root() -> Path:
 def _made_by() -> bytes:
     """What else machine code follows from: the compiler, the interpreter's byte code, the CPU."""
     here = Path(__file__).parent
-    rules = [(here / name).read_bytes() for name in ("compiled.py", "depends.py", "kernel.py", "jit.py")]
+    rules = [(here / name).read_bytes() for name in DECIDED_BY]
     versions = [importlib.metadata.version(name) for name in ("numba", "llvmlite", "numpy")]
     return repr((versions, platform.python_version(), platform.machine(), _processor(),
                  os.environ.get("NUMBA_BOUNDSCHECK", ""), rules)).encode()
@@ -92,7 +95,7 @@ class Code:
 
 
 def _exception(where: int | None) -> type[Exception]:
-    """Which one compiled code ended with: its name stands in what numba would unpickle."""
+    """Which one compiled code ended with: its name stands in what numba would make it from."""
     if where:
         data = ctypes.c_void_p.from_address(where).value
         size = ctypes.c_int32.from_address(where + 8).value
@@ -106,7 +109,7 @@ def _exception(where: int | None) -> type[Exception]:
 def save(place: Path, symbol: str, results: str, code: bytes) -> bytes:
     """Keep a compiled kernel, and return the file's bytes; no room for it is no error."""
     body = json.dumps({"symbol": symbol, "results": results}).encode() + b"\n" + code
-    whole = MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+    whole = SIGNED_AS + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
     with contextlib.suppress(OSError):
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, suffix=".part", delete=False) as file:
@@ -143,9 +146,9 @@ def _refuse_what_others_write(path: Path, found: os.stat_result) -> None:
 
 def load(name: str, whole: bytes | None, words: Sequence[Any]) -> Code | None:
     """The function that a file of save() holds; None for none, or one that is damaged."""
-    if whole is None or not whole.startswith(MAGIC):
+    if whole is None or not whole.startswith(SIGNED_AS):
         return None
-    told, _, body = whole[len(MAGIC):].partition(b"\n")
+    told, _, body = whole[len(SIGNED_AS):].partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != told:
         return None
     head, _, code = body.partition(b"\n")
