@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import click
 import typer
+from typer.main import get_command_name
 
 from replay import __version__
 from replay.api import check_output
@@ -252,9 +255,16 @@ app.add_typer(gate.app, name="gate")
 INTERRUPTED = "replay: interrupted\n"
 
 
-def commands() -> click.Group:
-    """All verbs, as the command line has them."""
-    group = typer.main.get_command(app)
+def commands(args: Sequence[str] = ()) -> click.Group:
+    """The verbs as the command line has them: the one that `args` begin with, else all."""
+    chosen = app
+    for one in app.registered_commands:
+        if args and one.callback and args[0] == (one.name or get_command_name(
+                one.callback.__name__)):
+            # Making all of them from their signatures takes as long as a small replay.
+            chosen = copy.copy(app)
+            chosen.registered_commands, chosen.registered_groups = [one], []
+    group = typer.main.get_command(chosen)
     assert isinstance(group, click.Group)
     return with_shared_options(group)
 
@@ -272,7 +282,8 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> None:
     try:
         if interrupted is not None:
             signal.signal(signal.SIGINT, interrupted)
-        commands()(args=args, standalone_mode=True)
+        given = sys.argv[1:] if args is None else args
+        commands(given)(args=args, standalone_mode=True)
     except ReplayError as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -34,7 +34,7 @@ def run(
     if as_json:
         emit_json(found.summary)
     else:
-        emit(report(found.summary, color=color())
+        emit((report(found.summary, color=True) if color() else found.text)
              + f"Results: {', '.join(files)} in {folder}/\n")
     _end(found.summary)
 

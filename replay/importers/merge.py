@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from replay.base.arrow import compute as pc
 from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
 from replay.base.units import scale_ticks

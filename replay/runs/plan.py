@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow.compute as pc
 
 from replay import allocators
+from replay.base.arrow import compute as pc
 from replay.base import memory
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.since import version_of

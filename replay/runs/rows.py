@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from replay.base.arrow import compute as pc
 from replay.base.alike import Counting, Counts
 from replay.base.errors import InputError
 

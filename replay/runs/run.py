@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,11 @@ class Run:
                   for name, figures in self.allocators.items() if figures[f"latency_by_{key}"]]
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
 
+    @cached_property
+    def text(self) -> str:
+        """The text report, as report.txt holds it."""
+        return report(self.summary)
+
     @property
     def failed(self) -> dict[str, str]:
         """C allocators that misbehaved, each with a sentence."""
@@ -143,7 +149,7 @@ class Run:
                   for name, made in self.timelines.items()}
         files[SUMMARY] = text_writer(
             json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
-        files["report.txt"] = text_writer(report(self.summary))
+        files["report.txt"] = text_writer(self.text)
         write_files(Path(folder), files)
         for name in self.summary["order"]:
             for old in (f"outcome-{name}.arrow", f"timeline-{name}.json"):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from replay.base.arrow import compute as pc
 from replay.base.errors import InputError
 from replay.base.units import MAX_PAGES
 from replay.engine.drive import MAX_TIME_NS

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from replay.base.arrow import compute as pc
 
 NONE = -(1 << 62)
 """Stands for null in integer columns; no recorded quantity comes near it."""

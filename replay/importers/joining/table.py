@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from replay.base.arrow import compute as pc
 from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
 from replay.importers.joining.joined import Joined

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from replay.base.arrow import compute as pc
 from replay.base.compiled import compiled
 from replay.base.scratch import Growing, Scratch
 from replay.importers.joining.tape import Tasks

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from replay.base.arrow import compute as pc
 from replay.base.scratch import Scratch, ScratchFile
 from replay.trace.columns import is_kind
 from replay.trace.schema import SCHEMA
