@@ -25,10 +25,9 @@ halves the time of a loop over frames."""
 interpreted = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 """True under NUMBA_DISABLE_JIT=1: kernels then run as plain Python, thousands of times slower."""
 
-RECORDS: list[tuple[Callable[..., Any], Any]] = []
-"""Functions made by seen_at(), with their kind of record: jit.py gives each its compiled form."""
-EXPANDED: list[tuple[Callable[..., Any], Callable[..., Any]]] = []
-"""Functions that are expanded where compiled code calls them, with what they are expanded to."""
+ACCESSORS: list[tuple[Callable[..., Any], Any, int | None]] = []
+"""Functions that see words as a record, with its kind and where it always is, if that is so: jit.py
+gives each its compiled form."""
 
 
 def expanded(function: Callable[..., Any]) -> Any:
@@ -118,7 +117,7 @@ def seen_at(kind: Any) -> Callable[[Any, int], Any]:
     def seen(m: Any, at: int) -> Any:
         return m[at : at + kind.itemsize // m.itemsize].view(kind)[0]
 
-    RECORDS.append((seen, kind))
+    ACCESSORS.append((seen, kind, None))
     return seen
 
 
@@ -129,23 +128,22 @@ def words_in(kind: Any) -> int:
 
 def row_at(kind: Any) -> Callable[[Any, int, int], Any]:
     """The same of records that lie one after the other: row(m, place of the first one, which)."""
-    place, size = seen_at(kind), words_in(kind)
+    size = words_in(kind)
 
     @expanded
     def seen(m: Any, first: int, k: int) -> Any:
-        return place(m, first + size * k)
+        at = first + size * k
+        return m[at : at + size].view(kind)[0]
 
-    EXPANDED.append((seen, lambda m, first, k: lambda m, first, k: place(m, first + size * k)))
+    ACCESSORS.append((seen, kind, None))
     return seen
 
 
 def seen_as(kind: Any, first: int = 0) -> Callable[[Any], Any]:
     """The same at a place that is always the same."""
-    place = seen_at(kind)
-
     @expanded
     def seen(m: Any) -> Any:
-        return place(m, first)
+        return m[first : first + kind.itemsize // m.itemsize].view(kind)[0]
 
-    EXPANDED.append((seen, lambda m: lambda m: place(m, first)))
+    ACCESSORS.append((seen, kind, first))
     return seen

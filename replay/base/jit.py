@@ -19,6 +19,7 @@ numba: Any = _numba
 """Untyped here: the overloads of its decorators do not cover keyword options."""
 types: Any = numba.types
 ir: Any = importlib.import_module("llvmlite.ir")
+templates: Any = importlib.import_module("numba.core.typing.templates")
 typeof_impl: Any = importlib.import_module("numba.core.typing.typeof").typeof_impl
 
 INT = types.int64
@@ -65,6 +66,17 @@ def compile_for(kernel: Kernel, args: Sequence[Any]) -> tuple[str, str, bytes]:
             made.library._get_compiled_object())
 
 
+def _stands_for(function: Any, definition: Any) -> None:
+    """Have a Python function be an intrinsic where compiled code calls it.
+
+    Not an overload: numba would type, optimize and inline one for each call, which took half the
+    time of a compilation.
+    """
+    template = templates.make_intrinsic_template(function, definition, function.__name__)
+    templates.infer(template)
+    templates.infer_global(function, types.Function(template))
+
+
 def _call_c(typing: Any, address: Any, a: Any, b: Any, c: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = args[0].type
@@ -80,7 +92,7 @@ def _address_of(typing: Any, array: Any) -> Any:
     return INT(VECTOR), code
 
 
-def _trailing_zeros(typing: Any, word: Any) -> Any:
+def _lowest_bit(typing: Any, word: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
     return INT(INT), code
@@ -95,43 +107,42 @@ def _expected(value: int) -> Any:
                 "llvm.expect", [bit], ir.FunctionType(bit, [bit, bit]))
             return builder.call(expect, [args[0], ir.Constant(bit, value)])
         return types.boolean(types.boolean), code
-    return numba.extending.intrinsic(hint)
+    return hint
 
 
-def _record_at(kind: Any) -> Any:
-    made = numba.from_dtype(kind)
+def _record_at(kind: Any, always: int | None) -> Any:
+    """A record's address within a vector: the words are not copied."""
+    made, size = numba.from_dtype(kind), compiled.words_in(kind)
 
-    def address(typing: Any, m: Any, at: Any) -> Any:
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            words = context.make_array(signature.args[0])(context, builder, args[0]).data
-            place = builder.gep(words, [args[1]])
-            return builder.bitcast(place, context.get_value_type(signature.return_type))
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        words = context.make_array(signature.args[0])(context, builder, args[0]).data
+        place = args[1] if len(args) > 1 else ir.Constant(ir.IntType(64), always)
+        if len(args) > 2:
+            place = builder.add(place, builder.mul(args[2], ir.Constant(args[2].type, size)))
+        return builder.bitcast(builder.gep(words, [place]),
+                               context.get_value_type(signature.return_type))
+
+    def at_once(typing: Any, m: Any) -> Any:
+        return made(m), code
+
+    def at_place(typing: Any, m: Any, at: Any) -> Any:
         return made(m, INT), code
-    return numba.extending.intrinsic(address)
+
+    def of_row(typing: Any, m: Any, first: Any, k: Any) -> Any:
+        return made(m, INT, INT), code
+
+    return {1: at_once, 2: at_place, 3: of_row}
 
 
-def _expand(function: Any, form: Any) -> None:
-    numba.extending.overload(function, inline="always")(form)
-
-
-_true, _false = _expected(1), _expected(0)
-_bit, _call, _address = map(
-    numba.extending.intrinsic, (_trailing_zeros, _call_c, _address_of))
-_expand(compiled.likely, lambda condition: lambda condition: _true(condition))
-_expand(compiled.unlikely, lambda condition: lambda condition: _false(condition))
-_expand(compiled.lowest_bit, lambda word: lambda word: _bit(word))
-_expand(compiled.call_c, lambda address, a, b, c: lambda address, a, b, c: _call(address, a, b, c))
-_expand(compiled.address_of, lambda array: lambda array: _address(array))
-
-
-def _see(seen: Any, kind: Any) -> None:
-    at_place = _record_at(kind)
-    _expand(seen, lambda m, at: lambda m, at: at_place(m, at))
+for function, definition in (
+        (compiled.likely, _expected(1)), (compiled.unlikely, _expected(0)),
+        (compiled.lowest_bit, _lowest_bit), (compiled.call_c, _call_c),
+        (compiled.address_of, _address_of)):
+    _stands_for(function, definition)
 
 
 def _tell_numba() -> None:
-    """Of the functions made since the last time."""
-    while compiled.RECORDS:
-        _see(*compiled.RECORDS.pop(0))
-    while compiled.EXPANDED:
-        _expand(*compiled.EXPANDED.pop(0))
+    """Of the accessors made since the last time."""
+    while compiled.ACCESSORS:
+        seen, kind, always = compiled.ACCESSORS.pop(0)
+        _stands_for(seen, _record_at(kind, always)[seen.__code__.co_argcount])

@@ -54,20 +54,31 @@ class Kernel:
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: Any) -> Any:
-        words: list[Any] = []
-        kinds: list[str] = []
-        for one in args:
-            _flatten(one, words, kinds)
-        key = "|".join(kinds)
+        key, words = _flat(args)
         code = self._code.get(key)
         if code is None:
             code = self._code[key] = self._found(key, args, words)
         return code(words)
 
+    def ready(self, *args: Any) -> bool:
+        """Whether a call with arguments like these would compile nothing."""
+        key, _ = _flat(args)
+        return key in self._code or object_code.place_of(self._name, self.digest + key).is_file()
+
+    def prepare(self, *args: Any) -> None:
+        """Compile what a call with arguments like these needs, and do not call it."""
+        if not self.ready(*args):
+            key, words = _flat(args)
+            self._found(key, args, words)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.py_func.__module__}.{self.py_func.__qualname__}"
+
     def _found(self, key: str, args: Sequence[Any], words: Sequence[Any]) -> Code:
         """The code for arguments of a kind, from the cache or compiled now."""
         with COMPILING:
-            name = f"{self.py_func.__module__}.{self.py_func.__qualname__}"
+            name = self._name
             place = object_code.place_of(name, self.digest + key)
             code = object_code.load(name, object_code.read(place), words)
             if code is None:
@@ -83,6 +94,15 @@ class Kernel:
     def digest(self) -> str:
         """What its machine code follows from, see depends.py."""
         return depends.digest_of(self)
+
+
+def _flat(args: Sequence[Any]) -> tuple[str, list[Any]]:
+    """What kinds of arguments they are, and their words."""
+    words: list[Any] = []
+    kinds: list[str] = []
+    for one in args:
+        _flatten(one, words, kinds)
+    return "|".join(kinds), words
 
 
 def _flatten(one: Any, words: list[Any], kinds: list[str]) -> None:

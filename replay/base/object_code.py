@@ -76,6 +76,14 @@ def place_of(name: str, what: str) -> Path:
     return cache_root() / "compiled" / f"{safe.removeprefix('replay.')[:96]}-{digest}.o"
 
 
+def can_keep() -> bool:
+    """Whether what is compiled can be kept for other processes."""
+    folder = cache_root() / "compiled"
+    while not folder.exists():
+        folder = folder.parent
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 class Code:
     """A native function in this process.
 

@@ -5,7 +5,7 @@ Nothing is drawn unless somebody has asked for it, and no result hangs on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import local
 from typing import Any, Protocol, TypeVar
@@ -36,6 +36,7 @@ class _Open(local):
 
 
 _drawing: Drawing | None = None
+_heard_by: Callable[[str], None] | None = None
 _open = _Open()
 
 
@@ -48,6 +49,23 @@ def drawn(drawing: Drawing | None) -> Iterator[None]:
         yield
     finally:
         _drawing = before
+
+
+@contextmanager
+def heard(by: Callable[[str], None]) -> Iterator[None]:
+    """Have somebody hear what is said of the work within."""
+    global _heard_by
+    before, _heard_by = _heard_by, by
+    try:
+        yield
+    finally:
+        _heard_by = before
+
+
+def say(sentence: str) -> None:
+    """Something about the work that whoever waits for it should know at once."""
+    if _heard_by is not None:
+        _heard_by(sentence)
 
 
 @contextmanager

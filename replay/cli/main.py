@@ -18,6 +18,7 @@ from typer.main import get_command_name
 
 from replay import __version__
 from replay.api import check_output
+from replay.base import progress
 from replay.base.errors import ReplayError, unknown_name
 from replay.cli import gate, record
 from replay.cli.calibrate import calibrate, predict
@@ -226,11 +227,12 @@ def c_header() -> None:
 
 
 @app.command(hidden=True)
-def warm() -> None:
-    """Compile all that is compiled, so that no later run waits for it."""
+def warm(parts: Annotated[list[str] | None, typer.Argument(
+        metavar="[PART]...", help="Such as loop:pool or importers.")] = None) -> None:
+    """Compile what else is compiled when it is first used: all of it, or parts."""
     from replay.cli.warming import warm_up
 
-    warm_up()
+    warm_up(parts or [])
 
 
 def _sentence(error: OSError) -> str:
@@ -283,7 +285,8 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> None:
         if interrupted is not None:
             signal.signal(signal.SIGINT, interrupted)
         given = sys.argv[1:] if args is None else args
-        commands(given)(args=args, standalone_mode=True)
+        with progress.heard(_say):
+            commands(given)(args=args, standalone_mode=True)
     except ReplayError as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -305,6 +308,10 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> None:
             raise
         _fail(f"a defect of replay, please report it: {type(error).__name__}: {error}; "
               "REPLAY_TRACEBACK=1 shows where")
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"replay: {plain(sentence)}\n")
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -25,6 +25,7 @@ from replay.engine.requests_digest import RequestsDigest
 from replay.metrics.hazards import HAZARDS
 from replay.metrics.summary import summary_of
 from replay.metrics.timeline import TimelineFold
+from replay.runs.compiling import compile_loops
 from replay.runs.course import Course, Keeping
 from replay.runs.files import about
 from replay.runs.options import RunOptions
@@ -60,6 +61,7 @@ def replay_batches(source: Batches, named: Named, plan: RunOptions, folder: Path
     folder: where the files with a row per request go, by allocator; None keeps the summary alone.
     """
     courses = _courses(source, named, plan, folder)
+    compile_loops([course.under_way for course in courses])
     digest, base = RequestsDigest(source.bounds["slots"]), 0
     with step("replaying", source.rows, "rows"), ThreadPoolExecutor(_workers(courses)) as beside:
         for batch, last in _with_last(ahead(iter(source))):
