@@ -39,7 +39,8 @@ def parts() -> dict[str, Callable[[], None]]:
     """What can be compiled apart from the rest, the longest first."""
     loops = {f"loop:{name}": partial(_loop, strategy)
              for name, strategy in allocators.discover().items()}
-    return {**loops, "c": _c, "witness": _witness, "calls": _calls, "importers": _importers, "traces": _traces}
+    return {**loops, "c": _c, "witness": _witness, "calls": _calls,
+            "importers": _importers, "traces": _traces}
 
 
 def _machine() -> Physmap:

@@ -39,16 +39,20 @@ def compile_loops(runs: Sequence[UnderWay]) -> None:
 
 
 def compile_side_by_side(names: Sequence[str]) -> None:
-    """Have processes compile what `replay warm NAME` does, as many at once as there are cores.
+    """Have processes compile what `replay warm NAME...` does, one for each core.
 
-    One that fails is no error: what it should have compiled is compiled where it is used.
+    One for each name would compile the helpers that they share as often. One that fails is no
+    error: what it should have compiled is compiled where it is used.
     """
-    def one(name: str) -> None:
-        subprocess.run([sys.executable, "-m", "replay", "warm", name], check=False,
+    cores = os.cpu_count() or 1
+    shares = [names[k::cores] for k in range(min(cores, len(names)))]
+
+    def one(share: Sequence[str]) -> None:
+        subprocess.run([sys.executable, "-m", "replay", "warm", *share], check=False,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as beside:
-        under_way = [beside.submit(one, name) for name in names]
-        for part in each(under_way, "compiling", "parts"):
+    with ThreadPoolExecutor(len(shares)) as beside:
+        under_way = [beside.submit(one, share) for share in shares]
+        for part in each(under_way, "compiling", "processes"):
             part.result()
