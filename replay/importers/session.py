@@ -29,7 +29,7 @@ from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table
 from replay.importers.source.rows import Rows
 from replay.importers.xen.keep import kept, without
-from replay.physmap.readers import Machine, read_machine
+from replay.physmap.readers import Machine, read_machine, with_va_bits
 from replay.trace.meta import Meta
 from replay.trace.store import Trace, check, imbalance
 
@@ -159,6 +159,12 @@ def _placed(parts: list[Imported], part: Imported, kind: Format, settings: dict[
     return place(parts[0], part, mode, whole(settings, "clock_offset_ns", None))
 
 
+def _learnt(machine: Machine | None, facts: dict[str, str]) -> Machine | None:
+    """The machine with what a source's addresses tell of it."""
+    return with_va_bits(machine, int(facts["va_bits"])) if machine and "va_bits" in facts \
+        else machine
+
+
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
             settings: dict[str, str], probes: Path | None, streamed: bool,
             scratch: Scratch) -> Trace:
@@ -194,6 +200,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
             parts.append(part)
             kinds.append(kind)
             seen.update(facts)
+            machine = _learnt(machine, facts)
     accounting, anomalies = _account(parts)
     physmap = machine.physmap if machine else None
     with step("putting calls in order"):

@@ -12,6 +12,8 @@ from replay.physmap.iomem import Entry
 from replay.physmap.model import HostRange
 
 VA_BITS_DEFAULT = 48
+LARGE_BITS = 52
+"""CONFIG_ARM64_{VA,PA}_BITS of a kernel that takes fewer where the processor has them not."""
 ARM64_PHYS_BITS = 48
 """MAX_PHYSMEM_BITS is PHYS_MASK_SHIFT, the CONFIG_ARM64_PA_BITS of 48 or 52 (asm/sparsemem.h)."""
 

@@ -6,9 +6,11 @@ import re
 from typing import Any
 
 from replay.base.errors import ReplayError
-from replay.physmap import logs, proc
+from replay.base.units import KIB
+from replay.physmap import arm64, logs, proc
 from replay.physmap.architecture import architecture
 from replay.physmap.folder import Folder
+from replay.physmap.vmemmap import ARM64_VA_BITS
 
 VERSION = r"(\d+\.\d+\S*)"
 """Xen's: "4.17.7", "4.17.4-pre", "4.21-unstable", "4.20.0-rc3", "4.21.1"."""
@@ -113,26 +115,49 @@ def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str
     return int(files.settle("cpu_hz", found, 0))
 
 
-def page_bytes(files: Folder, arch: str) -> int:
-    """The kernel's page size: MemTotal is the sum of all zones' managed pages. x86 has but one."""
+def page_bytes(files: Folder, arch: str, dmesg: str) -> int:
+    """The kernel's page size. MemTotal is the sum of all zones' managed pages; the kernel prints
+    bytes and order of its hash tables, ilog2(bytes) - PAGE_SHIFT (mm/mm_init.c, mm/page_alloc.c);
+    x86 has but one."""
     total = proc.first(r"^MemTotal:\s+(\d+) kB", files.text("meminfo"))
     managed = sum(map(int, re.findall(r"^\s*managed\s+(\d+)\s*$", files.text("zoneinfo"),
                                       re.MULTILINE)))
-    found = None
-    if total and managed and int(total) * 1024 // managed in (4096, 16384, 65536):
-        found = int(total) * 1024 // managed
+    found = int(total) * 1024 // managed if total and managed else 0
     built = proc.first(r"^CONFIG_ARM64_(4|16|64)K_PAGES=y", files.text("config"))
-    return int(files.settle("page_bytes", _first(
-        (found, "zoneinfo"), (built and int(built) * 1024, "config"),
-        (4096 if arch == "x86" else None, "x86")), 4096))
+    table = re.search(r"hash table entries: \d+ \(order: (-?\d{1,2}), (\d{1,15}) bytes", dmesg)
+    shift = int(table[2]).bit_length() - 1 - int(table[1]) if table else 0
+    page = int(files.settle("page_bytes", _first(
+        (found in ARM64_VA_BITS and found, "zoneinfo"), (built and int(built) * KIB, "config"),
+        (0 < shift < 17 and 1 << shift in ARM64_VA_BITS and 1 << shift, "dmesg"),
+        (4 * KIB if arch == "x86" else None, "x86")), 4 * KIB))
+    if page not in ARM64_VA_BITS or (arch == "x86" and page != 4 * KIB):
+        raise ReplayError(f"page_bytes is {page}, expected 4096" + (
+            "" if arch == "x86" else ", 16384 or 65536"))
+    return page
 
 
-def address_bits(files: Folder, name: str, option: str, default: int) -> int:
-    """Bits of an arm64 kernel's addresses, by its configuration. With 52 the processor decides, as
-    vabits_actual and PHYS_MASK_SHIFT do, so that they are what the default is."""
-    built = proc.first(rf"^CONFIG_ARM64_{option}=(\d+)$", files.text("config"))
-    known = built and int(built) <= 48
-    return int(files.settle(name, (int(built) if built and known else None, "config"), default))
+def va_bits(files: Folder, dmesg: str, page: int) -> int:
+    """Bits of an arm64 kernel's virtual addresses that are in use (vabits_actual). Of one that is
+    configured for 52 the processor decides; the kernel names what it has found (cpufeature.c)."""
+    built = proc.first(r"^CONFIG_ARM64_VA_BITS=(\d+)$", files.text("config"))
+    known = _first((int(built) if built and int(built) < arm64.LARGE_BITS else None, "config"), (
+        arm64.LARGE_BITS if re.search(r"detected: 52-bit Virtual Addressing \(", dmesg) else None,
+        "dmesg"))
+    bits = int(files.settle("va_bits", known, arm64.VA_BITS_DEFAULT))
+    if bits not in ARM64_VA_BITS[page]:
+        raise ReplayError(f"va_bits is {bits}, expected one of "
+                          f"{', '.join(map(str, sorted(ARM64_VA_BITS[page])))} with "
+                          f"{page // KIB} KiB pages (--set va_bits=...)")
+    return bits
+
+
+def pa_bits(files: Folder) -> int:
+    """Bits of an arm64 kernel's physical addresses, by its configuration. With 52 the processor
+    decides, as PHYS_MASK_SHIFT does, so that they are what the default is."""
+    built = proc.first(r"^CONFIG_ARM64_PA_BITS=(\d+)$", files.text("config"))
+    known = built and int(built) < arm64.LARGE_BITS
+    return int(files.settle("phys_bits", (int(built) if built and known else None, "config"),
+                            arm64.ARM64_PHYS_BITS))
 
 
 def iommu(files: Folder, xen: str) -> bool:

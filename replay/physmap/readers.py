@@ -13,7 +13,7 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError
 from replay.base.since import has, version_of
 from replay.physmap import arm64, fdt, iomem, logs, pvh, x86
-from replay.physmap.facts import address_bits, facts_of, iommu, page_bytes, xen_log
+from replay.physmap.facts import facts_of, iommu, pa_bits, page_bytes, va_bits, xen_log
 from replay.physmap.folder import MACHINE_FILES, Folder, read
 from replay.physmap.model import HostRange, Physmap, validated
 from replay.physmap.pages import memory_of
@@ -82,12 +82,24 @@ def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Ma
     top = iomem.parse(files.paths["iomem"], files.text("iomem"), files.notes)
     xen, dmesg = xen_log(files), logs.kernel_log(files.text("dmesg"))
     facts = facts_of(files, xen, dmesg)
-    found = _Read(files, top, facts, xen, dmesg, page_bytes(files, facts["arch"]))
+    found = _Read(files, top, facts, xen, dmesg, page_bytes(files, facts["arch"], dmesg))
     machine = validated(_arm64(found) if facts["arch"] == "arm64" else _x86(found))
     facts |= {"page_bytes": found.page,
               "scratch": [list(s) for s in iomem.scratch_sections(machine)],
               "files": dict(files.origin)}
     return Machine(machine, facts)
+
+
+def with_va_bits(machine: Machine, bits: int) -> Machine:
+    """The machine of an arm64 kernel that was found to have so many bits of virtual address: what
+    its linear map reaches follows from them."""
+    its = machine.physmap
+    start, end = its.pluggable
+    ends = min(start + (1 << (bits - 1)), max(end, 1 << arm64.ARM64_PHYS_BITS))
+    notes = (*(note for note in its.notes if not note.startswith("va_bits: ")),
+             f"va_bits: {bits}, by the addresses of struct pages")
+    return Machine(its.with_changes(pluggable=(start, ends), notes=notes),
+                   machine.provenance | {"va_bits": bits})
 
 
 def _x86(found: _Read) -> Physmap:
@@ -143,6 +155,7 @@ def _arm64(found: _Read) -> Physmap:
         notes.append("kaslr: no is assumed of the linear map; with it the range that can be mapped "
                      "may begin lower (before Linux 6.16)")
     section = _section(files, page, facts["kernel"])
+    facts["va_bits"] = va_bits(files, found.dmesg, page)
     children, scratch = iomem.first_level(top)
     if scratch:
         notes.append(_scratch_note(scratch))
@@ -152,8 +165,7 @@ def _arm64(found: _Read) -> Physmap:
         **common, arch="arm64", direct_mapped=direct, iomem_end=arm64.IOMEM_END,
         pluggable=arm64.pluggable_range(
             _dram_start(top, host), page, section,
-            address_bits(files, "va_bits", "VA_BITS", arm64.VA_BITS_DEFAULT),
-            address_bits(files, "phys_bits", "PA_BITS", arm64.ARM64_PHYS_BITS)),
+            facts["va_bits"], pa_bits(files)),
         iomem=children, clip=(), regions=tuple(regions), host=tuple(host), memory=memory,
         grant_table=table, source=_source(files), notes=(*files.notes, *notes),
     )

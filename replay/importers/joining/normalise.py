@@ -7,7 +7,7 @@ alloc or free is the function that served it: the fallback, where the outer one 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
@@ -22,22 +22,20 @@ from replay.importers.joining.parts import ROLES
 from replay.importers.joining.table import Others, Tables, gather
 from replay.importers.joining.tape import Layout, Matched
 from replay.importers.joining.times import Clock
-from replay.importers.joining.views import Names, View
+from replay.importers.joining.views import Names
+from replay.importers.joining.vmemmap import Chosen, choose
 from replay.importers.source.imported import Imported
-from replay.importers.source.probes import MISSING, Decoded, Ints, Probe, ProbeTable, Wanted
+from replay.importers.source.probes import MISSING, Decoded, Probe, ProbeTable, Wanted
 from replay.importers.source.rows import PART_ROWS, Rows
+from replay.physmap.readers import Machine
 from replay.trace.schema import SCHEMA
 
-X86_VMEMMAP_BASE: Final = 0xFFFFEA0000000000
-"""arch/x86/include/asm/pgtable_64_types.h, __VMEMMAP_BASE_L4; moves with KASLR."""
-_X86_VMEMMAP_TOP: Final = (X86_VMEMMAP_BASE >> 40) - (1 << 24)
 VMEMMAP: Final = "vmemmap_base"
 """Name under which a probe may fetch the kernel's variable of that name."""
 MAX_HZ: Final = 9_000_000_000
 """Beyond it the remainder of a division, times 10^9, would leave 64 bits."""
 MAX_SECONDS: Final = 1 << 32
 _PV_ONLY: Final = ("xen_alloc_p2m_entry", "xen_remap_pfn")
-_PAGE_MEANINGS: Final = ("frames", "page", "first", "last")
 
 
 Normalised = Imported
@@ -52,11 +50,14 @@ def normalise(
     table: ProbeTable,
     source: int,
     scratch: Scratch | None = None,
+    machine: Machine | None = None,
+    kernel: str = "",
 ) -> Normalised:
     """Join, cut and convert the events of one recording.
 
     hz: ticks per second, needed when the clock counts ticks. vmemmap_base: address of the
-    `struct page` of frame 0; x86 without KASLR needs none. The result's t0_raw is the raw time of
+    `struct page` of frame 0; None: what follows from machine, kernel (its release, where not the
+    recording's) and the addresses, see vmemmap.py. The result's t0_raw is the raw time of
     the first event, whether it became a row or not. scratch: the result has `rows` instead of a
     table, what does not fit into memory lies there.
     """
@@ -64,7 +65,7 @@ def normalise(
     anomalies = Anomalies(Counter(decoded.anomalies.counts))
     skipped: Counter[str] = Counter(decoded.undecoded)
     matched = _match(decoded, table, anomalies, skipped)
-    base = _base(decoded, matched, vmemmap_base)
+    base, found = _base(decoded, matched, vmemmap_base, machine, kernel)
     functions = {stream.function for stream, _ in decoded.outline}
     pv = any(name in functions for name in _PV_ONLY)
     room = scratch or Scratch(in_memory=1 << 62)
@@ -95,7 +96,7 @@ def normalise(
     table = SCHEMA.empty_table() if scratch else tables.rows.table()
     return Normalised(table, anomalies, accounting, t0_raw, clock.hz or NS_PER_S, decoded.clock,
                       np.concatenate(ticks), scale=clock.scale, offset_ns=decoded.offset_ns,
-                      rows=tables.rows if scratch else None)
+                      rows=tables.rows if scratch else None, facts=found)
 
 
 def _clock(decoded: Decoded, hz: int | None) -> Clock:
@@ -154,28 +155,15 @@ def wanted_by(table: ProbeTable) -> Wanted:
     return wanted
 
 
-def _base(decoded: Decoded, matched: list[Matched], given: int | None) -> int:
-    """The address of frame 0's struct page; an error when it is needed and unknown."""
+def _base(decoded: Decoded, matched: list[Matched], given: int | None, machine: Machine | None,
+          kernel: str) -> Chosen:
+    """The address of frame 0's struct page; an error when it is needed and cannot be known."""
     if given is not None:
-        return given
+        return Chosen(given, {})
     for one in matched:
         if VMEMMAP in one.outline.numbers and (told := _told(decoded, one)) != MISSING:
-            return told % (1 << 64)
-    if decoded.arch == "x86_64":
-        return X86_VMEMMAP_BASE
-    seen = False
-    for streams in decoded.parts():
-        for one in matched:
-            for first in _first_pages(View(streams[one.at], one.probe, X86_VMEMMAP_BASE)):
-                seen |= bool(len(first))
-                # ftrace text names no architecture; this range is that of x86 without KASLR
-                if not decoded.arch and ((first >> 40) == _X86_VMEMMAP_TOP).any():
-                    return X86_VMEMMAP_BASE
-    if seen:
-        raise ReplayError(
-            f"{decoded.path}: frames are recorded as struct page addresses; say where the "
-            "array of struct page begins (vmemmap_base)")
-    return X86_VMEMMAP_BASE
+            return Chosen(told % (1 << 64), {})
+    return choose(decoded, matched, machine, kernel or decoded.kernel)
 
 
 def _told(decoded: Decoded, one: Matched) -> int:
@@ -185,10 +173,3 @@ def _told(decoded: Decoded, one: Matched) -> int:
             return int(streams[one.at].numbers[VMEMMAP][0])
     return MISSING
 
-
-def _first_pages(view: View) -> Iterator[Ints]:
-    """The first addresses of a stream's arrays of struct pages."""
-    for meaning in _PAGE_MEANINGS:
-        found = view.elements(meaning)
-        if found is not None:
-            yield found.values[found.whole > 0][:, :1]

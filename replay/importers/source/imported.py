@@ -24,8 +24,8 @@ class Imported:
     reason, lost; records = imported + all skipped. t0_raw: the clock's value at time_ns 0, hz its
     frequency (nanoseconds: 10^9). ticks: the clock's raw value per row, where the importer keeps
     it, so that the rows can be moved to another origin without rounding twice. scale, offset_ns:
-    see probes.Decoded. stream: the rows, where they are made as they are written; the table is
-    empty then.
+    see probes.Decoded. facts: what the recording told of its kernel, for the provenance. stream:
+    the rows, where they are made as they are written; the table is empty then.
     """
 
     table: pa.Table
@@ -37,7 +37,7 @@ class Imported:
     ticks: np.ndarray | None = None
     scale: tuple[int, int] | None = None
     offset_ns: int = 0
-    notes: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
     stream: Stream | None = None
     rows: Rows | None = None
 
