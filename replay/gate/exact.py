@@ -20,6 +20,7 @@ from replay.gate.config import Check, Config
 from replay.metrics.catalogue import FRAMES, Metric, catalogue
 from replay.report.telling.telling import Warned, told
 from replay.runs.run import Run
+from replay.trace.meta import Meta
 
 OK, IMPROVED, REGRESSED, CHANGED = "ok", "improved", "regressed", "changed"
 NOT_PASSED = (REGRESSED, CHANGED)
@@ -71,15 +72,21 @@ class Checked:
                 "warnings": [w.as_dict() for w in self.warnings]}
 
 
+def _lacks(meta: Meta) -> str:
+    """What is missing of a recording, in words."""
+    from replay.report.telling.tables import missing
+
+    return missing(meta.lost, meta.cut, unknown=meta.losses_unknown)
+
+
 def replay_check(check: Check) -> Run:
     """Replay one check as its command would; a recording with losses is refused unless allowed."""
-    from replay.report.telling.tables import missing
     from replay.runs.replaying import replay_source
     from replay.trace.batches import open_batches
 
     trace = open_batches(check.trace)
     if (trace.meta.lost or trace.meta.cut) and not check.allow_loss:
-        raise ReplayError(f"{check.trace}: {missing(trace.meta.lost, trace.meta.cut)}; record "
+        raise ReplayError(f"{check.trace}: {_lacks(trace.meta)}; record "
                           f"again, or set allow_loss = true for check {check.name!r}")
     plan = replace(check.options, check=True, no_outcome=True)
     run = replay_source(trace, plan, check.trace.parent)

@@ -120,6 +120,7 @@ def about_recording(meta: Meta) -> dict[str, Any]:
         f"of an emulator ({meta.provenance['emulated']}), not of hardware" if meta.emulated
         else "as recorded",
         "records_lost": meta.lost, "sources_cut": meta.cut,
+        **({"losses_unknown": meta.losses_unknown} if meta.losses_unknown else {}),
         **({"trace_cut": meta.provenance["cut"]} if "cut" in meta.provenance else {}),
         "kernel": meta.provenance.get("kernel", ""),
         "xen_version": meta.provenance.get("xen_version", ""),

@@ -15,7 +15,7 @@ from replay.report.clocks import relation
 from replay.report.sketch import curve, physmap_table
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import (
-    count, duration, fitted, missing, notes, pairs, render, size, table,
+    count, duration, fitted, losses, missing, notes, pairs, render, size, table,
 )  # fmt: skip
 from replay.report.trace_facts import Facts, Kinds, kinds_in
 from replay.trace.meta import Meta
@@ -101,14 +101,15 @@ def _accounting(meta: Meta, kinds: Kinds) -> list[RenderableType]:
     lost = meta.lost
     rows = [["records in the sources", count(total)], ["imported", count(imported)],
             *([f"skipped: {fitted(k, 50)}", count(_whole(v))] for k, v in sorted(skipped.items())),
-            ["besides, lost: as the tracer reports", count(lost)]]
+            ["besides, lost: as the tracer reports", losses(lost, meta.losses_unknown)]]
     parts: list[RenderableType] = [_events(kinds),
                                    table("Every record accounted for", ["", "records"], rows)]
     problem = imbalance({"records": total, "imported": imported,
                          "skipped": {k: _whole(v) for k, v in skipped.items()}})
     if problem:
         parts.append(notes([problem]))
-    if said := missing(lost, meta.cut, meta.provenance.get("cut", "")):
+    if said := missing(lost, meta.cut, meta.provenance.get("cut", ""),
+                       unknown=meta.losses_unknown):
         parts.append(Text(f"DATA LOSS: {said}\n", style="bold red"))
     return parts + _anomalies(meta)
 
@@ -116,7 +117,8 @@ def _accounting(meta: Meta, kinds: Kinds) -> list[RenderableType]:
 def _anomalies(meta: Meta) -> list[RenderableType]:
     anomalies = Anomalies()
     anomalies.counts.update(meta.anomalies)
-    found = [[severity.replace("_", " "), count(number), name.replace("_", " "), what]
+    found = [[severity.replace("_", " "), losses(number, meta.losses_unknown)
+              if name == "records_lost" else count(number), name.replace("_", " "), what]
              for severity, name, number, what in anomalies.rows()]
     found += [["unknown", count(number), fitted(name, 26), "not known to this version"]
               for name, number in sorted(meta.anomalies.items()) if name not in KNOWN]

@@ -76,7 +76,7 @@ def _validator() -> Any:
            for key in ("caller", "size", "path")}})
     header = _object(HEADER_SHAPE)
     header["properties"] |= {
-        "outcome": TEXT_SHAPE,
+        "outcome": TEXT_SHAPE, "losses_unknown": COUNT_SHAPE,
         "start": {"type": "array", "items": TEXT_SHAPE},
         "assumed": {"type": "array", "items": TEXT_SHAPE},
         "profile_fitted_on": _object({"arch": TEXT_SHAPE, "dom0_mode": TEXT_SHAPE})}

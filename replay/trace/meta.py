@@ -40,8 +40,13 @@ class Meta:
 
     @property
     def lost(self) -> int:
-        """Records known to be missing."""
+        """Records known to be missing; a loss of unknown number counts as one."""
         return int(self.accounting.get("lost", 0))
+
+    @property
+    def losses_unknown(self) -> int:
+        """Losses whose number of records the tracer does not say."""
+        return int(self.anomalies.get("losses_unknown", 0))
 
     @property
     def cut(self) -> int:

@@ -166,6 +166,28 @@ def test_lost_records_stand_in_the_header(trace: Path, tmp_path: Path) -> None:
     assert written["run"]["records_lost"] == 4711
 
 
+@pytest.mark.parametrize(("lost", "said"), [
+    (2, "an unknown number of records lost"), (9, "7 and an unknown number of records lost")])
+def test_losses_of_unknown_number_are_said_to_be_unknown(
+        trace: Path, tmp_path: Path, lost: int, said: str) -> None:
+    from driving import metadata, rewrite
+    accounting = {**metadata(trace)["accounting"], "lost": lost}
+    lossy = rewrite(trace, tmp_path / "lossy.arrow", meta={
+        "accounting": accounting, "anomalies": {"records_lost": lost, "losses_unknown": 2}})
+    told = " ".join(cli("info", lossy).out.split())
+    number = said.removesuffix(" of records lost").removeprefix("an ")
+    for words in (f"DATA LOSS: {said}", f"as the tracer reports {number}",
+                  f"data loss {number} records lost"):
+        assert words in told
+    run = cli("run", lossy, "--out", tmp_path / "out", "--allocator", "nop")
+    assert said in " ".join(run.out.split())
+    written = json.loads((tmp_path / "out" / "summary.json").read_text())["run"]
+    assert (written["records_lost"], written["losses_unknown"]) == (lost, 2)
+    for form in ("html", "md", "txt"):
+        assert cli("report", tmp_path / "out", "--format", form, "-o", tmp_path / form).code == 0
+        assert said in " ".join((tmp_path / form).read_text().split())
+
+
 def test_check_tests_the_invariants(trace: Path, tmp_path: Path) -> None:
     assert cli("run", trace, "--out", tmp_path, "--check").code == 0
 

@@ -178,6 +178,10 @@ def test_a_trace_with_losses_is_refused_unless_allowed(folder: Path, monkeypatch
     done = gate(folder)
     assert done.code == 2
     assert "7 records lost" in " ".join(done.out.split()), "whatever the path's length wraps"
+    monkeypatch.setattr(Meta, "losses_unknown", property(lambda _: 7))
+    done = gate(folder)
+    assert done.code == 2
+    assert "an unknown number of records lost" in " ".join(done.out.split())
     (folder / "gate.toml").write_text(BASE + "allow_loss = true\n")
     done = gate(folder)
     assert done.code == 0

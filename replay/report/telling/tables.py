@@ -76,10 +76,19 @@ def size(value: float | None) -> str:
     return NO_VALUE if value is None else human_bytes(value)
 
 
-def missing(lost: int, cut: int, trace_cut: str = "") -> str:
-    """What a recording lacks: records its tracer lost, sources that end too early; trace_cut: what
-    the trace itself lacks, in a sentence."""
-    said = [f"{lost:,} records lost while recording"] if lost else []
+def losses(lost: int, unknown: int) -> str:
+    """How many records are lost; unknown: losses of unknown number, of which each counts as one."""
+    if not unknown:
+        return count(lost)
+    known = max(0, lost - unknown)
+    return f"{count(known)} and an unknown number" if known else "unknown number"
+
+
+def missing(lost: int, cut: int, trace_cut: str = "", *, unknown: int = 0) -> str:
+    """What a recording lacks: records its tracer lost (unknown: see losses()), sources that end too
+    early; trace_cut: what the trace itself lacks, in a sentence."""
+    of = "an unknown number of" if unknown >= lost else losses(lost, unknown) + " of"
+    said = [f"{of if unknown else count(lost)} records lost while recording"] if lost else []
     if cut:
         said.append(f"{cut:,} source{'s end' if cut > 1 else ' ends'} too early, and what came "
                     "after is missing")

@@ -175,7 +175,8 @@ def of_times(about: Mapping[str, Any]) -> tuple[Warned, ...]:
 
 
 def _of_trace(run: Mapping[str, Any]) -> Iterator[Warned]:
-    if lost := missing(run["records_lost"], run["sources_cut"], run.get("trace_cut", "")):
+    if lost := missing(run["records_lost"], run["sources_cut"], run.get("trace_cut", ""),
+                       unknown=run.get("losses_unknown", 0)):
         yield Warned("data_loss", f"{lost}; all figures suffer from it")
     if run["synthetic"]:
         yield Warned("synthetic", "a generated workload, no recording")
