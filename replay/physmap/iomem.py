@@ -21,7 +21,12 @@ MAX_LEVEL = 5
 """kernel/resource.c: MAX_IORES_LEVEL, the deepest indentation that r_show() gives; what lies deeper
 stands there as well."""
 
+PASSED_TOLD = 4
+"""Lines passed over that are told one by one."""
+
 _LINE = re.compile(r"( *)([0-9a-f]{1,16})-([0-9a-f]{1,16}) :(?: (.*))?")
+_STARTS = re.compile(r"[0-9a-f]{8,16}(-|$)|[0-9a-f]{1,16}-[0-9a-f]{1,16}\b")
+"""What a first-level line begins with (r_show() prints at least eight digits), whatever follows."""
 
 
 @dataclass
@@ -37,41 +42,77 @@ class Entry:
 def parse(path: Path, text: str, notes: list[str] | None = None) -> list[Entry]:
     """The first-level entries; InputError names the line that cannot be.
 
-    notes: gets what was passed over, below the first level, which alone a search walks.
+    Only the first level is walked by a search. What lies below it and cannot be, and what is no
+    line of the kernel's (a prompt, a heading), is passed over. notes: gets these lines by name.
     """
-    top: list[Entry] = []
-    stack: list[Entry] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        match = _LINE.fullmatch(line.rstrip())
+    lines = [(number, line.rstrip().expandtabs(8)) for number, line
+             in enumerate(text.splitlines(), 1) if line.strip()]
+    margin = min((len(line) - len(line.lstrip()) for _, line in lines if _LINE.fullmatch(line)),
+                 default=0)
+    tree = _Tree(path)
+    for number, line in lines:
+        match = _LINE.fullmatch(line)
         where = f"line {number}"
-        if not match:
+        if match:
+            tree.add(match, len(match[1]) - margin, where)
+        elif _STARTS.match(line[margin:]):
             raise InputError(path, f"expected 'start-end : name', found {line[:60]!r}", where)
-        depth = len(match[1]) // 2
-        entry = Entry(int(match[2], 16), int(match[3], 16) + 1, match[4] or "")
-        if depth > min(len(stack), MAX_LEVEL) or len(match[1]) % 2:
-            raise InputError(path, "indented deeper than its predecessor allows", where)
-        if depth == MAX_LEVEL:
-            depth = _deepest(stack, entry)
-        del stack[depth:]
-        siblings = stack[-1].children if stack else top
-        if entry.end <= entry.start or (siblings and entry.start < siblings[-1].end
-                                        and entry.end != 1):
-            if not depth:
-                raise InputError(path, "ends before it starts, or overlaps its predecessor", where)
-            if notes is not None:
-                notes.append(f"{path.name}, {where}: {entry.name!r} ends before it starts, or "
-                             "overlaps its predecessor; passed over")
         else:
-            siblings.append(entry)
-        stack.append(entry)
-    if not top:
-        raise InputError(path, "holds no resource")
-    if all(entry.end == 1 for entry in top):
+            tree.pass_over(where, line.strip()[:40], "is no 'start-end : name'")
+    if not tree.top:
+        found = f", found {lines[0][1][:60]!r}" if lines and tree.passed else ""
+        raise InputError(path, f"holds no resource: expected 'start-end : name'{found}")
+    if all(entry.end == 1 for entry in tree.top):
         raise InputError(path, "all addresses are zero, as the kernel shows them to other users",
                          hint="Read /proc/iomem as root")
-    return top
+    if notes is not None:
+        notes += tree.passed[:PASSED_TOLD]
+        if len(tree.passed) > PASSED_TOLD:
+            notes.append(f"{path.name}: {len(tree.passed) - PASSED_TOLD} more lines passed over")
+    return tree.top
+
+
+class _Tree:
+    """What the lines so far make. stack: the last entry of each level; passed: notes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.top = path, list[Entry]()
+        self.stack: list[Entry] = []
+        self.passed: list[str] = []
+
+    def pass_over(self, where: str, name: str, why: str) -> None:
+        """Note a line that tells nothing."""
+        self.passed.append(f"{self.path.name}, {where}: {name!r} {why}; passed over")
+
+    def add(self, match: re.Match[str], indent: int, where: str) -> None:
+        """The next entry."""
+        entry = Entry(int(match[2], 16), int(match[3], 16) + 1, match[4] or "")
+        depth, stack = indent // 2, self.stack
+        deep = depth > min(len(stack), MAX_LEVEL) or indent % 2
+        bad = "is indented deeper than its predecessor allows" if deep else ""
+        if depth == MAX_LEVEL and not bad:
+            depth = _deepest(stack, entry)
+        if not depth and self.top and _inside(entry, self.top[-1]):
+            self.passed.append(f"{self.path.name}, {where}: {entry.name!r} lies in its predecessor "
+                               "and is not indented; taken for a part of it")
+            depth = 1
+        siblings = stack[depth - 1].children if depth and not bad else self.top
+        if not bad and (entry.end <= entry.start or (siblings and entry.end != 1
+                                                     and entry.start < siblings[-1].end)):
+            bad = "ends before it starts, or overlaps its predecessor"
+        if bad and (not indent or entry.name == SCRATCH):
+            raise InputError(self.path, bad, where)
+        if bad:
+            self.pass_over(where, entry.name, bad)
+        else:
+            siblings.append(entry)
+        if not deep:  # what is nested in an entry that is passed over is so with it
+            del stack[depth:]
+            stack.append(entry)
+
+
+def _inside(entry: Entry, other: Entry) -> bool:
+    return entry.end > entry.start >= other.start and entry.end <= other.end and entry.end != 1
 
 
 def _deepest(stack: list[Entry], entry: Entry) -> int:

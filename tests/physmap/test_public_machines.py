@@ -344,6 +344,35 @@ def test_what_overlaps_below_the_first_level_is_passed_over_by_name(tmp_path: Pa
     assert any("line 3: 'Kernel data'" in note and "passed over" in note for note in made.notes)
 
 
+@pytest.mark.parametrize(("tree", "note"), [
+    ("root@dom0:~# cat /proc/iomem\n" + ONE_BANK, "line 1: 'root@dom0:~# cat /proc/iomem' is no"),
+    (ONE_BANK + "--- end ---\n", "line 2: '--- end ---' is no 'start-end : name'; passed over"),
+    (ONE_BANK + "      10000000-11ffffff : Kernel code\n", "line 2: 'Kernel code' is indented"),
+    (ONE_BANK + "   10000000-11ffffff : Kernel code\n", "line 2: 'Kernel code' is indented"),
+    (ONE_BANK + "  11000000-10ffffff : Kernel code\n", "line 2: 'Kernel code' ends before"),
+    ("10000000-17ffffff : System RAM\n10000000-11ffffff : Kernel code\n",
+     "line 2: 'Kernel code' lies in its predecessor and is not indented; taken for a part of it"),
+])
+def test_what_a_search_does_not_need_is_passed_over_by_name(
+        tmp_path: Path, tree: str, note: str) -> None:
+    made = machine(tmp_path, {"iomem": tree}).physmap
+    assert [(r.start, r.end, r.name) for r in made.iomem] == [
+        (0x10000000, 0x18000000, "System RAM")]
+    assert [n for n in made.notes if n.startswith(f"iomem, {note}")]
+
+
+def test_a_tree_copied_with_a_margin_is_the_same(tmp_path: Path) -> None:
+    tree = ONE_BANK + "  10000000-11ffffff : Kernel code\n20000000-2000ffff : uart\n"
+    wide = "$ cat /proc/iomem\n" + "".join(f"    {line}\n" for line in tree.splitlines())
+    assert iomem.parse(Path("a"), wide) == iomem.parse(Path("a"), tree)
+
+
+def test_of_many_lines_passed_over_a_few_are_told(tmp_path: Path) -> None:
+    made = machine(tmp_path, {"iomem": ONE_BANK + "what?\n" * 1000}).physmap
+    told = [n for n in made.notes if n.startswith("iomem")]
+    assert (len(told), told[-1]) == (5, "iomem: 996 more lines passed over")
+
+
 def test_the_words_of_e820_changed() -> None:
     old = x86.e820_table("""\
 BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff] usable
