@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+XEN_PAGE_BYTES = 4 * KIB
+"""Of Xen's frame numbers, whatever a guest's pages are (XEN_PAGE_SIZE, include/xen/page.h)."""
 SUPERPAGE_BYTES = 2 * MIB
 """The stage-2 superpage that x86 and arm64 share with a 4 KiB granule."""
 

@@ -36,6 +36,9 @@ class Primitive:
 
 LOCK: Final = "lock"
 """Counted once a call, by the loop and not by strategies."""
+SIZED: Final = ("scrub", "extent_decrease", "extent_populate")
+"""What takes as long as the page is large: a page is cleared byte by byte, and Xen, whose pages are
+of 4 KiB, takes an extent of a larger one frame by frame (xen/common/memory.c)."""
 ARCHITECTURES: Final = {"x86": "x86-64 server at about 3 GHz; not calibrated",
                         "arm64": "arm64 embedded board at about 2 GHz; not calibrated"}
 """Of the default costs, each with what they stand for."""

@@ -7,15 +7,16 @@ assumption with ranges, not a measurement, until it is calibrated against a reco
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from replay.base.errors import InputError, unknown_name
+from replay.base.units import KIB
 from replay.costs.fitted import Fitted, read_fitted
-from replay.costs.primitives import ALL, ARCHITECTURES, PRIMITIVES, WORK, Cost
+from replay.costs.primitives import ALL, ARCHITECTURES, PRIMITIVES, SIZED, WORK, Cost
 
 MAX_NS = 10**12
 
@@ -38,6 +39,17 @@ class Profile:
         return np.array([*(ps[name] for name in WORK), ps["lock"],
                          sum(ps[name] for name in page_work[0]),
                          sum(ps[name] for name in page_work[1])], np.int64)
+
+    def for_pages(self, page_bytes: int) -> Profile:
+        """The costs with pages of this size, where they are those of 4 KiB: what grows with the
+        page in proportion. Calibrated ones are of the pages that they were calibrated with."""
+        times = page_bytes // (4 * KIB)
+        if times == 1 or self.fitted:
+            return self
+        costs = {name: replace(c, ns=c.ns * times, low=c.low * times, high=c.high * times)
+                 if name in SIZED else c for name, c in self.costs.items()}
+        return replace(self, costs=costs, summary=f"{self.summary}; {', '.join(SIZED)} as of "
+                       f"{times} pages of 4 KiB")
 
     def ns(self) -> np.ndarray:
         """Nanoseconds in the order of PRIMITIVES."""

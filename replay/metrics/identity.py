@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.hashes import splitmix64
+from replay.base.units import XEN_PAGE_BYTES
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, Ragged, ints, is_kind, ragged
 
@@ -156,7 +157,8 @@ def identities(machine: Physmap, table: pa.Table, end_ns: int) -> Identities:
     mfns = ragged(table, "mfns")
     known = at < mfns.length[row]
     frame = np.full(len(row), -1, np.int64)
-    frame[known] = mfns.values[mfns.start[row][known] + at[known]]
+    found_at = mfns.values[mfns.start[row][known] + at[known]]
+    frame[known] = found_at * XEN_PAGE_BYTES // machine.page_bytes
     assumed = frame < 0
     order = np.lexsort((at, row))
     nth = np.empty(len(row), np.int64)

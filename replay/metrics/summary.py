@@ -121,6 +121,7 @@ def about_recording(meta: Meta) -> dict[str, Any]:
         else "as recorded",
         "records_lost": meta.lost, "sources_cut": meta.cut,
         **({"losses_unknown": meta.losses_unknown} if meta.losses_unknown else {}),
+        **({"rescaled": meta.provenance["rescaled"]} if "rescaled" in meta.provenance else {}),
         **({"trace_cut": meta.provenance["cut"]} if "cut" in meta.provenance else {}),
         "kernel": meta.provenance.get("kernel", ""),
         "xen_version": meta.provenance.get("xen_version", ""),

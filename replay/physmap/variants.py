@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from replay.base.errors import unknown_name
+from dataclasses import asdict
+
+from replay.base.errors import ReplayError, unknown_name
+from replay.base.units import KIB, align_down
+from replay.physmap import arm64
 from replay.physmap.host import paint
 from replay.physmap.iomem import LINUX_RAM
-from replay.physmap.model import HostRange, Physmap, Resource
+from replay.physmap.model import HostRange, Memory, Physmap, Resource
 
 SWITCH = ("on", "off")
 SUBTRACT = ("known", "all")
+PAGES = ("4096", "16384", "65536")
 SUBTRACTED = "RAM (subtracted)"
 """Name of the children that subtract_ram() adds."""
 
@@ -23,6 +28,29 @@ def with_iommu(machine: Physmap, switch: str) -> Physmap:
     if machine.iommu == (switch == "on"):
         return machine
     return machine.with_changes(iommu=switch == "on", name=f"{machine.name}, IOMMU {switch}")
+
+
+def with_pages(machine: Physmap, page_bytes: str) -> Physmap:
+    """The machine with a kernel of such pages: its memory in them, sections of that kernel's size,
+    and the range that can be mapped from where its linear map begins."""
+    if page_bytes not in PAGES:
+        raise unknown_name("page size", page_bytes, list(PAGES))
+    old, new = machine.page_bytes, int(page_bytes)
+    if old == new:
+        return machine
+    if machine.arch != "arm64":
+        raise ReplayError(f"machine {machine.name!r}: x86 has pages of 4096 bytes alone")
+    section = machine.section_bytes
+    if section == arm64.section_bytes(old, (0, 0)):
+        section = arm64.section_bytes(new, (0, 0))
+    start, end = machine.pluggable
+    ram = min((c.start for c in machine.iomem if c.name in LINUX_RAM and c.start >= start),
+              default=start)
+    memory = Memory(**{name: pages * old // new for name, pages in asdict(machine.memory).items()})
+    return machine.with_changes(
+        page_bytes=new, section_bytes=section, memory=memory,
+        pluggable=(max(start, align_down(ram, arm64.memstart_align(new, section))), end),
+        name=f"{machine.name}, {new // KIB} KiB pages")
 
 
 def subtract_ram(machine: Physmap, which: str) -> Physmap:

@@ -80,6 +80,9 @@ class RunOptions:
     subtract_ram: str | None = _option(
         None, "Take RAM out of iomem_resource: what dom0 knows of, or all of the host's (no Arm "
         "dom0 could).", "known|all")
+    page_bytes: str | None = _option(
+        None, "The Arm machine with a kernel of such pages. Requests are rescaled in bytes.",
+        "4096|16384|65536")
     kernel: str | None = _option(
         None, "Linux that the models behave as, such as 6.9. Default: the trace's.", "VERSION")
     profile: str | None = _option(None, "Cost profile. Default: by architecture.", "NAME|FILE")
@@ -103,7 +106,7 @@ class RunOptions:
         """Which machine it is replayed on."""
         from replay.trace.machine import MachineChoice
 
-        return MachineChoice(self.physmap, self.iommu, self.subtract_ram)
+        return MachineChoice(self.physmap, self.iommu, self.subtract_ram, self.page_bytes)
 
     @property
     def arrivals(self) -> Arrivals:

@@ -24,6 +24,7 @@ from replay.trace.batches import open_batches
 from replay.trace.machine import machine_for
 from replay.trace.requests import MAX_SLOTS, to_workload
 from replay.trace.meta import Meta
+from replay.trace.rescale import in_pages_of
 from replay.trace.store import Trace, load
 from replay.trace.weight import Weight, weigh
 
@@ -77,19 +78,21 @@ def looked_up(meta: Meta, plan: RunOptions) -> Named:
     options |= {name: strategy.as_of(kernel, options[name]) for name, strategy in chosen.items()}
     machine = machine_for(meta, plan.machine)
     costs = profiles.load(plan.profile or machine.arch, machine.arch)
+    costs = costs.for_pages(machine.page_bytes)
     return Named(machine=machine, costs=costs, chosen=chosen, options=options, objects=objects)
 
 
 def start_on(start: Start | None, plan: RunOptions) -> Start | None:
     """What the recording began with, on the machine that is asked for: lists and sections are of
     the recorded one."""
-    return start.elsewhere() if plan.machine.physmap and start else start
+    return start.elsewhere() if plan.machine.another and start else start
 
 
 def prepared(trace: Trace, plan: RunOptions, at_once: AtOnce = RUNNING) -> Prepared:
     """Look up all that the options name, and take in all requests of the trace; ReplayError for
     what is not there or does not fit."""
     named = looked_up(trace.meta, plan)
+    trace = in_pages_of(trace, named.machine.page_bytes)
     pages = pc.sum(pc.filter(trace.table["nr_pages"], pc.equal(
         trace.table["kind"].cast("string"), "alloc"))).as_py() or 0
     check_memory(Weight(trace.num_rows, pages), named, plan, at_once)

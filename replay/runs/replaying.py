@@ -18,6 +18,7 @@ from replay.runs.plan import Prepared, check_memory, looked_up, prepared
 from replay.runs.run import NOT_KEPT, Run
 from replay.runs.streaming import replay_batches, takes_all
 from replay.trace.batches import Batches, batches_of, open_batches
+from replay.trace.rescale import in_pages_of, page_bytes_of
 from replay.trace.store import Trace, in_memory
 from replay.trace.weight import weigh
 
@@ -28,6 +29,10 @@ def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
     folder: where files with a row per request are written meanwhile; they are the run's `files`.
     """
     named = looked_up(source.meta, plan)
+    if page_bytes_of(source.meta) != named.machine.page_bytes:
+        if source.file:
+            check_memory(weigh(source.path, plan.allow_loss), named, plan)
+        source = batches_of(in_pages_of(source.whole(), named.machine.page_bytes), source.path)
     if not takes_all(named, plan, source.kinds):
         run = replay_batches(source, named, plan, None if plan.no_outcome else folder)
         if run is not None:
@@ -52,6 +57,7 @@ def replay_trace(trace: Trace | Path, plan: RunOptions) -> Run:
 def _replay_whole(trace: Trace, plan: RunOptions) -> Run:
     """All requests at once: ReplayError where memory would not do, or where there are none."""
     p = prepared(trace, plan)
+    trace = p.trace
     # C first: an object that cannot be opened ends the run before the models take their time.
     extra, failed = _c_outcomes(p, plan)
     outcomes = [*_outcomes(p, plan.check), *extra]

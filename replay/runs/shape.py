@@ -77,6 +77,7 @@ def _validator() -> Any:
     header = _object(HEADER_SHAPE)
     header["properties"] |= {
         "outcome": TEXT_SHAPE, "losses_unknown": COUNT_SHAPE,
+        "rescaled": TEXT_SHAPE,
         "start": {"type": "array", "items": TEXT_SHAPE},
         "assumed": {"type": "array", "items": TEXT_SHAPE},
         "profile_fitted_on": _object({"arch": TEXT_SHAPE, "dom0_mode": TEXT_SHAPE})}

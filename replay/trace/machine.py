@@ -8,18 +8,25 @@ from replay.base.errors import ReplayError
 from replay.physmap import presets
 from replay.physmap.iomem import without_scratch
 from replay.physmap.model import Physmap
-from replay.physmap.variants import subtract_ram, with_iommu
+from replay.physmap.variants import subtract_ram, with_iommu, with_pages
 from replay.trace.meta import Meta
 
 
 @dataclass(frozen=True)
 class MachineChoice:
     """physmap: a preset or file instead of the trace's own. iommu: one of variants.SWITCH.
-    subtract_ram: one of variants.SUBTRACT. None leaves things as they are."""
+    subtract_ram: one of variants.SUBTRACT. page_bytes: of variants.PAGES. None leaves things as
+    they are."""
 
     physmap: str | None = None
     iommu: str | None = None
     subtract_ram: str | None = None
+    page_bytes: str | None = None
+
+    @property
+    def another(self) -> bool:
+        """Whether frames of the recording are not those of this machine."""
+        return bool(self.physmap or self.page_bytes)
 
 
 def machine_for(meta: Meta, choice: MachineChoice) -> Physmap:
@@ -36,4 +43,6 @@ def machine_for(meta: Meta, choice: MachineChoice) -> Physmap:
         machine = with_iommu(machine, choice.iommu)
     if choice.subtract_ram:
         machine = subtract_ram(machine, choice.subtract_ram)
+    if choice.page_bytes:
+        machine = with_pages(machine, choice.page_bytes)
     return machine

@@ -107,6 +107,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "emulated": lambda: made(trace(EVENTS, provenance={"emulated": "QEMU TCG"})),
     "other_machine": lambda: made(trace(EVENTS, physmap=ELSEWHERE)),
     "partial_start": with_start,
+    "rescaled": lambda: made(trace(EVENTS, provenance={"rescaled": "in pages of 64 KiB"})),
     "assumed_machine": lambda: made(
         trace(EVENTS, physmap=UNTOLD), machine=UNTOLD),
     "fitted_elsewhere": lambda: made(profile=fitted("x86", "pvh")),
@@ -123,7 +124,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 OF_STRATEGIES = {"broken_invariant", "failed_allocator", "assumed_frames", "no_collisions",
                  "failed_requests", "few_samples"}
 """Kinds that the header alone does not give."""
-OF_RECORDINGS = {"data_loss", "synthetic", "emulated", "assumed_machine"}
+OF_RECORDINGS = {"data_loss", "synthetic", "emulated", "rescaled", "assumed_machine"}
 OF_COSTS = {"fitted_elsewhere", "fitted_under_emulation", "other_architecture", "assumed_costs"}
 FEW = {"p50": 1.0, "p90": 2.0, "p99": 3.0}
 IMPLIED = {"partial_start": {"other_machine"}}

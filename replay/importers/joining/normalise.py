@@ -16,7 +16,7 @@ from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
 from replay.base.progress import step
 from replay.base.scratch import Scratch
-from replay.base.units import NS_PER_S
+from replay.base.units import NS_PER_S, XEN_PAGE_BYTES
 from replay.importers.joining.joined import Joined
 from replay.importers.joining.parts import ROLES
 from replay.importers.joining.table import Others, Tables, gather
@@ -69,7 +69,8 @@ def normalise(
     functions = {stream.function for stream, _ in decoded.outline}
     pv = any(name in functions for name in _PV_ONLY)
     room = scratch or Scratch(in_memory=1 << 62)
-    joined, others = Joined(Layout(matched, Names(), base, pv=pv), room), Others()
+    page = machine.physmap.page_bytes if machine else XEN_PAGE_BYTES
+    joined, others = Joined(Layout(matched, Names(), base, pv=pv, page_bytes=page), room), Others()
     with step("joining events"):
         for streams in decoded.parts():
             joined.add(streams)

@@ -13,7 +13,6 @@ from replay.importers.joining.views import Names, View, coded, is_refill_caller,
 from replay.importers.source.probes import MISSING, Elements, Ints
 from replay.trace.schema import KINDS
 
-PAGE_SHIFT: Final = 12
 Arguments = dict[str, Ints | None]
 """By the names of the operation's record."""
 
@@ -117,8 +116,8 @@ def _section(view: View, names: Names) -> Part:
     pfn, pages = _or_missing(view.number("start_pfn"), n), _or_missing(view.pages(), n)
     in_bytes = (start != MISSING) & (last != MISSING)
     with np.errstate(over="ignore"):
-        pfn = np.where(in_bytes, start >> PAGE_SHIFT, pfn)
-        pages = np.where(in_bytes, (last + 1 - start) >> PAGE_SHIFT, pages)
+        pfn = np.where(in_bytes, start // view.page_bytes, pfn)
+        pages = np.where(in_bytes, (last + 1 - start) // view.page_bytes, pages)
     sound = (pfn != MISSING) & (pages != MISSING) & (pages > 0) & (pfn >= 0)
     name = view.text("name")
     label = np.full(n, names.known(view.probe.label), dtype=np.int64)
@@ -142,7 +141,7 @@ def _or_missing(column: Ints | None, length: int) -> Ints:
 def _hypercall(kind: str) -> Callable[[View, Names], Part]:
     def part(view: View, names: Names) -> Part:
         return Part(does.OP_HYPERCALL, KINDS.index(kind), {"nr_pages": view.pages()},
-                    view.elements("gfns"), frames_are_pages=False)
+                    view.xen_frames("gfns"), frames_are_pages=False)
     return part
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from replay.base.compiled import words_in
 from replay.base.errors import ReplayError
+from replay.base.units import XEN_PAGE_BYTES
 from replay.importers.joining import operations as does
 from replay.importers.joining.parts import PART_OF, Part
 from replay.importers.joining.state import (
@@ -64,8 +65,9 @@ class Layout:
     known: of the streams that have a meaning, the place among all, and what it is.
     """
 
-    def __init__(self, matched: list[Matched], names: Names, base: int, *, pv: bool) -> None:
-        self.names, self.base, self.pv = names, base, pv
+    def __init__(self, matched: list[Matched], names: Names, base: int, *, pv: bool,
+                 page_bytes: int = XEN_PAGE_BYTES) -> None:
+        self.names, self.base, self.pv, self.page_bytes = names, base, pv, page_bytes
         self.skipped = Counter[str]()
         self.known: list[Matched] = []
         for one in matched:
@@ -92,8 +94,10 @@ class Layout:
         self._most_holes = max(MOST_HOLES, HOLES_PER_EVENT * sum(one.events for one in matched))
 
     def _parts(self, streams: list[ProbeStream]) -> list[Part]:
-        return [PART_OF[one.probe.role, one.place](View(stream, one.probe, self.base), self.names)
-                for one, stream in zip(self.known, streams, strict=True)]
+        views = [View(stream, one.probe, self.base, self.page_bytes)
+                 for one, stream in zip(self.known, streams, strict=True)]
+        return [PART_OF[one.probe.role, one.place](view, self.names)
+                for one, view in zip(self.known, views, strict=True)]
 
     @property
     def tasks(self) -> int:

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from replay.base.units import XEN_PAGE_BYTES
 from replay.importers.joining.state import MAX_PFN
 from replay.importers.source.probes import (
     MISSING,
@@ -88,8 +89,9 @@ class Names:
 class View:
     """One stream with the columns of its probe's meanings."""
 
-    def __init__(self, stream: ProbeStream, probe: Probe, vmemmap_base: int) -> None:
-        self.stream, self.probe = stream, probe
+    def __init__(self, stream: ProbeStream, probe: Probe, vmemmap_base: int,
+                 page_bytes: int = XEN_PAGE_BYTES) -> None:
+        self.stream, self.probe, self.page_bytes = stream, probe, page_bytes
         self._base = vmemmap_base
 
     def number(self, meaning: str) -> Ints | None:
@@ -128,6 +130,14 @@ class View:
         if len(tables) == 1:
             return Elements(tables[0], wholes[0])
         return Elements(np.hstack(tables), np.sum(wholes, axis=0))
+
+    def xen_frames(self, meaning: str) -> Elements | None:
+        """Arrays of Xen's frame numbers, as the kernel's: page_to_xen_pfn() gives the first of a
+        page."""
+        found = self.elements(meaning)
+        per_page = self.page_bytes // XEN_PAGE_BYTES
+        return found if found is None or per_page == 1 else Elements(
+            found.values // per_page, found.whole)
 
     def frame(self, meaning: str) -> Ints | None:
         """The frame of a `struct page *` argument, or of an array's first; -1 for what is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from replay.base.errors import InputError
+from replay.base.units import XEN_PAGE_BYTES
 from replay.importers.source.format import Asked, Format
 from replay.importers.source.imported import Imported
 from replay.importers.xen.framing import MARKS
@@ -21,8 +22,9 @@ def _read(asked: Asked) -> tuple[Imported, dict[str, str]]:
     version = asked.settings.get("xen_version") or facts.get("xen_version") or None
     arch = facts.get("arch", "")
     if asked.streamed:
-        top = asked.machine.physmap.top_pfn if asked.machine else NO_TOP
-        keep = kept(asked.settings, asked.machine.physmap if asked.machine else None)
+        its = asked.machine.physmap if asked.machine else None
+        top = its.top_pfn * its.page_bytes // XEN_PAGE_BYTES if its else NO_TOP
+        keep = kept(asked.settings, its)
         return open_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch, top=top,
                              keep=keep), {}
     return read_xentrace(asked.path, hz=asked.hz, xen_version=version, arch=arch,

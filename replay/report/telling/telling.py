@@ -42,6 +42,7 @@ WARNING_KINDS = {
     "emulated": Kind("EMULATED", "recorded times are not of hardware"),
     "other_machine": Kind("OTHER MACHINE", "replayed on a machine other than the recorded one"),
     "partial_start": Kind("BEGAN ANEW", "what the recording began with is taken over in part"),
+    "rescaled": Kind("OTHER PAGES", "requests were made in pages of another size"),
     "assumed_machine": Kind("ASSUMED FACTS", "facts of the machine that no file told"),
     "fitted_elsewhere": Kind("COSTS", "costs calibrated on another kind of machine"),
     "fitted_under_emulation": Kind("COSTS", "costs calibrated on what an emulator recorded"),
@@ -182,6 +183,8 @@ def _of_trace(run: Mapping[str, Any]) -> Iterator[Warned]:
         yield Warned("synthetic", "a generated workload, no recording")
     elif run["recorded_times"] != "as recorded":
         yield Warned("emulated", f"RECORDED times: {plain(run['recorded_times'])}")
+    if "rescaled" in run:
+        yield Warned("rescaled", f"{plain(run['rescaled'])}")
     if assumed := ", ".join(plain(fact) for fact in run.get("assumed", ())):
         yield Warned("assumed_machine", f"no file tells, so these stand for it: {assumed}")
 

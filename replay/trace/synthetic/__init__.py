@@ -21,7 +21,7 @@ from replay import __version__
 from replay.base import memory
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.progress import advance, step
-from replay.base.units import NS_PER_S
+from replay.base.units import KIB, NS_PER_S
 from replay.physmap.model import Physmap
 from replay.trace.expand import Expander
 from replay.trace.schema import SCHEMA
@@ -32,6 +32,8 @@ from replay.trace.synthetic.simulation import simulate
 from replay.trace.synthetic.state import World
 from replay.trace.synthetic.table import Batches
 
+PAGE_BYTES = 4 * KIB
+"""What the models count in, whatever the machine's pages are; a replay rescales them."""
 LONGEST_S = 1_000_000
 SAMPLE_S = 20
 """Seconds of the beginning whose rows say about how many there will be."""
@@ -112,12 +114,15 @@ def synthesize(name: str, models: Sequence[str] | None, *, seed: int, duration_s
     if duration_s > LONGEST_S:
         raise ReplayError(f"{duration_s} s is more than {LONGEST_S}")
     memory.need(memory.used() + STREAM_BYTES, f"making {duration_s} s of requests up", "make room")
-    workload = Workload(tuple(chosen), seed, duration_s, machine.memory.target)
+    page = machine.page_bytes
+    workload = Workload(tuple(chosen), seed, duration_s,
+                        machine.memory.target * page // PAGE_BYTES)
     meta = Meta(
         name=name if "synthetic" in name else f"synthetic-{name}", synthetic=True,
         description=f"SYNTHETIC: models {', '.join(chosen)}, seed {seed}, {duration_s} s; "
                     "sizes from the callers' source, arrival times made up",
-        sources=[], clock={"name": "synthetic", "hz": NS_PER_S, "t0_raw": 0}, provenance={},
+        sources=[], clock={"name": "synthetic", "hz": NS_PER_S, "t0_raw": 0},
+        provenance={} if page == PAGE_BYTES else {"page_bytes": str(PAGE_BYTES)},
         recorded_strategy="", accounting=_account(0),
         anomalies={}, options={"seed": str(seed), "duration_s": str(duration_s),
                                "models": ",".join(chosen)},
