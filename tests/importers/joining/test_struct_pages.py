@@ -160,3 +160,22 @@ def test_bits_that_no_kernel_has_are_refused(tmp_path: Path) -> None:
         imported(tmp_path, base_of(FROM_6_9), va_bits="47")
     with pytest.raises(ReplayError, match="page_bytes is 16384, expected 4096"):
         imported(tmp_path, base_of(FROM_6_9), arch="x86", page_bytes="16384")
+
+
+def test_a_kernel_of_large_pages_counts_sections_and_extents_in_them(tmp_path: Path) -> None:
+    """Ranges are in bytes, or frames; a hypercall names Xen's frames, of 4 KiB."""
+    folder, base = tmp_path / "machine", base_of(FROM_6_9, 64)
+    folder.mkdir()
+    (folder / "iomem").write_text(IOMEM)
+    lines = [("xen_free1", "xen_free_unpopulated_pages", f"nr=1 p={base + 64 * 0xC001:#x}"),
+             ("memremap", "memremap_pages", "start=0x140000000 end=0x15fffffff"),
+             ("add_pages", "add_pages", "start_pfn=0x16000 nr_pages=8192"),
+             ("resdec", "xenmem_reservation_decrease", "count=1 frame0=0xd0010")]
+    (tmp_path / "t.txt").write_text("".join(
+        LINE.format("task", 10 + k, *one) for k, one in enumerate(lines)))
+    trace = import_recording([tmp_path / "t.txt"], "t", machine_dir=folder, probes=None, settings={
+        "cpu_hz": "1000000000", "arch": "arm64", "page_bytes": "65536", "kernel": "6.12.1"})
+    rows = trace.table.to_pylist()
+    assert [(r["start_pfn"], r["nr_pages"]) for r in rows if r["kind"] == "section"] == [
+        (0x14000, 8192), (0x16000, 8192)]
+    assert [r["frames"] for r in rows if r["kind"] == "decrease"] == [[0xD001]]
