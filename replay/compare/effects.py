@@ -6,7 +6,7 @@ The first side is the base; every other one is held against it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -82,10 +82,14 @@ def effect(metric: Metric, base: float | None, value: float | None) -> Effect:
     return Effect(metric, base, value, change, ratio, verdict, size)
 
 
-def effects(base: Side, other: Side) -> list[Effect]:
-    """One effect per metric of the catalogue."""
-    return [effect(metric, metric.of(base.figures), metric.of(other.figures))
-            for metric in catalogue()]
+def values_of(metric: Metric, sides: Sequence[Side]) -> tuple[Metric, list[float | None]]:
+    """The metric and its value on each side; numbers of pages that are not alike, in bytes."""
+    values = [metric.of(side.figures) for side in sides]
+    pages = [int(side.run.header["page_bytes"]) for side in sides]
+    if metric.unit != "pages" or len(set(pages)) == 1:
+        return metric, values
+    return replace(metric, unit="bytes"), [
+        None if value is None else value * page for value, page in zip(values, pages, strict=True)]
 
 
 def provenance(sides: Sequence[Side]) -> list[dict[str, Any]]:
@@ -194,10 +198,9 @@ def compared(sides: Sequence[Side]) -> dict[str, Any]:
         "provenance": provenance(sides), "warnings": warnings(sides),
         "metrics": [
             {"metric": metric.name, "label": metric.label, "unit": metric.unit,
-             "better": metric.better, "values": [metric.of(s.figures) for s in sides],
-             "effects": [effect(metric, metric.of(base.figures), metric.of(s.figures)).as_dict()
-                         for s in sides[1:]]}
-            for metric in catalogue()],
+             "better": metric.better, "values": values,
+             "effects": [effect(metric, values[0], value).as_dict() for value in values[1:]]}
+            for metric, values in (values_of(metric, sides) for metric in catalogue())],
         "same_frames": [s.figures["frames_digest"] == base.figures["frames_digest"]
                         for s in sides[1:]],
         "paired": [paired(base, s) for s in sides[1:]],

@@ -13,7 +13,7 @@ from replay.physmap.model import HostRange, Memory, Physmap, Resource
 
 SWITCH = ("on", "off")
 SUBTRACT = ("known", "all")
-PAGES = ("4096", "16384", "65536")
+PAGE_SIZES = ("4096", "16384", "65536")
 SUBTRACTED = "RAM (subtracted)"
 """Name of the children that subtract_ram() adds."""
 
@@ -33,8 +33,8 @@ def with_iommu(machine: Physmap, switch: str) -> Physmap:
 def with_pages(machine: Physmap, page_bytes: str) -> Physmap:
     """The machine with a kernel of such pages: its memory in them, sections of that kernel's size,
     and the range that can be mapped from where its linear map begins."""
-    if page_bytes not in PAGES:
-        raise unknown_name("page size", page_bytes, list(PAGES))
+    if page_bytes not in PAGE_SIZES:
+        raise unknown_name("page size", page_bytes, list(PAGE_SIZES))
     old, new = machine.page_bytes, int(page_bytes)
     if old == new:
         return machine

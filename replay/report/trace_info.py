@@ -19,6 +19,7 @@ from replay.report.telling.tables import (
 )  # fmt: skip
 from replay.report.trace_facts import Facts, Kinds, kinds_in
 from replay.trace.meta import Meta
+from replay.trace.rescale import page_bytes_of
 from replay.trace.schema import Flag
 from replay.trace.start import sentences
 from replay.trace.store import Trace, imbalance
@@ -146,7 +147,8 @@ def _requests(facts: Facts) -> list[RenderableType]:
     sizes = calls.group_by("nr").agg(pl.col("calls").sum())
     sizes = sizes.sort("calls", "nr", descending=[True, False]).head(8)
     listed = ", ".join(f"{count(r['nr'])} ({count(r['calls'])} times)" for r in sizes.to_dicts())
-    return [*parts, notes([f"most frequent requests, in pages: {listed}"])]
+    pages = f"pages of {size(page_bytes_of(facts.meta))}"
+    return [*parts, notes([f"most frequent requests, in {pages}: {listed}"])]
 
 
 def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:

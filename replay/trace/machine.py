@@ -15,8 +15,8 @@ from replay.trace.meta import Meta
 @dataclass(frozen=True)
 class MachineChoice:
     """physmap: a preset or file instead of the trace's own. iommu: one of variants.SWITCH.
-    subtract_ram: one of variants.SUBTRACT. page_bytes: of variants.PAGES. None leaves things as
-    they are."""
+    subtract_ram: one of variants.SUBTRACT. page_bytes: one of variants.PAGE_SIZES. None leaves
+    things as they are."""
 
     physmap: str | None = None
     iommu: str | None = None

@@ -27,7 +27,7 @@ UNKNOWN = -1
 """The slot of a page of which nothing is known."""
 BYTES_PER_PAGE = 64
 """What rescaling takes for each page that is asked for or freed."""
-MOST_LISTED = (1 << 31) - 1
+MOST_TABLE_PAGES = (1 << 31) - 1
 """Pages in the lists of a table."""
 
 
@@ -52,9 +52,9 @@ def in_pages_of(trace: Trace, page_bytes: int) -> Trace:
     slots = ragged(table, "slots")
     many, few = max(1, own // page_bytes), max(1, page_bytes // own)
     asked = float(len(slots.values)) + float(calls.pages[calls.alloc].sum(dtype=np.float64))
-    if asked * many > MOST_LISTED:
+    if asked * many > MOST_TABLE_PAGES:
         raise ReplayError(f"trace {trace.meta.name!r}: in pages of {page_bytes // KIB} KiB it asks "
-                          f"for more than {MOST_LISTED} pages; split it by time")
+                          f"for more than {MOST_TABLE_PAGES} pages; split it by time")
     memory.need(memory.used() + int(asked * many * BYTES_PER_PAGE),
                 f"trace {trace.meta.name!r}, in pages of {page_bytes // KIB} KiB",
                 "split it by time")
@@ -128,15 +128,16 @@ def _nulls(table: pa.Table, name: str) -> np.ndarray:
 
 
 def _meta(meta: Meta, freed: np.ndarray, before: np.ndarray, own: int, page_bytes: int) -> Meta:
-    """What it says of itself: of its start the pages that callers held, which alone another machine
-    takes over."""
+    """What it says of itself: of its start the pages that callers held, all that another machine
+    takes over. before, freed: the slots of the frees, before and after."""
     start: dict[str, Any] = {}
     if "live" in meta.start:
         old, new = (int((s == BEFORE).sum()) for s in (before, freed))
         rest = max(0, pages_of(meta.start, "live") - old)
         start["live"] = fact(min(MOST_PAGES, new - (-rest * own // page_bytes)),
                              meta.start["live"]["from"])
-    said = (f"requests were counted in pages of {own // KIB} KiB; those of the same bytes are made, "
-            f"in pages of {page_bytes // KIB} KiB" + (", rounded up" if page_bytes > own else ""))
+    said = (f"requests were counted in pages of {own // KIB} KiB; those of the same bytes are "
+            f"made, in pages of {page_bytes // KIB} KiB"
+            + (", rounded up" if page_bytes > own else ""))
     return changed(meta, start=start, bounds={}, provenance={
         **meta.provenance, "page_bytes": str(page_bytes), "rescaled": said})

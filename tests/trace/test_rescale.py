@@ -151,6 +151,14 @@ def test_a_run_on_larger_pages_says_so_and_is_the_same_streamed_and_whole(tmp_pa
         assert one["run"]["requests_digest"] == run["requests_digest"]
     assert cli("report", tmp_path / "a", "--format", "md", "-o", tmp_path / "a.md").code == 0
     assert "OTHER PAGES" in (tmp_path / "a.md").read_text()
+    assert cli("run", ARM64, "--allocator", "pool", "--out", tmp_path / "b").code == 0
+    compared = json.loads(cli("compare", tmp_path / "b:pool", tmp_path / "a:pool", "--json").out)
+    [table] = compared["tables"] if isinstance(compared, dict) else compared
+    held = next(m for m in table["metrics"] if m["metric"] == "fragmentation.held_pages.peak")
+    assert held["unit"] == "bytes", "numbers of pages that are not alike"
+    assert held["values"] == [size * json.loads((tmp_path / one / "summary.json").read_text())[
+        "allocators"]["pool"]["fragmentation"]["held_pages"]["peak"]
+        for size, one in ((4096, "b"), (65536, "a"))]
 
 
 def test_bytes_asked_for_are_those_rounded_up(tmp_path: Path) -> None:

@@ -58,6 +58,17 @@ def test_the_row_equals_its_model(tree: source.Tree, tmp_path: Path, trace: str,
     assert (tmp_path / f"outcome-{name}.arrow").exists()
 
 
+@pytest.mark.parametrize("page", ["16384", "65536"])
+@pytest.mark.parametrize("model, options", [
+    ("hypervisor", {}), ("balloon", {"ballooned": 1}),
+    ("hotplug", {"ballooned": 1, "hotplug_unpopulated": 1})])
+def test_the_row_equals_its_model_on_larger_pages(
+        tree: source.Tree, tmp_path: Path, model: str, options: dict[str, int], page: str) -> None:
+    """The kernel's files are built with that PAGE_SHIFT: batches, extents and sections follow."""
+    test_the_row_equals_its_model(tree, tmp_path, "arm64-dom0", model, "arm64", options,
+                                  "--page-bytes", page)
+
+
 @pytest.mark.parametrize("mode", [("--asap",), ("--closed-loop", "--lock", "lifo"),
                                   ("--asap", "--lock", "spin", "--time-scale", "0.001")])
 def test_callers_that_compete_for_the_lock_find_the_same_in_both(
