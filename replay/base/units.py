@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 XEN_PAGE_BYTES = 4 * KIB
 """Of Xen's frame numbers, whatever a guest's pages are (XEN_PAGE_SIZE, include/xen/page.h)."""
+BUDDY_PAGES = {4 * KIB: 1 << 10, 16 * KIB: 1 << 11, 64 * KIB: 1 << 13}
+"""By page size the pages of the largest block of the buddy allocator, MAX_PAGE_ORDER (from
+ARCH_FORCE_MAX_ORDER, arch/arm64/Kconfig; a kernel may be built with another)."""
 SUPERPAGE_BYTES = 2 * MIB
 """The stage-2 superpage that x86 and arm64 share with a 4 KiB granule."""
 

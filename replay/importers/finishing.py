@@ -13,6 +13,7 @@ import pyarrow as pa
 from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
+from replay.base.units import XEN_PAGE_BYTES
 from replay.engine.drive import LARGEST_REQUEST
 from replay.importers.ordering.calls import collect
 from replay.importers.ordering.ledger import (
@@ -62,7 +63,8 @@ def find_out(rows: Rows, machine: Physmap | None, scratch: Scratch, anomalies: A
         balloon = strategy == "balloon"
         calls = collect(ledger, balloon=balloon)
         rank(ledger, calls, anomalies)
-        tie(ledger, calls, anomalies, balloon=balloon)
+        tie(ledger, calls, anomalies, balloon=balloon,
+            page_bytes=machine.page_bytes if machine else XEN_PAGE_BYTES)
     _check_frames(rows, ledger, machine, anomalies)
     return Found(rows, ledger, strategy, hidden > 0, paired)
 

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 from recorded_rows import balloon_rows, pool_rows, trace_of
 
+from replay.physmap import presets
+from replay.physmap.variants import with_pages
 from replay.report.verification import verification
 from replay.trace.columns import ints, is_kind, replace
 from replay.trace.schema import Flag
@@ -62,6 +64,25 @@ def test_only_whole_blocks_of_the_section_are_fed(row: int, change: dict) -> Non
     rows = hot_added_rows()
     rows[row].update(change)
     assert not verified(rows).equal
+
+
+@pytest.mark.parametrize(("page", "first", "block"), [("16384", 0, 2048), ("65536", 0x4000, 8192)])
+def test_blocks_of_larger_pages_are_larger(page: str, first: int, block: int) -> None:
+    """Sections of 128 and 512 MiB, of which the lowest hole holds but the smaller."""
+    machine = with_pages(presets.load(MACHINE), page)
+    stats = {"current_pages": machine.memory.current, "target_pages": machine.memory.target}
+    rows = [{**row, **stats} if "current_pages" in row else row for row in hot_added_rows()[:4]]
+    rows[3] |= {"start_pfn": first, "nr_pages": 8192}
+    last = first + block - 1
+    rows.append({"time_ns": 100, "lock_ns": 101, "kind": "alloc", "pid": 1, "errno": 0,
+                 "nr_pages": 2, "frames": [last, last - 1], "list_count": block,
+                 "list_count_after": block - 2, "target_unpopulated": 2,
+                 **{name: value - 2 * (name == "current_pages") for name, value in stats.items()}})
+    trace = trace_of(rows, MACHINE, "balloon")
+    result, = verify_recording(dataclasses.replace(trace, meta=dataclasses.replace(
+        trace.meta, physmap=machine)))
+    assert result.equal, result.differences
+    assert any(note.startswith("1 blocks of hot-added pages") for note in result.notes)
 
 
 def without_lengths(rows: list[dict]) -> list[dict]:

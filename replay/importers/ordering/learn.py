@@ -17,16 +17,13 @@ from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import UNKNOWN
 from replay.importers.source.probes import Ints
 
-BLOCK: Final = 1024
-"""Pages of the largest block of the buddy allocator (MAX_PAGE_ORDER 10; other kernels are built
-with other orders, and their hot-added pages are then not followed)."""
-
 WALKED_CALLS: Final = 1 << 14
 WALKED_PAGES: Final = 1 << 20
 """Of what is worked on at a time."""
 
-HOT_RANGE = record("next_page", "end")
-"""A range that was hot-added to the balloon: its next page to come, and its end."""
+HOT_RANGE = record("next_page", "end", "block")
+"""A range that was hot-added to the balloon: its next page to come, its end, and the pages of a
+block of it (units.BUDDY_PAGES)."""
 
 
 class Pages(NamedTuple):
@@ -70,7 +67,7 @@ def _onlined(p, depth, frame):  # type: ignore[no-untyped-def]
     """
     for n in range(len(p.hot)):
         hot = p.hot[n]
-        if hot.next_page <= frame < hot.end and (frame + 1) % BLOCK == 0:
+        if hot.next_page <= frame < hot.end and (frame + 1) % hot.block == 0:
             for page in range(hot.next_page, frame + 1):
                 p.list[depth] = -2 - page
                 depth += 1

@@ -21,6 +21,7 @@ from replay.base.anomalies import Anomalies
 from replay.base.compiled import compiled, inline, record
 from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
+from replay.base.units import BUDDY_PAGES, XEN_PAGE_BYTES
 from replay.engine.requests import impossible
 from replay.importers.ordering.calls import Numbering, Table, collect, number_of
 from replay.importers.ordering.ledger import OF_ALLOC, PART_CALLS, Ledger, read_ledger
@@ -217,10 +218,10 @@ def _alike(ledger: Ledger, rows: Ints, nr: Ints) -> Ints:
     return numbers
 
 
-def _requests(ledger: Ledger, found: Table, order: Ints, balloon: bool) -> tuple[Requests, int]:
-    """The calls' requests in lock order, and how many numbers their frames may have."""
+def _requests(ledger: Ledger, found: Table, order: Ints, hot: np.ndarray) -> tuple[Requests, int]:
+    """The calls' requests in lock order, and how many numbers their frames may have. hot: a
+    HOT_RANGE per range that was hot-added."""
     q, scratch = found.calls, ledger.scratch
-    hot = _hot_added(ledger) if balloon else np.zeros(0, HOT_RANGE)
     first, frames = learn(q, order, hot, scratch)
     kept = order[found.request[order]]
     size, numbering = len(kept), Numbering(frames, scratch)
@@ -271,17 +272,19 @@ def _bases(ledger: Ledger, rows: Ints, alloc: Ints, nr: Ints) -> Ints:
     return ledger.scratch.made(len(rows), of_request)
 
 
-def _hot_added(ledger: Ledger) -> np.ndarray:
+def _hot_added(ledger: Ledger, page_bytes: int) -> np.ndarray:
     """A HOT_RANGE per range that was hot-added as System RAM."""
     ours = ledger.sections.ram != 0
     first, pages = ledger.sections.start[ours], ledger.sections.nr[ours]
     ranges = np.zeros(len(first), HOT_RANGE)
     first = np.where(first == NONE, 0, first)
     ranges["next_page"], ranges["end"] = first, first + np.minimum(pages, MAX_PAIRED >> 8)
+    ranges["block"] = BUDDY_PAGES[page_bytes]
     return ranges
 
 
-def tie(ledger: Ledger, found: Table, anomalies: Anomalies, *, balloon: bool = False) -> None:
+def tie(ledger: Ledger, found: Table, anomalies: Anomalies, *, balloon: bool = False,
+        page_bytes: int = XEN_PAGE_BYTES) -> None:
     """Fill in the slots of every free, in the order of the ranks. found: the ledger's calls.
 
     ReplayError for more pages than can be followed one by one.
@@ -291,7 +294,8 @@ def tie(ledger: Ledger, found: Table, anomalies: Anomalies, *, balloon: bool = F
     if most > MAX_PAIRED:
         raise ReplayError(f"more than {MAX_PAIRED} pages are allocated or freed in one recording")
     order = np.argsort(ledger.rank[found.rows], kind="stable")
-    requests, count = _requests(ledger, found, order, balloon)
+    hot = _hot_added(ledger, page_bytes) if balloon else np.zeros(0, HOT_RANGE)
+    requests, count = _requests(ledger, found, order, hot)
     del order
     made = sum(int(np.maximum(ledger.nr[part], 0)[ledger.kind[part] == OF_ALLOC].sum())
                for part in ledger.parts())

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from replay.base.units import BUDDY_PAGES
 from replay.engine.state import section_log, words
 from replay.engine.tracking import hold_range
-from replay.importers.ordering.learn import BLOCK
 from replay.trace.columns import NONE
 
 
@@ -19,11 +19,11 @@ class HotAdded:
     """The pages of the sections in the model's log that its list has not got yet.
 
     Without evidence that a block came, none comes: a section that is not onlined stays off the
-    list. Where blocks are not of BLOCK pages, the remainder is a difference.
+    list. Where blocks are not of BUDDY_PAGES, the remainder is a difference.
     """
 
     def __init__(self, m: np.ndarray) -> None:
-        self.m = m
+        self.m, self.block = m, BUDDY_PAGES[int(words(m).page_bytes)]
         self.blocks = 0
         """Blocks that were fed."""
         self._sections = 0
@@ -49,9 +49,9 @@ class HotAdded:
         if listed == NONE:
             self._by_frames(frames)
             return
-        missing = max(0, listed - int(words(self.m).count)) // BLOCK
+        missing = max(0, listed - int(words(self.m).count)) // self.block
         for waiting in self._waiting:
-            blocks = min(missing, (waiting[1] - waiting[0]) // BLOCK)
+            blocks = min(missing, (waiting[1] - waiting[0]) // self.block)
             self._feed(waiting, blocks, 0)
             missing -= blocks
 
@@ -60,8 +60,8 @@ class HotAdded:
         listed = int(words(self.m).count)
         for above, frame in enumerate(frames[: listed + 1].tolist()):
             for waiting in self._waiting:
-                if waiting[0] <= frame < waiting[1] and (frame + 1) % BLOCK == 0:
-                    self._feed(waiting, (frame + 1 - waiting[0]) // BLOCK, above)
+                if waiting[0] <= frame < waiting[1] and (frame + 1) % self.block == 0:
+                    self._feed(waiting, (frame + 1 - waiting[0]) // self.block, above)
                     return
 
     def _feed(self, waiting: list[int], blocks: int, above: int) -> None:
@@ -72,9 +72,9 @@ class HotAdded:
         s = words(m)
         top = int(s.list + s.count)
         head = m[top - above : top].copy()
-        hold_range(m, waiting[0], blocks * BLOCK)
+        hold_range(m, waiting[0], blocks * self.block)
         end = int(s.list + s.count)
         m[top - above : end - above] = m[top:end].copy()
         m[end - above : end] = head
-        waiting[0] += blocks * BLOCK
+        waiting[0] += blocks * self.block
         self.blocks += blocks
