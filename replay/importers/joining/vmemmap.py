@@ -48,10 +48,12 @@ HOW: Final = ("State where it begins, --set vmemmap_base=ADDRESS (`vmemmap_base`
 
 
 class Place(NamedTuple):
-    """A base, the address of frame 0's struct page. said: whose it is; va_bits: None on x86."""
+    """A base, the address of frame 0's struct page. said: whose it is. page: bytes. va_bits: None
+    on x86."""
 
     base: int
     said: str
+    page: int = 4 * KIB
     va_bits: int | None = None
 
 
@@ -78,9 +80,7 @@ def choose(decoded: Decoded, matched: list[Matched], machine: Machine | None, ke
     """
     seen = _seen(decoded, matched)
     arch = MACHINE_WORDS.get(decoded.arch) or (machine.physmap.arch if machine else "")
-    if machine and machine.physmap.arch != arch:
-        machine = None
-    if machine and arch == "arm64":
+    if machine and machine.physmap.arch == arch == "arm64":
         return _arm64(decoded.path, seen, machine, kernel)
     return _x86(decoded.path, seen, machine, arch)
 
@@ -90,8 +90,9 @@ def _x86(path: str, seen: Seen, machine: Machine | None, arch: str) -> Chosen:
     places = [Place(base, f"x86 with {said}") for said, base in X86_BASES.items()]
     if not seen.frames or not len(seen.addresses):
         return Chosen(places[0].base, {})
-    limit = _limit(machine) if machine else X86_BYTES // (4 * KIB)
-    fitting = [place for place in places if _fits(seen, place.base, limit)]
+    own = machine if machine and machine.physmap.arch == arch else None
+    limit = _limit(own) if own else X86_BYTES
+    fitting = [place for place in places if _fits(seen, place, limit)]
     if fitting:
         facts = {} if fitting[0] is places[0] else _facts(fitting[0], seen)
         return Chosen(fitting[0].base, facts)
@@ -99,8 +100,9 @@ def _x86(path: str, seen: Seen, machine: Machine | None, arch: str) -> Chosen:
     if arch == "x86":
         raise ReplayError(f"{problem}, and these fit no x86 kernel without KASLR, which places "
                           f"the array of struct page at random. {HOW}, or record with `nokaslr`")
-    raise ReplayError(f"{problem}; say where the array of struct page begins: on arm64 it follows "
-                      f"from the machine's files (--machine DIR). {HOW}")
+    given = f"; those given are of {machine.physmap.arch}" if machine else ""
+    raise ReplayError(f"{problem}; where their array begins follows on arm64 from the machine's "
+                      f"files (--machine DIR{given}). {HOW}")
 
 
 def _example(seen: Seen) -> str:
@@ -116,7 +118,7 @@ def _arm64(path: str, seen: Seen, machine: Machine, kernel: str) -> Chosen:
     if not len(seen.addresses):
         return Chosen(places[-1].base, {})
     limit = _limit(machine)
-    fitting = [place for place in places if _fits(seen, place.base, limit)]
+    fitting = [place for place in places if _fits(seen, place, limit)]
     if len(fitting) == 1:
         return Chosen(fitting[0].base, _facts(fitting[0], seen))
     if not seen.frames:
@@ -139,7 +141,7 @@ def _misfit(seen: Seen, machine: Machine, kernel: str, known: Layout | None, mem
     text = (f"on {whose} with {machine.physmap.page_bytes // KIB} KiB pages these are no memory of "
             "this machine")
     others = [place.said for place in _places(LAYOUTS, ARM64_VA_BITS, memstart, None)
-              if _fits(seen, place.base, limit)]
+              if _fits(seen, place, limit)]
     if others:
         text += f". They would fit {' or '.join(others)} (--set kernel, page_bytes, va_bits)"
     elif not (version_of(kernel) and has("fixed_linear_map", kernel)):
@@ -159,22 +161,23 @@ def _places(layouts: Iterable[Layout], pages: Iterable[int], memstart: int, bits
                     continue
                 base = arm64_base(arm64_start(layout, page, va_bits), memstart, page)
                 said = f"{layout.said} with {page // KIB} KiB pages and {va_bits} bits"
-                found.setdefault(base, Place(base, f"{said} of virtual address", va_bits))
+                found.setdefault(base, Place(
+                    base, f"{said} of virtual address", page, va_bits))
     yield from found.values()
 
 
 def _limit(machine: Machine) -> int:
-    """The frame beyond all that such a machine's lists can hold."""
+    """The address beyond all that such a machine's lists can hold."""
     its = machine.physmap
     tops = [r.end for r in its.iomem if r.name in (*LINUX_RAM, SCRATCH)]
     tops += [end for _, end in its.regions]
     tops += [h.end for h in its.host if h.type.startswith("ram")]
-    return (2 * max(tops, default=0) + SLACK_BYTES) // its.page_bytes
+    return 2 * max(tops, default=0) + SLACK_BYTES
 
 
-def _fits(seen: Seen, base: int, limit: int) -> bool:
-    pfns = page_to_pfn(seen.addresses, base)
-    share = np.count_nonzero((pfns >= 0) & (pfns < limit)) / len(pfns)
+def _fits(seen: Seen, place: Place, limit: int) -> bool:
+    pfns = page_to_pfn(seen.addresses, place.base)
+    share = np.count_nonzero((pfns >= 0) & (pfns < limit // place.page)) / len(pfns)
     return bool(share >= NEARLY_ALL) if seen.frames else bool(share > 0)
 
 

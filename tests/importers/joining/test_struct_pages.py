@@ -96,6 +96,8 @@ def test_a_kernel_that_the_addresses_contradict_is_refused(tmp_path: Path) -> No
         imported(tmp_path, base_of(FROM_5_11), kernel="6.12.1")
     with pytest.raises(ReplayError, match=r"fit Linux 6\.9 or later with 16 KiB pages and 47"):
         imported(tmp_path, base_of(FROM_6_9, 16, 47), kib=16, kernel="6.12.1")
+    with pytest.raises(ReplayError, match=r"fit Linux 6\.9 or later with 4 KiB pages and 48"):
+        imported(tmp_path, base_of(FROM_6_9), kernel="6.12.1", page_bytes="65536")
 
 
 def test_an_array_that_was_moved_at_random_is_refused(tmp_path: Path) -> None:
