@@ -77,19 +77,20 @@ class Calibration:
         }
 
 
-def _kind_of_machine(trace: Trace) -> tuple[str, str, str]:
-    """Architecture, dom0 mode, and what emulated it."""
+def _kind_of_machine(trace: Trace) -> tuple[str, str, str, int]:
+    """Architecture, dom0 mode, what emulated it, and its page size."""
     machine = trace.meta.physmap
     if machine is None:
         raise ReplayError(f"trace {trace.meta.name!r} has no physmap: import it with --machine DIR")
-    return machine.arch, machine.mode, str(trace.meta.provenance.get("emulated", ""))
+    return (machine.arch, machine.mode, str(trace.meta.provenance.get("emulated", "")),
+            machine.page_bytes)
 
 
-def _one_kind(traces: Sequence[Trace]) -> tuple[str, str, str]:
+def _one_kind(traces: Sequence[Trace]) -> tuple[str, str, str, int]:
     first = _kind_of_machine(traces[0])
     for trace in traces[1:]:
-        for what, ours, theirs in zip(("architecture", "dom0 mode", "emulator"), first,
-                                      _kind_of_machine(trace), strict=True):
+        for what, ours, theirs in zip(("architecture", "dom0 mode", "emulator", "page size"),
+                                      first, _kind_of_machine(trace), strict=True):
             if ours != theirs:
                 raise ReplayError(
                     f"traces {traces[0].meta.name!r} and {trace.meta.name!r} are of different "
@@ -217,7 +218,8 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
     hashes: SHA-256 of each trace's file. base: what gives the costs that the recordings do not
     tell, and the proportions of those of which they tell the sum.
     """
-    kind = _one_kind(traces)
+    arch, mode, emulated, page_bytes = _one_kind(traces)
+    base = base.for_pages(page_bytes)
     recorded = [recorded_calls(trace) for trace in each(traces, "replaying", "traces")]
     parts = [calls.service() for calls in recorded]
     for trace, calls, part in zip(traces, recorded, parts, strict=True):
@@ -235,7 +237,7 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
     ns, steps, spread = _typical(calls, solution, base)
     listed = tuple(FittedTrace(t.meta.name, sha, p.frame.height)
                    for t, sha, p in zip(traces, hashes, parts, strict=True))
-    fitted = Fitted(listed, *kind, base.name, steps, spread)
+    fitted = Fitted(listed, arch, mode, emulated, base.name, steps, spread)
     ends = intervals(solution, calls.counts(), _target(calls))
     constants = _constants(solution, ends, base, fitted)
     costs = {c.name: c.cost for c in constants if c.name in PRIMITIVES}

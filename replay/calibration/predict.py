@@ -177,6 +177,7 @@ def predict(trace: Trace, profile: Profile) -> Prediction:
         raise ReplayError(
             f"profile {profile.name!r} was fitted on {fitted.arch} {fitted.mode}, trace "
             f"{trace.meta.name!r} was recorded on {machine.arch} {machine.mode}")
+    profile = profile.for_pages(machine.page_bytes) if machine else profile
     calls = recorded_calls(trace)
     if not (calls.frame["latency_ns"].is_not_null() & ~calls.frame["failed"]).any():
         raise ReplayError(f"trace {trace.meta.name!r} has no recorded latencies of calls that "

@@ -19,6 +19,8 @@ from replay.calibration.solver import grouped, intervals, separate, solve
 from replay.costs import profile as profiles
 from replay.costs.fitted import PAUSES_NS, SHARES, STEPS
 from replay.costs.primitives import PRIMITIVES
+from replay.physmap import presets
+from replay.physmap.variants import with_pages
 from replay.trace.columns import NONE, ints, is_kind
 from replay.trace.store import load
 from replay.truth.verify.recording import recorded_work, verify_recording
@@ -307,6 +309,9 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path, fitted: Path) -> N
     refused("calibrate", made, "-o", out, naming=("no kernel's allocator",))
     refused("calibrate", pvh, arm, "-o", out, naming=("different machines", "x86", "arm64"))
     refused("calibrate", pvh, TRACES / "pv-dom0.arrow", "-o", out, naming=("dom0 mode",))
+    machine = with_pages(presets.load("qemu-virt-arm64"), "65536")
+    large = rewrite(arm, tmp_path / "large.arrow", meta={"physmap": json.loads(machine.to_json())})
+    refused("calibrate", arm, large, "-o", out, naming=("page size 4096 and 65536",))
     refused("calibrate", pvh, pvh, "-o", out, naming=("same recording",))
     refused("calibrate", pvh, "-o", tmp_path / "x.csv", naming=(".toml",))
     refused("calibrate", pvh, "-o", out, "--base", "x87", naming=("'x86'",))
