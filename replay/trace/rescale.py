@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from replay.base import memory
 from replay.base.errors import ReplayError
-from replay.base.units import KIB
+from replay.base.units import KIB, MAX_PAGES
 from replay.trace.calls import Calls, calls_of
 from replay.trace.columns import Ragged, ints, ragged, replace
 from replay.trace.meta import Meta
@@ -25,8 +25,9 @@ from replay.trace.store import Trace
 
 UNKNOWN = -1
 """The slot of a page of which nothing is known."""
-BYTES_PER_PAGE = 64
-"""What rescaling takes for each page that is asked for or freed."""
+BYTES_PER_PAGE, BYTES_PER_ROW = 41, 115
+"""What rescaling takes for each page that is asked for or freed, and for each row; measured on 12
+million pages in requests of 300, and on 6 million in requests of one (Python 3.11, numpy 2)."""
 MOST_TABLE_PAGES = (1 << 31) - 1
 """Pages in the lists of a table."""
 
@@ -55,7 +56,7 @@ def in_pages_of(trace: Trace, page_bytes: int) -> Trace:
     if asked * many > MOST_TABLE_PAGES:
         raise ReplayError(f"trace {trace.meta.name!r}: in pages of {page_bytes // KIB} KiB it asks "
                           f"for more than {MOST_TABLE_PAGES} pages; split it by time")
-    memory.need(memory.used() + int(asked * many * BYTES_PER_PAGE),
+    memory.need(memory.used() + int(asked * many) * BYTES_PER_PAGE + len(table) * BYTES_PER_ROW,
                 f"trace {trace.meta.name!r}, in pages of {page_bytes // KIB} KiB",
                 "split it by time")
     owner = np.repeat(np.arange(len(slots.length)), slots.length)
@@ -108,7 +109,8 @@ def _table(table: pa.Table, calls: Calls, freed: np.ndarray, lengths: np.ndarray
     nr = np.where(calls.alloc, -(-nr * own // page_bytes), np.where(calls.free, lengths, nr))
     flags = ints(table, "flags", 0)
     flags[calls.free & (lengths == 0)] |= int(Flag.UNPAIRED)  # a call of no pages is no request
-    goal[calls.target] = goal[calls.target] * own // page_bytes
+    goals = calls.target & (goal >= 0) & (goal <= MAX_PAGES)  # what is beyond is refused later on
+    goal[goals] = goal[goals] * own // page_bytes
     asks = calls.alloc | calls.free
     ends = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
     listed = pa.ListArray.from_arrays(pa.array(ends), pa.array(freed.astype(np.int64)),
