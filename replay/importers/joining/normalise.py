@@ -30,8 +30,8 @@ from replay.importers.source.rows import PART_ROWS, Rows
 from replay.physmap.readers import Machine
 from replay.trace.schema import SCHEMA
 
-VMEMMAP: Final = "vmemmap_base"
-"""Name under which a probe may fetch the kernel's variable of that name."""
+VMEMMAP, MEMSTART = "vmemmap_base", "memstart_addr"
+"""Names under which a probe may fetch the kernel's variables of those names, x86's and arm64's."""
 MAX_HZ: Final = 9_000_000_000
 """Beyond it the remainder of a division, times 10^9, would leave 64 bits."""
 MAX_SECONDS: Final = 1 << 32
@@ -152,7 +152,8 @@ def wanted_by(table: ProbeTable) -> Wanted:
         if not function:
             function = table.hints.get(event, ("", ""))[0]
         probe = table.find(function) if function else None
-        return probe is not None and (probe.role in ROLES or VMEMMAP in fields)
+        return probe is not None and (probe.role in ROLES or VMEMMAP in fields
+                                      or MEMSTART in fields)
     return wanted
 
 
@@ -161,16 +162,22 @@ def _base(decoded: Decoded, matched: list[Matched], given: int | None, machine: 
     """The address of frame 0's struct page; an error when it is needed and cannot be known."""
     if given is not None:
         return Chosen(given, {})
+    if (told := _told(decoded, matched, VMEMMAP)) is not None:
+        return Chosen(told % (1 << 64), {})
+    return choose(decoded, matched, machine, kernel or decoded.kernel,
+                  _told(decoded, matched, MEMSTART))
+
+
+def _told(decoded: Decoded, matched: list[Matched], variable: str) -> int | None:
+    """What the first event of the first stream that fetches a variable says of it."""
     for one in matched:
-        if VMEMMAP in one.outline.numbers and (told := _told(decoded, one)) != MISSING:
-            return Chosen(told % (1 << 64), {})
-    return choose(decoded, matched, machine, kernel or decoded.kernel)
-
-
-def _told(decoded: Decoded, one: Matched) -> int:
-    """What the first event of a stream says of the variable."""
-    for streams in decoded.parts():
-        if len(streams[one.at]):
-            return int(streams[one.at].numbers[VMEMMAP][0])
-    return MISSING
+        if variable not in one.outline.numbers:
+            continue
+        for streams in decoded.parts():
+            if len(streams[one.at]):
+                found = int(streams[one.at].numbers[variable][0])
+                if found != MISSING:
+                    return found
+                break
+    return None
 

@@ -44,7 +44,8 @@ so the lists grow by no more than a caller takes."""
 X86_BYTES: Final = 1 << 46
 """MAX_PHYSMEM_BITS with 4 levels of page tables, for an x86 machine that is not known."""
 HOW: Final = ("State where it begins, --set vmemmap_base=ADDRESS (`vmemmap_base` of /proc/kcore on "
-              "x86, VMEMMAP_START of asm/memory.h and memstart_addr on arm64)")
+              "x86, VMEMMAP_START of asm/memory.h and memstart_addr on arm64), or on "
+                    "arm64 fetch @memstart_addr as an argument of a probe")
 
 
 class Place(NamedTuple):
@@ -72,16 +73,17 @@ class Chosen(NamedTuple):
     facts: dict[str, str]
 
 
-def choose(decoded: Decoded, matched: list[Matched], machine: Machine | None, kernel: str
-           ) -> Chosen:
+def choose(decoded: Decoded, matched: list[Matched], machine: Machine | None, kernel: str,
+           memstart: int | None = None) -> Chosen:
     """The base that the recorded addresses fit; ReplayError where none or several do.
 
     machine: of the recording, None if its files were not given. kernel: its release, "" if unknown.
+    memstart: memstart_addr of arm64, where a probe has fetched it.
     """
     seen = _seen(decoded, matched)
     arch = MACHINE_WORDS.get(decoded.arch) or (machine.physmap.arch if machine else "")
     if machine and machine.physmap.arch == arch == "arm64":
-        return _arm64(decoded.path, seen, machine, kernel)
+        return _arm64(decoded.path, seen, machine, kernel, memstart)
     return _x86(decoded.path, seen, machine, arch)
 
 
@@ -109,8 +111,10 @@ def _example(seen: Seen) -> str:
     return f"{int(seen.addresses[0]) % (1 << 64):#x}"
 
 
-def _arm64(path: str, seen: Seen, machine: Machine, kernel: str) -> Chosen:
-    page, memstart = machine.physmap.page_bytes, machine.physmap.pluggable[0]
+def _arm64(path: str, seen: Seen, machine: Machine, kernel: str, memstart: int | None) -> Chosen:
+    page = machine.physmap.page_bytes
+    if memstart is None:
+        memstart = machine.physmap.pluggable[0]  # without KASLR
     known = layout_of(kernel)
     bits = None if machine.provenance["files"].get("va_bits") == "assumed" \
         else int(machine.provenance["va_bits"])

@@ -24,7 +24,7 @@ def base_of(layout: Layout, kib: int = 4, va_bits: int = 48) -> int:
 
 
 def imported(tmp_path: Path, base: int, *, kib: int = 4, files: dict[str, str] | None = None,
-             frames: tuple[int, ...] = (), iomem: str = IOMEM, arch: str = "arm64",
+             frames: tuple[int, ...] = (), iomem: str = IOMEM, arch: str = "arm64", also: str = "",
              **settings: str) -> Trace:
     """A recording of two frees of dom0's second and last page, by their struct pages."""
     folder = tmp_path / "machine"
@@ -33,7 +33,7 @@ def imported(tmp_path: Path, base: int, *, kib: int = 4, files: dict[str, str] |
         (folder / name).write_text(text)
     frames = frames or frames_of(kib)
     text = "".join(LINE.format("task", 10 + k, "xen_free1", "xen_free_unpopulated_pages",
-                               f"nr=1 p={base + 64 * frame:#x}") for k, frame in enumerate(frames))
+                               f"nr=1 p={base + 64 * frame:#x}{also}") for k, frame in enumerate(frames))
     (tmp_path / "trace.txt").write_text(text)
     return import_recording([tmp_path / "trace.txt"], "t", machine_dir=folder,
                             settings={"cpu_hz": "1000000000", "arch": arch, **settings},
@@ -106,6 +106,15 @@ def test_an_array_that_was_moved_at_random_is_refused(tmp_path: Path) -> None:
         imported(tmp_path, moved, kernel="6.1.0")
     assert freed(imported(tmp_path, moved, kernel="6.1.0", vmemmap_base=hex(moved))) == [
         *frames_of(4)]
+
+
+@pytest.mark.parametrize("moved", [5 * GIB, (1 << 46) + GIB])
+def test_a_probe_may_say_where_the_linear_map_begins(tmp_path: Path, moved: int) -> None:
+    memstart = DRAM - moved
+    base = arm64_base(arm64_start(FROM_5_11, 4 * KIB, 48), memstart, 4 * KIB)
+    trace = imported(tmp_path, base, kernel="6.1.0",
+                     also=f" memstart_addr={memstart % (1 << 64):#x}")
+    assert freed(trace) == [*frames_of(4)]
 
 
 def test_an_odd_word_among_many_addresses_is_no_reason(tmp_path: Path) -> None:
