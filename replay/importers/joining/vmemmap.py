@@ -43,9 +43,9 @@ SLACK_BYTES: Final = 16 * GIB
 so the lists grow by no more than a caller takes."""
 X86_BYTES: Final = 1 << 46
 """MAX_PHYSMEM_BITS with 4 levels of page tables, for an x86 machine that is not known."""
-HOW: Final = ("State where it begins, --set vmemmap_base=ADDRESS (`vmemmap_base` of /proc/kcore on "
-              "x86, VMEMMAP_START of asm/memory.h and memstart_addr on arm64), or on "
-                    "arm64 fetch @memstart_addr as an argument of a probe")
+HOW: Final = ("State where it begins, --set vmemmap_base=ADDRESS (on arm64 VMEMMAP_START of "
+              "asm/memory.h less 64 bytes for each page below memstart_addr), or let a probe fetch "
+              "@vmemmap_base, on arm64 @memstart_addr, under that name")
 
 
 class Place(NamedTuple):
