@@ -56,20 +56,21 @@ def test_a_return_value_without_a_name(tmp_path: Path) -> None:
 
 
 # -- losses of unknown number --------------------------------------------------------------------
-@pytest.mark.parametrize(("notice", "least"), [
-    ("CPU:1 [LOST EVENTS]", 1), ("CPU:1 [EVENTS DROPPED]", 1), ("CPU:1 [LOST 12 EVENTS]", 12),
-    ("CPU:1 [12 EVENTS DROPPED]", 12),
-    ("xl  1201 [001]   100.000020: PERF_RECORD_LOST lost 12", 12),
-    ("xl  1201 [001]   100.000020: PERF_RECORD_LOST_SAMPLES", 1),
-    ("Processed 1201 events and lost 3 chunks!", 1)])
-def test_every_notice_of_a_loss_is_data_loss(tmp_path: Path, notice: str, least: int) -> None:
+@pytest.mark.parametrize(("notice", "number"), [
+    ("CPU:1 [LOST EVENTS]", "an unknown number of"),
+    ("CPU:1 [EVENTS DROPPED]", "an unknown number of"),
+    ("CPU:1 [LOST 12 EVENTS]", "12"), ("CPU:1 [12 EVENTS DROPPED]", "12"),
+    ("xl  1201 [001]   100.000020: PERF_RECORD_LOST lost 12", "12"),
+    ("xl  1201 [001]   100.000020: PERF_RECORD_LOST_SAMPLES", "an unknown number of"),
+    ("Processed 1201 events and lost 3 chunks!", "an unknown number of")])
+def test_every_notice_of_a_loss_is_data_loss(tmp_path: Path, notice: str, number: str) -> None:
     lines = PERF.format(f="xen_alloc_unpopulated_pages", r="xen_alloc_unpopulated_pages__return",
                         g="xen_free_unpopulated_pages").splitlines(keepends=True)
     path, trace = tmp_path / "perf.txt", tmp_path / "t.arrow"
     path.write_text("".join([*lines[:6], notice + "\n", *lines[6:]]))
     assert cli("import", path, "-o", trace).code == 0
     said = cli("info", trace).out
-    assert f"DATA LOSS: {least} records lost" in said
+    assert f"DATA LOSS: {number} records lost" in said
     assert "lines unmatched" not in said
     ran = cli("run", trace, "--physmap", "qemu-q35-pvh", "--out", tmp_path / "out")
     assert "DATA LOSS" in ran.out
