@@ -222,8 +222,8 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
                  given({"allocators": allocators, **options}), SWEEPING)
     if p.objects:
         raise ReplayError(f"{p.objects[0]}: the costs of C code are not swept; name models")
-    made = {name: recost(replay(strategy, p.options[name], p.machine, p.workload, p.costs),
-                         p.options[name]) for name, strategy in p.chosen.items()}
+    made = {name: recost(replay(one, p.options[name], p.machine, p.workload, p.costs,
+            faults=p.faults), p.options[name]) for name, one in p.chosen.items()}
     found = sensitivity(made, p.costs, samples=samples, seed=seed)
     return {"trace": p.trace.meta.name, "synthetic": p.trace.meta.synthetic,
             "profile": p.costs.name, "profile_summary": p.costs.summary,

@@ -14,19 +14,23 @@ from typing import Any
 
 import numpy as np
 
+from replay.allocators.populate import populated
 from replay.base.compiled import inline, compiled, unlikely
 from replay.base.units import NS_PER_S
+from replay.engine.failing import fails, passed
+from replay.engine.faults import (
+    ADD_MEMORY, ALLOC_PAGE, KZALLOC, P2M_ENTRY, SET_PHYS_TO_MACHINE, SIGNAL,
+)  # fmt: skip
 from replay.engine.loop import loop
 from replay.engine.state import (
-    BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, section_at,
-    words,
+    BEYOND_LIST, ENOMEM, E_ADDING, E_WAIT, SECTION_HOTPLUG, log_section, new_state, words,
 )  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import (
     break_superpages, hold_range, hold_words, let_go, push, take,
 )  # fmt: skip
 from replay.physmap.model import Physmap
-from replay.physmap.resource import find, request
+from replay.physmap.resource import find, release, request
 
 BP_DONE, BP_WAIT, BP_EAGAIN, BP_ECANCELED = range(4)
 MAX_SCHEDULE_DELAY_S, MAX_RETRY_COUNT = 32, 4
@@ -70,8 +74,10 @@ def decrease_reservation(m: np.ndarray, nr_pages: int) -> int:
     nr_pages = min(nr_pages, s.page_bytes // 8)
     state = BP_DONE
     have = s.ram_count
-    if nr_pages > have:
-        nr_pages = have
+    # The page that is not there is asked for, too.
+    served = min(passed(m, ALLOC_PAGE, min(nr_pages, have + 1)), have)
+    if nr_pages > served:
+        nr_pages = served
         state = BP_EAGAIN
     at = s.ram + have - nr_pages
     hold_words(m, at, nr_pages)
@@ -98,32 +104,13 @@ def decrease_reservation(m: np.ndarray, nr_pages: int) -> int:
 
 
 @inline
-def _populatable(m: np.ndarray, frame: int) -> int:
-    """Whether Xen populates this frame for dom0.
-
-    A direct-mapped domain gets mfn == gfn and only if the page is its own already
-    (populate_physmap, xen/common/memory.c), so a hot-added frame fails there.
-    """
-    s, own = words(m), options(m)
-    if own.direct_mapped == 0:
-        return 1
-    for k in range(s.section_count):
-        added = section_at(m, s.sections, k)
-        if added.start_pfn <= frame < added.start_pfn + added.nr_pages:
-            return 0
-    return 1
-
-
-@inline
 def increase_reservation(m: np.ndarray, nr_pages: int) -> int:
     """Ask Xen for memory behind the frames at the list's head, free them as RAM; BP state."""
     s = words(m)
     nr_pages = min(min(nr_pages, s.page_bytes // 8), s.count)
     count = s.count
     at = s.list
-    done = 0
-    while done < nr_pages and _populatable(m, m[at + count - 1 - done]):
-        done += 1
+    done = populated(m, nr_pages, options(m).direct_mapped)
     s.work.hypercall += 1
     s.dirty |= BEYOND_LIST
     if done <= 0:
@@ -165,6 +152,16 @@ def memory_added(m: np.ndarray) -> int:
 
 
 @inline
+def _not_added(m: np.ndarray, start: int) -> int:
+    """release_memory_resource(): the region is free again, whatever the p2m says of it."""
+    s = words(m)
+    release(m, s.tree, start)
+    s.work.resource_add += 1
+    s.dirty |= BEYOND_LIST
+    return BP_ECANCELED
+
+
+@inline
 def reserve_additional_memory(m: np.ndarray) -> int:
     """Hot-add sections from iomem_resource for the credit that hotplug has not covered yet.
 
@@ -182,17 +179,24 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     section = s.section_pages
     nr_pages = (credit + section - 1) // section * section
     page = s.page_bytes
+    if fails(m, KZALLOC):
+        return BP_ECANCELED
     start, steps = find(m, s.tree, s.reserved, nr_pages * page, (0, TOP, section * page))
     s.work.resource_step += steps
     s.work.resource_add += 1
     s.dirty |= BEYOND_LIST
     if start < 0 or request(m, s.tree, start, start + nr_pages * page - 1) < 0:
         return BP_ECANCELED
+    if s.pv:
+        invalid = passed(m, SET_PHYS_TO_MACHINE, nr_pages)
+        s.work.p2m_invalidate += invalid
+        s.dirty |= BEYOND_LIST
+        if invalid < nr_pages:
+            return _not_added(m, start)
+    if fails(m, ADD_MEMORY):
+        return _not_added(m, start)
     s.work.resource_add += 1  # merge_system_ram_resource()
     s.dirty |= BEYOND_LIST
-    if s.pv:
-        s.work.p2m_invalidate += nr_pages
-        s.dirty |= BEYOND_LIST
     s.work.hotplug_section += nr_pages // section
     s.work.hotplug_page += nr_pages
     s.dirty |= BEYOND_LIST
@@ -209,7 +213,10 @@ def _add_ballooned_pages(m: np.ndarray, nr_pages: int) -> int:
         if state == -E_ADDING:
             return state
         if state != BP_ECANCELED:
-            return 0 if s.count > 0 else -E_WAIT
+            if s.count > 0:
+                return 0
+            # -ERESTARTSYS of wait_event_interruptible() becomes -ENOMEM.
+            return -ENOMEM if fails(m, SIGNAL) else -E_WAIT
     if s.available < nr_pages:
         return -ENOMEM
     if decrease_reservation(m, nr_pages) != BP_DONE:
@@ -236,10 +243,16 @@ def _alloc_slow(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: 
     while got < nr_pages:
         listed = 0 if s.add_pages else min(s.count, nr_pages - got)
         if listed > 0:
-            take(m, listed, frames, at + got)
-            got += listed
-            continue
-        error = _add_ballooned_pages(m, nr_pages - got)
+            # A page whose p2m entry fails has left the list as well.
+            entered = passed(m, P2M_ENTRY, listed) if s.pv else listed
+            taken = min(entered + 1, listed)
+            take(m, taken, frames, at + got)
+            got += taken
+            if entered == listed:
+                continue
+            error = -ENOMEM
+        else:
+            error = _add_ballooned_pages(m, nr_pages - got)
         if error == -E_WAIT or error == -E_ADDING:
             s.got = got
             return error
@@ -265,7 +278,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
     if unlikely(s.resume != 0):
         return _alloc_slow(m, now, nr_pages, frames, at)
     s.unpopulated += nr_pages
-    if unlikely(s.count < nr_pages):
+    if unlikely(s.count < nr_pages) or unlikely(s.faults.entries != 0):
         return _alloc_slow(m, now, nr_pages, frames, at)
     take(m, nr_pages, frames, at)
     return 0

@@ -46,7 +46,9 @@ import numpy as np
 from replay.allocators import pool
 from replay.allocators.bins import BITMAP_WORDS, NR_BINS, bin_of, longest, next_used
 from replay.allocators.bitmap import flip_bits
-from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
+from replay.allocators.pool import (
+    lacks_entry, map_region, pool_state, refill_pages, reserve_region,
+)  # fmt: skip
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import loop
 from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, section_log, words
@@ -256,7 +258,17 @@ def _alloc_runs(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> No
 
 @inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
-    """xen_alloc_unpopulated_pages(): one page of the open run, or the bins' best fit."""
+    """xen_alloc_unpopulated_pages()."""
+    error = _serve(m, nr_pages, frames, at)
+    if error == 0 and lacks_entry(m, nr_pages):
+        free(m, now, nr_pages, frames, at)
+        return -ENOMEM
+    return error
+
+
+@inline
+def _serve(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """One page of the open run, or the bins' best fit."""
     s = words(m)
     if s.count < nr_pages:
         error = _fill(m, nr_pages - s.count)

@@ -32,7 +32,9 @@ import numpy as np
 
 from replay.allocators import pool
 from replay.allocators.bitmap import ONES, ZEROS, flip_bits, next_bit, words_for
-from replay.allocators.pool import map_region, pool_state, refill_pages, reserve_region
+from replay.allocators.pool import (
+    lacks_entry, map_region, pool_state, refill_pages, reserve_region,
+)  # fmt: skip
 from replay.base.compiled import compiled, inline, record, row_at, words_in
 from replay.engine.loop import loop
 from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, words
@@ -175,9 +177,12 @@ def _alloc_pages(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> i
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages(), or with one run xen_alloc_unpopulated_contiguous_pages()."""
     own = options(m)
-    if own.contiguous:
-        return _alloc_run(m, nr_pages, frames, at)
-    return _alloc_pages(m, nr_pages, frames, at)
+    error = (_alloc_run(m, nr_pages, frames, at) if own.contiguous
+             else _alloc_pages(m, nr_pages, frames, at))
+    if error == 0 and lacks_entry(m, nr_pages):
+        free(m, now, nr_pages, frames, at)
+        return -ENOMEM
+    return error
 
 
 @compiled

@@ -18,8 +18,10 @@ import numpy as np
 from replay.allocators import balloon
 from replay.allocators.balloon import page_work
 from replay.base.compiled import inline, compiled, unlikely
+from replay.engine.failing import fails, passed
+from replay.engine.faults import KZALLOC, MEMREMAP, P2M_ENTRY, SET_PHYS_TO_MACHINE
 from replay.engine.loop import loop
-from replay.engine.state import BEYOND_LIST, SECTION_POOL, log_section, new_state, words
+from replay.engine.state import BEYOND_LIST, ENOMEM, SECTION_POOL, log_section, new_state, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import hold_range, push, swap_lists, take
 from replay.physmap.model import Physmap
@@ -66,6 +68,30 @@ def refill_pages(m: np.ndarray, deficit: int) -> int:
     return (deficit + granule - 1) // granule * granule
 
 
+@inline
+def _requested(m: np.ndarray, start: int, last: int) -> int:
+    """The region of the Xen resource, taken in iomem_resource as well: 0 or -errno."""
+    s = words(m)
+    if fails(m, KZALLOC):
+        return -ENOMEM
+    s.work.resource_add += 1
+    s.dirty |= BEYOND_LIST
+    return -EBUSY if request(m, s.tree, start, last) < 0 else 0
+
+
+@inline
+def _released(m: np.ndarray, start: int, error: int) -> int:
+    """err_pgmap: the region is free again in each resource that it was taken from."""
+    s = words(m)
+    if s.xen_resource:
+        release(m, s.xen_tree, start)
+        s.work.resource_add += 1
+    release(m, s.tree, start)
+    s.work.resource_add += 1
+    s.dirty |= BEYOND_LIST
+    return error
+
+
 @compiled
 def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     """One contiguous region of whole sections: its first byte, or -errno.
@@ -80,31 +106,36 @@ def reserve_region(m: np.ndarray, nr_pages: int) -> int:
     high = s.plug_max if own.bounded else TOP
     xen = s.xen_resource
     tree = s.xen_tree if xen else s.tree
+    if fails(m, KZALLOC):
+        return -ENOMEM
     start, steps = find(m, tree, s.reserved, nr_pages * page, (low, high, section * page))
     s.work.resource_step += steps
-    s.work.resource_add += 2 if xen and start >= 0 else 1
+    s.work.resource_add += 1
     s.dirty |= BEYOND_LIST
     if start < 0:
         return -EBUSY
     last = start + nr_pages * page - 1
     if request(m, tree, start, last) < 0:
         return -EBUSY
-    if xen and request(m, s.tree, start, last) < 0:
-        s.work.resource_add += 1
-        s.dirty |= BEYOND_LIST
-        release(m, tree, start)
-        return -EBUSY
+    if xen:
+        error = _requested(m, start, last)
+        if error < 0:
+            s.work.resource_add += 1
+            release(m, tree, start)
+            return error
+    if fails(m, KZALLOC):
+        return _released(m, start, -ENOMEM)
     if s.pv:
-        s.work.p2m_invalidate += nr_pages
+        invalid = passed(m, SET_PHYS_TO_MACHINE, nr_pages)
+        s.work.p2m_invalidate += invalid
         s.dirty |= BEYOND_LIST
+        if invalid < nr_pages:
+            return _released(m, start, -ENOMEM)
+    if fails(m, MEMREMAP):
+        return _released(m, start, -ENOMEM)
     if start < s.plug_min or last > s.plug_max:
         # memremap_pages(): mhp_range_allowed() refuses what cannot be mapped.
-        s.work.resource_add += 2 if xen else 1
-        s.dirty |= BEYOND_LIST
-        if xen:
-            release(m, s.tree, start)
-        release(m, tree, start)
-        return -EINVAL
+        return _released(m, start, -EINVAL)
     return start
 
 
@@ -120,6 +151,28 @@ def fill_list(m: np.ndarray, deficit: int) -> int:
 
 
 @inline
+def lacks_entry(m: np.ndarray, nr_pages: int) -> Any:
+    """Whether xen_alloc_p2m_entry() fails for one of the pages of a call."""
+    return unlikely(words(m).faults.entries != 0) and passed(m, P2M_ENTRY, nr_pages) < nr_pages
+
+
+@compiled
+def _take_with_entries(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
+    """Pages off the list, each with its p2m entry; where one fails, all go back, it too."""
+    s = words(m)
+    entered = passed(m, P2M_ENTRY, nr_pages)
+    taken = min(entered + 1, nr_pages)
+    take(m, taken, frames, at)
+    if entered == nr_pages:
+        return 0
+    push(m, frames, at, taken)
+    s.work.list_push += taken
+    s.work.list_pop += taken
+    s.dirty |= BEYOND_LIST
+    return -ENOMEM
+
+
+@inline
 def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """xen_alloc_unpopulated_pages()."""
     s = words(m)
@@ -127,6 +180,8 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
         error = fill_list(m, nr_pages - s.count)
         if error < 0:
             return error
+    if unlikely(s.faults.entries != 0):
+        return _take_with_entries(m, nr_pages, frames, at)
     take(m, nr_pages, frames, at)
     return 0
 

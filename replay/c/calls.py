@@ -38,7 +38,7 @@ OWN, options = own_record(
 REPORT = record(
     ("work", record(*WORK)), "dirty", "listed", "wake_at", "got", "per_page", "own_lock", "current",
     "target", "total", "unpopulated", "state", "sleep_credit", "nr_events", "max_events", "events",
-    "may_let_go", "request",
+    "may_let_go", "request", "faults",
 )  # fmt: skip
 """struct replay_report; the events follow it at once."""
 REPORT_WORDS = words_in(REPORT)

@@ -20,6 +20,7 @@ from replay.c.library import strategy
 from replay.costs.primitives import Cost
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload
+from replay.engine.faults import NO_FAULTS, Faults
 from replay.engine.requests import Requests
 from replay.engine.start import Start
 from replay.physmap.model import Physmap, from_json
@@ -28,7 +29,7 @@ JOB, WORKLOAD, STATE_FILE, RESULT, ARRAYS, ERROR = (
     "job.json", "workload.npz", "state", "result.json", "result.npz", "error.json")
 OUTCOME_ARRAYS = ("rows", "work", "frames", "before", "sections", "free_list")
 PLAIN = ("areas", "peaks", "ends", "background", "of_calls", "tallies", "page_work", "duration_ns",
-         "notes", "broken")
+         "notes", "broken", "failed")
 
 
 def write_json(folder: Path, name: str, data: Any) -> None:
@@ -44,7 +45,8 @@ def read_json(folder: Path, name: str) -> Any:
 
 
 def write_job(folder: Path, path: Path, name: str, given: Mapping[str, Any], machine: Physmap,
-              profile: Profile, workload: Workload, check: bool) -> None:
+              profile: Profile, workload: Workload, check: bool, faults: Faults = NO_FAULTS
+              ) -> None:
     """Everything a worker needs for one replay."""
     start = workload.start or Start()
     np.savez(folder / WORKLOAD, **workload.requests._asdict(), event=workload.event,
@@ -53,6 +55,7 @@ def write_job(folder: Path, path: Path, name: str, given: Mapping[str, Any], mac
         "object": str(path.resolve()), "name": name, "options": dict(given), "check": check,
         "machine": machine.to_json(), "profile": asdict(profile),
         "nr_slots": workload.nr_slots, "peak_pages": workload.peak_pages,
+        "faults": faults.settings(),
         "start": workload.start and {
             "recorded": start.recorded, "balloon": start.balloon, "pool": start.pool,
             "sections": start.sections, "held": start.held}})
@@ -115,6 +118,7 @@ def read_outcome(folder: Path, path: Path, name: str, given: Mapping[str, Any], 
                       if k.startswith("histogram_")}
     plain["page_work"] = (tuple(plain["page_work"][0]), tuple(plain["page_work"][1]))
     plain["notes"], plain["broken"] = tuple(plain["notes"]), tuple(plain["broken"])
+    plain["failed"] = {kind: (failed, calls) for kind, (failed, calls) in plain["failed"].items()}
     return Outcome(strategy=strategy(path, name), options=dict(given), machine=machine,
                    profile=profile, mode=workload.mode, start=workload.start,
                    workload=replace(workload, requests=came),

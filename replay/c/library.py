@@ -22,6 +22,7 @@ from replay.base.errors import InputError, ReplayError
 from replay.base.compiled import words_in
 from replay.c import calls
 from replay.c.calls import CALLS_OF_C, C_EVENT, FAULTS, IN_INIT, REPORT_WORDS, options, report_at
+from replay.engine.failing import FIRST_FAULT
 from replay.engine.state import new_state, ram_frames, span, words
 from replay.engine.strategy import Setup, Strategy
 from replay.physmap.model import Physmap
@@ -29,7 +30,7 @@ from replay.physmap.model import Physmap
 REQUIRED = ("replay_init", "replay_alloc", "replay_free")
 OPTIONAL = ("replay_resume", "replay_wake", "replay_target", "replay_list", "replay_name")
 C_HEADER = Path(__file__).with_name("replay_allocator.h")
-C_VERSION = 2
+C_VERSION = 3
 """REPLAY_VERSION of the header beside this file."""
 NEVER = 1 << 62
 MODES = {"pv": 0, "pvh": 1, "hvm": 1, "arm": 2}
@@ -175,6 +176,7 @@ def _with_segments(m: np.ndarray, events: int, allocate: Allocate) -> np.ndarray
     told = report_at(grown, report)
     told.max_events = events
     told.events = grown.ctypes.data + 8 * first_event
+    told.faults = grown.ctypes.data + 8 * FIRST_FAULT
     return grown
 
 

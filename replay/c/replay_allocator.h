@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define REPLAY_VERSION 2 /* goes up whenever a struct, an enum or a call changes */
+#define REPLAY_VERSION 3 /* goes up whenever a struct, an enum or a call changes */
 #define REPLAY_ASLEEP (-11) /* replay_alloc(), replay_resume(): the caller sleeps for free pages */
 /* The same, once hot-added memory is there: the lock is let go of until then, if it may be. Report
  * REPLAY_HOTPLUG_PAGE and _SECTION before: their cost is how long it takes.
@@ -95,6 +95,32 @@ struct replay_event {
 	int64_t kind, first, pages;
 };
 
+/* Calls that fail by option (--set fault.alloc_page=1/1000): replay_fails() says which. */
+enum replay_fault {
+	REPLAY_FAULT_ALLOC_PAGE,
+	REPLAY_FAULT_KZALLOC,
+	REPLAY_FAULT_P2M_ENTRY,  /* xen_alloc_p2m_entry() */
+	REPLAY_FAULT_SET_P2M,    /* set_phys_to_machine() of new memory */
+	REPLAY_FAULT_ADD_MEMORY, /* add_memory_resource() */
+	REPLAY_FAULT_MEMREMAP,   /* memremap_pages() */
+	REPLAY_FAULT_POPULATE,   /* an extent of XENMEM_populate_physmap */
+	REPLAY_FAULT_SIGNAL,     /* a caller that would fall asleep has a signal pending */
+	REPLAY_NR_FAULTS
+};
+
+struct replay_failing {
+	int64_t times, of; /* of `of` calls `times` fail, none if that is 0 */
+	int64_t state, calls, failed;
+};
+
+/* Lives in replay's memory; nothing fails within replay_init(). */
+struct replay_faults {
+	struct replay_failing of_kind[REPLAY_NR_FAULTS];
+	int64_t entries;
+	int64_t max_pages; /* d->max_pages: Xen populates nothing beyond; 0 for no limit */
+	int64_t reason;    /* of the current call: the fault met last plus one */
+};
+
 /* What the allocator tells; lives in replay's memory, from replay_init() on. Write it through the
  * helpers; `listed`, `wake_at` and `got` are set before each return.
  */
@@ -113,6 +139,7 @@ struct replay_report {
 	struct replay_event *events;
 	int64_t may_let_go; /* set before each call: whether it may return REPLAY_ADDING */
 	int64_t request;    /* set before each call: the number of the request that begins or goes on */
+	struct replay_faults *faults;
 };
 
 /* The version that an object was built with; replay refuses every other. */
@@ -154,6 +181,28 @@ static inline void replay_did(struct replay_report *report, enum replay_work wor
 {
 	report->work[work] += count;
 	report->dirty = 1;
+}
+
+/* Whether the next call of a kind fails: SplitMix64, a stream for each kind. Ask once per call. */
+static inline int replay_fails(struct replay_report *report, enum replay_fault kind)
+{
+	struct replay_failing *f = report->faults->of_kind + kind;
+	uint64_t x;
+
+	if (!f->times)
+		return 0;
+	f->calls++;
+	x = (uint64_t)f->state + UINT64_C(0x9E3779B97F4A7C15);
+	f->state = (int64_t)x;
+	x = (x ^ x >> 30) * UINT64_C(0xBF58476D1CE4E5B9);
+	x = (x ^ x >> 27) * UINT64_C(0x94D049BB133111EB);
+	x ^= x >> 31;
+	if (x % (uint64_t)f->of >= (uint64_t)f->times)
+		return 0;
+	f->failed++;
+	report->faults->reason = kind + 1;
+	report->dirty = 1;
+	return 1;
 }
 
 /* Neighbouring frames of one kind, going up, become one event. When there is no room left,

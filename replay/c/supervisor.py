@@ -19,6 +19,7 @@ from replay.c.calls import CALLS, IN_NONE, OWN
 from replay.costs.profile import Profile
 from replay.engine.conformance import Finding
 from replay.engine.drive import Outcome, Workload
+from replay.engine.faults import NO_FAULTS, Faults
 from replay.engine.state import word_of
 from replay.physmap.model import Physmap
 
@@ -127,7 +128,7 @@ def _failure(path: Path, folder: Path, workload: Workload, ended: Ended, time_li
 
 def replay_supervised(path: Path, name: str, given: Mapping[str, Any], machine: Physmap,
                       workload: Workload, profile: Profile, *, check: bool,
-                      time_limit: float = TIME_LIMIT_S) -> Outcome:
+                      time_limit: float = TIME_LIMIT_S, faults: Faults = NO_FAULTS) -> Outcome:
     """Replay in a process of its own.
 
     InputError if the object cannot be used at all; Misbehaved, with the request that was under
@@ -137,7 +138,7 @@ def replay_supervised(path: Path, name: str, given: Mapping[str, Any], machine: 
         raise InputError(path, "no such shared object", hint="build one with gcc -shared -fPIC")
     with tempfile.TemporaryDirectory(prefix="replay-") as name_of_folder:
         folder = Path(name_of_folder)
-        jobs.write_job(folder, path, name, given, machine, profile, workload, check)
+        jobs.write_job(folder, path, name, given, machine, profile, workload, check, faults)
         ended = _work(folder, time_limit)
         if ended.status != 0 or not (folder / jobs.RESULT).exists():
             raise _failure(path, folder, workload, ended, time_limit)

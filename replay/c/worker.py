@@ -18,6 +18,7 @@ from replay.c.calls import options
 from replay.c.library import fault, open_library, strategy
 from replay.engine.conformance import findings
 from replay.engine.drive import replay
+from replay.engine.faults import parse_faults
 from replay.engine.state import words
 
 
@@ -32,7 +33,8 @@ def _replay(folder: Path) -> None:
 
     chosen = strategy(Path(job["object"]), job["name"], allocate)
     try:
-        outcome = replay(chosen, job["options"], machine, workload, profile, check=job["check"])
+        outcome = replay(chosen, job["options"], machine, workload, profile, check=job["check"],
+                         faults=parse_faults(job["faults"]))
     except InputError as error:
         jobs.write_json(folder, jobs.ERROR, {"kind": "load", "text": error.problem})
     except ReplayError as error:

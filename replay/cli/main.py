@@ -177,12 +177,16 @@ def witness(
     requests: Annotated[int, typer.Option(
         min=1, max=10**10, help="Per kernel and strategy.")] = 100_000,
     first_seed: Annotated[int, typer.Option(min=0, max=2**62, help="The first stream.")] = 0,
+    sets: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="fault.CALL=VALUE", help="Let calls fail in all streams, as with `run`; "
+        "repeatable. Default: half of the streams, as their seeds have it.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold the models against the kernel's own source on random streams; exit 1 if they differ."""
     from dataclasses import asdict
 
     from replay.c.kernel_tree.source import all_installed
+    from replay.engine.faults import faults_of
     from replay.report.witnessed import witnessed
     from replay.truth.witness.compare import compare
     from replay.truth.witness.streams import STRATEGIES
@@ -191,14 +195,15 @@ def witness(
     for name in names:
         if name not in STRATEGIES:
             raise unknown_name("strategy of the kernel's", name, list(STRATEGIES))
+    faults = faults_of(key_values(sets)) if sets else None
     trees = kernel_tree or all_installed()
-    results = list(compare(trees, names, requests, first_seed))
+    results = list(compare(trees, names, requests, first_seed, faults))
     paths = [path for path in trees for _ in names]
     if as_json:
         emit_json({"results": [asdict(r) for r in results],
                     "equal": not any(r.difference for r in results)})
     else:
-        emit(witnessed(list(zip(paths, results, strict=True)), color=color()))
+        emit(witnessed(list(zip(paths, results, strict=True)), faults, color=color()))
     if any(r.difference for r in results):
         raise typer.Exit(1)
 

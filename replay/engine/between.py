@@ -33,7 +33,7 @@ def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.nda
     current, total = s.current, s.total
     split, s.split = s.split, 0  # the thread's own hot-add keeps the lock
     wake(m, start)
-    s.split = split
+    s.split, s.faults.reason = split, 0
     spent = costs(cost).lock + spent_on(m, cost)
     move_work(m, out.totals)
     settle(m, out, start)
@@ -76,6 +76,7 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
     s.now, s.request, s.got, s.resume = start, call.request, call.got, 1
     error = alloc(m, start, pages, out.kept, call.kept)
     s.resume = 0
+    reason, s.faults.reason = s.faults.reason, 0
     without = outside(m, cost) if error == -E_ADDING else 0
     spent = price.lock + spent_on(m, cost) - without + (
         pages * price.alloc_page if error == 0 else 0)
@@ -99,7 +100,7 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
     else:
         call.service_ns += lock_free - start
         call.wait_ns = lock_free - call.arrival - call.service_ns
-        runs = 0
+        runs = reason
         if error == 0:
             runs = _served(free, m, out, call, lock_free)
         else:

@@ -17,6 +17,8 @@ from replay.base.units import MAX_PAGES
 from replay.costs.primitives import WORK
 from replay.costs.profile import Profile
 from replay.engine.batches import feed, feed_all, room
+from replay.engine.failing import arm, counted
+from replay.engine.faults import NO_FAULTS, Faults
 from replay.engine.gauges import AREAS, free_shares
 from replay.engine.lock import header
 from replay.engine.outcome import HISTOGRAMS, SLEPT, Out, tallies
@@ -74,7 +76,7 @@ class Ended:
     sections: (n,) of state.SECTION. areas, peaks: by name, see gauges.AREAS. duration_ns: modelled.
     background, of_calls: primitives of background passes and of calls, the list operations of
     their pages aside. before: frames of the pages that were live before the first request, those
-    of Start.live first.
+    of Start.live first. failed: (failures, calls) of what was to fail by option, by name.
     """
 
     strategy: Strategy
@@ -97,6 +99,7 @@ class Ended:
     duration_ns: int
     broken: tuple[str, ...] = ()
     before: np.ndarray = field(default_factory=_nothing)
+    failed: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,14 +207,16 @@ def largest(workload: Workload) -> int:
 
 
 def replay(strategy: Strategy, given: Mapping[str, str], machine: Physmap, workload: Workload,
-           profile: Profile, *, check: bool = False, batch: int = 0) -> Outcome:
+           profile: Profile, *, check: bool = False, batch: int = 0, faults: Faults = NO_FAULTS
+           ) -> Outcome:
     """Replay a checked workload through one strategy.
 
     given: option texts (`--set strategy.name=text` without the prefix). check: also test the
     strategy's invariants at the end. batch: requests taken at a time, which changes nothing; 0 for
-    all at once.
+    all at once. faults: what fails from the first request on.
     """
-    under_way = UnderWay(strategy, given, machine, extent_of(workload), workload.start, profile)
+    under_way = UnderWay(strategy, given, machine, extent_of(workload), workload.start, profile,
+                         faults)
     # The loop writes the plan, so each replay has its own.
     q = workload.requests._replace(plan=workload.requests.plan.copy())
     fed = feed_all(strategy, under_way.state, q, under_way.out, under_way.costs, batch)
@@ -228,8 +233,10 @@ class UnderWay:
     """
 
     def __init__(self, strategy: Strategy, given: Mapping[str, str], machine: Physmap,
-                 extent: Extent, start: Start | None, profile: Profile) -> None:
+                 extent: Extent, start: Start | None, profile: Profile,
+                 faults: Faults = NO_FAULTS) -> None:
         self.strategy, self.machine, self.profile, self.start = strategy, machine, profile, start
+        self.faults = faults
         self.values = strategy.values(given)
         most = extent.most_pages(machine)
         self.before = _nothing()
@@ -242,6 +249,7 @@ class UnderWay:
         named = len(start.live) if start else 0
         self.out = room(extent.slots + named, extent.request_pages)
         self.out.live[extent.slots:] = self.before[:named]
+        arm(self.state, faults)
 
     def feed(self, q: Requests, base: int, last: bool) -> Out:
         """Replay the next batch, see batches.feed()."""
@@ -262,8 +270,9 @@ class UnderWay:
                               "this is a defect of the strategy")
         return Ended(
             strategy=self.strategy, options=self.values, machine=self.machine,
-            profile=self.profile, mode=mode, start=self.start, notes=self.setup.notes,
-            before=self.before, sections=self.sections,
+            profile=self.profile, mode=mode + self.faults.said(), start=self.start,
+            notes=self.setup.notes,
+            before=self.before, sections=self.sections, failed=counted(m),
             free_list=m[s.list : s.list + s.count].copy(),
             histograms={name: getattr(out, name) for name in HISTOGRAMS},
             areas={name: float(out.area[k]) for k, name in enumerate(AREAS)},

@@ -162,7 +162,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 largest_peak = largest
         s.now, s.request, error = start, base + r, 0
         spent = price.lock
-        path, runs, moved, worked = FAST, 0, 0, 0
+        path, runs, moved, worked, reason = FAST, 0, 0, 0, 0
         if kind == ALLOC:
             place += pages
             error = alloc(m, start, pages, frames, at)
@@ -197,6 +197,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 s.add_ns = nanoseconds(outside(m, cost))
                 spent -= outside(m, cost)
             worked, full = note_work(m, out, 0), True
+            reason, s.faults.reason = s.faults.reason, 0
         if unlikely(s.moved != 0):
             settle(m, out, start)
         service = nanoseconds(spent)
@@ -234,6 +235,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
                 others = _others(m, out)
             else:
                 # What a failing call wrote before it gave up is not the caller's.
+                row.runs = reason
                 fill(frames, at, at + pages, NO_FRAME)
                 fill(live, first, first + pages, NO_FRAME)
         elif kind == FREE:

@@ -14,7 +14,8 @@ FAST, SLOW, SLEPT = 0, 1, 2
 
 ROW = record("wait_ns", "service_ns", ("errno", np.int16), ("path", np.int16), *(
     (name, np.int32) for name in ("runs", "pages", "worked")))
-"""What a request had: times in ns, modelled; a negative errno or 0; its path; runs of frames; pages
+"""What a request had: times in ns, modelled; a negative errno or 0; its path; runs of frames, or of
+an allocation that failed the fault that it met plus one (FAULT_WORDS.reason); pages
 that it got or gave back (a free: without those it did not have, or whose call is under way); the
 place of its work in Out.work plus one, 0 if it reported none. Half words and less where they do: a
 loop over requests of one page waits for the memory that it writes."""

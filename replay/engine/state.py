@@ -20,6 +20,7 @@ from replay.base.compiled import inline, record, row_at, seen_as, template, word
 from replay.base.errors import ReplayError
 from replay.base.units import SUPERPAGE_BYTES, align_up
 from replay.costs.primitives import WORK
+from replay.engine.faults import FAULT_WORDS
 from replay.physmap.model import Physmap
 from replay.physmap.resource import RANGE_WORDS, TREE, range_at
 
@@ -80,7 +81,7 @@ def _layout() -> Any:
     parts: list[tuple[str, Any]] = [(name, np.int64) for name in REGISTERS]
     parts += [(name, TREE) for name in ("tree", "xen_tree", "reserved", "unreserved")]
     parts += [("table", record(*TABLES)), ("gauge", record(*GAUGES)), ("work", record(*WORK)),
-              ("own", (np.int64, (OWN_WORDS,)))]
+              ("faults", FAULT_WORDS), ("own", (np.int64, (OWN_WORDS,)))]
     ends = np.cumsum([0, *(np.dtype(kind).itemsize for _, kind in parts)]).tolist()
     assert not any(hasattr(np.void, name) for name, _ in parts)  # it would hide the field
     place = dict(zip((name for name, _ in parts), ends[:-1], strict=True))

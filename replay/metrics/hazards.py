@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from replay.engine.drive import Ended, Outcome
+from replay.engine.faults import FAULT_KINDS
 from replay.engine.state import E_WAIT, SECTION_HOTPLUG, SECTION_STALE
 from replay.metrics.calls import NO_CALLER, lifetimes
 from replay.metrics.folded import Folded
@@ -171,10 +172,13 @@ def _sections_over(o: Ended, types: tuple[str, ...], what: str) -> Found:
 
 
 def _refused(case: Case, refused: Listed, what: str) -> Found:
-    """These requests, a row for each that is listed, their pages counted."""
+    """These requests, a row for each that is listed, their pages counted; what failed of itself, by
+    option, is named."""
+    names = ["", *FAULT_KINDS]
     return refused.count, found_rows(time_ns=refused.time_ns, count=refused.pages,
-                                     user=case.names(refused.caller), other="", what=what,
-                                     assumed=False)
+                                     user=case.names(refused.caller),
+                                     other=[names[k] for k in refused.reason.tolist()],
+                                     what=what, assumed=False)
 
 
 # -- the hazards ---------------------------------------------------------------------------------

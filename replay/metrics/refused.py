@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from replay.engine.requests import FREE
+from replay.engine.state import E_ADDING, E_WAIT
 from replay.metrics.fragmentation import free_sections, section_pages
 from replay.metrics.part import Part
 from replay.physmap.model import Physmap
@@ -26,20 +27,24 @@ def _nothing() -> np.ndarray:
 
 @dataclass
 class Listed:
-    """How many requests, and of the first MAX_LISTED when, how many pages and who."""
+    """How many requests, and of the first MAX_LISTED when, how many pages, who, and which fault
+    they met (FAULT_WORDS.reason)."""
 
     count: int = 0
     time_ns: np.ndarray = field(default_factory=_nothing)
     pages: np.ndarray = field(default_factory=_nothing)
     caller: np.ndarray = field(default_factory=_nothing)
+    reason: np.ndarray = field(default_factory=_nothing)
 
-    def add(self, time_ns: np.ndarray, pages: np.ndarray, caller: np.ndarray) -> None:
+    def add(self, time_ns: np.ndarray, pages: np.ndarray, caller: np.ndarray,
+            reason: np.ndarray) -> None:
         """More requests; of one time, those that are there already come first."""
         self.count += len(time_ns)
         every = [np.concatenate(pair) for pair in
-                 ((self.time_ns, time_ns), (self.pages, pages), (self.caller, caller))]
+                 ((self.time_ns, time_ns), (self.pages, pages), (self.caller, caller),
+                  (self.reason, reason))]
         first = np.argsort(every[0], kind="stable")[:MAX_LISTED]
-        self.time_ns, self.pages, self.caller = (column[first] for column in every)
+        self.time_ns, self.pages, self.caller, self.reason = (c[first] for c in every)
 
 
 class Refused:
@@ -60,7 +65,7 @@ class Refused:
         found = Listed()
         for one in (self.by_error[e] for e in errors if e in self.by_error):
             total = found.count + one.count
-            found.add(one.time_ns, one.pages, one.caller)
+            found.add(one.time_ns, one.pages, one.caller, one.reason)
             found.count = total
         return found
 
@@ -76,13 +81,16 @@ class Refused:
 
     def _list(self, part: Part, bad: np.ndarray, live: np.ndarray) -> None:
         ended, start = part.rows["errno"][bad], part.start_ns
+        # Of a call that is still asleep it is the pages that it has.
+        reason = np.where(np.isin(-ended, (E_WAIT, E_ADDING)), 0, part.rows["runs"][bad])
         for error in np.unique(-ended).tolist():
             rows = bad[ended == -error]
             self.by_error.setdefault(error, Listed()).add(
-                start[rows], part.pages[rows], part.caller[rows])
+                start[rows], part.pages[rows], part.caller[rows], reason[ended == -error])
         rows = bad[np.isin(-ended, NO_REGION)]
         rows = rows[self._there_is_room(part, rows, live[rows])]
-        self.while_free.add(start[rows], part.pages[rows], part.caller[rows])
+        self.while_free.add(start[rows], part.pages[rows], part.caller[rows],
+                            np.zeros(len(rows), np.int64))
 
     def _there_is_room(self, part: Part, rows: np.ndarray, live: np.ndarray) -> np.ndarray:
         """Which requests free whole sections would serve: with what is listed, all their pages.

@@ -85,12 +85,22 @@ def _groups(m: Measured) -> dict[str, Any]:
     }
 
 
+def _failed(o: Ended) -> list[str]:
+    """How many of the calls that may fail by option did."""
+    return [f"{name}: {failed:,} of {calls:,} calls failed by option" if calls else
+            f"{name}: it may fail by option, but is never called"
+            for name, (failed, calls) in o.failed.items()]
+
+
 def _about(o: Ended) -> dict[str, Any]:
     """What the replay says of itself."""
     return {
         "background": {k: v for k, v in o.background.items() if v}, "tallies": o.tallies,
         "duration_ns": o.duration_ns, "summary": o.strategy.summary, "models": o.strategy.models,
-        "options": o.options, "notes": list(o.notes), "broken_invariants": list(o.broken),
+        "options": o.options, "notes": [*o.notes, *_failed(o)],
+        "broken_invariants": list(o.broken),
+        **({"failed_calls": {name: failed for name, (failed, _) in o.failed.items()}}
+           if o.failed else {}),
     }
 
 

@@ -12,6 +12,7 @@ from replay.c.kernel_tree.source import open_tree
 from replay.c.supervisor import Misbehaved, replay_supervised
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload
+from replay.engine.faults import NO_FAULTS, Faults
 from replay.physmap.model import Physmap
 
 VARIANTS = {"x86-pvh": ("x86", "pvh"), "x86-pv": ("x86", "pv"), "arm64": ("arm64", "arm")}
@@ -84,12 +85,12 @@ def kernel_rows(trees: Sequence[Path], variant: str | None, given: dict[str, str
     return rows
 
 
-def replay_row(row: CRow, workload: Workload, profile: Profile, check: bool, time_limit: float
-               ) -> Outcome | Misbehaved:
+def replay_row(row: CRow, workload: Workload, profile: Profile, check: bool, time_limit: float,
+               faults: Faults = NO_FAULTS) -> Outcome | Misbehaved:
     """The row's outcome, or what its code did wrong."""
     try:
         o = replay_supervised(row.path, row.name, row.options, row.machine, workload, profile,
-                              check=check, time_limit=time_limit)
+                              check=check, time_limit=time_limit, faults=faults)
     except Misbehaved as error:
         return error
     chosen = replace(o.strategy, name=row.name, summary=row.summary, models=row.models)

@@ -9,6 +9,7 @@ import numpy as np
 from replay.base.compiled import compiled, index, inline, likely
 from replay.base.hashes import GAMMA, finalized
 from replay.engine.requests import ALLOC, FREE
+from replay.engine.state import E_ADDING, E_WAIT
 from replay.metrics.part import Part
 
 _finalized = inline(finalized)
@@ -45,7 +46,9 @@ def _fill(kind: Any, pages: Any, place: Any, frames: Any, rows: Any, made: Colum
         made.kind[r] = kind[r]
         made.wait_ns[r], made.service_ns[r] = row.wait_ns, row.service_ns
         made.latency_ns[r] = row.wait_ns + row.service_ns
-        made.errno[r], made.path[r], made.runs[r] = row.errno, row.path, row.runs
+        made.errno[r], made.path[r] = row.errno, row.path
+        asleep = row.errno == -E_WAIT or row.errno == -E_ADDING
+        made.runs[r] = row.runs if likely(row.errno == 0) or asleep else 0
         made.taken[r] = row.pages if kind[r] == ALLOC else 0
         made.given[r] = row.pages if kind[r] == FREE else 0
         first, total = np.int64(-1), np.uint64(0)

@@ -124,12 +124,13 @@ class RunOptions:
     def command(self, trace: Path | str, allocator: str = "") -> str:
         """The `replay run` that gives the same figures, of all strategies or of one."""
         from replay.allocators import DEFAULT
+        from replay.engine.faults import FAULT_PREFIX
 
         shown = self
         if allocator in (self.allocators or DEFAULT):
             shown = replace(self, allocators=(allocator,), settings={
                 key: value for key, value in self.settings.items()
-                if key.startswith(f"{allocator}.")})
+                if key.startswith((f"{allocator}.", f"{FAULT_PREFIX}."))})
         return shlex.join(["replay", "run", str(trace), *shown.words()])
 
     def words(self) -> Iterator[str]:

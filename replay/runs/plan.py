@@ -16,6 +16,7 @@ from replay.base.since import version_of
 from replay.costs import profile as profiles
 from replay.engine.arrivals import arrange
 from replay.engine.drive import Workload
+from replay.engine.faults import FAULT_PREFIX, NO_FAULTS, Faults, parse_faults
 from replay.engine.start import Start
 from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
@@ -53,13 +54,15 @@ SWEEPING = AtOnce(250, 225, 20, 5)
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What the options of a run name, looked up. options: by strategy or C row. objects: in C."""
+    """What the options of a run name, looked up. options: by strategy or C row. objects: in C.
+    faults: what fails in all of them."""
 
     machine: Physmap
     costs: profiles.Profile
     chosen: dict[str, Strategy]
     options: dict[str, dict[str, str]]
     objects: list[str]
+    faults: Faults = NO_FAULTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +76,15 @@ class Prepared(Named):
 def looked_up(meta: Meta, plan: RunOptions) -> Named:
     """All that the options name; ReplayError for what is not there or does not fit the trace."""
     chosen, objects = _split(plan.allocators, plan.code)
-    options = _options(plan.settings, chosen, _stems(objects, plan.code))
+    own, faults = _without_faults(plan.settings)
+    options = _options(own, chosen, _stems(objects, plan.code))
     kernel = _kernel(meta, plan)
     options |= {name: strategy.as_of(kernel, options[name]) for name, strategy in chosen.items()}
     machine = machine_for(meta, plan.machine)
     costs = profiles.load(plan.profile or machine.arch, machine.arch)
     costs = costs.for_pages(machine.page_bytes)
-    return Named(machine=machine, costs=costs, chosen=chosen, options=options, objects=objects)
+    return Named(machine=machine, costs=costs, chosen=chosen, options=options, objects=objects,
+                 faults=faults)
 
 
 def start_on(start: Start | None, plan: RunOptions) -> Start | None:
@@ -164,6 +169,15 @@ def _chosen(names: Sequence[str]) -> dict[str, Strategy]:
                               "chosen; give it another name")
         chosen[strategy.name] = strategy
     return chosen
+
+
+def _without_faults(given: Mapping[str, str]) -> tuple[dict[str, str], Faults]:
+    """The settings of strategies, and what is to fail: `fault.NAME=VALUE`."""
+    prefix = f"{FAULT_PREFIX}."
+    found = {key.removeprefix(prefix): value for key, value in given.items()
+             if key.startswith(prefix)}
+    return ({key: value for key, value in given.items() if not key.startswith(prefix)},
+            parse_faults(found))
 
 
 def _options(given: Mapping[str, str], strategies: dict[str, Strategy], rows: Sequence[str]

@@ -75,7 +75,8 @@ def _replay_whole(trace: Trace, plan: RunOptions) -> Run:
 
 
 def _outcomes(p: Prepared, check: bool) -> list[Outcome]:
-    return [replay(p.chosen[name], p.options[name], p.machine, p.workload, p.costs, check=check)
+    return [replay(p.chosen[name], p.options[name], p.machine, p.workload, p.costs, check=check,
+                   faults=p.faults)
             for name in each(list(p.chosen), "replaying", "strategies")]
 
 
@@ -92,7 +93,8 @@ def _c_outcomes(p: Prepared, plan: RunOptions) -> tuple[list[Outcome], dict[str,
         rows += kernel_rows(code.trees, code.variant, p.options.get("kernel", {}), p.machine)
     done, failed = [], {}
     for row in rows:
-        found = replay_row(row, p.workload, p.costs, plan.check, code.time_limit)
+        found = replay_row(row, p.workload, p.costs, plan.check, code.time_limit,
+                           p.faults)
         if isinstance(found, Outcome):
             done.append(found)
         else:

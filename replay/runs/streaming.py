@@ -100,7 +100,7 @@ def _courses(source: Batches, named: Named, plan: RunOptions, folder: Path | Non
     courses = []
     for name, strategy in named.chosen.items():
         under_way = UnderWay(strategy, named.options[name], named.machine, extent, start,
-                             named.costs)
+                             named.costs, named.faults)
         courses.append(Course(under_way, None if folder is None else Keeping(
             OutcomeFile(folder / f"outcome-{name}.arrow",
                         about(source.meta.name, named.costs, named.machine)),

@@ -17,6 +17,7 @@ from replay.base.compiled import (
 )  # fmt: skip
 from replay.base.hashes import GAMMA, finalized
 from replay.costs.primitives import WORK
+from replay.engine.faults import FAULT_KINDS
 from replay.engine.state import (
     E_WAIT, FIRST_WORK, NEVER, NR_WORK, section_at, word_of, words,
 )  # fmt: skip
@@ -30,7 +31,9 @@ COMPARED_REGISTERS = {name: word_of(register) for name, register in (
     ("thread's credit", "sleep_credit"), ("sections", "section_count"), ("fault", "fault"),
     ("held pages", "gauge.held"), ("given pages", "gauge.given"), ("added pages", "gauge.added"),
     ("broken superpages", "gauge.broken"), ("whole blocks", "gauge.whole"),
-    ("pinned sections", "gauge.pinned"), ("live pages", "gauge.live"))}
+    ("pinned sections", "gauge.pinned"), ("live pages", "gauge.live"),
+    ("fault met", "faults.reason"),
+    *((f"calls of {kind}", f"faults.{kind}.calls") for kind in FAULT_KINDS))}
 COMPARED = tuple(COMPARED_REGISTERS.values())
 COMPARED_WORK = dict(enumerate(WORK, FIRST_WORK))
 
@@ -42,7 +45,8 @@ STREAM = record(
     "peak",  # pages that are live at most
     "targets",  # percent of target changes
     "full",  # pages of the highest target
-    "list", "balloon_list", "tree",  # addresses of replay_list(), shim_balloon_list(), shim_tree()
+    # Addresses of replay_list() and of shim_balloon_list(), shim_tree(), shim_lost().
+    "list", "balloon_list", "tree", "lost",
     "quick",  # percent of steps without time passing
     "asleep",  # how many sleep now
 )  # fmt: skip
@@ -76,9 +80,10 @@ class Room(NamedTuple):
     scratch: np.ndarray
 
 
-D_ERRNO, D_FRAME, D_GOT, D_TREE, D_LIST, D_SECTION = 1000, 1001, 1002, 1003, 1004, 1005
+D_ERRNO, D_FRAME, D_GOT, D_TREE, D_LIST, D_SECTION, D_LOST = range(1000, 1007)
 OTHERS = {D_ERRNO: "errno", D_FRAME: "frame", D_GOT: "pages got before the sleep",
-          D_TREE: "resource tree", D_LIST: "free list", D_SECTION: "section"}
+          D_TREE: "resource tree", D_LIST: "free list", D_SECTION: "section",
+          D_LOST: "kernel objects lost"}
 MAX_SLEEPERS = 6
 CHECK_LIST = 1000
 
@@ -141,9 +146,13 @@ def _next_row(rows: np.ndarray, at: int, k: int, count: int) -> tuple[int, int, 
 
 @inline
 def _compare_trees(m: np.ndarray, p: Any, f: Any, scratch: np.ndarray) -> None:
-    """Both resources; neighbours joined, as merge_system_ram_resource() joins them."""
+    """Both resources; neighbours joined, as merge_system_ram_resource() joins them. What the
+    kernel has of them in memory is counted, too."""
     s = words(m)
     f.trees_compared += 1
+    lost = call_c(p.lost, 0, 0, 0)
+    if lost != 0:
+        _differ(f, D_LOST, 0, 0, lost)
     for which in range(2):
         d = s.xen_tree if which else s.tree
         if which and d.last == 0:
@@ -182,7 +191,7 @@ def _compare_lists(m: np.ndarray, p: Any, f: Any, scratch: np.ndarray, most: int
 def _compare(a: np.ndarray, b: np.ndarray, p: Any, f: Any, scratch: np.ndarray) -> None:
     """Everything but frames; both sides' work is cleared."""
     tree = words(a).work.resource_add + words(b).work.resource_add
-    moved = words(a).work.hypercall + words(b).work.hypercall
+    moved = words(a).work.hypercall + words(b).work.hypercall + words(a).faults.reason
     for register in COMPARED:
         if a[register] != b[register]:
             _differ(f, register, 0, a[register], b[register])
@@ -191,6 +200,7 @@ def _compare(a: np.ndarray, b: np.ndarray, p: Any, f: Any, scratch: np.ndarray) 
             _differ(f, k, 0, a[k], b[k])
         a[k] = b[k] = 0
     words(a).dirty = words(b).dirty = 0
+    words(a).faults.reason = words(b).faults.reason = 0
     count = words(a).section_count
     if count > f.sections and f.what == 0:
         for k in range(f.sections, count):
@@ -202,7 +212,8 @@ def _compare(a: np.ndarray, b: np.ndarray, p: Any, f: Any, scratch: np.ndarray) 
         f.sections = count
     if tree > 0 and f.what == 0:
         _compare_trees(a, p, f, scratch)
-    if moved > 0 and f.what == 0:  # the extents of a hypercall are what the list begins with
+    # The extents of a hypercall are what the list begins with, and what was put back is, too.
+    if moved > 0 and f.what == 0:
         _compare_lists(a, p, f, scratch, words(a).page_bytes // 8)
 
 

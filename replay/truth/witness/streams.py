@@ -16,6 +16,8 @@ from replay.base.errors import unknown_name
 from replay.c.kernel_tree.build import arch_init, bounds_search, build
 from replay.c.kernel_tree.source import POOL_SOURCE, Tree
 from replay.c.library import Library, strategy
+from replay.engine.failing import arm, counted
+from replay.engine.faults import FAULT_KINDS, NO_FAULTS, Faults
 from replay.engine.state import span, words
 from replay.physmap.model import Physmap
 from replay.truth.witness.compiled import run, serve_by_balloon
@@ -30,6 +32,8 @@ STRATEGIES = ("pool", "hypervisor", "balloon", "hotplug")
 COUNTED = ("requests", "allocations", "failed", "slept", "thread_passes", "trees_compared",
            "lists_compared", "sections")
 """What of a FOUND is added up over the streams."""
+RATIOS = (2, 5, 30, 300, 4000)
+"""Of so many calls one fails, in a stream that has failures."""
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Result:
     kernel: str
     seeds: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FAULT_KINDS, 0))
     difference: str = ""
     seed: int = -1
 
@@ -79,12 +84,23 @@ def _options(name: str, rng: random.Random, tree: Tree) -> tuple[dict[str, Any],
             "scrub": rng.random() < 0.5, **bounds}, hotplug
 
 
+def faults_for(name: str, seed: int, machine: Physmap) -> Faults:
+    """What fails in a stream: nothing in half of them."""
+    rng = random.Random(f"faults of {name} {seed}")
+    if rng.random() < 0.5:
+        return NO_FAULTS
+    kinds = rng.sample(list(FAULT_KINDS), rng.randint(1, len(FAULT_KINDS)))
+    ratios = {kind: (1, rng.choice(RATIOS)) for kind in kinds}
+    limit = max(1, machine.memory.current + rng.randint(-60, 900)) if rng.random() < 0.3 else 0
+    return Faults(ratios, limit, seed)
+
+
 def _parameters(name: str, rng: random.Random, machine: Physmap, requests: int,
                 library: Library) -> np.ndarray:
     """A STREAM."""
     handle = library.handle
     address = {what: ctypes.cast(getattr(handle, what), ctypes.c_void_p).value or 0
-               for what in ("replay_list", "shim_balloon_list", "shim_tree")}
+               for what in ("replay_list", "shim_balloon_list", "shim_tree", "shim_lost")}
     made = np.zeros(words_in(STREAM), np.int64)
     p = stream_in(made)
     p.targets = rng.choice([0, 2, 10])
@@ -93,15 +109,19 @@ def _parameters(name: str, rng: random.Random, machine: Physmap, requests: int,
     p.peak, p.full = MOST_LIVE - 5000, machine.memory.current + rng.choice([0, 0, 900])
     p.list, p.balloon_list = address["replay_list"], address["shim_balloon_list"]
     p.tree, p.quick = address["shim_tree"], rng.choice([10, 60, 95])
+    p.lost = address["shim_lost"]
     return made
 
 
-def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) -> None:
-    """One seed; adds to the counts, and keeps the first difference."""
+def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result,
+               faults: Faults | None = None) -> None:
+    """One seed; adds to the counts, and keeps the first difference. faults: instead of those that
+    the seed has."""
     rng = random.Random(f"{name} {seed}")
     seeds_memory = bool(arch_init(tree, "x86"))
     machine = machine_for(name, rng, seeds_memory)
     options, hotplug = _options(name, rng, tree)
+    failing = faults_for(name, seed, machine) if faults is None else faults
     model = allocators.load(name)
     a = model.init(machine, MOST_LIVE, {**model.values({}), **options}).state
     if name in ("balloon", "hotplug"):
@@ -113,6 +133,7 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
     b = strategy(built.path, opened=opened).init(machine, MOST_LIVE, given).state
     for m in (a, b):
         m[span("work")] = words(m).dirty = 0
+        arm(m, failing)
     library = next(item for item in opened if isinstance(item, Library))
     stream = _parameters(name, rng, machine, requests, library)
     found = np.zeros(words_in(FOUND), np.int64)
@@ -122,11 +143,14 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
     f = found_in(found)
     for count in COUNTED:
         result.counts[count] += int(f[count])
+    for kind, (failed, _) in counted(a).items():
+        result.faults[kind] += failed
     if f.what:
         result.difference = (
             f"request {f.requests}: {difference(int(f.what))} [{f.at}] is "
             f"{f.ours} in the model, {f.theirs} in the kernel "
-            f"(machine {machine.arch} {machine.mode}, {machine.page_bytes} byte pages)")
+            f"(machine {machine.arch} {machine.mode}, {machine.page_bytes} byte pages"
+            f"{failing.said()})")
     elif words(a).fault or words(b).fault:
         fault = int(words(a).fault or words(b).fault)
         result.difference = f"an internal bound was hit (fault {fault})"
@@ -135,10 +159,11 @@ def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result) 
 
 
 def run_streams(name: str, tree: Tree, requests: int, first_seed: int = 0,
-                begin: Callable[[int], None] = lambda seed: None) -> Result:
+                begin: Callable[[int], None] = lambda seed: None,
+                faults: Faults | None = None) -> Result:
     """Seeds from first_seed on until so many requests are done, or something differs.
 
-    begin: called with each seed before its stream.
+    begin: called with each seed before its stream. faults: see run_stream().
     """
     if name not in STRATEGIES:
         raise unknown_name("strategy of the kernel's", name, list(STRATEGIES))
@@ -147,6 +172,7 @@ def run_streams(name: str, tree: Tree, requests: int, first_seed: int = 0,
         return result
     while result.counts["requests"] < requests and not result.difference:
         begin(seed)
-        run_stream(name, tree, seed, min(PER_SEED, requests - result.counts["requests"]), result)
+        run_stream(name, tree, seed, min(PER_SEED, requests - result.counts["requests"]), result,
+                   faults)
         seed += 1
     return result

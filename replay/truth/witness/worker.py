@@ -1,7 +1,7 @@
 """One strategy's streams in a process of its own: a BUG() in the kernel's code ends that alone.
 
-`python -m replay.truth.witness.worker TREE STRATEGY REQUESTS FIRST_SEED`: the Result as JSON on
-standard output, each seed on standard error before it begins.
+`python -m replay.truth.witness.worker TREE STRATEGY REQUESTS FIRST_SEED [FAULTS]`: the Result as
+JSON on standard output, each seed on standard error before it begins. FAULTS: settings as JSON.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ from pathlib import Path
 
 from replay.base.errors import ReplayError
 from replay.c.kernel_tree.source import open_tree
+from replay.engine.faults import parse_faults
 from replay.truth.witness.streams import run_streams
 
 
 def main(args: list[str]) -> int:
     """0 whatever was found; 2 with a sentence if it cannot be run."""
-    path, name, requests, seed = args
+    path, name, requests, seed, *settings = args
     try:
-        result = run_streams(name, open_tree(Path(path)), int(requests), int(seed),
+        faults = parse_faults(json.loads(settings[0])) if settings else None
+        result = run_streams(name, open_tree(Path(path)), int(requests), int(seed), faults=faults,
                              begin=lambda n: print(f"seed {n}", file=sys.stderr, flush=True))
     except ReplayError as error:
         print(error, file=sys.stderr)

@@ -61,7 +61,7 @@ typedef phys_addr_t resource_size_t;
 /* -- errors, messages ---------------------------------------------------------------------------- */
 enum { EPERM = 1, ENOENT = 2, EINTR = 4, EIO = 5, ENXIO = 6, E2BIG = 7, EAGAIN = 11, ENOMEM = 12,
        EFAULT = 14, EBUSY = 16, EEXIST = 17, ENODEV = 19, EINVAL = 22, ENOSPC = 28, ERANGE = 34,
-       ENOSYS = 38, EOPNOTSUPP = 95 };
+       ENOSYS = 38, EOPNOTSUPP = 95, ERESTARTSYS = 512 };
 #define MAX_ERRNO 4095
 #define ERR_PTR(error) ((void *)(long)(error))
 #define PTR_ERR(p) ((long)(p))

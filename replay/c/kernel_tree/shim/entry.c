@@ -48,8 +48,11 @@ static int64_t finished(int result, long nr_pages, struct page **pages, int64_t 
 {
 	long got, back = 0;
 
-	for (got = 0; got < nr_pages && pages[got]; got++)
+	for (got = 0; got < nr_pages && pages[got]; got++) {
 		frames[got] = page_to_pfn(pages[got]);
+		if (result == 0 && PageOffline(pages[got]))
+			host_fail("a page that is marked offline is handed out");
+	}
 	report->got = got;
 	if (result < 0 && result != REPLAY_ASLEEP && result != REPLAY_ADDING)
 		back = got;
@@ -105,6 +108,7 @@ int64_t replay_alloc(int64_t at, int64_t nr_pages, int64_t *frames)
 	if (!hotplug_unpopulated || !*hotplug_unpopulated) {
 		pages = pages_for(nr_pages);
 		memset(pages, 0, nr_pages * sizeof(*pages));
+		running = NULL;
 		return finished(kernel_alloc(nr_pages, pages), nr_pages, pages, frames);
 	}
 	sleeper = host_zalloc(sizeof(*sleeper));
@@ -186,6 +190,31 @@ int64_t shim_tree(int64_t which, int64_t max, int64_t *rows)
 			rows[2 * count + 1] = child->end;
 		}
 	return count;
+}
+
+static long children(const struct resource *parent)
+{
+	const struct resource *child = parent ? parent->child : NULL;
+	long count = 0;
+
+	for (; child; child = child->sibling)
+		count++;
+	return count;
+}
+
+/* Resources in the trees, the pool's own apart from iomem_resource, and a dev_pagemap a region. */
+static long objects_in_use(void)
+{
+	struct resource *target = shim_target_resource();
+
+	return children(&iomem_resource) + pool_regions +
+	       (target == &iomem_resource ? 0 : children(target));
+}
+
+/* For the comparison: kernel objects that were lost since replay_init(); 0 but for a leak. */
+int64_t shim_lost(void)
+{
+	return objects - objects_in_use();
 }
 
 const char *replay_name(void)
@@ -336,6 +365,8 @@ int64_t replay_init(const struct replay_machine *given, struct replay_report *to
 	balloon_stats.target_pages = machine->target_pages;
 	balloon_stats.total_pages = machine->total_pages;
 	balloon_stats.target_unpopulated = machine->unpopulated_pages;
+	objects = objects_in_use();
+	domain_pages = machine->current_pages;
 	report->wake_at = REPLAY_NEVER;
 	report->per_page = 1;
 	report->own_lock = !balloon_serves();

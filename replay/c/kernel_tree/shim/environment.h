@@ -5,24 +5,27 @@
 /* -- memory -------------------------------------------------------------------------------------- */
 enum { GFP_KERNEL = 1, GFP_USER = 2, GFP_HIGHUSER = 4, __GFP_NOWARN = 8, __GFP_NORETRY = 16,
        __GFP_NOMEMALLOC = 32, GFP_ATOMIC = 64, __GFP_RETRY_MAYFAIL = 128, __GFP_ZERO = 256 };
-#define kzalloc(bytes, gfp) host_zalloc(bytes)
-#define kmalloc(bytes, gfp) host_zalloc(bytes)
-#define kcalloc(n, bytes, gfp) host_zalloc((n) * (bytes))
-#define kmalloc_array(n, bytes, gfp) host_zalloc((n) * (bytes))
-#define kvcalloc(n, bytes, gfp) host_zalloc((n) * (bytes))
+/* May fail by option, and are counted: what is neither freed nor in use is a leak. */
+void *shim_kalloc(size_t bytes);
+void shim_kfree(const void *p);
+#define kzalloc(bytes, gfp) shim_kalloc(bytes)
+#define kmalloc(bytes, gfp) shim_kalloc(bytes)
+#define kcalloc(n, bytes, gfp) shim_kalloc((n) * (bytes))
+#define kmalloc_array(n, bytes, gfp) shim_kalloc((n) * (bytes))
+#define kvcalloc(n, bytes, gfp) shim_kalloc((n) * (bytes))
 #define kvrealloc(p, bytes, gfp) host_realloc(p, bytes)
 /* linux/slab.h since 7.0: named by what is wanted, a type or a thing of that type */
-#define kzalloc_obj(of, ...) ((__typeof__(of) *)host_zalloc(sizeof(of)))
-#define kzalloc_objs(of, n, ...) ((__typeof__(of) *)host_zalloc((n) * sizeof(of)))
+#define kzalloc_obj(of, ...) ((__typeof__(of) *)shim_kalloc(sizeof(of)))
+#define kzalloc_objs(of, n, ...) ((__typeof__(of) *)shim_kalloc((n) * sizeof(of)))
 #define kmalloc_obj(of, ...) kzalloc_obj(of)
 #define kmalloc_objs(of, n, ...) kzalloc_objs(of, n)
 #define kvzalloc_obj(of, ...) kzalloc_obj(of)
 #define kvzalloc_objs(of, n, ...) kzalloc_objs(of, n)
 #define kvmalloc_obj(of, ...) kzalloc_obj(of)
 #define kvmalloc_objs(of, n, ...) kzalloc_objs(of, n)
-#define kzalloc_node(bytes, gfp, node) host_zalloc(bytes)
-#define kfree(p) host_free((void *)(p))
-#define kvfree(p) host_free((void *)(p))
+#define kzalloc_node(bytes, gfp, node) shim_kalloc(bytes)
+#define kfree(p) shim_kfree(p)
+#define kvfree(p) shim_kfree(p)
 void *memset(void *at, int value, size_t bytes);
 void *memcpy(void *to, const void *from, size_t bytes);
 size_t strlen(const char *text);
@@ -95,7 +98,7 @@ static inline void shim_drop_spinlock(spinlock_t **lock)
 		for (__auto_type SHIM_HELD(name)(lock); shim_once; shim_once = false)
 static inline void shim_drop_kfree(void *at)
 {
-	host_free(*(void **)at);
+	shim_kfree(*(void **)at);
 }
 #define __free(name) __attribute__((cleanup(shim_drop_##name)))
 #define no_free_ptr(p) ({ __auto_type _p = (p); (p) = NULL; _p; })
@@ -120,13 +123,19 @@ bool shim_sleep(bool condition);
 		; \
 	1; })
 #define wait_event_interruptible_timeout wait_event_freezable_timeout
-/* An allocation asleep: it goes on when the engine resumes it. */
-void shim_sleep_for_pages(void);
-#define wait_event_interruptible(queue, condition) ({ \
+/* An allocation asleep: it goes on when it was woken and the engine resumes it. */
+void shim_sleep_for_pages(wait_queue_head_t *queue);
+bool shim_signal_pending(void);
+#define wait_event(queue, condition) do { \
 	while (!(condition)) \
-		shim_sleep_for_pages(); \
-	0; })
-#define wait_event(queue, condition) ((void)wait_event_interruptible(queue, condition))
+		shim_sleep_for_pages(&(queue)); \
+	} while (0)
+/* As ___wait_event(): a signal counts only where the condition does not hold. */
+#define wait_event_interruptible(queue, condition) ({ \
+	int _ended = !(condition) && shim_signal_pending() ? -ERESTARTSYS : 0; \
+	if (!_ended) \
+		wait_event(queue, condition); \
+	_ended; })
 
 struct task_struct {
 	int unused;
@@ -161,6 +170,9 @@ struct page {
 	unsigned long flags;
 };
 extern struct page *shim_pages;
+extern long shim_node_state; /* of the only item that is counted: NR_BALLOON_PAGES */
+#define inc_node_page_state(page, item) ((void)(page), (void)shim_node_state++)
+#define dec_node_page_state(page, item) ((void)(page), (void)shim_node_state--)
 #define page_to_pfn(page) ((unsigned long)((page) - shim_pages))
 #define pfn_to_page(pfn) (shim_pages + (pfn))
 #define PAGE_OFFSET 0xffff000000000000UL
@@ -172,7 +184,7 @@ extern struct page *shim_pages;
 #define page_to_virt(page) __va(PFN_PHYS(page_to_pfn(page)))
 #define PageSlab(page) true
 #define PageHighMem(page) false
-enum { SHIM_PG_OFFLINE = 1 };
+enum { SHIM_PG_OFFLINE = 1, SHIM_PG_NO_P2M = 2 };
 static inline bool PageOffline(struct page *page)
 {
 	return page->flags & SHIM_PG_OFFLINE;
@@ -294,9 +306,11 @@ typedef void *GUEST_HANDLE(void);
 #define INVALID_P2M_ENTRY (~0UL)
 enum { XENFEAT_auto_translated_physmap = 2 };
 bool xen_feature(int feature);
+/* The latter writes to an entry that is there, which cannot fail. */
 bool shim_set_p2m(unsigned long pfn, unsigned long mfn);
+bool shim_write_p2m(unsigned long pfn, unsigned long mfn);
 #define set_phys_to_machine(pfn, mfn) shim_set_p2m(pfn, mfn)
-#define __set_phys_to_machine(pfn, mfn) ((void)(pfn), (void)(mfn), true)
+#define __set_phys_to_machine(pfn, mfn) shim_write_p2m(pfn, mfn)
 int xen_alloc_p2m_entry(unsigned long pfn);
 typedef struct {
 	unsigned long value;

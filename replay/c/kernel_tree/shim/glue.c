@@ -14,6 +14,7 @@ static struct replay_report *report;
 static int64_t now;
 
 struct page *shim_pages;
+long shim_node_state;
 unsigned long shim_section_pages, max_pfn, totalreserve_pages;
 unsigned long xen_released_pages;
 static struct start_info start_info;
@@ -25,9 +26,14 @@ static long available_pages;
 static int64_t *ram;
 static long ram_count, ram_room;
 
-static long pool_held;
+static long pool_held, pool_regions;
 static bool auto_online, ballooned_calls;
 static int *hotplug_unpopulated;
+
+static long domain_pages; /* d->tot_pages */
+
+/* What kzalloc() gave and kfree() did not take back. */
+static long objects;
 
 /* Init calls that not every kernel has; before Linux 5.17 the pool's is called init(). */
 __weak int shim_early_unpopulated_init(void)
@@ -38,6 +44,21 @@ __weak int shim_early_unpopulated_init(void)
 __weak int shim_subsys_init(void)
 {
 	return 0;
+}
+
+/* -- kernel objects ---------------------------------------------------------------------------------- */
+void *shim_kalloc(size_t bytes)
+{
+	if (replay_fails(report, REPLAY_FAULT_KZALLOC))
+		return NULL;
+	objects++;
+	return host_zalloc(bytes);
+}
+
+void shim_kfree(const void *p)
+{
+	objects -= !!p;
+	host_free((void *)p);
 }
 
 /* -- locks ----------------------------------------------------------------------------------------- */
@@ -116,9 +137,9 @@ bool shim_sleep(bool condition)
 }
 
 /* The thread looks at its condition again; it runs when the engine has the lock for it. */
-void wake_up(wait_queue_head_t *queue)
+static void wake_thread(void)
 {
-	if (!shim_is_thread_queue(queue) || !thread.waits || report->wake_at <= now)
+	if (!thread.waits || report->wake_at <= now)
 		return;
 	host_resume(thread.task);
 	if (thread.ready)
@@ -133,12 +154,36 @@ struct sleeper {
 	long nr_pages;
 	int64_t request;
 	int result;
+	wait_queue_head_t *queue;
+	bool woken;
 };
 static struct sleeper *sleepers, *adders, *running;
 
-void shim_sleep_for_pages(void)
+void shim_sleep_for_pages(wait_queue_head_t *queue)
 {
-	host_yield();
+	struct sleeper *sleeper = running;
+
+	if (!sleeper)
+		host_fail("the kernel's code sleeps where nothing can wake it");
+	sleeper->queue = queue;
+	sleeper->woken = false;
+	while (!sleeper->woken)
+		host_yield();
+}
+
+bool shim_signal_pending(void)
+{
+	return replay_fails(report, REPLAY_FAULT_SIGNAL);
+}
+
+void wake_up(wait_queue_head_t *queue)
+{
+	struct sleeper *sleeper;
+
+	if (shim_is_thread_queue(queue))
+		wake_thread();
+	for (sleeper = sleepers; sleeper; sleeper = sleeper->next)
+		sleeper->woken |= sleeper->queue == queue;
 }
 
 /* add_memory_resource() runs without balloon_mutex: others have it until the memory is there. */
@@ -160,7 +205,7 @@ static bool balloon_serves(void)
 /* -- pages ----------------------------------------------------------------------------------------- */
 struct page *alloc_page(gfp_t gfp)
 {
-	if (ram_count <= 0)
+	if (replay_fails(report, REPLAY_FAULT_ALLOC_PAGE) || ram_count <= 0)
 		return NULL;
 	available_pages--;
 	replay_did(report, REPLAY_PAGE_ALLOC, 1);
@@ -173,6 +218,10 @@ struct page *alloc_page(gfp_t gfp)
 
 void free_reserved_page(struct page *page)
 {
+	if (PageOffline(page))
+		host_fail("a page that is marked offline is freed as RAM");
+	if (page->flags & SHIM_PG_NO_P2M)
+		host_fail("a page without a machine frame is freed as RAM");
 	available_pages++;
 	replay_did(report, REPLAY_PAGE_FREE, 1);
 	replay_did(report, REPLAY_LIST_POP, 1);
@@ -213,34 +262,53 @@ struct range mhp_get_pluggable_range(bool need_mapping)
 	return (struct range){ machine->pluggable_first, machine->pluggable_last };
 }
 
+/* On PV page tables are built of what the p2m says: nothing, or the identity of a device. */
+static void check_p2m(unsigned long pfn, long pages)
+{
+	for (; xen_pv_domain() && pages > 0; pfn++, pages--)
+		if (!(shim_pages[pfn].flags & SHIM_PG_NO_P2M))
+			host_fail("memory is added whose p2m entries are not invalid");
+}
+
 void *memremap_pages(struct dev_pagemap *pgmap, int nid)
 {
 	u64 start = pgmap->range.start, bytes = pgmap->range.end - start + 1;
 	long pages = bytes >> PAGE_SHIFT;
 
+	if (replay_fails(report, REPLAY_FAULT_MEMREMAP))
+		return ERR_PTR(-ENOMEM);
 	/* memremap_pages() -> pagemap_range() -> mhp_range_allowed() */
 	if ((int64_t)start < machine->pluggable_first ||
 	    (int64_t)pgmap->range.end > machine->pluggable_last)
 		return ERR_PTR(-EINVAL);
 	if (PFN_DOWN(pgmap->range.end) >= (u64)machine->frames)
 		host_fail("the kernel took a region beyond the frames that are tracked");
+	if (pgmap->nr_range != 1 || pgmap->type != MEMORY_DEVICE_GENERIC)
+		host_fail("memremap_pages() of other than one range of generic pages");
+	check_p2m(PFN_DOWN(start), pages);
 	replay_did(report, REPLAY_MEMMAP_PAGE, pages);
 	replay_did(report, REPLAY_SECTION_MAP, DIV_ROUND_UP(pages, (long)PAGES_PER_SECTION));
 	replay_did(report, REPLAY_LIST_PUSH, pages);
 	replay_tell(report, REPLAY_POOL_SECTION, PFN_DOWN(start), pages);
 	replay_tell(report, REPLAY_ENTERED, PFN_DOWN(start), pages);
 	pool_held += pages;
+	pool_regions++;
 	return __va(start);
 }
 
-/* add_memory_resource() and, with auto_online_blocks, online_pages() block by block. */
+/* add_memory_resource() and, with auto_online_blocks, online_pages() block by block. Where it fails,
+ * it does so before it has let go of anything.
+ */
 int add_memory_resource(int nid, struct resource *resource, mhp_t flags)
 {
 	unsigned long first = PFN_DOWN(resource->start), pfn, order = 0;
 	long pages = resource_size(resource) >> PAGE_SHIFT;
 
+	if (replay_fails(report, REPLAY_FAULT_ADD_MEMORY))
+		return -ENOMEM;
 	if (PFN_DOWN(resource->end) >= (u64)machine->frames)
 		host_fail("the kernel hot-added memory beyond the frames that are tracked");
+	check_p2m(first, pages);
 	if (nr_hot_added == ARRAY_SIZE(hot_added))
 		host_fail("more hot-added regions than the harness has room for");
 	hot_added[nr_hot_added++] = (struct range){ first, first + pages - 1 };
@@ -345,17 +413,31 @@ void xen_balloon_init(void)
 {
 }
 
+bool shim_write_p2m(unsigned long pfn, unsigned long mfn)
+{
+	if (pfn >= (unsigned long)machine->frames)
+		return true;
+	if (mfn == INVALID_P2M_ENTRY)
+		shim_pages[pfn].flags |= SHIM_PG_NO_P2M;
+	else
+		shim_pages[pfn].flags &= ~(unsigned long)SHIM_PG_NO_P2M;
+	return true;
+}
+
 bool shim_set_p2m(unsigned long pfn, unsigned long mfn)
 {
-	if (mfn == INVALID_P2M_ENTRY)
+	if (mfn == INVALID_P2M_ENTRY) {
+		if (replay_fails(report, REPLAY_FAULT_SET_P2M))
+			return false;
 		replay_did(report, REPLAY_P2M_INVALIDATE, 1);
-	return true;
+	}
+	return shim_write_p2m(pfn, mfn);
 }
 
 /* Part of what each page of an allocation costs: the engine counts it. */
 int xen_alloc_p2m_entry(unsigned long pfn)
 {
-	return 0;
+	return replay_fails(report, REPLAY_FAULT_P2M_ENTRY) ? -ENOMEM : 0;
 }
 
 int HYPERVISOR_update_va_mapping(unsigned long va, pte_t pte, unsigned long flags)
@@ -364,12 +446,17 @@ int HYPERVISOR_update_va_mapping(unsigned long va, pte_t pte, unsigned long flag
 	return 0;
 }
 
-/* A direct-mapped domain gets gfn == mfn, and only if that page is its own already. */
-static bool populatable(unsigned long pfn)
+/* A direct-mapped domain gets gfn == mfn, and only if that page is its own already; any other one a
+ * page that Xen allocates, as long as there is one and d->max_pages is not reached.
+ */
+static bool populatable(unsigned long pfn, long done)
 {
-	long k;
+	long k, most = report->faults->max_pages;
 
-	for (k = 0; machine->direct_mapped && k < nr_hot_added; k++)
+	if (!machine->direct_mapped)
+		return (!most || domain_pages + done < most) &&
+		       !replay_fails(report, REPLAY_FAULT_POPULATE);
+	for (k = 0; k < nr_hot_added; k++)
 		if (hot_added[k].start <= pfn && pfn <= hot_added[k].end)
 			return false;
 	return true;
@@ -392,11 +479,15 @@ long HYPERVISOR_memory_op(unsigned int op, void *argument)
 	for (k = 0; k < extents; k++) {
 		unsigned long pfn = reservation->extent_start[k] / XEN_PFN_PER_PAGE;
 
-		if (op == XENMEM_populate_physmap && !populatable(pfn))
+		if (op == XENMEM_populate_physmap && !populatable(pfn, k))
 			break;
+		if (op == XENMEM_decrease_reservation && xen_pv_domain() &&
+		    !(shim_pages[pfn].flags & SHIM_PG_NO_P2M))
+			host_fail("a page that the p2m still has is given to Xen");
 		if (op == XENMEM_decrease_reservation && !xen_pv_domain())
 			replay_tell(report, REPLAY_BROKEN, pfn, 1);
 	}
+	domain_pages += op == XENMEM_populate_physmap ? k : -k;
 	if (op == XENMEM_decrease_reservation) {
 		replay_did(report, REPLAY_EXTENT_DECREASE, k);
 		replay_tell(report, REPLAY_GIVEN, 0, k);

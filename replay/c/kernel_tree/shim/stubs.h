@@ -52,8 +52,6 @@
 /* -- nodes and statistics: a machine of one node, whose counters nobody reads -------------------- */
 enum { NR_BALLOON_PAGES, NR_FREE_PAGES };
 struct pglist_data;
-#define inc_node_page_state(page, item) ((void)(page))
-#define dec_node_page_state(page, item) ((void)(page))
 #define mod_node_page_state(node, item, pages) ((void)(node))
 #define page_pgdat(page) ((void)(page), (struct pglist_data *)NULL)
 #define NODE_DATA(node) ((struct pglist_data *)NULL)
