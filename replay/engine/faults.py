@@ -69,7 +69,8 @@ class Faults:
 
     def settings(self) -> dict[str, str]:
         """As they are written, without the prefix."""
-        found = {name: f"{times}/{of}" for name, (times, of) in self.ratios.items()}
+        found = {name: "{}/{}".format(*self.ratios[name])
+                 for name in FAULT_KINDS if name in self.ratios}
         if self.max_pages:
             found[MAX_PAGES_OPTION] = str(self.max_pages)
         return {**found, SEED_OPTION: str(self.seed)} if found or self.seed else found

@@ -68,7 +68,8 @@ class RunOptions:
         (), "Strategy; repeatable. Default: the mail thread's four.", "NAME|FILE.py|FILE.so",
         flag="--allocator")
     settings: Mapping[str, str] = _option(
-        {}, "Set an option; repeatable.", "KEY=VALUE", flag="--set")
+        {}, "Set an option of a strategy (pool.section_pages=32768), or let calls of the kernel's "
+        "fail (fault.alloc_page=1/1000); repeatable.", "KEY=VALUE", flag="--set")
     kernel_trees: tuple[str, ...] = _option(
         (), "Also replay this kernel's own source; repeatable.", "DIR|TARBALL",
         flag="--kernel-tree")

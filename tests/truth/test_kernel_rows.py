@@ -78,6 +78,30 @@ def test_callers_that_compete_for_the_lock_find_the_same_in_both(
                                   {"ballooned": 1, "hotplug_unpopulated": 1}, *mode)
 
 
+@pytest.mark.parametrize("trace, model, kind, options, faults", [
+    ("pv-dom0", "balloon", "x86-pv", {"ballooned": 1},
+     {"alloc_page": "1/50", "xen_alloc_p2m_entry": "1/400"}),
+    ("pv-dom0", "pool", "x86-pv", {}, {"set_phys_to_machine": "1/50000", "kzalloc": "1/3",
+                                      "xen_alloc_p2m_entry": "1/400"}),
+    ("arm64-dom0", "hypervisor", "arm64", {}, {"memremap_pages": "1/2", "kzalloc": "1/4"}),
+    ("arm64-dom0", "hotplug", "arm64", {"ballooned": 1, "hotplug_unpopulated": 1},
+     {"add_memory_resource": "1/2", "signal": "1/2", "alloc_page": "1/5000"}),
+])
+def test_calls_fail_alike_in_both(tree: source.Tree, tmp_path: Path, trace: str, model: str,
+                                  kind: str, options: dict[str, int], faults: dict[str, str]
+                                  ) -> None:
+    sets = [part for k, v in {**{f"kernel.{k}": v for k, v in options.items()},
+                              **{f"fault.{k}": v for k, v in faults.items()}, "fault.seed": 4}.items()
+            for part in ("--set", f"{k}={v}")]
+    found = summary(tmp_path, TRACES / f"{trace}.arrow", "--allocator", model,
+                    "--kernel-tree", tree.path, *sets)
+    theirs = same_rows(found, model, f"linux-{tree.name}-{kind}")
+    ours = found["allocators"][model]
+    assert ours["failed_calls"] == theirs["failed_calls"]
+    assert sum(ours["failed_calls"].values()) > 0
+    assert ours["hazard_examples"] == theirs["hazard_examples"]
+
+
 def test_the_balloon_beside_the_pool_follows_its_target(tree: source.Tree, tmp_path: Path) -> None:
     trace = tmp_path / "synthetic-target.arrow"
     made = cli("synth", "-o", trace, "--seed", 5, "--seconds", 20, "--model", "netback",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,8 +12,10 @@ from pathlib import Path
 import pytest
 
 from kernel_sources import BALLOON, INSTALLED, POOL, patched, tree  # noqa: F401 (a fixture among them)
+from driving import cli, refused
 from replay.base.errors import ReplayError
 from replay.c.kernel_tree import build, source
+from replay.engine.faults import FAULT_KINDS
 from replay.truth.witness import compare, streams
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "20000"))
@@ -61,6 +65,39 @@ def test_a_changed_kernel_is_noticed(tree: source.Tree, tmp_path: Path, name: st
     changed = patched(tree, tmp_path, file, old, new)
     result = streams.run_streams(name, changed, 100_000)
     assert " in the model, " in result.difference
+
+
+def test_streams_have_failures_of_every_kind(tree: source.Tree) -> None:
+    """Half of the streams none, so that what nothing disturbs is compared as well."""
+    drawn = {name: [streams.faults_for(name, seed, streams.machine_for(
+        name, random.Random(f"{name} {seed}"), True)) for seed in range(200)]
+        for name in streams.STRATEGIES}
+    for name, every in drawn.items():
+        assert 70 < sum(map(bool, every)) < 130, name
+    assert {kind for every in drawn.values() for one in every for kind in one.ratios} == set(FAULT_KINDS)
+    assert any(one.max_pages for one in drawn["balloon"])
+    met = [streams.run_streams(name, tree, 60_000).faults for name in streams.STRATEGIES]
+    assert {kind for one in met for kind, count in one.items() if count} == set(FAULT_KINDS)
+
+
+def test_what_fails_in_all_streams_can_be_said(tree: source.Tree, tmp_path: Path) -> None:
+    sets = ("--set", "fault.kzalloc=1/2", "--set", "fault.seed=5")
+    shown = cli("witness", "--kernel-tree", tree.path, "--strategy", "pool", "--requests", "8000",
+                "--json", *sets)
+    assert shown.code == 0, shown.err
+    (result,) = json.loads(shown.out)["results"]
+    assert result["faults"]["kzalloc"] > 20
+    assert sum(result["faults"].values()) == result["faults"]["kzalloc"]
+    changed = patched(tree, tmp_path, POOL, "\tkfree(res);", "\t;")
+    ended = cli("witness", "--kernel-tree", changed.path, "--strategy", "pool", "--requests",
+                "8000", *sets)
+    assert ended.code == 1
+    assert "kernel objects lost [0] is 0 in the model, 1 in the kernel" in " ".join(ended.out.split())
+    assert "--requests 4000 --set fault.kzalloc=1/2 --set fault.seed=5" in " ".join(ended.out.split())
+    refused("witness", "--kernel-tree", tree.path, "--set", "pool.scrub=0", naming=(
+        "unknown setting 'pool.scrub'", "fault.alloc_page"))
+    refused("witness", "--kernel-tree", tree.path, "--set", "fault.signal=3/2", naming=(
+        "expected a ratio",))
 
 
 def test_a_difference_comes_with_a_command_that_shows_it(tree: source.Tree, tmp_path: Path) -> None:
