@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 RECORDINGS ?= ../shared/recordings
 STAMP := $(VENV)/.installed
 REQUESTS ?= 10000000
+MUTANT_REQUESTS ?= 400000
 TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness \
+.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness mutants \
   dom0 recorder kernel-source browser otava docs clean
 
 help: ## List the verbs
@@ -119,6 +120,12 @@ otava: ## Install Apache Otava into an environment of its own, for the test side
 
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)
+
+mutants: ready ## Mistakes put into the kernel's source: which of them the witness notices
+	@trees="$(or $(TREES),$(wildcard /usr/src/linux-source-*.tar.* $(CACHE)/usr/src/linux-source-*.tar.*))" && \
+	  { test -n "$$trees" || { echo "no kernel source: make kernel-source"; exit 2; }; } && \
+	  mkdir -p build && REQUESTS=$(MUTANT_REQUESTS) $(BIN)/python tests/support/mutants.py $$trees \
+	    > build/mutants.json && $(BIN)/python docs/results.py mutants build/mutants.json
 
 docs: $(STAMP) ## Build the documentation from the sources into build/site
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r docs/requirements.lock

@@ -6,6 +6,7 @@ which is drawn when the site is built.
 
     python docs/results.py bench night.json       # of make bench JSON=night.json
     python docs/results.py verify reports/verify/*.json
+    python docs/results.py mutants mutants.json   # of tests/support/mutants.py
 """
 
 from __future__ import annotations
@@ -160,27 +161,55 @@ def git(*args: str) -> str:
                           check=True).stdout.strip()
 
 
+def commit_here() -> str:
+    """The commit of this checkout."""
+    return commit_of(git("rev-parse", "HEAD"),
+                     bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/",
+                              ":(exclude,top)docs/results")))
+
+
 def add_verify(paths: Sequence[Path]) -> Results:
     """What was verified now takes the place of the same recordings' older rows."""
     outputs = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    commit = commit_of(git("rev-parse", "HEAD"),
-                       bool(git("status", "--porcelain", "--untracked-files=no", "--", ":/",
-                                ":(exclude,top)docs/results")))
+    commit = commit_here()
     results, names = load("verify"), {output["trace"] for output in outputs}
     kept = [row for row in results["rows"] if row["cells"][0] not in names]
     return results | {"rows": sorted(kept + verify_rows(outputs, commit),
                                      key=lambda row: row["cells"][0])}
 
 
+def mutant_rows(found: Sequence[Results], commit: str) -> list[Results]:
+    """A row per kernel: of the mutants that it has a place for, how many were noticed."""
+    rows = []
+    for kernel in dict.fromkeys(one["kernel"] for one in found):
+        mine = [one for one in found if one["kernel"] == kernel]
+        equal = sum(one["equivalent"] for one in mine)
+        missed = [one["mutant"] for one in mine if not one["said"] and not one["equivalent"]]
+        noticed = sum(bool(one["said"]) for one in mine if not one["equivalent"])
+        cells = [kernel, f"{len(mine)}", f"{noticed}", f"{equal}", ", ".join(missed) or "none"]
+        rows.append({"cells": cells, "commit": commit})
+    return rows
+
+
+def add_mutants(path: Path) -> Results:
+    """Kernels that were tried now take the place of their older rows."""
+    rows = mutant_rows(json.loads(path.read_text(encoding="utf-8")), commit_here())
+    results, names = load("mutants"), {row["cells"][0] for row in rows}
+    kept = [row for row in results["rows"] if row["cells"][0] not in names]
+    return results | {"rows": sorted(kept + rows, key=lambda row: [
+        int(number) for number in re.findall(r"\d+", row["cells"][0])])}
+
+
 def main(verb: str, *files: str) -> None:
     """Write the results anew, and print the table."""
     paths = [Path(name) for name in files]
-    results = add_bench(paths[0]) if verb == "bench" else add_verify(paths)
+    results = (add_bench(paths[0]) if verb == "bench" else add_mutants(paths[0])
+               if verb == "mutants" else add_verify(paths))
     save(verb, results)
     print(draw(results))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in ("bench", "verify"):
+    if len(sys.argv) < 3 or sys.argv[1] not in ("bench", "verify", "mutants"):
         raise SystemExit(__doc__)
     main(*sys.argv[1:])
