@@ -32,9 +32,9 @@ STRATEGIES = ("pool", "hypervisor", "balloon", "hotplug")
 COUNTED = ("requests", "allocations", "failed", "slept", "thread_passes", "trees_compared",
            "lists_compared", "sections")
 """What of a FOUND is added up over the streams."""
-PER_PAGE = ("alloc_page", "xen_alloc_p2m_entry", "set_phys_to_machine", "populate")
+PAGE_BY_PAGE = ("alloc_page", "xen_alloc_p2m_entry", "set_phys_to_machine", "populate")
 RATIOS, RATIOS_PER_PAGE = (2, 3, 5, 30), (30, 300, 4000, 40_000)
-"""Of so many calls one fails, in a stream that has failures; of calls that are made page by page."""
+"""Of so many calls one fails, in a stream with failures; of those that are made page by page."""
 
 
 @dataclass
@@ -91,7 +91,7 @@ def faults_for(name: str, seed: int, machine: Physmap) -> Faults:
     if rng.random() < 0.5:
         return NO_FAULTS
     kinds = rng.sample(list(FAULT_KINDS), rng.randint(1, len(FAULT_KINDS)))
-    ratios = {kind: (1, rng.choice(RATIOS_PER_PAGE if kind in PER_PAGE else RATIOS))
+    ratios = {kind: (1, rng.choice(RATIOS_PER_PAGE if kind in PAGE_BY_PAGE else RATIOS))
               for kind in kinds}
     limit = max(1, machine.memory.current + rng.randint(-60, 900)) if rng.random() < 0.3 else 0
     return Faults(ratios, limit, seed)
