@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RECORDINGS ?= ../shared/recordings
 STAMP := $(VENV)/.installed
 REQUESTS ?= 10000000
-MUTANT_REQUESTS ?= 400000
+MUTANT_REQUESTS ?= 1000000
 TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 

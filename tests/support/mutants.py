@@ -169,7 +169,7 @@ def _part(jobs: Sequence[tuple[Mutant, source.Tree]], requests: int, short: bool
 def main(words: Sequence[str]) -> None:
     short, trees = "--short" in words, [word for word in words if word != "--short"]
     rows = judge([source.open_tree(Path(path)) for path in trees],
-                 int(os.environ.get("REQUESTS", "400000")), short)
+                 int(os.environ.get("REQUESTS", "1000000")), short)
     print(json.dumps([asdict(one) for one in rows], indent=1))
 
 
