@@ -14,7 +14,7 @@ from replay import api
 from replay.gate.history import read_history
 
 from driving import ROOT, cli, refused  # isort: skip
-from nights import quiet, stepped  # isort: skip
+from nights import history as made, quiet, stepped  # isort: skip
 from otava_table import alarms, exported, found  # isort: skip
 
 PYTHON = ROOT / ".otava/bin/python"
@@ -40,8 +40,6 @@ def test_the_export_holds_every_night_and_both_doors_are_one(tmp_path: Path) -> 
 
 
 def test_hostile_texts_become_neither_files_nor_formulas(tmp_path: Path) -> None:
-    from test_trends import history as made  # the same rows, under other names
-
     evil = "../../x,\"y\"\n=1"
     made(tmp_path / "h", {evil: quiet("normal", 1, 9)}, commit="=HYPERLINK(1)", machine=evil)
     files = api.export_history(tmp_path / "h", out=tmp_path / "out")

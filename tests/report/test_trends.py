@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
-import polars as pl
 import pytest
 
 from replay import api
-from replay.gate.history import HISTORY_COLUMNS, append_all
 
 from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from driving import cli  # isort: skip
-from nights import quiet  # isort: skip
+from nights import history, quiet  # isort: skip
 
 EVIL = "<img src=x onerror=window.hacked=1>"
 ENDS = "</script><script>window.hacked=2</script>\u2028\u202e`|"
-
-
-def history(folder: Path, series: dict[str, np.ndarray], **same: str) -> Path:
-    """A history with these nights of measured ns, by figure."""
-    rows = [dict.fromkeys(HISTORY_COLUMNS, "") | {
-        "kind": "measured", "figure": figure, "machine": "box", "commit": f"{k:012x}",
-        "time": datetime(2025, 1, 1, 3, tzinfo=UTC) + timedelta(days=k), "seconds": value / 1e9,
-        **same} for figure, ns in series.items() for k, value in enumerate(ns)]
-    append_all(folder, [pl.DataFrame(rows, schema=HISTORY_COLUMNS)])
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import numpy as np
+import polars as pl
+
+from replay.gate.history import HISTORY_COLUMNS, append_all
 
 NOISES = ("normal", "outliers", "correlated")
 LEVEL, SPREAD = 1000.0, 50.0
@@ -39,3 +45,13 @@ def stepped(kind: str, seed: int, size: float = 3.0, after: int = 5) -> tuple[np
     x = LEVEL + SPREAD * noise(kind, rng, at + after)
     x[at:] += SPREAD * size * rng.choice([-1, 1])
     return x, at
+
+
+def history(folder: Path, series: dict[str, np.ndarray], **same: str) -> Path:
+    """A history with these nights of measured ns, by figure."""
+    rows = [dict.fromkeys(HISTORY_COLUMNS, "") | {
+        "kind": "measured", "figure": figure, "machine": "box", "commit": f"{k:012x}",
+        "time": datetime(2025, 1, 1, 3, tzinfo=UTC) + timedelta(days=k), "seconds": value / 1e9,
+        **same} for figure, ns in series.items() for k, value in enumerate(ns)]
+    append_all(folder, [pl.DataFrame(rows, schema=HISTORY_COLUMNS)])
+    return folder
