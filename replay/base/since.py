@@ -10,14 +10,18 @@ from typing import Final, NamedTuple
 
 
 class Change(NamedTuple):
-    """version: the first with it. subject: of the commit, or of the series."""
+    """version: the first with it. subject: of the commit, or of the series. without: versions that
+    had it no longer, from the first of them to the first that has it again."""
 
     version: tuple[int, int]
     subject: str
+    without: tuple[tuple[int, int], tuple[int, int]] | None = None
 
 
 SINCE: Final = {
     "pool": Change((5, 9), "xen: add helpers to allocate unpopulated memory"),
+    "extra_on_pool": Change(  # out by 262fc47ac174, back by a series of April 2024
+        (5, 9), "xen: add helpers to allocate unpopulated memory", ((5, 18), (6, 9))),
     "balloon_names": Change((5, 16), "xen/balloon: rename alloc/free_xenballooned_pages"),
     "bounded_search": Change((5, 17), "xen/unpopulated-alloc: Add mechanism to use Xen resource"),
     "extended_regions": Change(
@@ -39,5 +43,8 @@ def version_of(kernel: str) -> tuple[int, int] | None:
 
 def has(fact: str, kernel: str) -> bool:
     """Whether a kernel does it; one of unknown version is taken for the newest."""
-    version = version_of(kernel)
-    return version is None or version >= SINCE[fact].version
+    version, change = version_of(kernel), SINCE[fact]
+    if version is None:
+        return True
+    gone, again = change.without or (change.version, change.version)
+    return version >= change.version and not gone <= version < again

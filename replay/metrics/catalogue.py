@@ -126,11 +126,11 @@ MEMORY_METRICS = (
     _gauge("memmap_overhead_bytes", "end", "struct pages", "bytes", "lower",
            "64 bytes per page of added sections"),
     _gauge("ram_given_bytes", "mean", "own RAM given up", "bytes", "lower",
-           "dom0's own RAM ballooned out to make room"),
+           "own RAM ballooned out to make room"),
     _gauge("ram_given_bytes", "peak", "own RAM given up", "bytes", "lower",
-           "dom0's own RAM ballooned out to make room"),
+           "own RAM ballooned out to make room"),
     _gauge("superpages_broken", "end", "superpages broken", "count", "lower",
-           "2 MiB stage-2 entries of dom0's RAM broken up; nothing mends them"),
+           "2 MiB stage-2 entries of own RAM broken up; nothing mends them"),
 )
 
 WORK_METRICS = (

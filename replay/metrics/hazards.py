@@ -123,7 +123,7 @@ def _at_window(machine: Physmap) -> str:
     if machine.arch == "arm64":
         return "a device mapped there later silently replaces the scratch page, or the reverse"
     if machine.mode == "pv":
-        return "the frame's p2m entry shadows the device address in dom0's pseudo-physical map"
+        return "the frame's p2m entry shadows the device address in the pseudo-physical map"
     return ("a device mapped there first: domain_crash() (p2m_add_page over direct MMIO); one that "
             "appears later is shadowed by the scratch page")
 

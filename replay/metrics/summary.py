@@ -23,6 +23,7 @@ from replay.metrics.fragmentation import advertised, contiguity
 from replay.metrics.latency import RELATIVE_ERROR, latency_by
 from replay.metrics.measured import Measured, measured
 from replay.metrics.tally import Tally
+from replay.physmap.model import DOM0
 from replay.trace.start import sentences
 from replay.trace.meta import Meta
 from replay.trace.store import Trace
@@ -151,6 +152,7 @@ def header(replays: Sequence[Ended], meta: Meta, requests_digest: str) -> dict[s
         "times": "modelled: work counts x cost profile + waiting",
         "percentile_error": RELATIVE_ERROR, **about_costs(first.profile),
         "physmap": machine.name, "arch": machine.arch, "dom0_mode": machine.mode,
+        **({"domain": machine.domain} if machine.domain != DOM0 else {}),
         "physmap_of_trace": meta.physmap is not None and meta.physmap.name == machine.name,
         "direct_mapped": machine.direct_mapped, "iommu": machine.iommu,
         "page_bytes": machine.page_bytes, "section_bytes": machine.section_bytes,

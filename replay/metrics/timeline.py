@@ -199,7 +199,7 @@ def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int
         "added_ns": when})
 
 
-RAM, DEVICE, OTHER, NOTHING = "RAM of dom0", "device window", "RAM of others", "no RAM, no device"
+RAM, DEVICE, OTHER, NOTHING = "own RAM", "device window", "RAM of others", "no RAM, no device"
 
 
 def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:

@@ -10,6 +10,7 @@ from replay.base.units import KIB
 from replay.physmap import arm64, logs, proc
 from replay.physmap.architecture import architecture
 from replay.physmap.folder import Folder
+from replay.physmap.model import DOM0, DOMAIN_NAMES, DRIVER_DOMAIN
 from replay.physmap.vmemmap import ARM64_VA_BITS
 
 VERSION = r"(\d+\.\d+\S*)"
@@ -40,8 +41,9 @@ def facts_of(files: Folder, xen: str, dmesg: str) -> dict[str, Any]:
         files.lacks("xen_version", "xentrace of Xen before 4.18 and later differ")
     else:
         version = files.settle("xen_version", version, ""), ""
+    mode = _mode(files, arch, xen, dmesg)
     return {
-        "kernel": kernel, "arch": arch, "mode": _mode(files, arch, xen, dmesg),
+        "kernel": kernel, "arch": arch, "mode": mode, "domain": _domain(files, mode, xen),
         "xen_version": version[0] or None, "cpu_hz": _cpu_hz(files, arch, info, xen, dmesg),
         "dom0_cmdline": files.text("cmdline").strip() or logs.kernel_command_line(dmesg),
         "xen_cmdline": info.get("xen_commandline")
@@ -85,6 +87,21 @@ def _mode(files: Folder, arch: str, xen: str, dmesg: str) -> str:
     if mode not in ("pv", "pvh", "hvm"):
         raise ReplayError(f"--set mode={mode}: expected pv, pvh or hvm")
     return mode
+
+
+def _domain(files: Folder, mode: str, xen: str) -> str:
+    """Whether it is dom0: /proc/xen/capabilities says "control_d" there, only dom0 is shown Xen's
+    log and its list of domains, and no dom0 is an HVM domain."""
+    said = files.text("capabilities").split(",") if files.find("capabilities") else None
+    stated = None if said is None else DOM0 if "control_d" in map(str.strip, said) \
+        else DRIVER_DOMAIN
+    shown = DOM0 if xen or files.text("xl_info") or files.text("xl_list") else None
+    domain = str(files.settle("domain", _first(
+        (stated, "capabilities"), (DRIVER_DOMAIN if mode == "hvm" else None, "mode hvm"),
+        (shown, "xen_log" if xen else "xl_info" if files.text("xl_info") else "xl_list")), DOM0))
+    if domain not in DOMAIN_NAMES:
+        raise ReplayError(f"--set domain={domain}: expected {' or '.join(DOMAIN_NAMES)}")
+    return domain
 
 
 def _cpu_hz(files: Folder, arch: str, info: dict[str, str], xen: str, dmesg: str) -> int:

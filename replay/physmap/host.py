@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+from replay.base.units import align_up
+from replay.physmap.iomem import EXTRA_MEMORY, SYSTEM_RAM, UNUSABLE_MEMORY
 from replay.physmap.model import HostRange, Physmap, Resource
+
+EXTRA_MEM_RATIO = 10
+"""Seeded UNUSABLE memory is at most this many times RAM (arch/x86/xen/setup.c, Linux 6.9)."""
 
 
 def paint(claims: Sequence[HostRange]) -> list[HostRange]:
@@ -39,3 +44,33 @@ def hot_added(machine: Physmap) -> list[Resource]:
         return []
     return [c for c in machine.iomem if c.name == "System RAM"
             and not any(h.start < c.end and c.start < h.end for h in own)]
+
+
+def _extents(machine: Physmap, name: str) -> list[tuple[int, int]]:
+    """(first frame, frame behind the last) of the whole pages of the children of a name."""
+    page = machine.page_bytes
+    found = [(align_up(c.start, page) // page, c.end // page)
+             for c in machine.iomem if c.name == name]
+    return [(start, end) for start, end in found if start < end]
+
+
+def extra_memory(machine: Physmap) -> list[tuple[int, int]]:
+    """xen_extra_mem[] of a PV domain as extents of frames: numbers without memory behind them, from
+    the end of what the domain began with to what Xen lets it have (xen_memory_setup(),
+    arch/x86/xen/setup.c)."""
+    return _extents(machine, EXTRA_MEMORY) if machine.mode == "pv" else []
+
+
+def unusable_memory(machine: Physmap) -> list[tuple[int, int]]:
+    """UNUSABLE ranges of a PVH dom0's memory map as extents of frames, up to EXTRA_MEM_RATIO x RAM:
+    what Linux 6.9 and later make extra memory (pvh_reserve_extra_memory())."""
+    if machine.mode != "pvh":
+        return []
+    room = EXTRA_MEM_RATIO * sum(end - start for start, end in _extents(machine, SYSTEM_RAM))
+    extents = []
+    for start, end in _extents(machine, UNUSABLE_MEMORY):
+        end = min(end, start + room)
+        if end > start:
+            extents.append((start, end))
+            room -= end - start
+    return extents

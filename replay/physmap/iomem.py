@@ -13,9 +13,10 @@ from replay.physmap.model import Physmap, Resource
 SCRATCH = "Xen scratch"
 """The name drivers/xen/unpopulated-alloc.c gives to each section it adds."""
 
-SYSTEM_RAM, UNUSABLE_MEMORY = "System RAM", "Unusable memory"
-LINUX_RAM = (SYSTEM_RAM, UNUSABLE_MEMORY)
-"""Names of RAM: dom0's own, and on a PVH dom0 the host's rest (pvh_setup_e820())."""
+SYSTEM_RAM, UNUSABLE_MEMORY, EXTRA_MEMORY = "System RAM", "Unusable memory", "Extra memory"
+LINUX_RAM = (SYSTEM_RAM, UNUSABLE_MEMORY, EXTRA_MEMORY)
+"""Names of RAM: the domain's own, on a PVH dom0 the host's rest (pvh_setup_e820()), and in a PV
+domain what Xen lets it grow into (xen_extra_mem), which /proc/iomem calls System RAM as well."""
 
 MAX_LEVEL = 5
 """kernel/resource.c: MAX_IORES_LEVEL, the deepest indentation that r_show() gives; what lies deeper

@@ -17,6 +17,8 @@ from typing import Any, Literal
 
 from replay.base.errors import ReplayError
 
+DOM0, DRIVER_DOMAIN = "dom0", "driver domain"
+DOMAIN_NAMES = (DOM0, DRIVER_DOMAIN)
 HOST_TYPES = ("ram_dom0", "ram_other", "ram_xen", "mmio", "reserved")
 
 
@@ -66,7 +68,8 @@ class Physmap:
     candidate (x86: BIOS ROM, then e820 entries in table order; empty elsewhere). regions: extended
     regions, in device-tree order, unchecked. iomem_end: end of the root resource. unusable_known:
     of a PVH dom0, whether "Unusable memory" in iomem is all that the pool's list is seeded with;
-    what Linux 6.9 and later made RAM at boot may be among the "System RAM" otherwise.
+    what Linux 6.9 and later made RAM at boot may be among the "System RAM" otherwise. domain: one
+    of DOMAIN_NAMES; a driver domain maps pages of others as dom0 does, and is a guest to Xen.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Physmap:
     source: str = ""
     notes: tuple[str, ...] = field(default=())
     unusable_known: bool = True
+    domain: str = DOM0
 
     @property
     def top_pfn(self) -> int:
@@ -105,8 +109,9 @@ class Physmap:
     def to_json(self) -> str:
         """The metadata form; `from_json` reads it back."""
         data = asdict(self)
-        if self.unusable_known:  # as of machines from before there was this field
-            del data["unusable_known"]
+        for name, usual in (("unusable_known", True), ("domain", DOM0)):
+            if data[name] == usual:  # as of machines from before there was this field
+                del data[name]
         return json.dumps(data, separators=(",", ":"))
 
     @property
@@ -140,6 +145,7 @@ def from_dict(data: dict[str, Any]) -> Physmap:
             grant_table=None if not table else (int(table[0]), int(table[1])),
             source=str(data.get("source", "")), notes=tuple(map(str, data.get("notes", ()))),
             unusable_known=bool(data.get("unusable_known", True)),
+            domain=str(data.get("domain", DOM0)),
         ))
     except KeyError as error:
         raise ReplayError(f"physmap: field {error} is missing") from None
@@ -169,6 +175,8 @@ def validated(machine: Physmap) -> Physmap:
     top = 1 << 62
     if machine.arch not in ("x86", "arm64") or machine.mode not in ("pv", "pvh", "hvm", "arm"):
         fail(f"unknown arch or mode {machine.arch!r}, {machine.mode!r}")
+    if machine.domain not in DOMAIN_NAMES:
+        fail(f"domain is {machine.domain!r}, expected one of {', '.join(DOMAIN_NAMES)}")
     if machine.page_bytes not in (4096, 16384, 65536):
         fail(f"page_bytes is {machine.page_bytes}, expected 4096, 16384 or 65536")
     section = machine.section_bytes

@@ -1,14 +1,15 @@
-"""dom0's memory at the start, in pages, as the files of its folder tell it."""
+"""The domain's memory at the start, in pages, as the files of its folder tell it."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from replay.base.since import has
 from replay.physmap import iomem, proc
 from replay.physmap.folder import Folder, read
 from replay.physmap.iomem import Entry, ram_pages
-from replay.physmap.model import Memory
+from replay.physmap.model import DOM0, Memory
 
 
 def _hot_added(files: Folder, ram: int, page: int) -> int:
@@ -19,18 +20,37 @@ def _hot_added(files: Folder, ram: int, page: int) -> int:
     return max(0, ram - ram_pages(iomem.parse(early, read(early)), page))
 
 
-def _counted(top: list[Entry], page: int, mode: str, kernel: str) -> tuple[int, str]:
-    """What balloon_init() takes for dom0's memory where no file shows it, and what that is."""
+def _counted(top: list[Entry], page: int, facts: dict[str, Any]) -> tuple[int, str]:
+    """What balloon_init() takes for the domain's memory where no file shows it, and what that is.
+    """
+    mode, kernel = facts["mode"], facts["kernel"]
     ram, every = ram_pages(top, page), ram_pages(top, page, iomem.LINUX_RAM)
     if (mode == "pvh" and every > ram and has("unusable_seeding", kernel)
             and not has("target_without_unusable", kernel)):
         return every, "the System RAM of /proc/iomem, all of which Linux 6.9 to 6.14 counts"
     return ram, "the System RAM of /proc/iomem" if every == ram else (
-        "the System RAM of /proc/iomem that is dom0's")
+        f"the System RAM of /proc/iomem that is {facts['domain']}'s")
 
 
-def memory_of(files: Folder, top: list[Entry], page: int, mode: str, kernel: str) -> Memory:
-    """The counters. top: the tree, in which what is "System RAM" is dom0's own."""
+def _target(files: Folder, counted: int, page: int, facts: dict[str, Any]) -> int | None:
+    """The target as xenstore has it (`xenstore-ls memory`: static-max, target, in KiB).
+
+    A guest that is not PV was built with more than it may use (for video memory, say), and counts
+    all RAM of its map: watch_target() of drivers/xen/xen-balloon.c takes the difference between
+    static-max and its first target from every target. counted: that first target, in pages.
+    """
+    said = {name: int(kb) * 1024 // page for name, kb in re.findall(
+        r'^\s*(?:.*/)?(static-max|memory_static_max|target)\s*[=:]?\s*"?(\d+)"?\s*$',
+        files.text("xenstore"), re.MULTILINE)}
+    if "target" not in said:
+        return None
+    offset = said.get("static-max", said.get("memory_static_max", said["target"])) - counted
+    whole = facts["mode"] in ("pv", "arm") or facts["domain"] == DOM0
+    return max(0, said["target"] - (0 if whole else offset))
+
+
+def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any]) -> Memory:
+    """The counters. top: the tree, in which what is "System RAM" is the domain's own."""
     ram = ram_pages(top, page)
     told: dict[str, Any] = dict.fromkeys(("available", "current", "target", "total", "low"))
     if files.text("meminfo"):
@@ -46,16 +66,18 @@ def memory_of(files: Folder, top: list[Entry], page: int, mode: str, kernel: str
             # total_pages is not shown: it is what dom0 began with plus what the balloon hot-added;
             # a hot-added block is in low_kb only once it is online.
             told["total"] = told["current"] + max(out, _hot_added(files, ram, page))
-    counted, why = _counted(top, page, mode, kernel)
+    counted, why = _counted(top, page, facts)
     current = files.settle("memory.current", (told["current"], "balloon"), counted, why)
     reserve = proc.total_reserve_pages(files.paths["zoneinfo"], files.text("zoneinfo")) \
         if files.text("zoneinfo") else None
     return Memory(
         available=files.settle("memory.available", (told["available"], "meminfo"),
                                min(current, ram or current) * 3 // 4,
-                               "three quarters of dom0's memory"),
+                               f"three quarters of {facts['domain']}'s memory"),
         current=current,
-        target=files.settle("memory.target", (told["target"], "balloon"), current),
+        target=files.settle("memory.target", (told["target"], "balloon")
+                            if told["target"] is not None else
+                            (_target(files, counted, page, facts), "xenstore"), current),
         total=files.settle("memory.total", (told["total"], "balloon"), current),
         total_reserve=files.settle("memory.total_reserve", (reserve, "zoneinfo"), 0),
         unpopulated=files.settle("memory.unpopulated", (None, ""), 0, "no file shows it"),

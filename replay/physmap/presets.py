@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError, ReplayError, unknown_name
-from replay.physmap.model import Physmap, from_dict
+from replay.physmap.model import DOM0, Physmap, from_dict
 
 PRESET_FOLDER = Path(__file__).parent / "machines"
 
@@ -54,6 +54,8 @@ def to_toml(machine: Physmap) -> str:
         lines.append(f"grant_table = {_span(machine.grant_table)}")
     lines.append(f"source = {_plain(machine.source)}")
     lines += _block("notes", [_plain(note) for note in machine.notes])
+    if machine.domain != DOM0:
+        lines.append(f"domain = {_plain(machine.domain)}")
     if not machine.unusable_known:
         lines.append("unusable_known = false")
     lines += _block("iomem", [f"{{ start = {r.start:#x}, end = {r.end:#x}, name = "

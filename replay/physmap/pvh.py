@@ -50,12 +50,12 @@ def split(files: Folder, top: list[Entry], facts: dict[str, Any], xen: str, dmes
     if facts["mode"] != "pvh" or not has("unusable_seeding", facts["kernel"]) or (
             shown and version_of(facts["kernel"]) is None):  # so it is an earlier one
         return Split(top, True)
-    ram = ram_pages(_at_boot(top, dmesg), page) * page
+    ram = ram_pages(at_boot(top, dmesg), page) * page
     if "memory.boot" in files.overrides:
         pages = int(files.settle("memory.boot", (None, ""), 0))
         own: Own | None = Own(pages * (page // 1024), "--set memory.boot")
     else:
-        own = _own(files, facts, xen, dmesg, ram) or _described(dmesg, top)
+        own = _own(files, facts, xen, dmesg, ram) or described(dmesg, top)
     if own is None:
         files.notes.append(
             "scratch memory: Linux 6.9 and later make RAM of the UNUSABLE ranges that Xen gives a "
@@ -69,10 +69,10 @@ def split(files: Folder, top: list[Entry], facts: dict[str, Any], xen: str, dmes
         f"scratch memory: {beyond // page} pages of System RAM, beyond the "
         f"{'about ' if own.about else ''}{own.kb} KiB of dom0 ({own.origin}), are UNUSABLE "
         "ranges to Xen; Linux 6.9 and later seed the pool's list with them")
-    return Split(_renamed(top, own.kb * 1024 // page * page, dmesg), True)
+    return Split(renamed(top, own.kb * 1024 // page * page, dmesg, UNUSABLE_MEMORY), True)
 
 
-def _at_boot(top: list[Entry], dmesg: str) -> list[Entry]:
+def at_boot(top: list[Entry], dmesg: str) -> list[Entry]:
     """The System RAM of the boot's memory map: not what was hot-added since."""
     usable = [(s, e) for s, e, kind in x86.e820_table(dmesg) if kind == "usable"]
     return [e for e in top if e.name == SYSTEM_RAM and (
@@ -85,7 +85,7 @@ def _own(files: Folder, facts: dict[str, Any], xen: str, dmesg: str, ram: int) -
     if any(kind == "unusable" for _, _, kind in table):
         mapped = sum(end - start for start, end, kind in table if kind == "usable")
         return Own(mapped >> 10, f"Dom0 memory map of {files.name('xen_log')}")
-    if stated := _dom0_mem(facts["xen_cmdline"], ram >> 10):
+    if stated := stated_in_xen(facts["xen_cmdline"], ram >> 10):
         return stated
     kb = proc.balloon_kb(files.paths["balloon"], files.text("balloon")).get("current_kb") \
         if files.text("balloon") else None
@@ -98,7 +98,7 @@ def _own(files: Folder, facts: dict[str, Any], xen: str, dmesg: str, ram: int) -
     return None
 
 
-def _described(dmesg: str, top: list[Entry]) -> Own | None:
+def described(dmesg: str, top: list[Entry]) -> Own | None:
     """dom0's memory at boot as about what mem_init() has made available, where that is so much less
     than all RAM that nothing but scratch memory explains it."""
     if (found := proc.memory_kb(dmesg)) is None:
@@ -112,8 +112,8 @@ def _described(dmesg: str, top: list[Entry]) -> Own | None:
     return Own(own, f"Memory: {available}K/{every}K available", True)
 
 
-def _dom0_mem(xen_cmdline: str, ram_kb: int) -> Own | None:
-    """What dom0_mem= gives where it names a size below the host's RAM.
+def stated_in_xen(xen_cmdline: str, ram_kb: int, near: bool = False) -> Own | None:
+    """What dom0_mem= gives where it names a size below the host's RAM; near: or about as much.
 
     parse_dom0_mem(): "[min:MIN,][max:MAX,][SIZE]", in any order, the last of each counts.
     """
@@ -134,12 +134,12 @@ def _dom0_mem(xen_cmdline: str, ram_kb: int) -> Own | None:
     given = max(min(given, most or given), least or 0)
     # Near all RAM of the host Xen's own needs decide.
     return Own(given, f"dom0_mem={','.join(words)} of Xen's command line") \
-        if given <= ram_kb * 15 // 16 else None
+        if near or given <= ram_kb * 15 // 16 else None
 
 
-def _renamed(top: list[Entry], own: int, dmesg: str) -> list[Entry]:
-    """The tree whose System RAM at boot is Unusable memory beyond the first `own` bytes."""
-    boot = {id(e) for e in _at_boot(top, dmesg)}
+def renamed(top: list[Entry], own: int, dmesg: str, name: str) -> list[Entry]:
+    """The tree whose System RAM at boot has another name beyond the first `own` bytes."""
+    boot = {id(e) for e in at_boot(top, dmesg)}
     out: list[Entry] = []
     for entry in top:
         size = entry.end - entry.start
@@ -151,7 +151,7 @@ def _renamed(top: list[Entry], own: int, dmesg: str) -> list[Entry]:
         if own > 0:
             out.append(Entry(entry.start, middle, entry.name,
                              [c for c in entry.children if c.start < middle]))
-        out.append(Entry(middle, entry.end, UNUSABLE_MEMORY,
+        out.append(Entry(middle, entry.end, name,
                          [c for c in entry.children if c.start >= middle]))
         own = 0
     return out

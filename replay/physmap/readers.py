@@ -12,7 +12,7 @@ from typing import Any
 
 from replay.base.errors import InputError, ReplayError
 from replay.base.since import has, version_of
-from replay.physmap import arm64, fdt, iomem, logs, pvh, x86
+from replay.physmap import arm64, extra, fdt, iomem, logs, pvh, x86
 from replay.physmap.facts import facts_of, iommu, pa_bits, page_bytes, va_bits, xen_log
 from replay.physmap.folder import MACHINE_FILES, Folder, read
 from replay.physmap.model import HostRange, Physmap, validated
@@ -22,6 +22,7 @@ OVERRIDES = {
     "name": "name of the machine",
     "arch": "x86 or arm64",
     "mode": "pv, pvh, hvm or arm",
+    "domain": "dom0, or driver domain: a guest that maps pages of others",
     "page_bytes": "page size of the dom0 kernel",
     "section_bytes": "memory section of the dom0 kernel",
     "direct_mapped": "yes or no: dom0's guest frames are its machine frames",
@@ -31,7 +32,7 @@ OVERRIDES = {
     "cpu_hz": "frequency of the time stamps in xentrace, in Hz",
     "kernel": "release of the dom0 kernel",
     "xen_version": "version of the hypervisor, such as 4.17.7",
-    "memory.boot": "pages that Xen gave a PVH dom0 at boot: RAM beyond is scratch (Linux 6.9)",
+    "memory.boot": "pages that Xen gave a PV or PVH domain at boot: RAM beyond has none behind it",
     "memory.available": "si_mem_available() in pages",
     "memory.current": "balloon_stats.current_pages",
     "memory.target": "balloon_stats.target_pages",
@@ -66,7 +67,8 @@ class _Read:
         """Fields of a Physmap that mean the same on both."""
         files = self.files
         return {"name": files.overrides.get("name", files.path.resolve().name),
-                "mode": self.facts["mode"], "page_bytes": self.page, "section_bytes": section,
+                "mode": self.facts["mode"], "domain": self.facts["domain"],
+                "page_bytes": self.page, "section_bytes": section,
                 "iommu": iommu(files, self.xen)}
 
 
@@ -107,7 +109,8 @@ def _x86(found: _Read) -> Physmap:
     table = x86.e820_table(found.dmesg)
     use_e820 = _uses_e820(files, table, found.dmesg, facts["kernel"])
     top, known = pvh.split(files, found.top, facts, found.xen, found.dmesg, page)
-    host, notes = x86.host_view(top, found.xen)
+    top = extra.split(files, top, facts, found.dmesg, page)
+    host, notes = x86.host_view(top, found.xen, facts["domain"])
     bits, is_read = x86.phys_bits(top, files.text("cpuinfo"))
     bits = int(files.settle("phys_bits", (bits if is_read else None, "cpuinfo"), bits,
                             "the least that holds the resource tree"))
@@ -117,7 +120,7 @@ def _x86(found: _Read) -> Physmap:
     section = int(files.settle("section_bytes", (x86.SECTION_BYTES, "x86"), 0))
     direct = bool(files.settle("direct_mapped", (False, "x86"), False))
     common = found.common(section)
-    memory = memory_of(files, top, page, facts["mode"], facts["kernel"])
+    memory = memory_of(files, top, page, facts)
     return Physmap(
         **common, arch="x86", direct_mapped=direct, iomem_end=1 << bits, pluggable=x86.PLUGGABLE,
         iomem=children, clip=x86.clip_list(table, use_e820), regions=(), host=tuple(host),
@@ -160,7 +163,7 @@ def _arm64(found: _Read) -> Physmap:
     if scratch:
         notes.append(_scratch_note(scratch))
     common = found.common(section)
-    memory = memory_of(files, top, page, facts["mode"], facts["kernel"])
+    memory = memory_of(files, top, page, facts)
     return Physmap(
         **common, arch="arm64", direct_mapped=direct, iomem_end=arm64.IOMEM_END,
         pluggable=arm64.pluggable_range(

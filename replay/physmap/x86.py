@@ -11,8 +11,8 @@ import re
 from replay.base.errors import InputError
 from replay.base.units import MIB
 from replay.physmap.host import paint
-from replay.physmap.iomem import Entry
-from replay.physmap.model import HostRange
+from replay.physmap.iomem import LINUX_RAM, Entry
+from replay.physmap.model import DOM0, HostRange
 
 SECTION_BYTES = 128 * MIB
 """arch/x86/include/asm/sparsemem.h: SECTION_SIZE_BITS 27 on 64-bit."""
@@ -45,7 +45,7 @@ _XEN_MAP_OLD = re.compile(r"(?:^|\)) *([0-9a-f]{8,16}) - ([0-9a-f]{8,16}) "
                           r"\(?((?:type )?\w[\w ]*)\)?")
 """xen/arch/x86/e820.c: print_e820_memory_map(). A type without a name has no brackets."""
 
-NOT_MMIO = ("System RAM", "RAM buffer", "Unusable memory", "Xen scratch", "ACPI Tables",
+NOT_MMIO = (*LINUX_RAM, "RAM buffer", "Xen scratch", "ACPI Tables",
             "ACPI Non-volatile Storage", "Reserved", "Soft Reserved", "Persistent Memory",
             "Unknown E820 type")
 
@@ -151,8 +151,10 @@ def _xen_map(xen_log: str, begins: re.Pattern[str]) -> E820:
     return out
 
 
-def host_view(top: list[Entry], xen_log: str) -> tuple[list[HostRange], list[str]]:
-    """(host memory map, notes). MMIO is what Linux's tree calls neither RAM nor reserved."""
+def host_view(top: list[Entry], xen_log: str, domain: str = DOM0
+              ) -> tuple[list[HostRange], list[str]]:
+    """(host memory map, notes). MMIO is what Linux's tree calls neither RAM nor reserved. domain:
+    see Physmap."""
     notes: list[str] = []
     windows = [HostRange(e.start, e.end, "mmio", e.name) for e in top if e.name not in NOT_MMIO]
     windows += [HostRange(child.start, child.end, "mmio", child.name)
@@ -167,9 +169,9 @@ def host_view(top: list[Entry], xen_log: str) -> tuple[list[HostRange], list[str
     else:
         notes.append("host: no RAM map of the hypervisor (xl dmesg); Linux's own tree stands in")
         ranges = windows + [HostRange(e.start, e.end, "ram_other") for e in top
-                            if e.name in ("System RAM", "Unusable memory")]
-    notes.append("host: which machine frames are dom0's is not recorded; RAM is ram_other "
-                 "throughout (x86 dom0 is not direct-mapped)")
+                            if e.name in LINUX_RAM]
+    notes.append(f"host: which machine frames are {domain}'s is not recorded; RAM is ram_other "
+                 f"throughout (x86 {domain} is not direct-mapped)")
     return paint(ranges), notes
 
 

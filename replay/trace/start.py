@@ -27,7 +27,7 @@ MOST_SECTIONS: Final = 1 << 12
 MOST_WORDS: Final = 200
 FACTS: Final = {"balloon": ("listed", "current", "target", "unpopulated"), "pool": ("listed",)}
 NAMES: Final = {
-    ("balloon", "listed"): "the balloon's list", ("balloon", "current"): "dom0's memory",
+    ("balloon", "listed"): "the balloon's list", ("balloon", "current"): "the domain's memory",
     ("balloon", "target"): "its target",
     ("balloon", "unpopulated"): "target_unpopulated", ("pool", "listed"): "the pool's list"}
 

@@ -222,7 +222,7 @@ def _of_strategies(run: Mapping[str, Any], chosen: Strategies) -> Iterator[Warne
                      "frames of its grants, so they are ASSUMED, spread over the RAM of others")
     if not HAZARDS["identity_collision"].possible(run):
         yield Warned("no_collisions", "identity collisions cannot happen on this machine: Xen "
-                     "makes 1:1 entries only for a direct-mapped dom0 behind an IOMMU")
+                     "makes 1:1 entries only for a direct-mapped domain behind an IOMMU")
     for name, data in chosen.items():
         for broken in data["broken_invariants"]:
             yield Warned("broken_invariant", plain(broken), plain(name))
@@ -269,7 +269,8 @@ def _header(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _machine(run: Mapping[str, Any]) -> str:
-    text = (f"{plain(run['physmap'])}: {plain(run['arch'])} dom0 ({plain(run['dom0_mode'])}), "
+    text = (f"{plain(run['physmap'])}: {plain(run['arch'])} "
+            f"{plain(run.get('domain', 'dom0'))} ({plain(run['dom0_mode'])}), "
             f"{human_bytes(run['page_bytes'])} pages, "
             f"{human_bytes(run['section_bytes'])} sections, "
             f"{'direct-mapped' if run['direct_mapped'] else 'not direct-mapped'}, "

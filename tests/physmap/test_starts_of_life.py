@@ -1,0 +1,161 @@
+"""What a domain has at boot and does not own: extra memory; and a driver domain's target."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from replay.base.errors import ReplayError
+from replay.base.since import has
+from replay.physmap import presets
+from replay.physmap.host import extra_memory
+from replay.physmap.model import DRIVER_DOMAIN, Physmap, from_json
+from replay.physmap.readers import read_machine
+
+from driving import cli, small  # isort: skip
+
+# As recorded: 1,280 MiB of a host of 3 GiB, dom0_mem= without max:.
+TREE = """\
+00000000-00000fff : Reserved
+00001000-0007ffff : System RAM
+00080000-000fffff : Reserved
+00100000-7ffd9fff : System RAM
+7ffda000-7fffffff : Reserved
+80000000-febfffff : PCI Bus 0000:00
+100000000-13fffffff : System RAM
+"""
+EXTRA = [(0x50080, 0x7FFDA), (0x100000, 0x140000)]
+"""Holes below 1,280 MiB are filled from above it, and page 0 counts."""
+PAGES = 458_586
+OWN_KB = 1280 << 10
+XEN = "(XEN) Command line: {} com1=115200,8n1\n"
+STATS = "/sys/devices/system/xen_memory/xen_memory0/info/"
+
+
+def balloon(current: int, low: int = 0) -> str:
+    return f"{STATS}current_kb:{current}\n{STATS}low_kb:{low}\n{STATS}high_kb:0\n"
+
+
+def machine(folder: Path, kernel: str = "6.12.118", *, dmesg: str = "", mode: str = "pv",
+            stated: dict[str, str] | None = None, **files: str) -> Physmap:
+    folder.mkdir(exist_ok=True)
+    for name, text in {"iomem": TREE, "dmesg": f"Linux version {kernel} (b@h) (gcc) #1\n{dmesg}",
+                       "guest_type": mode, **files}.items():
+        (folder / name.replace("_", "-") if name.startswith("xl") else folder / name
+         ).write_text(text)
+    return read_machine(folder, stated).physmap
+
+
+# -- extra memory ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("files", [
+    {"balloon": balloon(OWN_KB)},
+    {"balloon": balloon(OWN_KB - 4096, 4096)},  # what is given up was its own
+    {"xl_dmesg": XEN.format("dom0_mem=1280M")},
+    {"xl_list": "Domain-0   0 1280    16     r-----   9.1\n"},
+])
+def test_what_lies_beyond_a_pv_domains_own_is_extra_memory(tmp_path: Path, files: dict[str, str]
+                                                           ) -> None:
+    made = machine(tmp_path / "m", **files)
+    assert extra_memory(made) == EXTRA
+    assert sum(b - a for a, b in EXTRA) == PAGES
+    assert any(f"extra memory: {PAGES} pages" in n and "pool's list" in n for n in made.notes)
+    assert from_json(made.to_json()) == made
+
+
+def test_before_6_9_the_balloon_has_it_and_its_list_does_not_tell_how_much(tmp_path: Path) -> None:
+    """Without dom0_mem= dom0 had all RAM, and what is listed was its own."""
+    listed = balloon(OWN_KB, PAGES * 4)
+    made = machine(tmp_path / "a", "6.1.0", balloon=listed, xl_dmesg=XEN.format("dom0_mem=1280M"))
+    assert extra_memory(made) == EXTRA
+    assert any("balloon's list from boot" in note for note in made.notes)
+    made = machine(tmp_path / "b", "6.1.0", balloon=listed, xl_dmesg=XEN.format("loglvl=all"))
+    assert extra_memory(made) == []
+    assert made.memory.low == PAGES
+
+
+def test_with_max_and_in_other_modes_there_is_none(tmp_path: Path) -> None:
+    every = balloon((OWN_KB // 4 + PAGES) * 4)
+    assert extra_memory(machine(tmp_path / "a", balloon=every)) == []
+    assert extra_memory(machine(tmp_path / "b", "6.1.0", mode="pvh",
+                                xl_dmesg=XEN.format("dom0_mem=1280M"))) == []
+
+
+def test_hot_added_ram_is_neither_own_nor_extra(tmp_path: Path) -> None:
+    tree = TREE + "140000000-147ffffff : System RAM\n"
+    map_ = "".join(f"Xen: [mem 0x{a:016x}-0x{b - 1:016x}] usable\n" for a, b in (
+        (0, 0x80000), (0x100000, 0x7FFDA000), (0x100000000, 0x140000000)))
+    made = machine(tmp_path / "m", dmesg=map_, iomem=tree, balloon=balloon(OWN_KB, 0x8000 * 4))
+    assert extra_memory(made) == EXTRA
+    assert ("System RAM", 0x140000000) in {(c.name, c.start) for c in made.iomem}
+
+
+def test_stated_at_the_import(tmp_path: Path) -> None:
+    made = machine(tmp_path / "m", stated={"memory.boot": str(OWN_KB // 4)})
+    assert extra_memory(made) == EXTRA
+
+
+def test_which_kernels_have_it_on_the_pool() -> None:
+    assert [has("extra_on_pool", k) for k in ("5.8.1", "5.10.262", "5.17", "5.18.1", "6.1.190",
+                                              "6.8", "6.9", "7.3.4", "")] == [
+        False, True, True, False, False, False, True, True, True]
+
+
+# -- driver domains --------------------------------------------------------------------------------
+HVM = "Booting kernel on Xen HVM\n"
+
+
+def test_an_hvm_domain_is_no_dom0(tmp_path: Path) -> None:
+    made = machine(tmp_path / "m", dmesg=HVM, mode="")
+    assert (made.mode, made.domain) == ("hvm", DRIVER_DOMAIN)
+    assert not any("dom0" in note for note in made.notes)
+    assert not any(fact.startswith("domain ") for fact in made.assumed)
+
+
+@pytest.mark.parametrize(("files", "domain"), [
+    ({"capabilities": "control_d\n"}, "dom0"), ({"capabilities": "\n"}, DRIVER_DOMAIN),
+    ({"xl_list": "Domain-0   0 1280    16     r-----   9.1\n"}, "dom0"), ({}, "dom0")])
+def test_what_tells_dom0_from_a_driver_domain(tmp_path: Path, files: dict[str, str], domain: str
+                                              ) -> None:
+    made = machine(tmp_path / "m", "6.1.0", mode="pvh", **files)
+    assert made.domain == domain
+    assert ("domain dom0" in made.assumed) == (not files)
+    path = tmp_path / "machine.toml"
+    path.write_text(presets.to_toml(made))
+    assert presets.load(path) == made == from_json(made.to_json())
+
+
+def test_a_domain_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReplayError, match="domain=stubdom: expected dom0 or driver domain"):
+        machine(tmp_path / "m", stated={"domain": "stubdom"})
+
+
+@pytest.mark.parametrize(("mode", "domain"), [("hvm", ""), ("pvh", ""), ("pv", ""),
+                                              ("pvh", "control_d")])
+@pytest.mark.parametrize("said", ['static-max = "3150848"\n  target = "2097152"\n',
+                                  "memory/target 2097152\nmemory/static-max 3150848\n"])
+def test_a_guests_target_is_less_by_what_it_was_built_with_beyond_its_map(
+        tmp_path: Path, said: str, mode: str, domain: str) -> None:
+    """watch_target(): target - (static-max - first target); PV and dom0 take it as it is."""
+    made = machine(tmp_path / "m", "6.1.0", mode=mode, xenstore=said, capabilities=domain)
+    ram = 0x7F + 0x7FEDA + 0x40000
+    assert made.memory.current == ram
+    offset = 0 if domain or mode == "pv" else 3150848 // 4 - ram
+    assert made.memory.target == 2097152 // 4 - offset
+
+
+def test_the_preset_of_an_hvm_domain_runs_and_names_no_dom0(tmp_path: Path) -> None:
+    trace = small(tmp_path / "t.arrow")
+    told = cli("run", trace, "--physmap", "xen-hvm", "--out", tmp_path / "run", "--check")
+    assert told.code == 0, told.err
+    text = " ".join(told.out.split())
+    assert "x86 driver domain (hvm)" in text
+    own = [line for line in told.out.splitlines() if "dom0" in line]
+    assert own == [], own
+    # Nothing fits below 4 GiB: the window of the PCI bus is taken.
+    assert all(s["start_pfn"] >= 0x810000 for s in summary(tmp_path)["pool"]["sections"])
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "run" / "summary.json").read_text())["allocators"]
