@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from replay.allocators.boot import FrameExtents, add_regions, extra_extents, extra_notes
 from replay.allocators.populate import populated
 from replay.base.compiled import inline, compiled, unlikely
 from replay.base.units import NS_PER_S
@@ -40,6 +41,7 @@ OPTIONS = {
     "memory_hotplug": Option(True, "CONFIG_XEN_BALLOON_MEMORY_HOTPLUG: the thread adds sections"),
     "auto_online": Option(False, "hot-added memory is onlined at once (auto_online_blocks)"),
     "scrub": Option(True, "xen_scrub_pages: clear pages before Xen gets them"),
+    "seeding": Option(False, "PVH: UNUSABLE memory is on the list from boot, as since Linux 6.9"),
 }
 OWN, options = own_record(OPTIONS, "hotplug_unpopulated", "direct_mapped")
 """What the driver was built and set with, and whether dom0 is direct-mapped."""
@@ -337,10 +339,11 @@ def wake(m: np.ndarray, now: int) -> int:
     return 0
 
 
-def balloon_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any], *,
-                  hotplug_unpopulated: bool = False) -> np.ndarray:
-    """A state ready for the balloon driver's calls."""
-    m = new_state(machine, peak_pages)
+def balloon_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
+                  extra: FrameExtents = (), *, hotplug_unpopulated: bool = False) -> np.ndarray:
+    """A state ready for the balloon driver's calls. extra: of its list from boot."""
+    m = new_state(machine, peak_pages, seed_pages=sum(end - start for start, end in extra))
+    add_regions(m, extra)
     OWN.fill(m, values)
     own = options(m)
     own.direct_mapped = int(machine.direct_mapped)
@@ -356,10 +359,14 @@ def page_work(machine: Physmap) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
-    notes = ["which RAM frames alloc_page() picks is assumed: descending from the top of RAM"]
+    extra = extra_extents(machine, values)
+    notes = ["which RAM frames alloc_page() picks is assumed: descending from the top of RAM",
+             *extra_notes(extra, "balloon's")]
     if machine.direct_mapped:
-        notes.append("dom0 is direct-mapped: ballooned-out RAM stays reserved for it in Xen")
-    return Setup(balloon_state(machine, peak_pages, values), page_work(machine), tuple(notes))
+        notes.append(f"{machine.domain} is direct-mapped: ballooned-out RAM stays reserved for it "
+                     "in Xen")
+    return Setup(balloon_state(machine, peak_pages, values, extra), page_work(machine),
+                 tuple(notes))
 
 
 @compiled

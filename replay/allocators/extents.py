@@ -51,7 +51,9 @@ from replay.allocators.pool import (
 )  # fmt: skip
 from replay.base.compiled import inline, compiled
 from replay.engine.loop import loop
-from replay.engine.state import ENOMEM, LIKE_LIST, SECTION_POOL, section_log, words
+from replay.engine.state import (
+    ENOMEM, LIKE_LIST, SECTION_POOL, SECTION_SEED, log_section, section_log, words,
+)  # fmt: skip
 from replay.engine.strategy import Setup, Strategy, own_record
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
@@ -376,9 +378,15 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     m[own.bin : own.bin + NR_BINS] = NO_RUN
     own.tag = at + BITMAP_WORDS + NR_BINS + 1
     own.next, own.prev = own.tag + frames + 1, own.tag + 2 * frames + 1
+    for start, end in pool.extra_seeds(machine, values):
+        log_section(m, start, end - start, SECTION_SEED)
+        enter_range(m, start, end - start)
+        _release(m, start, end - start)
+    s.work.list_pop = s.work.list_push = s.work.array_word = s.dirty = 0  # of the boot
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("array_word",)),
-                 ("this project's own proposal; no kernel has it",))
+                 ("this project's own proposal; no kernel has it",
+                  *pool.notes_of_extra(machine, values)))
 
 
 STRATEGY = Strategy(

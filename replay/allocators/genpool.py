@@ -37,7 +37,9 @@ from replay.allocators.pool import (
 )  # fmt: skip
 from replay.base.compiled import compiled, inline, record, row_at, words_in
 from replay.engine.loop import loop
-from replay.engine.state import BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, words
+from replay.engine.state import (
+    BEYOND_LIST, ENOMEM, LIKE_LIST, SECTION_POOL, SECTION_SEED, log_section, words,
+)  # fmt: skip
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import enter_range
 from replay.physmap.model import Physmap
@@ -117,13 +119,19 @@ def _pool_alloc(m: np.ndarray, nr: int) -> int:
 @compiled
 def _fill_pool(m: np.ndarray, deficit: int) -> int:
     """fill_pool(): a region of whole sections becomes a chunk; 0 or -errno."""
-    s, own = words(m), options(m)
+    s = words(m)
     nr_pages = refill_pages(m, deficit)
     start = reserve_region(m, nr_pages)
     if start < 0:
         return start
     map_region(m, start, nr_pages, SECTION_POOL)
-    first = start // s.page_bytes
+    return _add_chunk(m, start // s.page_bytes, nr_pages)
+
+
+@inline
+def _add_chunk(m: np.ndarray, first: int, nr_pages: int) -> int:
+    """gen_pool_add(); 0 or -errno."""
+    s, own = words(m), options(m)
     k = own.chunks
     if k >= s.section_capacity or first + nr_pages > s.table.nr_blocks * s.block_pages:
         s.fault = 4
@@ -257,9 +265,14 @@ def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup
     s, own = words(m), options(m)
     OWN.fill(m, values)
     own.bits_end = s.own_words + words_in(CHUNK) * s.section_capacity
+    for start, end in pool.extra_seeds(machine, values):
+        log_section(m, start, end - start, SECTION_SEED)
+        _add_chunk(m, start, end - start)
+    s.work.array_word = s.dirty = 0  # of the boot
     extra = ("p2m_entry",) if machine.mode == "pv" else ()
     return Setup(m, (("array_word", *extra), ("list_pop", "list_push")),
-                 ("proposed in 2022 and never merged; no kernel has it",))
+                 ("proposed in 2022 and never merged; no kernel has it",
+                  *pool.notes_of_extra(machine, values)))
 
 
 STRATEGY = Strategy(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from replay.allocators.balloon import OPTIONS, alloc, balloon_state, free, page_work, wake
+from replay.allocators.boot import extra_extents, extra_notes
 from replay.base.compiled import compiled
 from replay.engine.loop import loop
 from replay.engine.outcome import MOST_ADDING
@@ -28,9 +29,11 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     # Each wait may add a section of its own before the one before it is used.
+    extra = extra_extents(machine, values)
     m = balloon_state(machine, 4 * peak_pages + MOST_ADDING * machine.section_pages, values,
-                      hotplug_unpopulated=True)
-    notes = ["no recording of a working hotplug exists: this strategy follows the source alone"]
+                      extra, hotplug_unpopulated=True)
+    notes = ["no recording of a working hotplug exists: this strategy follows the source alone",
+             *extra_notes(extra, "balloon's")]
     if not values["auto_online"]:
         notes.append("hot-added memory is never onlined here, so callers that need it sleep")
     return Setup(m, page_work(machine), tuple(notes))

@@ -24,11 +24,10 @@ from replay.allocators.pool import add_region, pool_state, refill_pages
 from replay.base.compiled import inline, compiled
 from replay.base.units import align_down, align_up
 from replay.engine.loop import loop
-from replay.engine.state import (
-    BEYOND_LIST, SECTION_POOL, SECTION_SEED, SECTION_STALE, log_section, set_tree, words,
-)  # fmt: skip
+from replay.engine.state import BEYOND_LIST, SECTION_POOL, SECTION_STALE, set_tree, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
-from replay.engine.tracking import hold_range, take
+from replay.engine.tracking import take
+from replay.physmap.host import unusable_memory
 from replay.physmap.model import Physmap
 from replay.physmap.resource import EBUSY, find, request
 
@@ -46,9 +45,6 @@ OPTIONS = pool.OPTIONS | {
 }
 OWN, options = own_record(OPTIONS, "fallback", "queries", base=pool.OWN)
 """Whether the balloon serves all calls; how often Xen was asked."""
-
-EXTRA_MEM_RATIO = 10
-"""Seeded UNUSABLE memory is at most this many times RAM (arch/x86/xen/setup.c, Linux 6.9)."""
 
 SCRATCH = "Xen scratch"
 """Name of the pool's resources (fill_list)."""
@@ -156,34 +152,14 @@ def usable_regions(machine: Physmap) -> tuple[list[tuple[int, int]], str]:
     return regions, "" if regions else "the hypervisor names no regions"
 
 
-def _unusable(machine: Physmap) -> list[tuple[int, int]]:
-    """UNUSABLE ranges of a PVH dom0's memory map as frame extents, up to EXTRA_MEM_RATIO x RAM."""
-    page = machine.page_bytes
-    room = EXTRA_MEM_RATIO * sum(
-        c.end // page - align_up(c.start, page) // page
-        for c in machine.iomem if c.name == "System RAM")
-    extents = []
-    for child in machine.iomem:
-        if child.name == "Unusable memory":
-            start = align_up(child.start, page) // page
-            end = min(child.end // page, start + room)
-            if end > start:
-                extents.append((start, end))
-                room -= end - start
-    return extents
-
-
 def _seeded(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     # pvh_arch_setup() alone converts them; a PV dom0 sees its UNUSABLE ranges as RAM.
     seeds = machine.mode == "pvh" and values["seeding"]
-    extents = _unusable(machine) if seeds else []
-    pages = sum(end - start for start, end in extents)
-    m = pool_state(machine, peak_pages, values, pages)
-    # Freed to the list page by page, ascending, as arch_xen_unpopulated_init() does.
-    for start, end in extents:
-        log_section(m, start, end - start, SECTION_SEED)
-        hold_range(m, start, end - start)
-    return Setup(m, page_work(machine), (_seeding(machine, bool(seeds), pages),))
+    m = pool_state(machine, peak_pages, values, pool.extra_seeds(machine, values))
+    pages = sum(end - start for start, end in unusable_memory(machine)) if seeds else 0
+    return Setup(m, page_work(machine), (
+        _seeding(machine, bool(seeds), pages),
+        *(() if pages else pool.notes_of_extra(machine, values))))
 
 
 def _seeding(machine: Physmap, seeds: bool, pages: int) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from replay.allocators import balloon
 from replay.allocators.balloon import page_work
+from replay.allocators.boot import FrameExtents, add_regions, extra_notes, seed
 from replay.base.compiled import inline, compiled, unlikely
 from replay.engine.failing import fails, passed
 from replay.engine.faults import KZALLOC, MEMREMAP, P2M_ENTRY, SET_PHYS_TO_MACHINE
@@ -24,6 +25,7 @@ from replay.engine.loop import loop
 from replay.engine.state import BEYOND_LIST, ENOMEM, SECTION_POOL, log_section, new_state, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import hold_range, push, swap_lists, take
+from replay.physmap.host import extra_memory, unusable_memory
 from replay.physmap.model import Physmap
 from replay.physmap.resource import EBUSY, find, release, request
 
@@ -33,6 +35,8 @@ OPTIONS = {
     "fill_pages": Option(0, "granule of a refill in pages; 0 is one section, as in the kernel"),
     "bounded": Option(True, "search within mhp_get_pluggable_range() (since Linux 5.17)",
                       since="bounded_search"),
+    "extra_memory": Option(True, "PV: extra memory is on the pool's list from boot, not on the "
+                           "balloon's (Linux 5.9 to 5.17, and since 6.9)", since="extra_on_pool"),
     **balloon.OPTIONS,
 }
 OWN, options = own_record(OPTIONS, "granule", base=balloon.OWN)
@@ -209,12 +213,22 @@ def run(m: np.ndarray, q: Any, out: Any, cost: np.ndarray) -> int:
 
 
 def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
-               seed_pages: int = 0,
+               seeds: FrameExtents = (),
                own: Callable[[int, int], int] = lambda frames, sections: 0) -> np.ndarray:
-    """A state ready for the pool's calls on iomem_resource; own: see new_state()."""
+    """A state ready for the pool's calls on iomem_resource.
+
+    seeds: extents of frames that are on the pool's list from boot (arch_xen_unpopulated_init()).
+    own: see new_state().
+    """
+    pages = sum(end - start for start, end in (*seeds, *extra_memory(machine)))
     m = new_state(machine, peak_pages + values["fill_pages"],
-                  section_pages=values["section_pages"], seed_pages=seed_pages,
+                  section_pages=values["section_pages"], seed_pages=pages,
                   own_thread=True, own=own)
+    seed(m, seeds)
+    if not values["extra_memory"]:
+        swap_lists(m)
+        add_regions(m, extra_memory(machine))
+        swap_lists(m)
     s, mine = words(m), options(m)
     section = int(s.section_pages)
     OWN.fill(m, values)
@@ -223,10 +237,23 @@ def pool_state(machine: Physmap, peak_pages: int, values: Mapping[str, Any],
     return m
 
 
+def extra_seeds(machine: Physmap, values: Mapping[str, Any]) -> FrameExtents:
+    """Extra memory that the pool's list begins with."""
+    extra = extra_memory(machine) if values["extra_memory"] else []
+    return extra + (unusable_memory(machine) if values["seeding"] else [])
+
+
+def notes_of_extra(machine: Physmap, values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Whose list has it."""
+    seeds = extra_seeds(machine, values)
+    return extra_notes(seeds or extra_memory(machine), "pool's" if seeds else "balloon's")
+
+
 def _init(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     notes = () if machine.arch == "x86" else (
         "Linux never used iomem_resource as the pool's target on Arm: the thread feared it",)
-    return Setup(pool_state(machine, peak_pages, values), page_work(machine), notes)
+    return Setup(pool_state(machine, peak_pages, values, extra_seeds(machine, values)),
+                 page_work(machine), (*notes, *notes_of_extra(machine, values)))
 
 
 STRATEGY = Strategy(

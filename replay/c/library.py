@@ -33,7 +33,7 @@ C_HEADER = Path(__file__).with_name("replay_allocator.h")
 C_VERSION = 3
 """REPLAY_VERSION of the header beside this file."""
 NEVER = 1 << 62
-MODES = {"pv": 0, "pvh": 1, "hvm": 1, "arm": 2}
+MODES = {"pv": 0, "pvh": 1, "arm": 2, "hvm": 3}
 
 
 class Range(ctypes.Structure):

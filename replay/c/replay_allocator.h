@@ -22,7 +22,7 @@
 #define REPLAY_NEVER (INT64_C(1) << 62)
 
 enum replay_arch { REPLAY_X86, REPLAY_ARM64 };
-enum replay_mode { REPLAY_PV, REPLAY_PVH, REPLAY_ARM };
+enum replay_mode { REPLAY_PV, REPLAY_PVH, REPLAY_ARM, REPLAY_HVM };
 
 struct replay_range {
 	int64_t start, last; /* bytes, both inside */

@@ -24,8 +24,11 @@ from replay.engine.state import (
     E_ADDING, E_WAIT, NEVER, SECTION_HOTPLUG, SECTION_POOL, log_section, span, words,
 )  # fmt: skip
 from replay.engine.strategy import Setup, Strategy, lists_agree
-from replay.engine.tracking import enter_range, frames_taken, hold_range, swap_lists
-from replay.physmap.host import hot_added
+from replay.engine.tracking import (
+    enter_range, frames_taken, hold_range, leave_range, swap_lists,
+)  # fmt: skip
+from replay.physmap.host import extra_memory, hot_added
+from replay.physmap.iomem import EXTRA_MEMORY, LINUX_RAM, SYSTEM_RAM, UNUSABLE_MEMORY
 from replay.physmap.model import Physmap
 from replay.physmap.resource import release, request
 
@@ -74,7 +77,7 @@ class Start:
     def within(self, machine: Physmap) -> Start:
         """The same, lists no longer than the machine has frames for."""
         ram = sum(len(_pages(c.start, c.end, machine.page_bytes)) for c in machine.iomem
-                  if c.name in ("System RAM", "Unusable memory"))
+                  if c.name in LINUX_RAM)
         most = ram + sum(nr for _, nr in self.sections) + len(self.head)
         return replace(self, balloon=min(self.balloon, ram), pool=min(self.pool, most))
 
@@ -94,9 +97,11 @@ def _pages(start: int, end: int, page: int) -> range:
 
 
 def _from_ram(machine: Physmap, count: int, without: np.ndarray) -> np.ndarray:
-    """The highest `count` frames of RAM, ascending; of a PVH dom0 first those of its UNUSABLE
-    ranges, which Linux 6.9 and later seed the list with."""
-    names = ("Unusable memory", "System RAM") if machine.mode == "pvh" else ("System RAM",)
+    """The highest `count` frames of RAM, ascending; first those that the list is seeded with: the
+    UNUSABLE ranges of a PVH dom0, extra memory of a PV domain."""
+    seeded = {"pvh": UNUSABLE_MEMORY, "pv": EXTRA_MEMORY}
+    names = [seeded[machine.mode]] if machine.mode in seeded else []
+    names.append(SYSTEM_RAM)
     parts: list[np.ndarray] = []
     for name in names:
         for child in reversed([c for c in machine.iomem if c.name == name]):
@@ -165,7 +170,6 @@ class _Machine:
                  values: Mapping[str, Any], start: Start) -> None:
         self.strategy, self.machine, self.start = strategy, machine, start
         self.own = type(strategy) is Strategy  # C code keeps its state to itself
-        memory = machine.memory
         self.hot = _hot_added(machine, start.given) if self.own else []
         self.hot_pages = sum(nr for _, nr in self.hot)
         self.is_recorded = (self.own and strategy.name == start.recorded
@@ -175,14 +179,31 @@ class _Machine:
             _arranged(machine, start) if start.recorded in ("pool", "hypervisor")
             else (_none(), _known(start.live, _none()), 0))
         taken = np.concatenate([self.listed, self.live])
-        self.lent = start.live_pages if self.is_recorded and start.recorded == "balloon" else 0
-        self.to_give = start.given - self.hot_pages - self.lent
-        current = memory.current + max(0, self.to_give)
-        room = memory.available + max(0, self.to_give) + self.lent
+        # Which pages the driver lent is known of RAM alone: extra memory is handed out anew.
+        lends = self.is_recorded and start.recorded == "balloon" and not extra_memory(machine)
+        self.lent = start.live_pages if lends else 0
+        self.extra = 0
+        self._init(peak_pages, values, taken)
+        extra = int(words(self.m).total - words(self.m).current)
+        pooled = start.recorded in ("pool", "hypervisor") and (
+            start.pool + start.live_pages >= extra)
+        if start.given and extra and not pooled:
+            self.extra = extra  # on the recorded balloon's list from boot, and not dom0's before
+            self._init(peak_pages, values, taken)
+
+    def _init(self, peak_pages: int, values: Mapping[str, Any], taken: np.ndarray) -> None:
+        """The machine at boot, when dom0 had what it gave up later: fewer pages than it has now
+        where extra memory has become RAM since."""
+        machine, start, memory = self.machine, self.start, self.machine.memory
+        self.to_give = start.given - self.hot_pages - self.lent - self.extra
+        self.to_give = max(-min(self.extra, memory.current), self.to_give)
+        current = memory.current + self.to_give
+        room = max(0, memory.available + self.to_give) + self.lent
         before = replace(memory, current=current, target=current, total=current, available=(
             room + len(taken) if self.own else room))
-        setup = strategy.init(machine.with_changes(memory=before),
-                              peak_pages + start.given + start.pool + start.live_pages, values)
+        setup = self.strategy.init(
+            machine.with_changes(memory=before),
+            peak_pages + start.given + start.pool + start.live_pages, values)
         self.m, self.setup = setup.state, setup
         if self.own:
             self._without(taken)
@@ -198,7 +219,7 @@ class _Machine:
         s.ram_count = len(kept)
 
     def give_up(self) -> None:
-        """What the balloon hot-added, then its passes down to what dom0 had."""
+        """What the balloon hot-added, then its passes down, or up, to what dom0 had."""
         m, memory = self.m, self.machine.memory
         s = words(m)
         beside = self.own and bool(s.own_lock)
@@ -210,13 +231,13 @@ class _Machine:
             if beside:
                 swap_lists(m)
         s.target = memory.current
-        while s.current > memory.current:
-            before = int(s.current)
+        while s.current != memory.current:
+            before = abs(int(s.current) - memory.current)
             self.strategy.wake(m, 0)
-            if s.current >= before:
+            if abs(int(s.current) - memory.current) >= before:
                 break
         if self.own:
-            s.total = max(memory.total, memory.current + self.start.given)
+            s.total = max(s.total, memory.total, memory.current + self.start.given)
 
     def _hold(self, frames: np.ndarray) -> None:
         """Frames come under the strategy from outside, whatever order they are in."""
@@ -233,6 +254,7 @@ class _Machine:
         """The recorded pool's sections, list and pages held; why they cannot be, if so."""
         m, page = self.m, self.machine.page_bytes
         s = words(m)
+        self._clear()
         trees = (s.xen_tree, s.tree) if s.xen_resource else (s.tree,)
         done: list[tuple[int, int]] = []
         for first, nr in self.start.sections:
@@ -250,6 +272,14 @@ class _Machine:
         self._hold(self.listed)
         self._held()
         return ""
+
+    def _clear(self) -> None:
+        """What init() put on the list is among what was recorded."""
+        m = self.m
+        s = words(m)
+        for first, nr in _runs(m[int(s.list) : int(s.list + s.count)]):
+            leave_range(m, first, nr)
+        s.count = 0
 
     def place_lent(self) -> None:
         """The pages that the recorded balloon driver had lent; unknown ones are RAM's top."""
@@ -324,11 +354,14 @@ def _notes(b: _Machine, refused: str, error: int) -> list[str]:
     s = words(m)
     found = []
     if start.given:
-        listed = b.to_give + b.hot_pages - max(0, int(s.current) - b.machine.memory.current)
+        listed = b.to_give + b.extra + b.hot_pages - max(
+            0, int(s.current) - b.machine.memory.current)
         text = f"began with {listed:,} pages given up to the balloon (frames assumed: from the top "
         found.append(text + "of RAM down)")
+        if b.extra:
+            found.append(f"{b.extra:,} of them were extra memory from boot, and not its own")
         if b.hot_pages:
-            found.append(f"{b.hot_pages:,} of them had been hot-added and are not dom0's own")
+            found.append(f"{b.hot_pages:,} of them had been hot-added and are not its own")
     if b.is_recorded and not refused and start.recorded != "balloon":
         found.append(f"began with the recorded pool: {len(start.sections)} sections, "
                      f"{len(b.listed):,} pages listed, {start.live_pages:,} held; "

@@ -15,7 +15,8 @@ from replay.engine.drive import Outcome, Workload
 from replay.engine.faults import NO_FAULTS, Faults
 from replay.physmap.model import Physmap
 
-VARIANTS = {"x86-pvh": ("x86", "pvh"), "x86-pv": ("x86", "pv"), "arm64": ("arm64", "arm")}
+VARIANTS = {"x86-pvh": ("x86", "pvh"), "x86-pv": ("x86", "pv"), "x86-hvm": ("x86", "hvm"),
+            "arm64": ("arm64", "arm")}
 KERNEL_OPTIONS = ("auto_online", "ballooned", "hotplug_unpopulated", "scrub")
 """Of kernel rows, as `--set kernel.NAME=0|1`: see docs/pages/c.md."""
 
@@ -41,7 +42,7 @@ def object_row(path: Path, given: dict[str, str], machine: Physmap) -> CRow:
 
 def _variant(machine: Physmap, variant: str | None) -> tuple[str, Physmap]:
     """The name of the build variant, and the machine in that mode."""
-    own = "arm64" if machine.arch == "arm64" else "x86-pv" if machine.mode == "pv" else "x86-pvh"
+    own = "arm64" if machine.arch == "arm64" else f"x86-{machine.mode}"
     if variant is None or variant == own:
         return own, machine
     if variant not in VARIANTS:
@@ -61,7 +62,7 @@ def _kernel_options(given: dict[str, str]) -> dict[str, str]:
             raise ReplayError(f"--set kernel.{name}={value}: expected 0 or 1")
     # As the models have it: nothing onlines memory by itself unless hotplug is what is replayed.
     hotplug = given.get("hotplug_unpopulated") == "1"
-    return {"auto_online": "1" if hotplug else "0", **given}
+    return {"auto_online": "1" if hotplug else "0", "ballooned": "0", **given}
 
 
 def kernel_rows(trees: Sequence[Path], variant: str | None, given: dict[str, str],
@@ -72,7 +73,7 @@ def kernel_rows(trees: Sequence[Path], variant: str | None, given: dict[str, str
     for path in trees:
         tree = open_tree(path)
         kind, its = _variant(machine, variant)
-        built = build(tree, its.arch, its.page_bytes)
+        built = build(tree, its.arch, its.page_bytes, unpopulated=options["ballooned"] != "1")
         name = f"linux-{tree.name}-{kind}"
         again = sum(r.name == name or r.name.startswith(f"{name}#") for r in rows)
         # Where its pool searches, for the hazards: on Arm in the hypervisor's regions alone.

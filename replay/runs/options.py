@@ -74,7 +74,7 @@ class RunOptions:
         (), "Also replay this kernel's own source; repeatable.", "DIR|TARBALL",
         flag="--kernel-tree")
     kernel_variant: str | None = _option(
-        None, "x86-pvh, x86-pv or arm64. Default: the machine's.", "NAME")
+        None, "x86-pvh, x86-pv, x86-hvm or arm64. Default: the machine's.", "NAME")
     time_limit: float = _option(60.0, "For one call of C code.", "SECONDS", gate=False, least=0.1)
     physmap: str | None = _option(None, "Another machine than the trace's own.", "PRESET|FILE")
     iommu: str | None = _option(None, "The machine with its IOMMU on or off.", "on|off")

@@ -16,9 +16,10 @@ from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, Workload, checked, replay
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.engine.start import Start
+from replay.engine.state import SECTION_SEED
 from replay.metrics.timeline import timeline
 from replay.physmap import presets
-from replay.physmap.model import HostRange, Resource
+from replay.physmap.model import HostRange, Physmap, Resource
 
 COSTS = Profile("made up", "", {p: Cost(1, 0, 1e9, "made up") for p in PRIMITIVES})
 CUT, REQUESTS = 60, 120
@@ -222,3 +223,89 @@ def test_on_another_machine_only_the_pages_held_are_taken_over() -> None:
                   live=np.array([5, 6], np.int64), held=3).elsewhere()
     assert (begun.given, begun.pool, begun.live_pages, begun.sections) == (0, 0, 5, ())
     assert begun.live.tolist() == [-1, -1]
+
+
+# -- extra memory of a PV domain ---------------------------------------------------------------
+def with_extra(pages: int = 3000) -> tuple[Physmap, int, int]:
+    """The machine with the last pages of its RAM as extra memory; their first frame, and the end."""
+    ram = max((c for c in MACHINE.iomem if c.name == "System RAM"), key=lambda c: c.end)
+    first = ram.end // 4096 - pages
+    parts = (Resource(ram.start, first * 4096, "System RAM"),
+             Resource(first * 4096, ram.end, "Extra memory"))
+    memory = replace(MACHINE.memory, current=MACHINE.memory.current - pages,
+                     target=MACHINE.memory.current - pages, total=MACHINE.memory.current - pages)
+    children = tuple(p for c in MACHINE.iomem for p in (parts if c is ram else (c,)))
+    return MACHINE.with_changes(iomem=children, memory=memory), first, ram.end // 4096
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_extra_memory_is_on_the_list_from_boot_and_goes_out_first(name: str) -> None:
+    machine, first, end = with_extra()
+    found = run(name, workload([(10, ALLOC, 2000, [])], 2000), machine)
+    assert found.broken == ()
+    if name not in ("extents", "genpool"):  # a stack
+        assert found.frames.tolist() == list(range(end - 1, end - 2001, -1))
+    assert set(found.frames.tolist()) <= set(range(first, end))
+    assert found.work.sum() == 0 or name in ("extents", "genpool")
+    assert found.ends["given_pages"] == 0
+    assert any("3000 pages of extra memory" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_ram_that_is_given_up_is_none_of_extra_memory(name: str) -> None:
+    machine, first, end = with_extra(40)
+    found = run(name, workload([(10, ALLOC, 100, [])], 100), machine)
+    ours = [frame for frame in found.frames.tolist() if first <= frame < end]
+    assert len(ours) <= 40
+    assert len(set(found.frames.tolist())) == 100
+    if name == "balloon":
+        assert found.frames.tolist()[40:] == list(range(first - 1, first - 61, -1))
+        assert found.ends["given_pages"] == 60
+
+
+def test_without_the_pool_having_it_the_balloon_beside_it_has_and_gives_it_to_dom0() -> None:
+    machine, first, end = with_extra()
+    rows = [(10, TARGET, machine.memory.current + 500, []), (10**10, ALLOC, 1, [])]
+    found = run("pool", workload(rows, 1), machine, extra_memory="no")
+    assert found.frames[0] >= end  # of a section
+    assert found.ends["given_pages"] == -500  # more than dom0 began with
+    with_it = run("pool", workload(rows, 1), machine)
+    assert with_it.frames.tolist() == [end - 1]
+    assert with_it.ends["given_pages"] == 0  # nothing to populate: memory is hot-added
+
+
+@pytest.mark.parametrize(("listed", "given"), [(3000, 0), (3600, 600), (2500, -500)])
+def test_a_balloons_list_of_extra_memory_and_of_what_was_given_up(listed: int, given: int) -> None:
+    machine, first, end = with_extra()
+    begun = Start(recorded="balloon", balloon=listed)
+    found = run("balloon", workload([(10, ALLOC, listed, [])], listed, begun), machine)
+    assert found.broken == ()
+    assert found.ends["given_pages"] == given
+    assert found.work.sum() == 0  # all of it was listed
+    assert sum(first <= f < end for f in found.frames.tolist()) == min(listed, 3000)
+    assert any("were extra memory from boot" in note for note in found.notes)
+
+
+def test_a_pool_that_was_seeded_goes_on_and_the_balloon_had_no_part_in_it() -> None:
+    machine, first, end = with_extra()
+    begun = Start(recorded="pool", pool=2990, balloon=7, live=np.arange(end - 10, end))
+    rows = [(10, ALLOC, 4, [])]
+    found = run("pool", workload(rows, 4, begun), machine)
+    assert found.broken == ()
+    assert found.frames.tolist() == [end - 11, end - 12, end - 13, end - 14]
+    assert found.ends["given_pages"] == 7
+    other = run("balloon", workload(rows, 4, begun), machine)
+    assert other.ends["held_pages"] == 3000 + 7
+    assert other.ends["given_pages"] == 7
+
+
+def test_a_seeded_pvh_dom0_goes_on_from_its_list() -> None:
+    pvh = presets.load("qemu-q35-pvh")
+    last = max(c.end for c in pvh.iomem if c.name == "Unusable memory") // 4096
+    begun = Start(recorded="hypervisor", pool=650_000, live=np.arange(last - 3, last))
+    found = run("hypervisor", workload([(10, ALLOC, 2, [])], 2, begun), pvh)
+    assert found.broken == ()
+    assert found.frames.tolist() == [last - 4, last - 5]
+    assert found.sections["kind"].tolist() == [SECTION_SEED] * 2
+    balloon = run("balloon", workload([(10, ALLOC, 2, [])], 2), pvh, seeding="yes")
+    assert balloon.frames.tolist() == [last - 1, last - 2]

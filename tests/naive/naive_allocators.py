@@ -102,6 +102,13 @@ class Naive:
         self.state, self.slept_credit = "done", 0
         self.resuming = False
         self.split, self.adding = False, None
+        self.wake_ns = self.thread_free = 0
+        self.thread_adds = False
+
+    def extra(self):
+        """xen_extra_mem[] of a PV domain: frames without memory, each range ascending."""
+        return [range(-(-c.start // self.page), c.end // self.page) for c in self.machine.iomem
+                if c.name == "Extra memory" and self.pv]
 
     def did(self, **counts):
         """Primitives beyond the list operations of a successful call."""
@@ -140,11 +147,15 @@ class Naive:
         self.target = pages
         self.wake_thread()
 
+    def condition(self):
+        """balloon_thread_cond()."""
+        return self.target - self.current != (0 if self.state == "done" else self.slept_credit)
+
     def wake_thread(self):
-        """wake_up(&balloon_thread_wq), with balloon_thread_cond()."""
-        slept_with = 0 if self.state == "done" else self.slept_credit
-        if self.target - self.current != slept_with:
-            self.wake_at = min(self.wake_at, self.now)
+        """wake_up(&balloon_thread_wq): it runs a little later, or at once when it is done."""
+        runs = self.thread_free if self.now < self.thread_free else self.now + self.wake_ns
+        if self.condition() and not self.thread_adds:
+            self.wake_at = min(self.wake_at, runs)
 
     # -- statistics ---------------------------------------------------------------------------------
     def gauges(self):
@@ -181,15 +192,25 @@ class NaivePool(Naive):
 
     own_lock = True
 
-    def __init__(self, machine, *, section_pages=0, fill_pages=0, bounded=True, **balloon):
-        self.beside = NaiveBalloon(machine, **balloon)
+    def __init__(self, machine, *, section_pages=0, fill_pages=0, bounded=True,
+                 extra_memory=True, **balloon):
+        self.beside = NaiveBalloon(machine, extra=not extra_memory, serves=False, **balloon)
         super().__init__(machine, section_pages)
+        for frames in self.extra() if extra_memory else []:
+            if frames:
+                self.log(frames[0] * self.page, len(frames), "seed")
+                self.add_seed(frames)
+        self.work, self.slow = Counter(), False
         for shared in ("iomem", "section", "block", "sections", "broken"):
             setattr(self.beside, shared, getattr(self, shared))
         granule = fill_pages or self.section
         self.granule = -(-granule // self.section) * self.section
         self.low, self.high = machine.pluggable[0], machine.pluggable[1] - 1
         self.bounded = bounded
+
+    def add_seed(self, frames):
+        """xen_free_unpopulated_pages(), one by one."""
+        self.free_list += frames
 
     @property
     def wake_at(self):
@@ -198,6 +219,9 @@ class NaivePool(Naive):
     @wake_at.setter
     def wake_at(self, time):
         self.beside.wake_at = time
+
+    def condition(self):
+        return self.beside.condition()
 
     def follow(self):
         """What the balloon driver did to the domain shows in the domain's statistics."""
@@ -269,8 +293,16 @@ class NaiveBalloon(Naive):
     """drivers/xen/balloon.c."""
 
     def __init__(self, machine, *, memory_hotplug=True, hotplug_unpopulated=False,
-                 auto_online=False, scrub=True):
+                 auto_online=False, scrub=True, max_schedule_delay=32, max_retry_count=4,
+                 extra=True, serves=True):
         super().__init__(machine)
+        for frames in self.extra() if extra else []:  # balloon_add_regions()
+            if frames:
+                if serves:
+                    self.log(frames[0] * self.page, len(frames), "seed")
+                self.free_list += frames
+                self.total += len(frames)
+        self.most_delay, self.most_retries = max_schedule_delay, max_retry_count
         memory = machine.memory
         self.can_hotplug = memory_hotplug
         # A kernel without CONFIG_XEN_BALLOON_MEMORY_HOTPLUG has no such sysctl: it reads as 0.
@@ -409,21 +441,27 @@ class NaiveBalloon(Naive):
             self.delay = self.retries = 1
             return
         self.retries += 1
-        if self.retries > 4:
+        if self.most_retries and self.retries > self.most_retries:
             self.delay = self.retries = 1
             self.state = "canceled"
             return
-        self.delay = min(2 * self.delay, 32)
+        self.delay = min(2 * self.delay, self.most_delay)
 
     def wake(self, now):
         """One turn of balloon_thread()."""
         self.now = now
-        self.did(thread_wake=1)
-        credit = self.credit()
+        credit = 0
+        if self.adding:
+            self.state = self.memory_added()
+        else:
+            self.did(thread_wake=1)
+            credit = self.credit()
         if credit > 0:
-            self.state = (self.increase_reservation(credit) if self.free_list
-                          else self.reserve_additional_memory())
-        credit = self.credit()
+            state = (self.increase_reservation(credit) if self.free_list
+                     else self.reserve_additional_memory())
+            if state == "adding":
+                return
+            self.state = state
         if credit < 0:
             pages = min(-credit, self.available)
             self.state = self.decrease_reservation(pages)

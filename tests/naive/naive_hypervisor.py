@@ -10,7 +10,7 @@ import itertools
 from naive_allocators import EBUSY, NaiveBalloon, NaivePool, NaiveResource
 from naive_models import Model
 
-BALLOON = ("memory_hotplug", "auto_online", "scrub")
+BALLOON = ("memory_hotplug", "auto_online", "scrub", "max_retry_count", "max_schedule_delay")
 
 
 class NaiveHypervisor(NaivePool):

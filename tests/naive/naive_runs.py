@@ -15,6 +15,9 @@ class RunPool(naive.NaivePool):
         self.slow |= not set(counts) <= {"array_word", "list_pop", "list_push"}
         self.work.update(counts)
 
+    def add_seed(self, frames):
+        self.add(frames[0], len(frames))
+
     def map_pages(self, address, pages, kind):
         self.did(memmap_page=pages, section_map=-(-pages // self.section))
         self.log(address, pages, kind)

@@ -16,6 +16,7 @@ from driving import cli, refused
 from replay.base.errors import ReplayError
 from replay.c.kernel_tree import build, source
 from replay.engine.faults import FAULT_KINDS
+from replay.physmap.host import extra_memory
 from replay.truth.witness import compare, streams
 
 REQUESTS = int(os.environ.get("REPLAY_FUZZ_REQUESTS", "20000"))
@@ -47,7 +48,25 @@ def test_the_streams_reach_what_they_should(tree: source.Tree) -> None:
     assert all(found[name]["sections"] > 0 for name in ("pool", "hypervisor", "hotplug"))
 
 
+@pytest.mark.parametrize("name", ["pool", "balloon"])
+def test_the_streams_begin_as_machines_do(name: str) -> None:
+    """Extra memory, lists that are not empty, HVM domains; with what a kernel would do of each."""
+    begun = []
+    for seed in range(60):
+        rng = random.Random(f"{name} {seed}")
+        begun.append(streams.started(rng, streams.machine_for(name, rng, seeds_memory=True)))
+    assert {machine.mode for machine, _ in begun} == {"pv", "hvm", "pvh"} | (
+        {"arm"} if name == "balloon" else set())
+    extra = [bool(extra_memory(machine)) for machine, _ in begun]
+    given = [start.balloon > 0 for _, start in begun]
+    assert {*zip(extra, given, strict=True)} == {(a, b) for a in (True, False)
+                                                 for b in (True, False)}
+
+
 @pytest.mark.parametrize("name, file, old, new", [
+    ("balloon", BALLOON, "min(max_pfn, start_pfn + pages)", "min(max_pfn, start_pfn + pages - 1)"),
+    ("pool", BALLOON, "min(max_pfn, start_pfn + pages)", "min(max_pfn, start_pfn + pages - 1)"),
+    ("hotplug", BALLOON, "balloon_stats.total_pages += extra_pfn_end - start_pfn;", ";"),
     ("pool", POOL, "pages[i] = pg;", "pages[nr_pages - 1 - i] = pg;"),
     ("pool", POOL, "round_up(nr_pages, PAGES", "round_up(nr_pages + 1, PAGES"),
     ("hypervisor", POOL, "err_insert:\n\trelease_resource(res);", "err_insert:"),

@@ -23,6 +23,7 @@ COMPILER_FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-fno-strict-aliasing", "-fwrapv
                   "-Werror=incompatible-pointer-types")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"]+)[>"]', re.MULTILINE)
 NO_POOL = "this kernel has no pool on this architecture: the balloon driver serves all calls"
+NOT_BUILT = "built without CONFIG_XEN_UNPOPULATED_ALLOC: the balloon driver serves all calls"
 SHIM_HEADERS = {C_HEADER.name, *(path.name for path in SHIM.glob("*.h"))}
 
 
@@ -47,6 +48,13 @@ def bounds_search(tree: Tree) -> bool:
     pool = tree.path / POOL_SOURCE
     return pool.is_file() and "mhp_get_pluggable_range" in pool.read_text(
         encoding="utf-8", errors="replace")
+
+
+def pools_extra_memory(tree: Tree) -> bool:
+    """Whether a PV domain's extra memory is on the pool's list from boot (xen_extra_mem)."""
+    pool = tree.path / POOL_SOURCE
+    return pool.is_file() and (bool(arch_init(tree, "x86")) or "xen_extra_mem" in pool.read_text(
+        encoding="utf-8", errors="replace"))
 
 
 def _function(text: str, name: str) -> str:
@@ -158,7 +166,7 @@ def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, 
         units.append((tree.path / SOURCES[3],
                       ["-Darch_remove_reservations=kernel_arch_remove_reservations"]))
     cut = arch_init(tree, arch)
-    if cut:
+    if cut and pool:
         (folder / "arch_init.c").write_text(cut)
         units.append((folder / "arch_init.c", []))
     return units
@@ -175,19 +183,23 @@ def _key(tree: Tree, arch: str, flags: list[str], cc: str) -> str:
     return digest.hexdigest()[:24]
 
 
-def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True) -> Built:
+def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True,
+          unpopulated: bool = True) -> Built:
     """Compile once per content; ReplayError with the compiler's first error.
 
-    arch: x86 (PV and PVH: the machine says which) or arm64. memory_hotplug:
-    CONFIG_XEN_BALLOON_MEMORY_HOTPLUG. Before Linux 5.17 the pool was x86's
-    alone, so on arm64 the balloon driver serves all calls.
+    arch: x86 (PV, PVH, HVM: the machine says which) or arm64. memory_hotplug, unpopulated:
+    CONFIG_XEN_BALLOON_MEMORY_HOTPLUG, CONFIG_XEN_UNPOPULATED_ALLOC. Before Linux 5.17 the pool was
+    x86's alone, so on arm64 the balloon driver serves all calls.
     """
-    pool = (tree.path / POOL_SOURCE).is_file() and (arch == "x86" or bool(arch_init(tree, arch)))
-    notes = () if pool else (NO_POOL,)
+    pool = unpopulated and (tree.path / POOL_SOURCE).is_file() and (
+        arch == "x86" or bool(arch_init(tree, arch)))
+    notes = () if pool else (NO_POOL if unpopulated else NOT_BUILT,)
     cc = compiler()
     flags = [*COMPILER_FLAGS, *_defines(tree, arch, page_bytes.bit_length() - 1)]
     if not memory_hotplug:
         flags.append("-DSHIM_NO_MEMORY_HOTPLUG")
+    if not unpopulated:
+        flags.append("-DSHIM_NO_UNPOPULATED_ALLOC")
     target = cache_root() / "kernel-objects" / f"{_key(tree, arch, flags, cc)}.so"
     if target.exists():
         return Built(target, notes)

@@ -92,8 +92,9 @@ def _replayed(trace: Trace, strategy: Strategy, machine: Physmap
                           strategy.values(strategy.as_of(kernel, {})))
     m = setup.state
     s = words(m)
-    # What was on the list at the start is unknown: placeholders, learned at first sight.
-    count = int(s.count)
+    # What was on the list at the start is unknown: placeholders, learned at first sight. What
+    # init() puts there is among it, where the recording tells how much there was.
+    count = 0 if trace.meta.start.get("pool") or stream.listed else int(s.count)
     m[s.list + count : s.list + count + known] = PLACEHOLDER + np.arange(known)
     s.count = count + known
     fed = feed_all(strategy, m, stream.workload.requests,

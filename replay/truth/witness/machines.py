@@ -14,6 +14,8 @@ def random_children(rng: random.Random, page: int, section: int, kind: str) -> l
     names = ["System RAM", "Reserved", "PCI Bus 0000:00"]
     if kind == "pvh":
         names.append("Unusable memory")
+    if kind == "pv":
+        names.append("Extra memory")
     if kind == "arm":
         names.append("Xen scratch")
     for _ in range(rng.randint(1, 12)):
@@ -59,8 +61,8 @@ def random_machine(rng: random.Random) -> Physmap:
     """A machine with holes, misalignment, clips, regions, little RAM, as the seed has it."""
     page = rng.choice([4096, 4096, 16384, 65536])
     section = page * rng.choice([16, 64, 256, 512, 1024])
-    kinds: list[tuple[Any, Any]] = [("x86", "pv"), ("x86", "pvh"), ("x86", "pvh"), ("arm64", "arm"),
-                                    ("arm64", "arm")]
+    kinds: list[tuple[Any, Any]] = [("x86", "pv"), ("x86", "pv"), ("x86", "pvh"), ("x86", "pvh"),
+                                    ("x86", "hvm"), ("arm64", "arm"), ("arm64", "arm")]
     arch, mode = rng.choice(kinds)
     children = random_children(rng, page, section, mode)
     end = -(-children[-1].end // section) * section

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,14 @@ import numpy as np
 from replay import allocators
 from replay.base.compiled import words_in
 from replay.base.errors import unknown_name
-from replay.c.kernel_tree.build import arch_init, bounds_search, build
+from replay.c.kernel_tree.build import arch_init, bounds_search, build, pools_extra_memory
 from replay.c.kernel_tree.source import POOL_SOURCE, Tree
 from replay.c.library import Library, strategy
 from replay.engine.failing import arm, counted
 from replay.engine.faults import FAULT_KINDS, NO_FAULTS, Faults
-from replay.engine.state import span, words
+from replay.engine.start import Start, begin
+from replay.engine.state import ram_frames, span, words
+from replay.engine.strategy import Strategy
 from replay.physmap.model import Physmap
 from replay.truth.witness.compiled import run, serve_by_balloon
 from replay.truth.witness.lockstep import FOUND, STREAM, difference, found_in, room_for, stream_in
@@ -80,9 +82,11 @@ def machine_for(name: str, rng: random.Random, seeds_memory: bool) -> Physmap:
 def _options(name: str, rng: random.Random, tree: Tree) -> tuple[dict[str, Any], bool]:
     """The model's options, and whether the kernel is built with memory hotplug."""
     hotplug = rng.random() < 0.8
-    bounds = {"bounded": bounds_search(tree)} if name in ("pool", "hypervisor") else {}
+    bounds = {"bounded": bounds_search(tree), "extra_memory": pools_extra_memory(tree)} \
+        if name in ("pool", "hypervisor") else {}
     return {"memory_hotplug": hotplug, "auto_online": rng.random() < 0.7,
-            "scrub": rng.random() < 0.5, **bounds}, hotplug
+            "scrub": rng.random() < 0.5, "seeding": name != "pool" and bool(arch_init(tree, "x86")),
+            **bounds}, hotplug
 
 
 def faults_for(name: str, seed: int, machine: Physmap) -> Faults:
@@ -115,32 +119,53 @@ def _parameters(name: str, rng: random.Random, machine: Physmap, requests: int,
     return made
 
 
+def started(rng: random.Random, machine: Physmap) -> tuple[Physmap, Start]:
+    """A start of life: as at boot, or after the target went down."""
+    pages = rng.choice([0, 0, 1, 700, 3000])
+    pages = rng.randint(0, min(pages, len(ram_frames(machine)) // 2))
+    if not pages:
+        return machine, Start()
+    memory = machine.memory
+    return machine.with_changes(memory=replace(memory, target=memory.current)), Start(balloon=pages)
+
+
+def _begun(strategy: Strategy, machine: Physmap, values: dict[str, Any], start: Start
+           ) -> np.ndarray:
+    """One side's state."""
+    if not start.given:
+        return strategy.init(machine, MOST_LIVE, values).state
+    return begin(strategy, machine, MOST_LIVE, values, start).setup.state
+
+
 def run_stream(name: str, tree: Tree, seed: int, requests: int, result: Result,
                faults: Faults | None = None) -> None:
     """One seed; adds to the counts, and keeps the first difference. faults: instead of those that
     the seed has."""
     rng = random.Random(f"{name} {seed}")
     seeds_memory = bool(arch_init(tree, "x86"))
-    machine = machine_for(name, rng, seeds_memory)
+    machine, start = started(rng, machine_for(name, rng, seeds_memory))
     options, hotplug = _options(name, rng, tree)
     failing = faults_for(name, seed, machine) if faults is None else faults
     model = allocators.load(name)
-    a = model.init(machine, MOST_LIVE, {**model.values({}), **options}).state
+    a = _begun(model, machine, {**model.values({}), **options}, start)
     if name in ("balloon", "hotplug"):
         serve_by_balloon(a)
-    built = build(tree, machine.arch, machine.page_bytes, hotplug)
+    by_pool = name in ("pool", "hypervisor")
+    built = build(tree, machine.arch, machine.page_bytes, hotplug, by_pool)
     opened: list[Any] = []
     given = {"auto_online": options.get("auto_online", False), "scrub": options.get("scrub", True),
-             "ballooned": name in ("balloon", "hotplug"), "hotplug_unpopulated": name == "hotplug"}
-    b = strategy(built.path, opened=opened).init(machine, MOST_LIVE, given).state
+             "hotplug_unpopulated": name == "hotplug"}
+    b = _begun(strategy(built.path, opened=opened), machine, given, start)
     for m in (a, b):
         m[span("work")] = words(m).dirty = 0
         arm(m, failing)
-    library = next(item for item in opened if isinstance(item, Library))
+    libraries = [item for item in opened if isinstance(item, Library)]
+    library = libraries[-1]  # begin() may try a machine before the one it begins with
     stream = _parameters(name, rng, machine, requests, library)
     found = np.zeros(words_in(FOUND), np.int64)
     run(a, b, stream, found, room_for(len(a), MOST_LIVE + 1024))
-    library.close()
+    for one in libraries:
+        one.close()
     result.seeds += 1
     f = found_in(found)
     for count in COUNTED:

@@ -37,12 +37,6 @@ static struct page **pages_for(long pages)
 	return room;
 }
 
-static int kernel_alloc(long nr_pages, struct page **pages)
-{
-	return ballooned_calls ? xen_alloc_ballooned_pages(nr_pages, pages) :
-				 xen_alloc_unpopulated_pages(nr_pages, pages);
-}
-
 /* Frames got so far; a call that failed took those from the list, and put them back. */
 static int64_t finished(int result, long nr_pages, struct page **pages, int64_t *frames)
 {
@@ -69,7 +63,7 @@ static void sleeper_main(void *data)
 {
 	struct sleeper *sleeper = data;
 
-	sleeper->result = kernel_alloc(sleeper->nr_pages, sleeper->pages);
+	sleeper->result = xen_alloc_unpopulated_pages(sleeper->nr_pages, sleeper->pages);
 }
 
 static int64_t step(struct sleeper *sleeper, int64_t *frames)
@@ -109,7 +103,8 @@ int64_t replay_alloc(int64_t at, int64_t nr_pages, int64_t *frames)
 		pages = pages_for(nr_pages);
 		memset(pages, 0, nr_pages * sizeof(*pages));
 		running = NULL;
-		return finished(kernel_alloc(nr_pages, pages), nr_pages, pages, frames);
+		return finished(xen_alloc_unpopulated_pages(nr_pages, pages), nr_pages, pages,
+				frames);
 	}
 	sleeper = host_zalloc(sizeof(*sleeper));
 	sleeper->pages = host_zalloc(nr_pages * sizeof(*pages));
@@ -143,10 +138,7 @@ int64_t replay_free(int64_t at, int64_t nr_pages, const int64_t *frames)
 	pool_live -= nr_pages;
 	for (k = 0; k < nr_pages; k++)
 		pages[k] = pfn_to_page(frames[k]);
-	if (ballooned_calls)
-		xen_free_ballooned_pages(nr_pages, pages);
-	else
-		xen_free_unpopulated_pages(nr_pages, pages);
+	xen_free_unpopulated_pages(nr_pages, pages);
 	return reported(0);
 }
 
@@ -231,7 +223,7 @@ static void add_child(struct resource *root, const struct replay_range *range, c
 	child->start = range->start;
 	child->end = range->last;
 	child->flags = IORESOURCE_MEM | IORESOURCE_BUSY;
-	if (host_same(name, "System RAM"))
+	if (host_same(name, "System RAM") || host_same(name, "Extra memory"))
 		child->flags |= IORESOURCE_SYSTEM_RAM;
 	if (request_resource(root, child))
 		host_fail("the machine's resources overlap");
@@ -269,33 +261,69 @@ static void set_clip(void)
 		};
 }
 
-/* pvh_reserve_extra_memory() (arch/x86/xen/enlighten_pvh.c, Linux 6.9): UNUSABLE ranges of a PVH
- * dom0 become extra memory, up to EXTRA_MEM_RATIO times its RAM.
+/* What each mode's boot makes extra memory: xen_memory_setup() (arch/x86/xen/setup.c) the end of a PV
+ * domain's map, pvh_reserve_extra_memory() (arch/x86/xen/enlighten_pvh.c, Linux 6.9) the UNUSABLE
+ * ranges of a PVH dom0, up to EXTRA_MEM_RATIO times its RAM.
  */
 static void set_extra_memory(void)
 {
-	long k, nr = 0, pages = 0;
+	const char *name = machine->mode == REPLAY_PV ? "Extra memory" : "Unusable memory";
+	long k, pages = 0;
 
+#ifndef SHIM_SEEDS_EXTRA_MEMORY
+	if (machine->mode == REPLAY_PVH)
+		return;
+#endif
+	if (machine->mode != REPLAY_PV && machine->mode != REPLAY_PVH)
+		return;
 	for (k = 0; k < machine->nr_iomem; k++)
 		if (host_same(machine->iomem_names[k], "System RAM"))
 			pages += (long)PFN_DOWN(machine->iomem[k].last + 1) -
 				 (long)PFN_UP(machine->iomem[k].start);
-	pages *= 10;
+	pages = machine->mode == REPLAY_PV ? machine->frames : 10 * pages;
 	for (k = 0; k < machine->nr_iomem; k++) {
 		long first = PFN_UP(machine->iomem[k].start);
 		long end = PFN_DOWN(machine->iomem[k].last + 1);
 
-		if (!host_same(machine->iomem_names[k], "Unusable memory"))
+		if (!host_same(machine->iomem_names[k], name))
 			continue;
 		end = min(end, first + pages);
-		if (end <= first || nr == XEN_EXTRA_MEM_MAX_REGIONS)
+		if (end <= first || nr_extra == XEN_EXTRA_MEM_MAX_REGIONS)
 			continue;
 		pages -= end - first;
-		xen_extra_mem[nr++] = (struct xen_memory_region){ first, end - first };
-		replay_tell(report, REPLAY_SEED, first, end - first);
-		replay_tell(report, REPLAY_ENTERED, first, end - first);
-		pool_held += end - first;
+		xen_extra_mem[nr_extra++] = (struct xen_memory_region){ first, end - first };
 	}
+	for (k = 0; k < nr_extra; k++)
+		extra[k] = xen_extra_mem[k];
+}
+
+/* The pool of Linux 5.9 to 5.17 and since 6.9 has extra memory on its list from boot, the balloon
+ * where the pool has not.
+ */
+static void tell_extra_memory(void)
+{
+	long k, listed = shim_pool_list(0, NULL);
+	bool pooled = listed > 0 || (listed < 0 && nr_extra && !xen_extra_mem[0].n_pfns);
+
+	for (k = 0; k < nr_extra && (pooled || balloon_serves()); k++) {
+		replay_tell(report, REPLAY_SEED, extra[k].start_pfn, extra[k].n_pfns);
+		replay_tell(report, REPLAY_ENTERED, extra[k].start_pfn, extra[k].n_pfns);
+		pool_held += extra[k].n_pfns;
+	}
+}
+
+/* max_pfn is set when extra memory is RAM of the map already. */
+static unsigned long end_of_ram(void)
+{
+	unsigned long end = 0;
+	long k;
+
+	for (k = 0; k < machine->nr_iomem; k++)
+		if (host_same(machine->iomem_names[k], "System RAM"))
+			end = PFN_DOWN(machine->iomem[k].last + 1);
+	for (k = 0; k < nr_extra; k++)
+		end = max(end, extra[k].start_pfn + extra[k].n_pfns);
+	return end;
 }
 
 static void set_options(void)
@@ -307,7 +335,6 @@ static void set_options(void)
 		const char *text = machine->options[k];
 
 		auto_online = host_number(text, "auto_online", auto_online);
-		ballooned_calls = host_number(text, "ballooned", ballooned_calls);
 		xen_scrub_pages = host_number(text, "scrub", xen_scrub_pages);
 		if (hotplug_unpopulated)
 			*hotplug_unpopulated =
@@ -317,10 +344,12 @@ static void set_options(void)
 
 static void set_memory(void)
 {
-	long k;
+	long k, more = 0;
 
+	for (k = 0; k < nr_extra; k++)
+		more += extra[k].n_pfns;
 	shim_pages = host_map((unsigned long)machine->frames * sizeof(struct page));
-	ram_room = machine->nr_ram + machine->peak_pages + 2 * shim_section_pages;
+	ram_room = 2 * machine->nr_ram + machine->peak_pages + 2 * shim_section_pages + more;
 	ram = host_zalloc(ram_room * sizeof(*ram));
 	for (k = 0; k < machine->nr_ram; k++)
 		ram[k] = machine->ram[k];
@@ -332,38 +361,34 @@ static void set_memory(void)
 
 int64_t replay_init(const struct replay_machine *given, struct replay_report *to)
 {
-	long k, first;
+	long k, added;
 
 	machine = given;
 	report = to;
 	shim_section_pages = machine->section_pages;
 	if (machine->page_bytes != (int64_t)PAGE_SIZE)
 		return -EINVAL;
+	set_extra_memory();
 	set_memory();
 	iomem_resource.end = machine->iomem_last;
 	for (k = 0; k < machine->nr_iomem; k++)
 		add_child(&iomem_resource, machine->iomem + k, machine->iomem_names[k]);
 	set_clip();
-	max_pfn = machine->total_pages;
+	max_pfn = end_of_ram();
+	shim_early_unpopulated_init();
 	if (shim_subsys_balloon_init() || !thread.task)
 		return -ENODEV;
 	shim_subsys_init();
 	xen_scrub_pages = true;
 	set_options();
-	first = report->nr_events;
-#ifdef SHIM_SEEDS_EXTRA_MEMORY
-	if (machine->mode == REPLAY_PVH)
-		set_extra_memory();
-#endif
-	shim_early_unpopulated_init();
-	if (ballooned_calls)
-		report->nr_events = first;
+	tell_extra_memory();
 	if (shim_target_resource() && shim_target_resource() != &iomem_resource)
 		add_taken(shim_target_resource());
 	host_resume(thread.task);
+	added = balloon_stats.total_pages - balloon_stats.current_pages;
 	balloon_stats.current_pages = machine->current_pages;
 	balloon_stats.target_pages = machine->target_pages;
-	balloon_stats.total_pages = machine->total_pages;
+	balloon_stats.total_pages = max(machine->total_pages, machine->current_pages + added);
 	balloon_stats.target_unpopulated = machine->unpopulated_pages;
 	objects = objects_in_use();
 	domain_pages = machine->current_pages;

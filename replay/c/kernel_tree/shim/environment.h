@@ -322,14 +322,19 @@ int HYPERVISOR_update_va_mapping(unsigned long va, pte_t pte, unsigned long flag
 long HYPERVISOR_memory_op(unsigned int op, void *argument);
 
 #define xen_domain() 1
-#define xen_initial_domain() 1
+bool xen_initial_domain(void);
 bool xen_pv_domain(void);
 #define xen_pvh_domain() (!xen_pv_domain())
 struct start_info {
 	unsigned long nr_pages;
 };
 extern struct start_info *xen_start_info;
-extern unsigned long xen_released_pages, xen_unpopulated_pages;
+extern unsigned long xen_released_pages;
+#ifdef CONFIG_XEN_UNPOPULATED_ALLOC
+extern unsigned long xen_unpopulated_pages;
+#else
+#define xen_unpopulated_pages 0UL
+#endif
 struct xen_memory_region {
 	unsigned long start_pfn, n_pfns;
 };

@@ -27,7 +27,10 @@ static int64_t *ram;
 static long ram_count, ram_room;
 
 static long pool_held, pool_regions;
-static bool auto_online, ballooned_calls;
+static bool auto_online;
+/* Extra memory as it was before any list took it. */
+static struct xen_memory_region extra[XEN_EXTRA_MEM_MAX_REGIONS];
+static long nr_extra;
 static int *hotplug_unpopulated;
 
 static long domain_pages; /* d->tot_pages */
@@ -199,7 +202,7 @@ static void shim_let_go(void)
 /* Whether the balloon's list is what allocations come from: its pages are then the allocator's. */
 static bool balloon_serves(void)
 {
-	return ballooned_calls || !shim_target_resource();
+	return !shim_target_resource();
 }
 
 /* -- pages ----------------------------------------------------------------------------------------- */
@@ -402,6 +405,12 @@ int of_address_to_resource(struct device_node *node, int index, struct resource 
 bool xen_pv_domain(void)
 {
 	return machine->mode == REPLAY_PV;
+}
+
+/* An HVM domain is a guest. */
+bool xen_initial_domain(void)
+{
+	return machine->mode != REPLAY_HVM;
 }
 
 bool xen_feature(int feature)

@@ -16,7 +16,9 @@
 
 /* -- configuration: build.py passes -DSHIM_PAGE_SHIFT and, for x86, -DSHIM_X86 ----------------- */
 #define CONFIG_XEN_BALLOON 1
+#ifndef SHIM_NO_UNPOPULATED_ALLOC
 #define CONFIG_XEN_UNPOPULATED_ALLOC 1
+#endif
 #define CONFIG_MEMORY_HOTPLUG 1
 #ifndef SHIM_NO_MEMORY_HOTPLUG
 #define CONFIG_XEN_BALLOON_MEMORY_HOTPLUG 1
