@@ -8,8 +8,10 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from replay.base.since import has
 from replay.importers.ordering.ledger import OF_ALLOC, OF_FREE, PART_CALLS, Ledger
 from replay.importers.source.probes import Ints
+from replay.physmap.host import extra_memory, unusable_memory
 from replay.physmap.iomem import scratch_sections
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE
@@ -130,11 +132,21 @@ def _sections(ledger: Ledger, machine: Physmap) -> list[list[int]]:
             if first // page not in seen]
 
 
-def _pool(calls: _Calls, machine: Physmap) -> dict[str, Any]:
+def seeded(machine: Physmap, kernel: str) -> int:
+    """Pages that the pool's list began with at boot, in that kernel."""
+    extents = extra_memory(machine) if has("extra_on_pool", kernel) else []
+    if has("unusable_seeding", kernel):
+        extents = extents + unusable_memory(machine)
+    return sum(end - start for start, end in extents)
+
+
+def _pool(calls: _Calls, machine: Physmap, seeds: int) -> dict[str, Any]:
     sections = _sections(calls.ledger, machine)
     held = _freed_before(calls.ledger)
     listed = _pool_listed(calls) or fact(
-        max(0, sum(nr for _, nr in sections) - held), "its sections less pages held")
+        max(0, sum(nr for _, nr in sections) + seeds - held),
+        "its sections and what it was seeded with, less pages held" if seeds else
+        "its sections less pages held")
     return {"listed": listed, "head": runs_of(_learned(calls, listed["pages"])),
             "sections": sections}
 
@@ -148,17 +160,21 @@ def _freed_before(ledger: Ledger) -> int:
     return found
 
 
-def _live(calls: _Calls, start: dict[str, Any], strategy: str) -> dict[str, Any]:
-    """Pages that callers held: pool pages are listed or held, since no section is ever removed."""
+def _live(calls: _Calls, start: dict[str, Any], strategy: str, seeds: int) -> dict[str, Any]:
+    """Pages that callers held: pool pages are listed or held, since no section is ever removed.
+
+    seeds: pages that the pool's list began with at boot.
+    """
     freed = _freed_before(calls.ledger)
     lent = start.get("balloon", {}).get("unpopulated", {}).get("pages", 0)
     if strategy == "balloon" and lent >= max(freed, 1):
         return fact(lent, "target_unpopulated: pages lent")
     pool = start.get("pool", {})
     sections = sum(nr for _, nr in pool.get("sections", []))
-    held = sections - pool.get("listed", {}).get("pages", 0)
-    if sections and held >= max(freed, 1):
-        return fact(held, "the pool's sections less its list")
+    held = sections + seeds - pool.get("listed", {}).get("pages", 0)
+    if pool and sections + seeds and held >= max(freed, 1):
+        return fact(held, "the pool's sections, and what it was seeded with, less its list"
+                    if seeds else "the pool's sections less its list")
     return fact(freed, "freed later, and never seen allocated")
 
 
@@ -198,10 +214,10 @@ def _by_files(machine: Physmap, origin: dict[str, str]) -> dict[str, Any]:
 
 
 def beginning(ledger: Ledger, strategy: str, machine: Physmap | None,
-              origin: dict[str, str]) -> dict[str, Any]:
+              origin: dict[str, str], kernel: str = "") -> dict[str, Any]:
     """`Meta.start` of a recording whose calls are ordered and paired; {} where there are none.
 
-    origin: by fact of the machine, the file it was read from.
+    origin: by fact of the machine, the file it was read from. kernel: the recorded one's release.
     """
     if machine is None:
         return {}
@@ -212,6 +228,6 @@ def beginning(ledger: Ledger, strategy: str, machine: Physmap | None,
     if strategy == "balloon":
         start["balloon"].update(_by_driver(calls))
     elif strategy:
-        start["pool"] = _pool(calls, machine)
-    start["live"] = _live(calls, start, strategy)
+        start["pool"] = _pool(calls, machine, seeded(machine, kernel))
+    start["live"] = _live(calls, start, strategy, seeded(machine, kernel))
     return start

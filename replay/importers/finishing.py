@@ -13,6 +13,7 @@ import pyarrow as pa
 from replay.base.anomalies import Anomalies
 from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
+from replay.base.since import has
 from replay.base.units import XEN_PAGE_BYTES
 from replay.engine.drive import LARGEST_REQUEST
 from replay.importers.ordering.calls import collect
@@ -23,6 +24,7 @@ from replay.importers.ordering.order import rank
 from replay.importers.ordering.pairing import tie
 from replay.importers.ordering.told import hide_lists, told
 from replay.importers.source.rows import Rows
+from replay.physmap.host import unusable_memory
 from replay.physmap.model import Physmap
 from replay.trace.columns import NONE, ragged
 from replay.trace.meta import Meta
@@ -52,10 +54,14 @@ class Found:
         return told(self.rows.batches(), self.ledger, lists=self.lists, paired=self.paired)
 
 
-def find_out(rows: Rows, machine: Physmap | None, scratch: Scratch, anomalies: Anomalies) -> Found:
-    """Put the calls in order and tie each free to its pages; a Xen trace alone has neither."""
+def find_out(rows: Rows, machine: Physmap | None, scratch: Scratch, anomalies: Anomalies,
+             kernel: str = "") -> Found:
+    """Put the calls in order and tie each free to its pages; a Xen trace alone has neither.
+
+    kernel: the release of the recorded kernel.
+    """
     ledger = read_ledger(rows, scratch)
-    strategy = _recorded_strategy(ledger, machine)
+    strategy = _recorded_strategy(ledger, machine, kernel)
     hidden = hide_lists(ledger) if strategy == "balloon" else 0
     anomalies.count("lengths_of_other_list", hidden)
     paired = bool((ledger.kind <= OF_FREE).any())
@@ -69,7 +75,7 @@ def find_out(rows: Rows, machine: Physmap | None, scratch: Scratch, anomalies: A
     return Found(rows, ledger, strategy, hidden > 0, paired)
 
 
-def _recorded_strategy(ledger: Ledger, machine: Physmap | None) -> str:
+def _recorded_strategy(ledger: Ledger, machine: Physmap | None, kernel: str) -> str:
     """Which of the strategies the recorded kernel used, by what its calls show.
 
     The function that served most calls tells, where it is recorded: one of the pool's that fell
@@ -84,7 +90,15 @@ def _recorded_strategy(ledger: Ledger, machine: Physmap | None) -> str:
         pool = labels[POOL_CALL] > sum(labels[name] for name in DRIVER_CALLS)
     if not pool:
         return "balloon"
-    return "hypervisor" if machine and machine.arch == "arm64" and machine.regions else "pool"
+    return "hypervisor" if machine and _named_by_xen(machine, kernel) else "pool"
+
+
+def _named_by_xen(machine: Physmap, kernel: str) -> bool:
+    """Whether the kernel's pool draws from what the hypervisor names: extended regions, or the
+    UNUSABLE ranges of a PVH dom0."""
+    if machine.arch == "arm64":
+        return bool(machine.regions)
+    return bool(unusable_memory(machine)) and has("unusable_seeding", kernel)
 
 
 def _check_frames(rows: Rows, ledger: Ledger, machine: Physmap | None, anomalies: Anomalies

@@ -165,6 +165,11 @@ def _learnt(machine: Machine | None, facts: dict[str, str]) -> Machine | None:
         else machine
 
 
+def _kernel(machine: Machine | None) -> str:
+    """The recorded kernel's release, "" where it is not known."""
+    return str(machine.provenance.get("kernel", "")) if machine else ""
+
+
 def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine | None,
             settings: dict[str, str], probes: Path | None, streamed: bool,
             scratch: Scratch) -> Trace:
@@ -205,7 +210,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
     physmap = machine.physmap if machine else None
     with step("putting calls in order"):
         rows = _merged(parts, kinds, placed, scratch)
-        found = find_out(rows, physmap, scratch, anomalies)
+        found = find_out(rows, physmap, scratch, anomalies, _kernel(machine))
     if "recorded_at" in settings:
         _moment(settings["recorded_at"])
     provenance = {**seen, **{k: str(v) for k, v in (machine.provenance if machine else {}).items()
@@ -219,7 +224,8 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
         provenance=provenance, recorded_strategy=found.strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
-        physmap=physmap, start=beginning(found.ledger, found.strategy, physmap, origin))
+        physmap=physmap,
+        start=beginning(found.ledger, found.strategy, physmap, origin, _kernel(machine)))
     if parts[0].stream:
         return check(sources[0], Trace(parts[0].table, meta, parts[0].stream))
     if streamed:

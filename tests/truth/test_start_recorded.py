@@ -224,9 +224,32 @@ def test_the_function_that_served_the_calls_tells_the_allocator() -> None:
     assert found(served("xen_alloc_ballooned_pages", current_pages=5), arm).strategy == "balloon"
 
 
-def found(table: pa.Table, machine=None, anomalies: Anomalies | None = None) -> Found:
+@pytest.mark.parametrize(("kernel", "recorded"), [("6.1.190", "pool"), ("6.12.95", "hypervisor"),
+                                                  ("6.8", "pool"), ("7.3.4", "hypervisor")])
+def test_a_pvh_dom0_draws_from_what_xen_names_where_its_kernel_is_seeded(kernel: str, recorded: str
+                                                                         ) -> None:
+    pvh = presets.load("qemu-q35-pvh")
+    assert found(served("xen_alloc_unpopulated_pages"), pvh, kernel=kernel).strategy == recorded
+    none = pvh.with_changes(iomem=tuple(c for c in pvh.iomem if c.name != "Unusable memory"))
+    assert found(served("xen_alloc_unpopulated_pages"), none, kernel=kernel).strategy == "pool"
+
+
+def test_a_list_of_no_recorded_length_is_what_it_was_seeded_with_less_pages_held() -> None:
+    rows = [{**row, "list_count": NONE} if row["kind"] == "alloc" else row for row in mid_life()]
+    trace = all_before(trace_of(rows, "qemu-q35-pvh", "hypervisor"))
+    pvh = presets.load("qemu-q35-pvh")
+    seeds = sum(c.end // 4096 - c.start // 4096 for c in pvh.iomem if c.name == "Unusable memory")
+    start = beginning(trace.table, "hypervisor", pvh, FILES, "6.12.95")
+    assert start["pool"]["listed"]["pages"] == seeds - 3
+    assert "seeded with" in start["pool"]["listed"]["from"]
+    assert start["live"]["pages"] == 3
+    assert beginning(trace.table, "pool", pvh, FILES, "6.1")["pool"]["listed"]["pages"] == 0
+
+
+def found(table: pa.Table, machine=None, anomalies: Anomalies | None = None, kernel: str = ""
+          ) -> Found:
     """What is found out about the calls of a table."""
-    return find_out(Rows.of(table, Scratch()), machine, Scratch(), anomalies or Anomalies())
+    return find_out(Rows.of(table, Scratch()), machine, Scratch(), anomalies or Anomalies(), kernel)
 
 
 def test_the_pool_list_is_not_that_of_the_driver_that_served_the_call() -> None:
