@@ -89,14 +89,29 @@ def _mode(files: Folder, arch: str, xen: str, dmesg: str) -> str:
     return mode
 
 
+FEATURE_DOM0, FEATURE_NOT_DIRECT_MAPPED, FEATURE_DIRECT_MAPPED = 11, 16, 17
+"""xen/include/public/features.h: XENFEAT_dom0, and since Xen 4.15 the two others."""
+
+
+def feature(files: Folder, bit: int) -> bool | None:
+    """Whether Xen gives the domain a feature: /sys/hypervisor/properties/features, in hex."""
+    word = files.text("features").strip()
+    try:
+        return bool(int(word, 16) >> bit & 1) if word else None
+    except ValueError:
+        return None
+
+
 def _domain(files: Folder, mode: str, xen: str) -> str:
-    """Whether it is dom0: /proc/xen/capabilities says "control_d" there, only dom0 is shown Xen's
-    log and its list of domains, and no dom0 is an HVM domain."""
+    """Whether it is dom0: its features and /proc/xen/capabilities ("control_d") say so, only dom0
+    is shown Xen's log and its list of domains, and no dom0 is an HVM domain."""
     said = files.text("capabilities").split(",") if files.find("capabilities") else None
     stated = None if said is None else DOM0 if "control_d" in map(str.strip, said) \
         else DRIVER_DOMAIN
+    has_it = feature(files, FEATURE_DOM0)
     shown = DOM0 if xen or files.text("xl_info") or files.text("xl_list") else None
     domain = str(files.settle("domain", _first(
+        (None if has_it is None else DOM0 if has_it else DRIVER_DOMAIN, "features"),
         (stated, "capabilities"), (DRIVER_DOMAIN if mode == "hvm" else None, "mode hvm"),
         (shown, "xen_log" if xen else "xl_info" if files.text("xl_info") else "xl_list")), DOM0))
     if domain not in DOMAIN_NAMES:

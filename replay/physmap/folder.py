@@ -14,6 +14,7 @@ MACHINE_FILES = {
     "iomem": ("before/iomem", "snap-0-boot/iomem", "iomem-boot.txt", "iomem", "iomem.early"),
     "dmesg": ("dmesg-boot.txt", "dmesg", "dmesg.txt"),
     "xen_log": ("xl-dmesg-boot.txt", "xl-dmesg-boot", "xl-dmesg", "xl-dmesg.txt"),
+    "features": ("xen-features", "features"),
     "capabilities": ("xen-capabilities", "capabilities"),
     "xenstore": ("before/xenstore", "xenstore"),
     "xl_info": ("before/xl-info", "snap-0-boot/xl-info", "xl-info"),

@@ -13,9 +13,12 @@ from typing import Any
 from replay.base.errors import InputError, ReplayError
 from replay.base.since import has, version_of
 from replay.physmap import arm64, extra, fdt, iomem, logs, pvh, x86
-from replay.physmap.facts import facts_of, iommu, pa_bits, page_bytes, va_bits, xen_log
+from replay.physmap.facts import (
+    FEATURE_DIRECT_MAPPED, FEATURE_NOT_DIRECT_MAPPED, facts_of, feature, iommu, pa_bits, page_bytes,
+    va_bits, xen_log,
+)  # fmt: skip
 from replay.physmap.folder import MACHINE_FILES, Folder, read
-from replay.physmap.model import HostRange, Physmap, validated
+from replay.physmap.model import DOM0, HostRange, Physmap, validated
 from replay.physmap.pages import memory_of
 
 OVERRIDES = {
@@ -150,8 +153,7 @@ def _scratch_note(scratch: list[tuple[int, int]]) -> str:
 def _arm64(found: _Read) -> Physmap:
     files, facts, top, page = found.files, found.facts, found.top, found.page
     claims, regions, table = _device_tree(files, found.xen)
-    direct = bool(files.settle("direct_mapped", (
-        arm64.direct_mapped(found.xen, facts["xen_cmdline"]), "xen_log"), True))
+    direct = _direct_mapped(found)
     host, notes = arm64.host_view(top, found.xen, claims, direct)
     fixed = version_of(facts["kernel"]) and has("fixed_linear_map", facts["kernel"])
     if not (fixed or arm64.without_kaslr(found.dmesg, facts["dom0_cmdline"])):
@@ -172,6 +174,17 @@ def _arm64(found: _Read) -> Physmap:
         iomem=children, clip=(), regions=tuple(regions), host=tuple(host), memory=memory,
         grant_table=table, source=_source(files), notes=(*files.notes, *notes),
     )
+
+
+def _direct_mapped(found: _Read) -> bool:
+    """Whether an Arm domain's frames are machine frames: by its features, else by Xen's log. A dom0
+    is, unless it has LLC colours; another domain only with `direct-map` in Xen's device tree."""
+    files = found.files
+    mapped = feature(files, FEATURE_DIRECT_MAPPED)
+    told = True if mapped else False if feature(files, FEATURE_NOT_DIRECT_MAPPED) else None
+    log = arm64.direct_mapped(found.xen, found.facts["xen_cmdline"])
+    return bool(files.settle("direct_mapped", (log, "xen_log") if told is None else
+                             (told, "features"), found.facts["domain"] == DOM0))
 
 
 def _section(files: Folder, page: int, kernel: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from replay import allocators
 from replay.base.errors import ReplayError
 from replay.base.since import has
 from replay.physmap import presets
@@ -100,6 +101,42 @@ def test_which_kernels_have_it_on_the_pool() -> None:
     assert [has("extra_on_pool", k) for k in ("5.8.1", "5.10.262", "5.17", "5.18.1", "6.1.190",
                                               "6.8", "6.9", "7.3.4", "")] == [
         False, True, True, False, False, False, True, True, True]
+
+
+# -- domains that Xen starts beside dom0 (dom0less), and a dom0 with LLC colours ------------------
+def arm(folder: Path, **files: str) -> Physmap:
+    folder.mkdir(exist_ok=True)
+    for name, text in {"iomem": "40000000-5fffffff : System RAM\n", **files}.items():
+        (folder / name.replace("_", "-")).write_text(text)
+    return read_machine(folder, {"arch": "arm64", "kernel": "6.12"}).physmap
+
+
+DIRECT, NOT_DIRECT, IS_DOM0 = 1 << 17, 1 << 16, 1 << 11
+
+
+@pytest.mark.parametrize(("features", "domain", "direct"), [
+    (DIRECT | IS_DOM0, "dom0", True), (NOT_DIRECT | IS_DOM0, "dom0", False),
+    (NOT_DIRECT, DRIVER_DOMAIN, False), (DIRECT, DRIVER_DOMAIN, True),
+    (IS_DOM0, "dom0", True), (0, DRIVER_DOMAIN, False)])
+def test_an_arm_domains_features_tell_whose_it_is_and_whether_it_is_direct_mapped(
+        tmp_path: Path, features: int, domain: str, direct: bool) -> None:
+    """Before Xen 4.15 neither bit of the two is set: then dom0 is direct-mapped, another is not."""
+    made = arm(tmp_path / "m", features=f"{features:08x}\n")
+    assert (made.domain, made.direct_mapped) == (domain, direct)
+    assert any("direct_mapped" in fact for fact in made.assumed) == (
+        not features & (DIRECT | NOT_DIRECT))
+
+
+def test_a_file_of_features_that_is_none_is_passed_over(tmp_path: Path) -> None:
+    assert arm(tmp_path / "m", features="n/a\n").domain == "dom0"
+
+
+def test_a_domain_that_is_not_direct_mapped_keeps_nothing_reserved_in_xen(tmp_path: Path) -> None:
+    made = arm(tmp_path / "m", features=f"{NOT_DIRECT:x}")
+    notes = [n for name in ("balloon", "hypervisor") for n in allocators.load(name).init(
+        made, 64, allocators.load(name).values({})).notes]
+    assert not any("direct-mapped" in note for note in notes)
+    assert any("the hypervisor names no regions" in note for note in notes)
 
 
 # -- driver domains --------------------------------------------------------------------------------
