@@ -34,17 +34,19 @@ from replay.physmap.model import Physmap
 from replay.physmap.resource import find, release, request
 
 BP_DONE, BP_WAIT, BP_EAGAIN, BP_ECANCELED = range(4)
-MAX_SCHEDULE_DELAY_S, MAX_RETRY_COUNT = 32, 4
-"""balloon_init(): max_schedule_delay, max_retry_count (Linux 6.1; unlimited retries before)."""
-
 OPTIONS = {
     "memory_hotplug": Option(True, "CONFIG_XEN_BALLOON_MEMORY_HOTPLUG: the thread adds sections"),
     "auto_online": Option(False, "hot-added memory is onlined at once (auto_online_blocks)"),
     "scrub": Option(True, "xen_scrub_pages: clear pages before Xen gets them"),
+    "max_schedule_delay": Option(32, "seconds of pause at most after passes that got nowhere: 1, "
+                                 "doubled each time"),
+    "max_retry_count": Option(4, "such passes in a row before the thread gives up; 0: it never "
+                              "does"),
     "seeding": Option(False, "PVH: UNUSABLE memory is on the list from boot, as since Linux 6.9"),
 }
 OWN, options = own_record(OPTIONS, "hotplug_unpopulated", "direct_mapped")
-"""What the driver was built and set with, and whether dom0 is direct-mapped."""
+"""What the driver was built and set with, and whether dom0 is direct-mapped. Pauses and retries are
+balloon_init()'s (Linux 5.10 to 7.3), and files of /sys/devices/system/xen_memory/xen_memory0."""
 
 TOP = (1 << 62) - 1
 
@@ -58,11 +60,12 @@ def credit_of(m: np.ndarray) -> int:
 
 @inline
 def wake_thread(m: np.ndarray) -> None:
-    """wake_up(&balloon_thread_wq): the thread runs if balloon_thread_cond() holds."""
+    """wake_up(&balloon_thread_wq): if balloon_thread_cond() holds, the thread runs a little later.
+    """
     s = words(m)
     slept_with = 0 if s.bp_state == BP_DONE else s.sleep_credit
-    if credit_of(m) != slept_with and s.wake_at > s.now:
-        s.wake_at = s.now
+    if credit_of(m) != slept_with and s.thread_pages == 0:
+        s.wake_at, s.woken = min(s.wake_at, s.now + s.wake_ns), 1
 
 
 @inline
@@ -289,7 +292,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
 @inline
 def _update_schedule(m: np.ndarray) -> None:
     """update_schedule(): the back-off of the balloon thread."""
-    s = words(m)
+    s, own = words(m), options(m)
     state = s.bp_state
     if state == BP_WAIT or state == BP_ECANCELED:
         return
@@ -298,26 +301,37 @@ def _update_schedule(m: np.ndarray) -> None:
         s.retries = 1
         return
     s.retries += 1
-    if s.retries > MAX_RETRY_COUNT:
+    if own.max_retry_count > 0 and s.retries > own.max_retry_count:
         s.delay_s = 1
         s.retries = 1
         s.bp_state = BP_ECANCELED
         return
-    s.delay_s = min(s.delay_s * 2, MAX_SCHEDULE_DELAY_S)
+    s.delay_s = min(s.delay_s * 2, own.max_schedule_delay)
 
 
 @compiled
 def wake(m: np.ndarray, now: int) -> int:
-    """One pass of balloon_thread(), then the time at which it runs again."""
+    """One pass of balloon_thread(), then the time at which it runs again.
+
+    -E_ADDING where the mutex is dropped while memory is added: called again then, as add_pages has
+    it.
+    """
     s = words(m)
-    s.work.thread_wake += 1
-    s.dirty |= BEYOND_LIST
-    credit = credit_of(m)
+    credit = 0
+    if s.add_pages > 0:
+        s.bp_state = memory_added(m)
+    else:
+        s.work.thread_wake += 1
+        s.dirty |= BEYOND_LIST
+        credit = credit_of(m)
     if credit > 0:
         if s.count > 0:
             s.bp_state = increase_reservation(m, credit)
         else:
-            s.bp_state = reserve_additional_memory(m)
+            state = reserve_additional_memory(m)
+            if state == -E_ADDING:
+                return state
+            s.bp_state = state
     if credit < 0:
         nr_pages = min(-credit, s.available)
         s.bp_state = decrease_reservation(m, max(nr_pages, 0))

@@ -198,7 +198,8 @@ def _query_tree(machine: Physmap) -> tuple[list[tuple[int, int]], int]:
 
 def _set_up(machine: Physmap, peak_pages: int, values: Mapping[str, Any]) -> Setup:
     if values["mode"] == "query":
-        m = pool_state(machine, peak_pages, values)
+        extra = pool.extra_seeds(machine, {**values, "seeding": False})
+        m = pool_state(machine, peak_pages, values, extra)
         taken, end = _query_tree(machine)
         set_tree(m, words(m).xen_tree, taken, 0, end)
         return Setup(m, page_work(machine),

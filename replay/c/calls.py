@@ -130,6 +130,7 @@ def absorb(m: np.ndarray) -> None:
     """Take over what the allocator reported in the call that has just returned."""
     s, own = words(m), options(m)
     report = report_at(m, own.report)
+    woken = report.wake_at < s.wake_at and own.calling != IN_WAKE and own.calling != IN_INIT
     own.calling = IN_NONE
     if report.dirty:
         work = work_words(m)
@@ -143,8 +144,11 @@ def absorb(m: np.ndarray) -> None:
     if report.listed < 0:
         _fail(m, LISTED_RANGE, report.listed)
     s.count = max(0, report.listed)
-    # A thread that is woken while its pass goes on starts over when it is done.
-    s.wake_at = max(report.wake_at, s.thread_free)
+    if woken:  # once it is awake; one whose pass goes on starts over when it is done
+        awake = report.wake_at + s.wake_ns if report.wake_at >= s.thread_free else s.thread_free
+        s.wake_at, s.woken = min(s.wake_at, awake), int(own.target != 0)
+    else:
+        s.wake_at = max(report.wake_at, s.thread_free)
     if own.target != 0:
         s.target = own.told = report.target
     s.current = report.current
@@ -249,6 +253,8 @@ def wake(m: np.ndarray, now: int) -> int:
     _enter(m, IN_WAKE, 0)
     error = call_c(own.wake, now, 0, 0)
     absorb(m)
+    if error == -E_ADDING and s.split == 0:
+        _fail(m, LET_GO, 0)
     return error
 
 

@@ -163,7 +163,9 @@ int64_t replay_free(int64_t now, int64_t nr_pages, const int64_t *frames);
  */
 int64_t replay_resume(int64_t now, int64_t nr_pages, int64_t *frames);
 
-/* Background work is due (report->wake_at): one pass under its lock, then a new wake_at. */
+/* Background work is due (report->wake_at): one pass under its lock, then a new wake_at. Or
+ * REPLAY_ADDING: the lock is let go of, and the next replay_wake() goes on once the memory is there.
+ */
 int64_t replay_wake(int64_t now);
 
 /* The balloon target was set, in pages. No lock is held. */

@@ -17,9 +17,10 @@ from replay.base.progress import each, step
 from replay.calibration.calls import Calls, joined, recorded_calls
 from replay.calibration.predict import compare, kinds, service_models
 from replay.calibration.solver import FLOOR_NS, MIN_CALLS, Column, Solution, intervals, solve
+from replay.calibration.wakes import wake_cost
 from replay.costs.fitted import SHARES, STEPS, Fitted, FittedTrace, groups
 from replay.costs.primitives import Cost
-from replay.costs.primitives import PRIMITIVES
+from replay.costs.primitives import PRIMITIVES, WAKE_LATENCY
 from replay.costs.profile import Profile
 from replay.trace.store import Trace, load
 from replay.trace.weight import check_whole
@@ -162,6 +163,19 @@ def _constants(solution: Solution, ends: tuple[np.ndarray, np.ndarray], base: Pr
     return tuple(found[name] for name in TERMS)
 
 
+def _wake_latency(traces: Sequence[Trace], base: Profile, fitted: Fitted) -> Constant:
+    """From a wake-up of the balloon thread to its pass: median, and 5th and 95th percentile."""
+    found = wake_cost(traces)
+    if found is None:
+        cost = base.costs[WAKE_LATENCY]
+        source = f"{cost.source}; not determined by the recording: it shows too few wake-ups"
+        return Constant(WAKE_LATENCY, replace(cost, source=source), "few", (), 0)
+    nr, (low, middle, high) = found
+    source = (f"{fitted.sentence()}; median of {nr:,} wake-ups with the wait for the lock, from "
+              "the 5th to the 95th percentile")
+    return Constant(WAKE_LATENCY, Cost(middle, low, high, source), "determined", (), nr)
+
+
 def held_out(parts: Sequence[Calls], base: Profile, origin: Fitted) -> list[dict[str, Any]]:
     """Per trace of the origin and kind, how well every other block of its calls is predicted.
 
@@ -239,8 +253,8 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
                    for t, sha, p in zip(traces, hashes, parts, strict=True))
     fitted = Fitted(listed, arch, mode, emulated, base.name, steps, spread)
     ends = intervals(solution, calls.counts(), _target(calls))
-    constants = _constants(solution, ends, base, fitted)
-    costs = {c.name: c.cost for c in constants if c.name in PRIMITIVES}
+    constants = (*_constants(solution, ends, base, fitted), _wake_latency(traces, base, fitted))
+    costs = {c.name: c.cost for c in constants if c.name in (*PRIMITIVES, WAKE_LATENCY)}
     profile = Profile(name, fitted.sentence(), costs, fitted)
     used = [{"trace": t.meta.name, **c.used()} for t, c in zip(traces, recorded, strict=True)]
     typical = service_models(calls, ns, fitted)["costs"][0]

@@ -39,6 +39,8 @@ LOCK: Final = "lock"
 SIZED: Final = ("scrub", "extent_decrease", "extent_populate")
 """What takes as long as the page is large: a page is cleared byte by byte, and Xen, whose pages are
 of 4 KiB, takes an extent of a larger one frame by frame (xen/common/memory.c)."""
+WAKE_LATENCY: Final = "wake_latency"
+"""No work: how long the balloon thread takes from being woken to running."""
 ARCHITECTURES: Final = {"x86": "x86-64 server at about 3 GHz; not calibrated",
                         "arm64": "arm64 embedded board at about 2 GHz; not calibrated"}
 """Of the default costs, each with what they stand for."""
@@ -52,6 +54,9 @@ def _read() -> tuple[Primitive, ...]:
 
 
 ALL: Final = _read()
-PRIMITIVES: Final = tuple(one.name for one in ALL)
+COSTED: Final = tuple(one.name for one in ALL)
+"""What a profile gives a cost each: PRIMITIVES first, then WAKE_LATENCY."""
+PRIMITIVES: Final = tuple(name for name in COSTED if name != WAKE_LATENCY)
+"""What takes time as often as it is done."""
 WORK: Final = tuple(name for name in PRIMITIVES if name != LOCK)
 """Those that a state counts."""

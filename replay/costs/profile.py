@@ -16,15 +16,17 @@ import numpy as np
 from replay.base.errors import InputError, unknown_name
 from replay.base.units import KIB
 from replay.costs.fitted import Fitted, read_fitted
-from replay.costs.primitives import ALL, ARCHITECTURES, PRIMITIVES, SIZED, WORK, Cost
+from replay.costs.primitives import (
+    ALL, ARCHITECTURES, COSTED, PRIMITIVES, SIZED, WAKE_LATENCY, WORK, Cost,
+)  # fmt: skip
 
 MAX_NS = 10**12
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Costs of all primitives of one kind of machine. fitted: on what, if it was calibrated.
-    built_in: primitives that the profile's file does not have, which cost what they do by default.
+    """Costs of all COSTED on one kind of machine. fitted: on what, if it was calibrated.
+    built_in: those that the profile's file does not have, which cost what they do by default.
     """
 
     name: str
@@ -34,11 +36,13 @@ class Profile:
     built_in: tuple[str, ...] = ()
 
     def vector(self, page_work: tuple[tuple[str, ...], tuple[str, ...]]) -> np.ndarray:
-        """Picoseconds for the loop: per primitive, per lock, per page of an alloc and a free."""
+        """Picoseconds for the loop: per primitive, per lock, per page of an alloc and a free, from
+        a wake-up of the balloon thread to its running."""
         ps = {name: round(cost.ns * 1000) for name, cost in self.costs.items()}
         return np.array([*(ps[name] for name in WORK), ps["lock"],
                          sum(ps[name] for name in page_work[0]),
-                         sum(ps[name] for name in page_work[1])], np.int64)
+                         sum(ps[name] for name in page_work[1]), ps.get(WAKE_LATENCY, 0)],
+                        np.int64)
 
     def for_pages(self, page_bytes: int) -> Profile:
         """The costs with pages of this size, where they are those of 4 KiB: what grows with the
@@ -83,15 +87,15 @@ def load(name: str, arch: str = "x86") -> Profile:
     given = _costs(path, data.get("cost", {}))
     fitted = read_fitted(path, data["fitted"]) if "fitted" in data else None
     default = built_in(fitted.arch if fitted and fitted.arch in ARCHITECTURES else arch)
-    missing = tuple(primitive for primitive in PRIMITIVES if primitive not in given)
+    missing = tuple(name for name in COSTED if name not in given)
     # What costs were fitted on is said by all reports, whatever else the file says of itself.
     summary = fitted.sentence() if fitted else str(data.get("summary", ""))
     if missing:
         summary = (f"{summary}; built-in costs ({default.name}) of what the file does not have: "
                    f"{', '.join(missing)}")
     return Profile(str(data.get("name", path.stem)), summary,
-                   {primitive: given.get(primitive, default.costs[primitive])
-                    for primitive in PRIMITIVES}, fitted, missing)
+                   {name: given.get(name, default.costs[name]) for name in COSTED},
+                   fitted, missing)
 
 
 def _costs(path: Path, costs: Any) -> dict[str, Cost]:
@@ -100,8 +104,8 @@ def _costs(path: Path, costs: Any) -> dict[str, Cost]:
         raise InputError(path, "[cost] expected a table per primitive")
     found = {}
     for primitive, entry in costs.items():
-        if primitive not in PRIMITIVES:
-            raise InputError(path, str(unknown_name("primitive", primitive, list(PRIMITIVES))))
+        if primitive not in COSTED:
+            raise InputError(path, str(unknown_name("primitive", primitive, list(COSTED))))
         if not isinstance(entry, dict) or not {"ns", "low", "high", "source"} <= entry.keys():
             raise InputError(path, f"[cost.{primitive}] needs ns, low, high and source")
         low, value, high = entry["low"], entry["ns"], entry["high"]

@@ -24,22 +24,37 @@ from replay.engine.tracking import count_runs, frames_returned, frames_taken
 @template
 def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.ndarray,
                  lock_free: int) -> int:
-    """One pass of the background thread, which has asked for its lock; when callers' is free."""
+    """One pass of the background thread, which has asked for its lock; when callers' is free.
+
+    A pass that lets go of the lock while it adds memory goes on in another one.
+    """
     s, counted = words(m), tallies(out.totals)
+    slept_with = s.sleep_credit if s.bp_state else 0
+    if s.woken and s.wake_at < s.sleep_until and s.target - s.current == slept_with:
+        # What woke it has passed: wait_event_timeout() sleeps on.
+        s.wake_at, s.woken = s.sleep_until, 0
+        return lock_free
     start = s.wake_at if s.own_lock else max(s.wake_at, lock_free)
     integrate(m, out, start)
     s.now = start
     listed, target, held = s.count, s.target, s.gauge.held
     current, total = s.current, s.total
-    split, s.split = s.split, 0  # the thread's own hot-add keeps the lock
-    wake(m, start)
-    s.split, s.faults.reason = split, 0
-    spent = costs(cost).lock + spent_on(m, cost)
+    counted.passes += s.thread_pages == 0
+    s.woken = 0
+    s.add_start, s.add_pages, s.thread_pages = s.thread_start, s.thread_pages, 0
+    adds = wake(m, start) == -E_ADDING
+    s.faults.reason = 0
+    without = outside(m, cost) if adds else 0
+    spent = costs(cost).lock + spent_on(m, cost) - without
     move_work(m, out.totals)
     settle(m, out, start)
     end = s.thread_free = start + max(1, nanoseconds(spent))
-    counted.passes += 1
+    if adds:
+        s.wake_at = s.sleep_until = s.adds_free = max(s.adds_free, end) + nanoseconds(without)
+        s.thread_start, s.thread_pages, s.add_pages = s.add_start, max(1, s.add_pages), 0
+        return end
     again = s.wake_at <= start
+    s.sleep_until, s.woken = s.wake_at, 0
     s.wake_at = max(s.wake_at, end)
     if again:
         if (s.count == listed and s.gauge.held == held and s.target == target

@@ -33,6 +33,7 @@ def _begin(m: np.ndarray, q: Requests, out: Out, cost: np.ndarray) -> None:
     settle(m, out, 0)
     # The thread beside a pool takes no lock that callers wait for.
     words(m).split = 1 - words(m).own_lock
+    words(m).wake_ns = nanoseconds(costs(cost).wake_latency)
     if q.plan.shape[0] > 0:
         header(q.plan).due = header(q.plan).added_due = -1
         header(q.plan).wake_ns = nanoseconds(costs(cost).thread_wake)
@@ -185,10 +186,11 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             moved = known
         else:
             # balloon_set_new_target(): no lock; the thread wakes if balloon_thread_cond() holds,
-            # where BP_DONE, 0, stands for a credit of 0.
+            # where BP_DONE, 0, stands for a credit of 0. One that runs sees it when it is done.
             s.target = pages
-            if pages - s.current != (s.sleep_credit if s.bp_state else 0):
-                s.wake_at = min(s.wake_at, max(start, s.thread_free))
+            if pages - s.current != (s.sleep_credit if s.bp_state else 0) and s.thread_pages == 0:
+                awake = s.thread_free if start < s.thread_free else start + s.wake_ns
+                s.wake_at, s.woken = min(s.wake_at, awake), 1
             spent = 0
         if unlikely(s.dirty != 0):
             path = SLOW if s.dirty & BEYOND_LIST else FAST

@@ -11,9 +11,9 @@ from replay.costs.primitives import WORK
 from replay.engine.outcome import FIRST_OF_CALLS, Out, tallies
 from replay.engine.state import NR_WORK, work_words, words
 
-COSTS = record(*WORK, "lock", "alloc_page", "free_page")
+COSTS = record(*WORK, "lock", "alloc_page", "free_page", "wake_latency")
 """Picoseconds: of each primitive, of taking and releasing the lock, per page of a served allocation
-and of a free. Profile.vector() makes it."""
+and of a free, from a wake-up of the thread to its running. Profile.vector() makes it."""
 costs = seen_as(COSTS)
 
 

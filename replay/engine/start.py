@@ -324,7 +324,7 @@ class _Machine:
         s.target = self.machine.memory.target
         s.bp_state = s.sleep_credit = s.dirty = s.moved = s.got = 0
         s.delay_s = s.retries = 1
-        s.wake_at = NEVER
+        s.wake_at = s.sleep_until = NEVER
         m[span("work")] = 0
 
 

@@ -38,7 +38,8 @@ REGISTERS = (
     "plug_min", "plug_max",  # bytes, max inclusive
     "current", "target", "unpopulated", "total",  # balloon_stats, pages
     "available", "total_reserve",  # si_mem_available(), totalreserve_pages
-    "bp_state", "delay_s", "retries", "sleep_credit", "wake_at", "woken",  # the balloon thread
+    "bp_state", "delay_s", "retries", "sleep_credit", "wake_at",  # the balloon thread
+    "woken",  # it runs then because of a wake_up(), and not of its time-out
     "got", "resume",  # a sleeping call: pages it has; whether this call resumes one
     "dirty", "moved",  # the call did more work than its pages' own; some gauge moved
     "sections", "section_count", "section_capacity",  # log of added sections
@@ -46,6 +47,8 @@ REGISTERS = (
     "request",  # the request that was begun last
     "own_lock",  # whether the thread has a lock of its own: it runs beside a pool then
     "thread_free",  # when the thread's last pass ended
+    "sleep_until", "wake_ns",  # when its time-out is over; from a wake-up to its running
+    "thread_start", "thread_pages",  # what the thread adds, without the lock, before it goes on
     "other_list", "other_count", "other_capacity",  # the list not in use: see swap_lists()
     "untracked",  # frames on the list in use are not what callers get: no table counts them
     "split",  # a call may let go of the lock while memory is hot-added, and end with -E_ADDING
@@ -231,7 +234,7 @@ def _registers(machine: Physmap, segments: Segments, ram: np.ndarray, capacity: 
         "current": memory.current, "target": memory.target, "unpopulated": memory.unpopulated,
         "total": memory.total, "available": memory.available,
         "total_reserve": memory.total_reserve,
-        "delay_s": 1, "retries": 1, "wake_at": NEVER, "added_at": NEVER,
+        "delay_s": 1, "retries": 1, "wake_at": NEVER, "sleep_until": NEVER, "added_at": NEVER,
         "pv": int(machine.mode == "pv"), "capacity": capacity, "list": segments.room(capacity),
         "ram": segments.fill(ram, len(ram) + capacity), "ram_count": len(ram),
         "ram_capacity": len(ram) + capacity,

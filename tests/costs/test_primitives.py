@@ -9,7 +9,9 @@ import pytest
 from driving import ROOT, cli
 
 from replay.base.errors import InputError
-from replay.costs.primitives import ALL, ARCHITECTURES, LOCK, PRIMITIVES, WORK
+from replay.costs.primitives import (
+    ALL, ARCHITECTURES, COSTED, LOCK, PRIMITIVES, WAKE_LATENCY, WORK,
+)  # fmt: skip
 from replay.costs.profile import built_in, load
 from replay.engine import state
 
@@ -28,7 +30,7 @@ def test_a_state_counts_it_in_that_order() -> None:
 
 
 def test_each_has_a_sentence_a_unit_and_costs_of_every_architecture() -> None:
-    assert PRIMITIVES == (*WORK, LOCK)
+    assert COSTED == (*PRIMITIVES, WAKE_LATENCY) == (*WORK, LOCK, WAKE_LATENCY)
     for one in ALL:
         assert one.said and one.unit and set(one.costs) == set(ARCHITECTURES)
         for cost in one.costs.values():
@@ -44,7 +46,7 @@ def test_what_a_profile_lacks_costs_what_it_does_by_default_and_the_report_says_
     assert mine.costs["hypercall"].ns == 5
     assert {n: c for n, c in mine.costs.items() if n != "hypercall"} == {
         n: c for n, c in built_in("arm64").costs.items() if n != "hypercall"}
-    assert mine.built_in == tuple(name for name in PRIMITIVES if name != "hypercall")
+    assert mine.built_in == tuple(name for name in COSTED if name != "hypercall")
     shown = cli("run", ROOT / "traces/arm64-dom0-no-regions.arrow", "--allocator", "balloon",
                 "--profile", path, "--out", tmp_path / "out").out
     assert "of my board; built-in costs (arm64)" in " ".join(shown.split())

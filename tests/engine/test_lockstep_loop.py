@@ -60,8 +60,13 @@ class Lockstep:
         return getattr(self.model, name)
 
     def __setattr__(self, name, value):
-        if name in ("wake_at", "work", "slow", "resuming", "split", "adding"):
+        if name in ("wake_at", "work", "slow", "resuming", "split", "adding", "wake_ns",
+                    "thread_free", "thread_adds"):
             setattr(self.model, name, value)
+            if name == "wake_ns":
+                words(self.m).wake_ns = value
+            if name == "thread_adds":
+                words(self.m).thread_pages = int(value)
             if name == "split":
                 words(self.m).split = int(value)
             if name == "adding":

@@ -343,7 +343,7 @@ def test_summary_is_plain_json_without_nan_and_the_same_each_time():
     assert (one["requests"], one["frees"], one["failed"], one["pages_allocated"]) == (5, 1, 1, 705)
     assert one["work"]["list_pop"] == 705
     assert one["work"]["list_push"] == 1
-    assert data["run"]["profile_constants"] == len(profile.PRIMITIVES)
+    assert data["run"]["profile_constants"] == len(profile.COSTED)
 
 
 def test_empty_replay_has_a_summary():

@@ -7,4 +7,5 @@ from naive_models import Model
 
 MODEL = Model(
     lambda machine, options: NaiveBalloon(machine, **options),
-    ({}, {"auto_online": True}, {"memory_hotplug": False}, {"scrub": False}))
+    ({}, {"auto_online": True}, {"memory_hotplug": False}, {"scrub": False},
+     {"max_retry_count": 2, "max_schedule_delay": 3}, {"max_retry_count": 0}))

@@ -38,6 +38,10 @@ class NaiveLoop:
         self.rows, self.work = [], []
         self.background = Counter()
         self.sleepers = []
+        self.sleep_until = NEVER
+        self.thread_adds = None  # what the thread adds, without the mutex
+        for one in (allocator, getattr(allocator, "beside", allocator)):
+            one.wake_ns = nanoseconds(costs.get("wake_latency", 0))
         self.adds_free = 0  # device_hotplug_lock
         self.adders = []  # [when, request, frames, what is added], in the order of letting go
         self.early = []
@@ -73,8 +77,6 @@ class NaiveLoop:
                 spent += self.free(start, request, row)
             else:
                 self.a.set_target(start, request["pages"])
-                if self.a.wake_at < self.thread_free:  # woken in the middle of its pass
-                    self.a.wake_at = self.thread_free
                 spent = 0
             work, slow = self.collect()
             self.work.append(work)
@@ -169,19 +171,32 @@ class NaiveLoop:
         return len(known) * sum(self.costs[name] for name in self.page_work[1])
 
     def thread_pass(self):
+        if not self.thread_adds and self.a.wake_at < self.sleep_until and not self.a.condition():
+            self.a.wake_at = self.sleep_until
+            return
         start = self.a.wake_at if self.a.own_lock else max(self.a.wake_at, self.lock_free)
         self.last_start = max(self.last_start, start)
         before = self.seen_by_thread()
-        split, self.a.split = self.a.split, False
+        self.passes += not self.thread_adds
+        self.a.adding, self.thread_adds = self.thread_adds, None
+        self.a.thread_adds = False
         self.a.wake(start)
-        self.a.split = split
         work, _ = self.collect()
         self.background.update(work)
-        self.thread_free = start + max(1, nanoseconds(self.costs["lock"] + self.price(work)))
+        outside = self.outside(work) if self.a.adding else 0
+        self.thread_free = start + max(1, nanoseconds(
+            self.costs["lock"] + self.price(work) - outside))
+        for one in (self.a, getattr(self.a, "beside", self.a)):
+            one.thread_free = self.thread_free
         if not self.a.own_lock:
             self.lock_free = self.thread_free
-        self.passes += 1
         self.record(start)
+        if self.a.adding:
+            self.adds_free = max(self.adds_free, self.thread_free) + nanoseconds(outside)
+            self.thread_adds, self.a.adding, self.a.thread_adds = self.a.adding, None, True
+            self.a.wake_at = self.sleep_until = self.adds_free
+            return
+        self.sleep_until = self.a.wake_at
         at_once = self.a.wake_at <= start
         if self.a.wake_at < self.thread_free:
             self.a.wake_at = self.thread_free

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from replay.costs.primitives import Cost
-from replay.costs.primitives import PRIMITIVES
+from replay.costs.primitives import PRIMITIVES, WAKE_LATENCY
 from replay.costs.profile import Profile
 from replay.engine.drive import Workload
 from replay.engine.requests import ALLOC, FREE, Requests, TARGET
@@ -58,9 +58,10 @@ def random_workload(rng: random.Random, requests: int, machine: Physmap) -> Work
 
 def random_profile(rng: random.Random) -> Profile:
     """Made-up costs: what counts is that both sides use the same."""
-    return Profile("made-up", "", {
-        name: Cost(ns, ns, ns, "made up") for name in PRIMITIVES
-        for ns in [rng.choice([0, 1, rng.randint(1, 3000) / 1000, rng.randint(1, 20_000)])]})
+    costs = {name: Cost(ns, ns, ns, "made up") for name in PRIMITIVES
+             for ns in [rng.choice([0, 1, rng.randint(1, 3000) / 1000, rng.randint(1, 20_000)])]}
+    wake = rng.choice([0, rng.randint(1, 10**5), rng.randint(1, 10**8), 2 * SECOND])
+    return Profile("made-up", "", costs | {WAKE_LATENCY: Cost(wake, wake, wake, "made up")})
 
 
 def as_requests(workload: Workload) -> list[dict]:

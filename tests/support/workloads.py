@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from replay.costs.primitives import Cost
-from replay.costs.primitives import PRIMITIVES
+from replay.costs.primitives import COSTED
 from replay.costs.profile import Profile
 from replay.engine.drive import Workload
 from replay.engine.requests import ALLOC, FREE, Requests
@@ -27,4 +27,4 @@ def workload(*rows: tuple[int, int, int, list[int] | None]) -> Workload:
 
 
 def costs(**ns: float) -> Profile:
-    return Profile("made up", "", {p: Cost(ns.get(p, 0), 0, 1e9, "made up") for p in PRIMITIVES})
+    return Profile("made up", "", {p: Cost(ns.get(p, 0), 0, 1e9, "made up") for p in COSTED})

@@ -46,6 +46,7 @@ def same_rows(found: dict, model: str, name: str) -> dict:
     ("pv-dom0", "hotplug", "x86-pv", {"ballooned": 1, "hotplug_unpopulated": 1}),
     ("arm64-dom0", "hypervisor", "arm64", {}),
     ("arm64-dom0", "balloon", "arm64", {"ballooned": 1}),
+    ("arm64-dom0-no-regions", "balloon", "arm64", {"ballooned": 1}),
 ])
 def test_the_row_equals_its_model(tree: source.Tree, tmp_path: Path, trace: str, model: str,
                                   kind: str, options: dict[str, int], *mode: str) -> None:

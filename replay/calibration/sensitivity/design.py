@@ -12,7 +12,7 @@ import numpy as np
 from replay.base.errors import ReplayError
 from replay.base.progress import advance, step
 from replay.calibration.sensitivity.recost import MEASURES, Recost, occurring, picoseconds
-from replay.costs.primitives import PRIMITIVES
+from replay.costs.primitives import COSTED
 from replay.costs.profile import Profile
 
 SWEEP_STEPS: Final = 7
@@ -32,7 +32,7 @@ def bounds(profile: Profile, names: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 
 
 def joint(profile: Profile, names: Sequence[str], samples: int, seed: int) -> np.ndarray:
-    """(samples, PRIMITIVES) ps: scrambled Sobol points, log-uniform over each range.
+    """(samples, COSTED) ps: scrambled Sobol points, log-uniform over each range.
 
     Sobol sequences: scipy.stats.qmc.Sobol (Joe and Kuo's direction numbers, Owen's scrambling).
     """
@@ -44,7 +44,7 @@ def joint(profile: Profile, names: Sequence[str], samples: int, seed: int) -> np
     if names:
         low, high = bounds(profile, names)
         unit = qmc.Sobol(len(names), scramble=True, rng=seed).random(samples)
-        places = [PRIMITIVES.index(name) for name in names]
+        places = [COSTED.index(name) for name in names]
         points[:, places] = np.rint(low * (high / low) ** unit).astype(np.int64)
     return points
 
@@ -67,7 +67,7 @@ def _along(profile: Profile, name: str) -> np.ndarray:
     """Points that differ in one constant, its own value among them, ascending."""
     low, high = bounds(profile, [name])
     values = {round(float(v)) for v in np.geomspace(low[0], high[0], SWEEP_STEPS)}
-    base, at = picoseconds(profile), PRIMITIVES.index(name)
+    base, at = picoseconds(profile), COSTED.index(name)
     values |= {int(low[0]), int(high[0]), int(base[at])}
     points = np.tile(base, (len(values), 1))
     points[:, at] = sorted(values)
@@ -97,7 +97,7 @@ def _flips(a: Recost, b: Recost, m: int, profile: Profile, lines: dict[str, Any]
     found = []
     for name, (points, values_a, values_b) in lines.items():
         sign = np.sign(values_a[:, m] - values_b[:, m])
-        at = PRIMITIVES.index(name)
+        at = COSTED.index(name)
         own = int(np.searchsorted(points[:, at], picoseconds(profile)[at]))
         other = np.flatnonzero(sign != sign[own])
         if not len(other):
@@ -119,7 +119,7 @@ def _influence(points: np.ndarray, names: Sequence[str], gain: np.ndarray) -> di
         return {}
     found = {}
     for name in names:
-        column = points[:, PRIMITIVES.index(name)]
+        column = points[:, COSTED.index(name)]
         if np.ptp(column):
             found[name] = float(spearmanr(column, gain).statistic)
     return dict(sorted(found.items(), key=lambda item: (-abs(item[1]), item[0])))
@@ -151,5 +151,5 @@ def sensitivity(recosts: dict[str, Recost], profile: Profile, *, samples: int, s
                 "flips": _flips(recosts[a], recosts[b], m, profile, its),
                 "influence": _influence(points, names, gain)})
     return {"samples": samples, "seed": seed, "constants": names,
-            "never": [n for n in PRIMITIVES if n not in names],
+            "never": [n for n in COSTED if n not in names],
             "replayed": [n for n, r in recosts.items() if r.replayed], "pairs": pairs}

@@ -18,8 +18,7 @@ import numpy as np
 from replay.base.compiled import compiled
 from replay.base.errors import ReplayError
 from replay.base.ranks import rank
-from replay.costs.primitives import PRIMITIVES
-from replay.costs.primitives import WORK
+from replay.costs.primitives import COSTED, PRIMITIVES, WAKE_LATENCY, WORK
 from replay.costs.profile import Profile
 from replay.engine.drive import Outcome, most_pages
 from replay.engine.drive import replay as replay_once
@@ -60,11 +59,11 @@ class Recost:
     replayed: bool
 
     def measures(self, ps: np.ndarray) -> tuple[float, ...]:
-        """MEASURES at these picoseconds per primitive."""
+        """MEASURES at these picoseconds per constant."""
         return self._by_replay(ps) if self.replayed else self._by_work(ps)
 
     def _by_work(self, ps: np.ndarray) -> tuple[float, ...]:
-        service = (self.counts @ ps + 500) // 1000
+        service = (self.counts @ ps[: len(PRIMITIVES)] + 500) // 1000
         took = np.empty(len(self.kind), np.int64)
         lindley(self.outcome.workload.requests.time, self.kind, service, took)
         return (*_latencies(took[self.served]), *_means(self.outcome))
@@ -72,7 +71,7 @@ class Recost:
     def _by_replay(self, ps: np.ndarray) -> tuple[float, ...]:
         o = self.outcome
         costs = {name: replace(o.profile.costs[name], ns=value / 1000)
-                 for name, value in zip(PRIMITIVES, ps.tolist(), strict=True)}
+                 for name, value in zip(COSTED, ps.tolist(), strict=True)}
         again = replay_once(o.strategy, self.given, o.machine, o.workload,
                             Profile(o.profile.name, o.profile.summary, costs))
         took = latency_ns(again)[is_served(again)]
@@ -116,7 +115,7 @@ def recost(o: Outcome, given: Mapping[str, str]) -> Recost:
                   np.ascontiguousarray(kind.reshape(-1), np.int64), is_served(o),
                   _takes_replays(o, given))
     if not made.replayed:
-        service = (made.counts @ picoseconds(o.profile) + 500) // 1000
+        service = (made.counts @ picoseconds(o.profile)[: len(PRIMITIVES)] + 500) // 1000
         took = np.empty(len(made.kind), np.int64)
         lindley(o.workload.requests.time, made.kind, service, took)
         if not np.array_equal(took, latency_ns(o)):
@@ -125,12 +124,14 @@ def recost(o: Outcome, given: Mapping[str, str]) -> Recost:
 
 
 def picoseconds(profile: Profile) -> np.ndarray:
-    """Costs per primitive, as the engine takes them."""
-    return np.array([round(profile.costs[name].ns * 1000) for name in PRIMITIVES], np.int64)
+    """Costs of COSTED, as the engine takes them."""
+    return np.array([round(profile.costs[name].ns * 1000) for name in COSTED], np.int64)
 
 
 def occurring(all_of: list[Recost]) -> list[str]:
-    """Primitives that any of the replays did, its thread included."""
+    """Constants that had a part in any of the replays, its thread included."""
     def done(r: Recost, k: int, name: str) -> Any:
+        if name == WAKE_LATENCY:
+            return r.outcome.background.get("thread_wake", 0)
         return r.counts[:, k].any() or r.outcome.background.get(name, 0)
-    return [name for k, name in enumerate(PRIMITIVES) if any(done(r, k, name) for r in all_of)]
+    return [name for k, name in enumerate(COSTED) if any(done(r, k, name) for r in all_of)]

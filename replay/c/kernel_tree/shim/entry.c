@@ -145,9 +145,13 @@ int64_t replay_free(int64_t at, int64_t nr_pages, const int64_t *frames)
 int64_t replay_wake(int64_t at)
 {
 	now = at;
-	replay_did(report, REPLAY_THREAD_WAKE, 1);
-	thread.go = true;
+	if (!thread.adds)
+		replay_did(report, REPLAY_THREAD_WAKE, 1);
+	thread.go = thread.runs = true;
 	host_resume(thread.task);
+	thread.runs = false;
+	if (thread.adds)
+		return reported(REPLAY_ADDING);
 	report->wake_at = thread.ready ? now : now + thread.timeout / HZ * 1000000000;
 	return reported(0);
 }
@@ -336,6 +340,10 @@ static void set_options(void)
 
 		auto_online = host_number(text, "auto_online", auto_online);
 		xen_scrub_pages = host_number(text, "scrub", xen_scrub_pages);
+		balloon_stats.max_schedule_delay =
+			host_number(text, "max_schedule_delay", balloon_stats.max_schedule_delay);
+		balloon_stats.max_retry_count =
+			host_number(text, "max_retry_count", balloon_stats.max_retry_count);
 		if (hotplug_unpopulated)
 			*hotplug_unpopulated =
 				host_number(text, "hotplug_unpopulated", *hotplug_unpopulated);

@@ -96,7 +96,7 @@ static struct {
 	struct host_task *task;
 	int (*body)(void *);
 	void *data;
-	bool waits, go, ready;
+	bool waits, go, ready, runs, adds;
 	long timeout;
 } thread;
 
@@ -194,6 +194,12 @@ static void shim_let_go(void)
 {
 	if (!report->may_let_go)
 		return;
+	if (thread.runs) {
+		thread.adds = true;
+		host_yield();
+		thread.adds = false;
+		return;
+	}
 	running->next = adders;
 	adders = running;
 	host_yield();
