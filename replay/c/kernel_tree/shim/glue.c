@@ -255,9 +255,10 @@ long si_mem_available(void)
 	return available_pages;
 }
 
+/* balloon_init() refuses a guest without RAM; replay_init() sets the statistics after it. */
 unsigned long get_num_physpages(void)
 {
-	return machine->total_pages;
+	return machine->total_pages + 1;
 }
 
 /* -- ZONE_DEVICE and memory hot-add -------------------------------------------------------------------- */
