@@ -220,8 +220,7 @@ def _import(sources: list[Path], spare: list[Path], name: str, machine: Machine 
         provenance["emulated"] = settings["emulated"]
     meta = Meta(
         name=name, synthetic=False, description=settings.get("description", ""), sources=metas,
-        clock=_clock(parts[0]),
-        provenance=provenance, recorded_strategy=found.strategy,
+        clock=_clock(parts[0]), provenance=provenance, recorded_strategy=found.strategy,
         accounting=accounting, anomalies=dict(sorted(anomalies.counts.items())),
         options=dict(sorted(settings.items())), importer=f"replay {replay.__version__}",
         physmap=physmap,
