@@ -25,7 +25,12 @@ def test_a_version(kernel: str, version: tuple[int, int] | None) -> None:
 def test_a_fact_holds_from_its_version_on_and_for_a_kernel_that_nobody_knows() -> None:
     for fact, change in SINCE.items():
         major, minor = change.version
-        assert has(fact, f"{major}.{minor}") and has(fact, f"{major + 1}.0") and has(fact, "")
+        assert has(fact, f"{major}.{minor}") and has(fact, "99.0") and has(fact, "")
+        for gone, again in [change.without] if change.without else []:
+            assert not has(fact, f"{gone[0]}.{gone[1]}")
+            assert not has(fact, f"{again[0]}.{again[1] - 1}.999")
+            assert has(fact, f"{gone[0]}.{gone[1] - 1}.999")
+            assert has(fact, f"{again[0]}.{again[1]}")
         assert not has(fact, f"{major}.{minor - 1}.999") and not has(fact, f"{major - 1}.99")
         assert change.subject
 
@@ -34,7 +39,8 @@ def test_every_option_that_names_a_fact_is_off_before_it() -> None:
     named = {(strategy.name, name): option.since
              for strategy in allocators.discover().values()
              for name, option in strategy.options.items() if option.since}
-    assert {"bounded_search", "extended_regions", "unusable_seeding"} == set(named.values())
+    assert {"bounded_search", "extended_regions", "extra_on_pool",
+            "unusable_seeding"} == set(named.values())
     for (strategy, name), fact in named.items():
         loaded = allocators.load(strategy)
         assert loaded.values(loaded.as_of("4.19", {}))[name] is False, fact
