@@ -25,8 +25,7 @@ from replay.physmap.model import Physmap
 from replay.trace.requests import to_workload
 from replay.trace.store import load
 
-CALLS = {"pool": {}, "balloon": {"ballooned": 1, "auto_online": 0},
-         "hotplug": {"ballooned": 1, "hotplug_unpopulated": 1}}
+CALLS = {"pool": {}, "balloon": {"auto_online": 0}, "hotplug": {"hotplug_unpopulated": 1}}
 
 
 def once(chosen: Any, given: dict[str, Any], machine: Physmap, w: Workload) -> tuple[float, Any]:
