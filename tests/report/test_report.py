@@ -19,7 +19,7 @@ from replay.physmap.model import HostRange, Resource
 from replay.report.as_json import as_json
 from replay.report.sketch import Tops, curve, physmap_table, segments
 from replay.report.telling.escapes import plain
-from replay.report.telling.tables import best_marked, count, duration, fitted, render, share
+from replay.report.telling.tables import best_marked, count, duration, fitted, render, share, table
 from replay.report.telling.text import report
 from replay.report import trace_info as telling_traces
 from replay.report.trace_facts import facts_of
@@ -263,3 +263,12 @@ def test_the_curve_shows_the_greatest_value_of_each_step():
     assert drawn([], []) == "(no live pages)\n"
     top = drawn([0, 1], [10**6, 0], height=3).split("\n")
     assert top[0].startswith("1,000,000 │█")
+
+
+def test_no_figure_of_a_wide_table_is_cut() -> None:
+    figures = [f"{k}2,345,678" for k in range(10)]
+    text = render([table("Wide", [f"column {k}" for k in range(10)], [figures])])
+    title, head, line, row = text.splitlines()
+    assert row.split() == figures
+    assert len(head) <= len(line) and len(row) <= len(line)
+    assert len(render([table("", ["a", "b"], [["x", "1"]])]).splitlines()[1]) < 20

@@ -1,4 +1,7 @@
-"""Tables as text of at most 100 columns, from plain rows; nothing here prints."""
+"""Tables as text of at most 100 columns, or as many as the figures of a row need, from plain rows.
+
+Nothing here prints.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -110,7 +114,20 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
                         no_wrap=letter != "w")
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    made.width = _needed(made, align, columns, rows)
     return Group(made, Text())
+
+
+def _needed(made: Table, align: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]
+            ) -> int | None:
+    """The width of a table whose columns would be cut, digits and all, to fit the page."""
+    fixed = [k for k, letter in enumerate(align) if letter != "w"]
+    least = sum(max(len(str(row[k])) for row in (columns, *rows)) for k in fixed)
+    if least + 3 * len(columns) <= TEXT_WIDTH:
+        return None
+    wide = Console(width=10 * TEXT_WIDTH, _environ={})
+    needed = Measurement.get(wide, wide.options, made).minimum
+    return needed if needed > TEXT_WIDTH else None
 
 
 def pairs(rows: Sequence[tuple[str, str | Text]]) -> RenderableType:
@@ -148,7 +165,7 @@ def render(parts: Sequence[RenderableType], *, color: bool = False) -> str:
                       color_system="standard" if color else None, highlight=False, emoji=False,
                       markup=False, legacy_windows=False, _environ={})
     for part in parts:
-        console.print(Text(part) if isinstance(part, str) else part)
+        console.print(Text(part) if isinstance(part, str) else part, crop=False)
     return "\n".join(line.rstrip() for line in sink.getvalue().split("\n")).rstrip("\n") + "\n"
 
 
