@@ -34,7 +34,7 @@ def compile_loops(runs: Sequence[UnderWay]) -> None:
                if isinstance(one.strategy.run, Kernel) and one.strategy.name in known
                and not one.strategy.run.ready(one.state, nothing, one.out, one.costs)]
     if len(missing) > 1 and object_code.can_keep():
-        say(f"compiling {', '.join(missing)}: the first time only, about half a minute")
+        say(f"compiling {', '.join(missing)}: the first time only, about a minute")
         compile_side_by_side([f"loop:{name}" for name in missing])
 
 
