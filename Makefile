@@ -29,7 +29,7 @@ $(STAMP): requirements.lock pyproject.toml
 # Not a file: whether the cache of compiled code is warm depends on the content of the sources.
 .PHONY: ready
 ready: $(STAMP)
-	@echo "compiling what tests run (two to four minutes the first time, then nothing)"
+	@echo "compiling what tests run (minutes the first time, then nothing)"
 	@$(BIN)/replay warm
 
 run: $(STAMP) ## Set up, then replay a real PVH dom0 through the four strategies

@@ -69,8 +69,7 @@ def compile_for(kernel: Kernel, args: Sequence[Any]) -> tuple[str, str, bytes]:
 def _stands_for(function: Any, definition: Any) -> None:
     """Have a Python function be an intrinsic where compiled code calls it.
 
-    Not an overload: numba would type, optimize and inline one for each call, which took half the
-    time of a compilation.
+    Not an overload: numba would type, optimize and inline one for each call.
     """
     template = templates.make_intrinsic_template(function, definition, function.__name__)
     templates.infer(template)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-
 from replay import allocators
 from replay.base.arrow import compute as pc
 from replay.base import memory
