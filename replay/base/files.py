@@ -9,10 +9,11 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from replay.base.errors import InputError
+from replay.base.leftovers import aside as aside_of
+from replay.base.leftovers import claim, sweep, temporary_folder
 
 
 @contextmanager
@@ -47,22 +48,30 @@ def written(path: Path) -> Iterator[Path]:
 def all_written(paths: Collection[Path], sync: bool = True) -> Iterator[dict[Path, Path]]:
     """The same for several, by any number of writers: none is renamed before all are written.
 
-    A process that is killed between two renames leaves whole files, some of them old. sync: let
-    the bytes reach the disk before the names do, whatever becomes of the machine.
+    A path that is a link stays one: what it names is written. A process that is killed between two
+    renames leaves whole files, some of them old; what it had not renamed the next one removes.
+    sync: let the bytes reach the disk before the names do, whatever becomes of the machine.
     """
-    aside = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths}
+    real = {path: Path(os.path.realpath(path)) for path in paths}
+    aside = {path: aside_of(real[path]) for path in paths}
     at = next(iter(aside), Path())
     made: list[Path] = []
     done = False
+    claimed: list[int] = []
     try:
         for at in aside:
-            made += [p for p in (at.parent, *at.parents) if not p.exists() and p not in made]
-            at.parent.mkdir(parents=True, exist_ok=True)
+            home = real[at].parent
+            made += [p for p in (home, *home.parents) if not p.exists() and p not in made]
+            home.mkdir(parents=True, exist_ok=True)
+        for home in {path.parent for path in real.values()}:
+            sweep(home)
+        for at in aside:
+            claimed.append(claim(aside[at]))
         yield aside
         for at in aside if sync else ():
             _to_disk(aside[at])
         for at, part in aside.items():
-            part.replace(at)
+            part.replace(real[at])
             done = True
     except OSError as error:
         at = next((path for path, part in aside.items() if str(part) == error.filename), at)
@@ -73,6 +82,8 @@ def all_written(paths: Collection[Path], sync: bool = True) -> Iterator[dict[Pat
         for part in aside.values():
             with suppress(OSError):
                 part.unlink()
+        for held in claimed:
+            os.close(held)
         for folder in [] if done else sorted(made, key=lambda p: len(p.parts), reverse=True):
             with suppress(OSError):
                 folder.rmdir()
@@ -84,8 +95,8 @@ def beside(path: Path) -> Iterator[Path]:
     through. InputError where nothing can be written there."""
     home = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.is_dir())
     try:
-        with TemporaryDirectory(prefix=f".{path.name}.", dir=home) as folder:
-            yield Path(folder)
+        with temporary_folder(home / path.name) as folder:
+            yield folder
     except OSError as error:
         raise InputError(path, f"cannot be written: {error.strerror or error}",
                          hint="nothing was changed") from None

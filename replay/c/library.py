@@ -8,7 +8,6 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ import numpy as np
 
 from replay.allocators.balloon import page_work
 from replay.base.errors import InputError, ReplayError
+from replay.base.leftovers import temporary_folder
 from replay.base.compiled import words_in
 from replay.c import calls
 from replay.c.calls import CALLS_OF_C, C_EVENT, FAULTS, IN_INIT, REPORT_WORDS, options, report_at
@@ -182,7 +182,7 @@ def _with_segments(m: np.ndarray, events: int, allocate: Allocate) -> np.ndarray
 
 def _fresh(path: Path) -> Library:
     """A copy of its own, so that a second replay does not find the first one's static data."""
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         return open_library(Path(shutil.copy(path, folder)))
 
 

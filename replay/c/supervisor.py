@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError, ReplayError
+from replay.base.leftovers import temporary_folder
 from replay.c import job as jobs
 from replay.c.calls import CALLS, IN_NONE, OWN
 from replay.costs.profile import Profile
@@ -136,8 +136,7 @@ def replay_supervised(path: Path, name: str, given: Mapping[str, Any], machine: 
     """
     if not path.is_file():
         raise InputError(path, "no such shared object", hint="build one with gcc -shared -fPIC")
-    with tempfile.TemporaryDirectory(prefix="replay-") as name_of_folder:
-        folder = Path(name_of_folder)
+    with temporary_folder() as folder:
         jobs.write_job(folder, path, name, given, machine, profile, workload, check, faults)
         ended = _work(folder, time_limit)
         if ended.status != 0 or not (folder / jobs.RESULT).exists():
@@ -149,8 +148,7 @@ def check_supervised(path: Path, time_limit: float = TIME_LIMIT_S) -> list[Findi
     """The conformance kit in a process of its own; a crash is one more finding."""
     if not path.is_file():
         raise InputError(path, "no such shared object", hint="build one with gcc -shared -fPIC")
-    with tempfile.TemporaryDirectory(prefix="replay-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         jobs.write_json(folder, jobs.JOB, {"object": str(path.resolve()), "name": path.stem})
         ended = _work(folder, time_limit, "check")
         error = jobs.read_json(folder, jobs.ERROR)

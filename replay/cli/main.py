@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import errno
 import gc
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,23 +18,23 @@ from replay import __version__
 from replay.api import check_output
 from replay.base import progress
 from replay.base.errors import ReplayError, unknown_name
-from replay.cli import gate, record
+from replay.base.signals import raise_at_sigterm
+from replay.cli import ending, gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
 from replay.cli.compare import compare, diff
 from replay.cli.convert import convert
 from replay.cli.options import (
-    AllowLoss, AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values, silence,
+    AllowLoss, AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values,
 )  # fmt: skip
 from replay.cli.progress import with_shared_options
 from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
-from replay.report.telling.escapes import plain
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
-    rich_markup_mode=None, suggest_commands=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
     help="Replay recorded dom0 traces through the memory allocators behind Xen foreign mappings.")
 
 
@@ -240,13 +238,6 @@ def warm(parts: Annotated[list[str] | None, typer.Argument(
     warm_up(parts or [])
 
 
-def _sentence(error: OSError) -> str:
-    place = f"{error.filename}: " if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"{place}the disk is full; nothing was left half-written"
-    return f"{place}{error.strerror or error}"
-
-
 app.command()(convert)
 app.command()(report)
 app.command()(compare)
@@ -257,9 +248,6 @@ app.command()(calibrate)
 app.command()(predict)
 app.add_typer(record.app, name="record")
 app.add_typer(gate.app, name="gate")
-
-
-INTERRUPTED = "replay: interrupted\n"
 
 
 def commands(args: Sequence[str] = ()) -> click.Group:
@@ -276,51 +264,25 @@ def commands(args: Sequence[str] = ()) -> click.Group:
     return with_shared_options(group)
 
 
-def main(args: list[str] | None = None, interrupted: Any = None) -> None:
-    """Entry point: errors become one sentence and an exit code, never a traceback.
+def main(args: list[str] | None = None, interrupted: Any = None) -> NoReturn:
+    """Entry point: errors become one sentence and an exit code, never a traceback, see ending.py.
 
     args: as after the program's name; None for those of the process. interrupted: what SIGINT does
-    from here on, None for what it does now. REPLAY_TRACEBACK=1 lets an unexpected error through,
-    for whoever is to mend it.
+    from here on, None for what it does now.
     """
+    given = sys.argv[1:] if args is None else args
     if args is None:
         # One short-lived process with few cycles: collecting costs a tenth of the start-up.
         gc.disable()
-    try:
-        if interrupted is not None:
-            signal.signal(signal.SIGINT, interrupted)
-        given = sys.argv[1:] if args is None else args
-        with progress.heard(_say):
-            commands(given)(args=args, standalone_mode=True)
-    except ReplayError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        sys.stderr.write(INTERRUPTED)
-        sys.exit(130)
-    except SystemExit as end:
-        if end.code == 130:  # what typer makes of Ctrl-C
-            sys.stderr.write(INTERRUPTED)
-        raise
-    except BrokenPipeError:
-        silence(sys.stdout)
-        sys.exit(141)
-    except MemoryError:
-        _fail("out of memory; the trace or its physmap is too large for this machine")
-    except OSError as error:
-        _fail(_sentence(error))
-    except Exception as error:
-        if os.environ.get("REPLAY_TRACEBACK"):
-            raise
-        _fail(f"a defect of replay, please report it: {type(error).__name__}: {error}; "
-              "REPLAY_TRACEBACK=1 shows where")
+        raise_at_sigterm()
+        ending.encodable()
+    if interrupted is not None:
+        signal.signal(signal.SIGINT, interrupted)
+    with progress.heard(ending.say):
+        sys.exit(ending.ended(lambda: _run(given), given))
 
 
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"replay: {plain(sentence)}\n")
-
-
-def _fail(sentence: str) -> NoReturn:
-    """One line on standard error, free of control characters, and exit code 2."""
-    line = " ".join(sentence.split())
-    sys.stderr.write(f"replay: {plain(line)}\n")
-    sys.exit(2)
+def _run(given: Sequence[str]) -> None:
+    group = commands(given)
+    with group.make_context("replay", list(given)) as context:
+        group.invoke(context)

@@ -43,8 +43,8 @@ def emit(text: str) -> None:
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
+    except BrokenPipeError:  # whoever read it has seen enough; the verb's exit code stands
+        silence(sys.stdout)
     except OSError as error:
         silence(sys.stdout)
         raise ReplayError(f"standard output cannot be written: {error.strerror}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from replay import allocators
 from replay.base.errors import unknown_name
+from replay.base.leftovers import temporary_folder
 from replay.costs import profile as profiles
 from replay.engine.drive import Workload, replay
 from replay.engine.requests import Requests
@@ -99,7 +99,7 @@ def _traces() -> None:
     from replay.trace.synthetic import synthesize
 
     trace: Trace = synthesize("made-up", None, seed=0, duration_s=1, machine=_machine())
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "made-up.arrow"
         save(trace, path)
         load(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from replay.base.errors import InputError
+from replay.base.leftovers import temporary_folder
 from replay.base.recording import FTRACE, MANIFEST, XENTRACE, XENTRACE_CUT
 from replay.importers.source.inputs import DAMAGE, MAX_RATIO, compression, expanded
 
@@ -72,8 +72,8 @@ class _Bounded:
 @contextmanager
 def unpacked(path: Path) -> Iterator[Unpacked]:
     """The recording of an archive, in a folder that lasts as long as the context."""
-    with tempfile.TemporaryDirectory(prefix="replay-") as place:
-        folder = Path(place).resolve() / (_SUFFIX.sub("", path.name) or "recording")
+    with temporary_folder() as place:
+        folder = place.resolve() / (_SUFFIX.sub("", path.name) or "recording")
         folder.mkdir()
         try:
             _extract(path, folder)

@@ -17,7 +17,8 @@ from replay.base.files import replaced
 
 PACKAGE_FOLDER: Final = Path(__file__).parents[1]
 BUNDLED_FILES: Final = ("__init__.py", "base/__init__.py", "base/errors.py", "base/files.py",
-                        "base/recording.py", "base/since.py")
+                        "base/leftovers.py", "base/progress.py",
+                        "base/recording.py", "base/signals.py", "base/since.py")
 """Of the package, besides the recorder's own."""
 _TIME: Final = (1980, 1, 1, 0, 0, 0)
 _START: Final = """import sys

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from replay import __version__
 from replay.base.errors import ReplayError
+from replay.base.signals import Terminated, raise_at_sigterm
 from replay.record import verbs
 from replay.record.words import BUFFER_KB, BUFFER_RANGE_KB, DEFAULT_DIR, HELP
 
@@ -23,6 +24,7 @@ PROGRAM_NAME = "replay-record"
 def main(words: Sequence[str] | None = None) -> int:
     """The exit code: 0, or 2 with one sentence on standard error."""
     arguments = _parser().parse_args(words)
+    raise_at_sigterm()
     try:
         _run(arguments)
         sys.stdout.flush()
@@ -31,6 +33,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
+    except Terminated:
+        return 143
     except (ReplayError, OSError, UnicodeError) as error:
         _note(_sentence(error))
         return 2

@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from replay.base.object_code import cache_root
 from replay.base.errors import InputError, ReplayError
+from replay.base.leftovers import temporary_folder
 from replay.c.kernel_tree.source import ARCH, BALLOON_SOURCE, HEADERS, POOL_SOURCE, SOURCES, Tree
 from replay.c.library import C_HEADER
 
@@ -204,8 +204,7 @@ def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True,
     if target.exists():
         return Built(target, notes)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as name:
-        folder = Path(name)
+    with temporary_folder(target) as folder:
         units = _units(tree, arch, folder, pool)
         wrapped = [tree.path / BALLOON_SOURCE, *([tree.path / POOL_SOURCE] if pool else [])]
         _forward(tree, folder / "include", [path for path, _ in units] + wrapped)
