@@ -13,6 +13,9 @@ from pathlib import Path
 
 from replay.base.errors import ReplayError
 
+MAX_RATIO = 1000
+"""A file may hold so many times its own bytes; recordings stay below 50. What is
+made to hold more is refused unread."""
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?) ?([KMGT]?)(?:iB|B)?", re.IGNORECASE | re.ASCII)
 _CGROUP, _OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")

@@ -18,8 +18,9 @@ from typing import IO, Any, Final
 
 from replay.base.errors import InputError
 from replay.base.leftovers import temporary_folder
+from replay.base.memory import MAX_RATIO
 from replay.base.recording import FTRACE, MANIFEST, XENTRACE, XENTRACE_CUT
-from replay.importers.source.inputs import DAMAGE, MAX_RATIO, compression, expanded
+from replay.importers.source.inputs import DAMAGE, compression, expanded
 
 MAX_FILES: Final = 4096
 MAX_HEADER_BYTES: Final = 1 << 16

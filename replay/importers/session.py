@@ -31,7 +31,8 @@ from replay.importers.source.rows import Rows
 from replay.importers.xen.keep import kept, without
 from replay.physmap.readers import Machine, read_machine, with_va_bits
 from replay.trace.meta import Meta
-from replay.trace.store import Trace, check, imbalance
+from replay.trace.opening import imbalance
+from replay.trace.store import Trace, check
 
 SETTINGS = {
     "cpu_hz": "ticks per second of the trace clock",

@@ -22,7 +22,8 @@ from replay.trace.meta import Meta
 from replay.trace.rescale import page_bytes_of
 from replay.trace.schema import Flag
 from replay.trace.start import sentences
-from replay.trace.store import Trace, imbalance
+from replay.trace.opening import imbalance
+from replay.trace.store import Trace
 
 CALLERS_TOLD = 12
 

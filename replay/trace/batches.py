@@ -5,8 +5,7 @@
         batch.requests, batch.event, batch.task.texts, ...
 
 Only the columns that a replay needs are read, by the rows as they are stored, and each row is
-checked before it is handed out (trace/decode.py). Files of the first schema version are read whole
-and turned into the same batches.
+checked before it is handed out (trace/decode.py).
 """
 
 from __future__ import annotations
@@ -33,10 +32,11 @@ from replay.trace.decode import COLUMNS_READ, Batch, Decoder
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
 from replay.trace.meta import Meta
-from replay.trace.store import (
-    BATCH_ROWS, OLD_VERSION, Trace, bounds_of, load, metadata, opened, read_head, readable,
-    seen_as_arrow,
+from replay.trace.old import current
+from replay.trace.opening import (
+    bounds_of, metadata, opened, read_head, seen_as_arrow,
 )  # fmt: skip
+from replay.trace.store import BATCH_ROWS, Trace, load
 from replay.trace.stored import compact
 
 COLUMNS_BEFORE = ("slots", "frames")
@@ -131,11 +131,7 @@ class Batches:
 def open_batches(path: Path, allow_loss: bool = False) -> Batches:
     """The batches of a trace file; InputError says what is wrong with it. allow_loss: of one that
     was cut those that are whole."""
-    source = readable(seen_as_arrow(path), allow_loss)
-    with opened(path, source) as reader:
-        version = read_head(path, reader)[1]
-    if version == OLD_VERSION:
-        return batches_of(load(path, allow_loss), path)
+    source = current(seen_as_arrow(path), allow_loss)
     return Batches(path, source, lambda: load(path, allow_loss), file=True)
 
 

@@ -22,15 +22,15 @@ from replay.trace.cut import CutFile
 from replay.trace.decode import Decoder
 from replay.trace.expand import without_releases
 from replay.trace.meta import Meta
+from replay.trace.old import current
 from replay.trace.schema import SLOT, STORED
 from replay.trace.start import BEFORE, pages_of
-from replay.trace.store import (
-    OLD_VERSION, Trace, bounds_of, load, opened, read_head, readable, seen_as_arrow,
-)  # fmt: skip
+from replay.trace.opening import bounds_of, opened, read_head, seen_as_arrow
+from replay.trace.store import Trace
 
 
 FileSource = Callable[[], Any]
-"""See store.opened()."""
+"""See opening.opened()."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,17 @@ def events_of(trace: Trace) -> Events:
 
 
 def open_events(path: Path, allow_loss: bool = False) -> Events:
-    """Those of a file of any version; one of the first is read whole. InputError says what is
+    """Those of a file of any version. InputError says what is
     wrong with it, here or while its batches are read. allow_loss: of one that was cut, those of
     the whole batches."""
-    source = readable(seen_as_arrow(path), allow_loss)
+    source = current(seen_as_arrow(path), allow_loss)
     with opened(path, source) as reader:
-        meta, version = read_head(path, reader)
-        if version != OLD_VERSION:
-            as_schema(path, reader.schema.empty_table(), STORED)
-            bounds = bounds_of(path, reader, meta)
-            return Events(meta, True, bounds["before"], int(reader.count_rows()),
-                          lambda: _forward(path, source, meta, bounds),
-                          lambda names: _backward(path, source, names))
-    return events_of(load(path, allow_loss))
+        meta = read_head(path, reader)[0]
+        as_schema(path, reader.schema.empty_table(), STORED)
+        bounds = bounds_of(path, reader, meta)
+        return Events(meta, True, bounds["before"], int(reader.count_rows()),
+                      lambda: _forward(path, source, meta, bounds),
+                      lambda names: _backward(path, source, names))
 
 
 def _forward(path: Path, source: FileSource, meta: Meta, bounds: dict[str, int]

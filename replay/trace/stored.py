@@ -166,7 +166,7 @@ def compact(table: pa.Table, name: str, start: dict[str, Any]) -> Compacted:
     ReplayError, in the name of the trace, where no replay could be made of it.
     """
     calls, listed = calls_of(table), ragged(table, "slots")
-    moves = _moves(calls, listed, name)
+    moves = moves_of(calls, listed, name)
     pages = int(calls.pages[calls.alloc].sum(dtype=np.float64))
     memory.need(memory.used() + 8 * (pages + 2 * len(listed.values)), f"trace {name!r}: {pages} "
                 "pages", "split it by time")
@@ -189,23 +189,26 @@ def compacted(moves: Moves, rows: int, target: int, last: int, name: str, start:
     return Compacted(bounds, rows + len(placed.releases.time), moves, placed, source)
 
 
-def _moves(calls: Calls, listed: Ragged, name: str) -> Moves:
-    """The calls of a table. ReplayError where no replay could be made of it."""
+def moves_of(calls: Calls, listed: Ragged, name: str, first: int = 0) -> Moves:
+    """The calls of a table. first: the number of its first row. ReplayError where no replay could
+    be made of it."""
     bad = (calls.alloc | calls.free) & ((calls.pages < 1) | (calls.pages > LARGEST_REQUEST))
     if bad.any():
         row = int(np.argmax(bad))
-        raise ReplayError(f"trace {name!r}, row {row}: a request of {int(calls.pages[row])} pages, "
+        raise ReplayError(f"trace {name!r}, row {first + row}: a request of "
+                          f"{int(calls.pages[row])} pages, "
                           f"expected 1 to {LARGEST_REQUEST}")
     if (listed.length[calls.free] != calls.pages[calls.free]).any():
-        raise ReplayError(f"trace {name!r}: a free without the slots of its pages; import the "
-                          "recording again")
+        row = int(np.argmax(calls.free & (listed.length != calls.pages)))
+        raise ReplayError(f"trace {name!r}, row {first + row}: a free without the slots of its "
+                          "pages; import the recording again")
     if (np.diff(calls.time) < 0).any():
         raise ReplayError(f"trace {name!r}: time runs backwards; sort the trace")
     if listed.length[~calls.free].any():
         row = int(np.argmax((listed.length > 0) & ~calls.free))
-        raise ReplayError(f"trace {name!r}, row {row}: slots on a row that is no free")
+        raise ReplayError(f"trace {name!r}, row {first + row}: slots on a row that is no free")
     rows = np.flatnonzero(calls.alloc | calls.free)
-    return Moves(rows, calls.time[rows], np.where(calls.alloc, TAKES, GIVES)[rows],
+    return Moves(first + rows, calls.time[rows], np.where(calls.alloc, TAKES, GIVES)[rows],
                  calls.pages[rows], calls.pid[rows],
                  (calls.alloc & (calls.errno < 0)).astype(np.int64)[rows], listed.start[rows],
                  listed.values)

@@ -18,7 +18,8 @@ from replay.base import memory
 from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
 from replay.trace.columns import ints, is_kind
-from replay.trace.store import Trace, in_memory, load, opened, readable, seen_as_arrow
+from replay.trace.opening import opened, readable, seen_as_arrow
+from replay.trace.store import Trace, in_memory, load
 
 PROCESS_BYTES = 230 << 20
 """Of a process with all that it imports."""

@@ -24,7 +24,8 @@ from replay.importers.source.imported import Imported
 from replay.importers.xen import format as xen
 from replay.importers.xen.read import read_xentrace
 from replay.report.trace_info import kinds
-from replay.trace.store import Trace, imbalance, load
+from replay.trace.opening import imbalance
+from replay.trace.store import Trace, load
 
 needs_xenalyze = pytest.mark.skipif(not shutil.which("xenalyze"), reason="no xenalyze")
 needs_trace_cmd = pytest.mark.skipif(not shutil.which("trace-cmd"), reason="no trace-cmd")

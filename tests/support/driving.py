@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from replay.cli import main
 from replay.physmap import presets
-from replay.trace.store import KEY, OLD_VERSION, load, save
+from replay.trace.opening import KEY, OLD_VERSION
+from replay.trace.store import load, save
 from replay.trace.synthetic import synthesize
 
 ROOT = Path(__file__).parents[2]

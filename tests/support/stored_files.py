@@ -14,7 +14,7 @@ from replay.engine.drive import Workload
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.trace.batches import Batches
 from replay.trace.schema import STORED
-from replay.trace.store import KEY
+from replay.trace.opening import KEY
 
 Change = Callable[[list[dict[str, Any]]], Any]
 

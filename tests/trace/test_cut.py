@@ -14,7 +14,8 @@ from replay.api import run_trace
 from replay.base.errors import InputError
 from replay.trace import store
 from replay.trace.batches import open_batches
-from replay.trace.cut import BATCH, CutFile, cut_file
+from replay.trace.cut import CutFile, cut_file
+from replay.trace.messages import BATCH
 from replay.trace.schema import STORED
 from replay.trace.store import Trace, load, save
 
@@ -38,7 +39,7 @@ def messages(path: Path) -> list[tuple[int, int]]:
     """Where each batch begins and how long it is, as Arrow's footer has it."""
     found = cut_file(path)
     assert isinstance(found, CutFile)
-    return [(m.at, m.size) for m in found._messages if m.kind == BATCH]
+    return [(m.at, m.size) for m in found.messages if m.kind == BATCH]
 
 
 def test_the_batches_found_from_the_front_are_those_of_the_footer(whole: Path) -> None:

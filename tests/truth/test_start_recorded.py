@@ -27,7 +27,8 @@ from replay.physmap.readers import _dram_start
 from replay.trace.columns import NONE, ints, is_kind, lists, ragged, replace
 from replay.trace.requests import to_workload
 from replay.trace.start import BEFORE, head_of, problem, runs_of, sentences
-from replay.trace.store import KEY, Trace, load, metadata, save
+from replay.trace.opening import KEY, metadata
+from replay.trace.store import Trace, load, save
 from replay.truth.verify.recording import verify_recording
 
 FILES = {"memory.low": "before/xen_balloon", "memory.current": "before/xen_balloon"}

@@ -14,11 +14,10 @@ from typing import Final
 import pyarrow as pa
 
 from replay.base.errors import InputError
+from replay.base.memory import MAX_RATIO
 from replay.importers.source.inputs import Buffer as Bytes
 
 DAT_MAGIC: Final = b"\x17\x08\x44tracing"
-MAX_RATIO: Final = 1000
-"""Declared expansion beyond which a compressed block is refused; real ones stay below 50."""
 MAX_BLOCK: Final = 1 << 27
 """Bytes of a compressed block; trace-cmd's hold ten sub-buffers, or one section of texts."""
 READINGS: Final = 4

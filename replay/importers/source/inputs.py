@@ -20,11 +20,10 @@ from typing import IO, Any, Final
 import pyarrow as pa
 
 from replay.base.errors import InputError
+from replay.base.memory import MAX_RATIO
 from replay.base.progress import step
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-MAX_RATIO: Final = 1000
-"""Expansion beyond which an input is taken for hostile; recordings stay below 50."""
 LONG_BYTES: Final = 1 << 27
 _OFTEN_S: Final = 0.02
 _READ_BYTES: Final = 1 << 22

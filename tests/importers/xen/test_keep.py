@@ -15,7 +15,8 @@ from replay.importers.xen.keep import kept, without
 from replay.importers.xen.read import open_xentrace, read_xentrace
 from replay.physmap import presets
 from replay.trace.schema import KINDS, SCHEMA
-from replay.trace.store import Trace, imbalance, load
+from replay.trace.opening import imbalance
+from replay.trace.store import Trace, load
 
 from driving import cli, refused  # isort: skip
 from xen_files import HZ, some_file  # isort: skip
