@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,9 @@ import pyarrow as pa
 
 from replay.base.errors import ReplayError
 from replay.costs.primitives import WORK
-from replay.costs.profile import Profile
 from replay.engine.drive import LARGEST_REQUEST, Outcome
 from replay.metrics.calls import NO_CALLER, PATHS, PageWork
 from replay.metrics.part import Part, whole
-from replay.physmap.model import Physmap
 from replay.runs.columns import Columns, fill, room
 from replay.trace.columns import encoded
 from replay.trace.store import Trace
@@ -43,12 +40,6 @@ class Kept:
     event: np.ndarray
     task: np.ndarray
     tasks: Sequence[str]
-
-
-def about(name: str, profile: Profile, machine: Physmap) -> dict[bytes, bytes]:
-    """Metadata of the file. name: of the trace."""
-    said = {"times": "modelled", "profile": profile.name, "trace": name, "physmap": machine.name}
-    return {b"replay": json.dumps(said, sort_keys=True).encode()}
 
 
 KINDS_OF_REQUESTS = pa.array(["alloc", "free", "target"])
@@ -112,10 +103,8 @@ def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
     did = np.flatnonzero(outcome.work.any(axis=1))
     rows = part.rows.copy()
     rows["worked"][did] = np.arange(1, len(did) + 1)
-    table = outcome_rows(Kept(replace(part, rows=rows), outcome.work[did], outcome.page_work,
-                              event, codes[event], texts))
-    return table.replace_schema_metadata(about(
-        trace.meta.name, outcome.profile, outcome.machine))
+    return outcome_rows(Kept(replace(part, rows=rows), outcome.work[did], outcome.page_work,
+                             event, codes[event], texts))
 
 
 def arrow_writer(table: pa.Table) -> Callable[[Path], None]:

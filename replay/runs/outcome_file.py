@@ -6,22 +6,22 @@ later is kept, and put in its place in a second pass over the file, which only s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from replay.runs.belonging import KEY, ROOM
 from replay.runs.columns import Columns, room
 from replay.runs.files import COMPRESSION, Kept, outcome_rows
 
 
 class OutcomeFile:
-    """An Arrow IPC file that grows. metadata: of its schema."""
+    """An Arrow IPC file that grows. It says which run it is of when that is known."""
 
-    def __init__(self, path: Path, metadata: Mapping[bytes, bytes]) -> None:
-        self.path, self._metadata = path, metadata
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self._sink: Any = pa.OSFile(str(path), "wb")
         self._writer: Any = None
         self._begins: list[int] = []
@@ -35,7 +35,7 @@ class OutcomeFile:
             self._made = room(len(kept.part))
         table = outcome_rows(kept, self._made)
         if self._writer is None:
-            schema = table.schema.with_metadata(self._metadata)
+            schema = table.schema.with_metadata({KEY: ROOM})
             self._writer = pa.ipc.new_file(self._sink, schema, options=COMPRESSION)
         self._begins.append(self._requests)
         self._requests += table.num_rows

@@ -11,8 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from replay.base.arrow import compute as pc
+from replay.base import memory
 from replay.base.alike import Counting, Counts
 from replay.base.errors import InputError
+from replay.runs.belonging import read_metadata
+from replay.trace.opening import check_batches
+from replay.trace.messages import NoMessageError, listed_messages
 
 OUTCOME = {"event": pa.types.is_int64, "time_ns": pa.types.is_int64, "nr_pages": pa.types.is_int64,
            "wait_ns": pa.types.is_int64, "service_ns": pa.types.is_int64,
@@ -24,7 +28,8 @@ AGAIN = "run `replay run` again"
 
 
 class Rows:
-    """One row per request. path: of the file; table: the rows, where they are in memory.
+    """One row per request. path: of the file; table: the rows, where they are in memory. said: what
+    the file says of its run, see belonging.py.
 
     InputError where the file is none of an outcome, or is damaged.
     """
@@ -33,7 +38,7 @@ class Rows:
         self.path, self._table = path, table
         with self._opened() as reader:
             schema = reader.schema if table is None else table.schema
-            self.names = list(schema.names)
+            self.names, self.said = list(schema.names), read_metadata(schema)
             self.number = reader.count_rows() if table is None else table.num_rows
         for name, fits in OUTCOME.items():
             if name not in self.names or not fits(schema.field(name).type):
@@ -51,10 +56,13 @@ class Rows:
             # Not mapped: what is read of a mapped file counts as memory of the process.
             with pa.OSFile(str(self.path)) as source, pa.ipc.open_file(
                     source, options=options) as reader:
+                check_batches(self.path, listed_messages(self.path))
                 yield reader
         except FileNotFoundError:
             raise InputError(self.path, "is missing", hint=AGAIN) from None
-        except (pa.ArrowException, OSError, IndexError) as error:
+        except MemoryError:
+            raise
+        except (pa.ArrowException, OSError, IndexError, NoMessageError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(self.path, f"not an outcome of a replay: {first}",
                              hint=AGAIN) from None
@@ -64,6 +72,8 @@ class Rows:
         if self._table is not None:
             return self._table
         with self._opened() as reader:
+            memory.need(memory.used() + sum(m.unpacked for m in listed_messages(self.path)),
+                        f"{self.path}: reading all of it", "take a part of it")
             table = reader.read_all()
             table.validate(full=True)
         return table

@@ -18,6 +18,7 @@ from replay.base.files import text_writer, write_files
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
 from replay.report.telling.text import report
+from replay.runs.belonging import KEY, belonging, check_belonging, metadata_of, tell
 from replay.runs.files import arrow_writer
 from replay.runs.rows import Rows
 from replay.runs.shape import checked
@@ -96,7 +97,9 @@ class Run:
         if allocator in self.files:
             return Rows(self.files[allocator])
         assert self.folder is not None
-        return Rows(self.folder / f"outcome-{allocator}.arrow")
+        found = Rows(self.folder / f"outcome-{allocator}.arrow")
+        check_belonging(found.path, found.said, self.summary, allocator)
+        return found
 
     def timeline(self, allocator: str) -> Timeline:
         """What was where over modelled time, see metrics.timeline; for pictures."""
@@ -104,7 +107,9 @@ class Run:
         if allocator in self.timelines:
             return self.timelines[allocator]
         assert self.folder is not None
-        return read_timeline(self.folder / f"timeline-{allocator}.json")
+        path = self.folder / f"timeline-{allocator}.json"
+        return read_timeline(path, lambda said: check_belonging(
+            path, said, self.summary, allocator))
 
     def metrics(self) -> pl.DataFrame:
         """One row per allocator and metric of the catalogue: unit, which way is better, value."""
@@ -143,10 +148,14 @@ class Run:
         What an earlier run left there of the same allocators, and this one does not keep, goes.
         """
         files: dict[str, Callable[[Path], Any]] = {
-            f"outcome-{name}.arrow": arrow_writer(table) for name, table in self.tables.items()}
-        files |= {f"outcome-{name}.arrow": path.replace for name, path in self.files.items()}
-        files |= {f"timeline-{name}.json": text_writer(json.dumps(columns(made)) + "\n")
-                  for name, made in self.timelines.items()}
+            f"outcome-{name}.arrow": arrow_writer(table.replace_schema_metadata(
+                {KEY: metadata_of(self.summary, name)})) for name, table in self.tables.items()}
+        for name, path in self.files.items():
+            tell(path, self.summary, name)
+            files[f"outcome-{name}.arrow"] = path.replace
+        for name, made in self.timelines.items():
+            said = {"run": belonging(self.summary, name), **columns(made)}
+            files[f"timeline-{name}.json"] = text_writer(json.dumps(said) + "\n")
         files[SUMMARY] = text_writer(
             json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
         files["report.txt"] = text_writer(self.text)

@@ -27,7 +27,6 @@ from replay.metrics.summary import summary_of
 from replay.metrics.timeline import TimelineFold
 from replay.runs.compiling import compile_loops
 from replay.runs.course import Course, Keeping
-from replay.runs.files import about
 from replay.runs.options import RunOptions
 from replay.runs.outcome_file import OutcomeFile
 from replay.runs.plan import Named, start_on
@@ -102,8 +101,7 @@ def _courses(source: Batches, named: Named, plan: RunOptions, folder: Path | Non
         under_way = UnderWay(strategy, named.options[name], named.machine, extent, start,
                              named.costs, named.faults)
         courses.append(Course(under_way, None if folder is None else Keeping(
-            OutcomeFile(folder / f"outcome-{name}.arrow",
-                        about(source.meta.name, named.costs, named.machine)),
+            OutcomeFile(folder / f"outcome-{name}.arrow"),
             TimelineFold(named.machine, span, extent.slots, under_way.before))))
     return courses
 

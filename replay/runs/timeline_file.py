@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ BOUNDS = {"cell": MAP_CELLS, "row": MAP_CELLS // CELLS_PER_ROW, "column": CELLS_
 """Exclusive; every whole number is from -1 on and below 2^62 besides."""
 
 
-def read_timeline(path: Path) -> Timeline:
-    """The time line in a file; InputError where it is none, or holds numbers that cannot be."""
+def read_timeline(path: Path, check: Callable[[Any], None]) -> Timeline:
+    """The time line in a file; InputError where it is none, or holds numbers that cannot be.
+
+    check: takes what it says of its run, see belonging.py."""
     try:
         if path.stat().st_size > MOST_TIMELINE_BYTES:
             raise InputError(path, f"larger than {MOST_TIMELINE_BYTES >> 20} MiB", hint=AGAIN_HINT)
@@ -34,6 +37,7 @@ def read_timeline(path: Path) -> Timeline:
         raise InputError(path, f"not JSON ({error})", hint=AGAIN_HINT) from None
     if not isinstance(data, dict):
         raise InputError(path, "expected an object of tables", hint=AGAIN_HINT)
+    check(data.get("run"))
     return Timeline(**{name: _table(path, name, data.get(name)) for name in SCHEMAS})
 
 

@@ -79,6 +79,8 @@ class Batches:
         for batch in islice(self._read(("kind",)), 1):
             try:
                 batch.validate(full=True)
+            except MemoryError:
+                raise
             except (pa.ArrowException, ValueError) as error:
                 raise self._damaged(error, 0) from None
             found.update(batch["kind"].dictionary.to_pylist())
@@ -102,6 +104,8 @@ class Batches:
         for number, batch in enumerate(self._read(COLUMNS_BEFORE)):
             try:
                 batch.validate(full=True)
+            except MemoryError:
+                raise
             except (pa.ArrowException, ValueError) as error:
                 raise self._damaged(error, number) from None
             check_frames(self.path, pa.Table.from_batches([batch]), self.meta, row)
@@ -118,6 +122,8 @@ class Batches:
             for number in range(reader.num_record_batches):
                 try:
                     batch = reader.get_batch(number)
+                except MemoryError:
+                    raise
                 except (pa.ArrowException, OSError, ValueError) as error:
                     raise self._damaged(error, number) from None
                 memory.need(memory.used(), f"{self.path}: reading it", "split it by time")

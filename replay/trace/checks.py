@@ -46,6 +46,8 @@ def as_schema(path: Path, table: Any, schema: pa.Schema) -> Any:
                          if extra or missing else "columns are in another order")
     try:
         return table if table.schema.equals(schema) else table.cast(schema)
+    except MemoryError:
+        raise
     except (pa.ArrowException, ValueError) as error:
         raise InputError(path, f"a column has the wrong type ({str(error).splitlines()[0]})",
                          ) from None

@@ -214,6 +214,8 @@ class Decoder:
                                  f"{STORED.field(name).type}", where)
         try:
             batch.validate()
+        except MemoryError:
+            raise
         except (pa.ArrowException, ValueError) as error:
             raise InputError(self.path, f"is damaged ({str(error).splitlines()[0]})",
                              where) from None

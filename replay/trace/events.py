@@ -111,6 +111,8 @@ def _read(path: Path, source: FileSource, names: Sequence[str] | None
                 batch = reader.get_batch(number)
                 memory.need(memory.used(), f"{path}: reading it", "split it by time")
                 batch.validate(full=True)
+            except MemoryError:
+                raise
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise InputError(path, f"is damaged ({str(error).splitlines()[0]})",
                                  f"batch {number}") from None

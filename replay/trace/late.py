@@ -17,9 +17,9 @@ BEGIN = 8
 """Where the first message is, behind the magic and its padding."""
 
 
-def with_room(said: bytes) -> bytes:
+def with_room(said: bytes, room: int = ROOM_BYTES) -> bytes:
     """Metadata that may be exchanged for some that are a little longer."""
-    return said + b" " * ROOM_BYTES
+    return said + b" " * room
 
 
 def exchange(path: Path, before: bytes, after: bytes) -> None:

@@ -97,7 +97,8 @@ def check_batches(path: Path, messages: Iterable[Message]) -> None:
     if total > memory.MAX_RATIO * path.stat().st_size + FREE_BYTES:
         raise InputError(path, f"expands to more than {memory.MAX_RATIO} times its size ("
                          f"{path.stat().st_size:,} bytes to {total:,})")
-    memory.need(memory.used() + names + 2 * largest, f"{path}: reading it", "split it by time")
+    if names + 2 * largest > FREE_BYTES:
+        memory.need(memory.used() + names + 2 * largest, f"{path}: reading it", "split it by time")
 
 
 def read_head(path: Path, reader: Any) -> tuple[Meta, int]:

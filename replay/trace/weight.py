@@ -68,6 +68,8 @@ def _pages(path: Path, reader: Any) -> Iterable[int]:
         try:
             batch = reader.get_batch(number)
             batch.validate(full=True)
+        except MemoryError:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(path, f"is damaged ({str(error).splitlines()[0]})",
                              f"batch {number}") from None

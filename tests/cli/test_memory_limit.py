@@ -156,15 +156,15 @@ def test_an_import_beyond_it_is_given_up(tmp_path: Path) -> None:
 
 def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(
         tmp_path: Path, stated: None) -> None:
-    """Batches of nothing compress to a thousandth."""
+    """Batches of little more than nothing compress to a hundredth."""
     meta, path = load(small(tmp_path / "s.arrow")).meta, tmp_path / "bomb.arrow"
     rows = 1 << 16
+    times = np.sort(np.random.default_rng(1).integers(0, 1 << 40, 100 * rows)).reshape(100, rows)
     lost = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int16)), ["lost"])
-    filled = {"time_ns": pa.array(np.zeros(rows, np.int64)), "kind": lost}
-    empty = pa.RecordBatch.from_arrays([
-        filled.get(field.name, pa.nulls(rows, field.type)) for field in STORED], schema=STORED)
-    write(path, meta, [empty] * 100, "zstd")
-    assert path.stat().st_size < 2 << 20
+    batches = [pa.RecordBatch.from_arrays([
+        pa.array(ns) if field.name == "time_ns" else lost if field.name == "kind"
+        else pa.nulls(rows, field.type) for field in STORED], schema=STORED) for ns in times]
+    write(path, meta, batches, "zstd")
     limit = f"{(memory.used() >> 20) + 300}M"
     assert cli("info", path, "--memory-limit", limit).code == 0, "a batch at a time"
     refused("convert", path, tmp_path / "new.arrow", "--memory-limit", limit,
@@ -172,3 +172,16 @@ def test_a_file_that_holds_far_more_than_its_size_is_not_read_to_its_end(
     with pytest.raises(ReplayError, match="reading it takes about"):
         memory.state(memory.parse_size(limit))
         load(path)
+
+
+def test_a_file_that_expands_a_thousandfold_is_not_read(tmp_path: Path) -> None:
+    meta, path = load(small(tmp_path / "s.arrow")).meta, tmp_path / "bomb.arrow"
+    rows = 1 << 18
+    lost = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int16)), ["lost"])
+    filled = {"time_ns": pa.array(np.zeros(rows, np.int64)), "kind": lost}
+    nothing = pa.RecordBatch.from_arrays([
+        filled.get(field.name, pa.nulls(rows, field.type)) for field in STORED], schema=STORED)
+    write(path, meta, [nothing] * 20, "zstd")
+    for verb in ("info", "run", "verify", "diff"):
+        more = [TRACE] if verb == "diff" else []
+        refused(verb, path, *more, naming=(path, "expands to more than 1000 times its size"))

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replay.base.alike import Counting, Counts
+from replay.base.errors import InputError
 from replay.compare.diff import diff
 from replay.compare.effects import cliffs_delta, effect
 from replay.compare.sides import Side
@@ -23,9 +24,10 @@ from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.part import whole
 from replay.metrics.summary import summary
 from replay.runs.columns import fill, room
-from replay.runs.files import outcome_table
+from replay.runs.files import arrow_writer, outcome_table
 from replay.runs.run import Run, read_run
 
+from run_folders import change_run
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome, trace  # isort: skip
 
@@ -237,6 +239,32 @@ def test_damaged_outcomes_are_refused(copy: Path) -> None:
     refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=("outcome-pool.arrow", "missing"))
 
 
+def test_files_of_another_run_are_refused(copy: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for recorded, options in (("pv-dom0", ()), ("pvh-dom0", ("--profile", "arm64")),
+                           ("pvh-dom0", ("--set", "pool.section_pages=65536"))):
+        assert cli("run", ROOT / f"traces/{recorded}.arrow", "--allocator", "pool", "--out", other,
+                   *options).code == 0
+        shutil.copy(other / "outcome-pool.arrow", copy)
+        for verb in ("diff", "compare"):
+            said = refused(verb, f"{copy}:pool", f"{copy}:balloon",
+                           naming=(copy / "outcome-pool.arrow", "is of another run"))
+    assert "strategy or its options is not the same" in said
+    assert cli("run", ROOT / "traces/pvh-dom0.arrow", "--allocator", "pool", "--out", copy).code == 0
+    shutil.copy(other / "timeline-pool.json", copy)
+    with pytest.raises(InputError, match="timeline-pool.json: is of another run"):
+        read_run(copy).timeline("pool")
+
+
+def test_an_outcome_that_does_not_say_its_run_is_refused(copy: Path) -> None:
+    path = copy / "outcome-pool.arrow"
+    with pa.OSFile(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    for said in (None, {b"replay": b"[]"}, {b"replay": b"{"}, {b"replay": b"\xff"}):
+        arrow_writer(table.replace_schema_metadata(said))(path)
+        refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=(path, "run `replay run` again"))
+
+
 def test_wrong_sides_are_refused(folder: Path, tmp_path: Path) -> None:
     refused("compare", tmp_path, naming=(tmp_path, "summary.json"))
     refused("compare", f"{folder}:pool", naming=("compared with what",))
@@ -246,10 +274,7 @@ def test_wrong_sides_are_refused(folder: Path, tmp_path: Path) -> None:
 
 
 def test_foreign_names_stay_harmless(copy: Path) -> None:
-    path = copy / "summary.json"
-    data = json.loads(path.read_text())
-    data["run"]["physmap"] = "\x1b[31mred\u202e"
-    path.write_text(json.dumps(data))
+    change_run(copy, lambda data: data["run"].update(physmap="\x1b[31mred\u202e"))
     out = cli("compare", f"{copy}:pool", f"{ROOT}/traces/pvh-dom0.arrow:pool").out
     assert "\x1b" not in out
     assert "\\x1b[31mred\\u202e" in out

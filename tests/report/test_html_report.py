@@ -19,6 +19,7 @@ from replay.report.page.latency import curve
 from replay.runs.run import read_run
 
 from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
+from run_folders import change_run
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome  # isort: skip
 
@@ -45,19 +46,21 @@ def page(run: Path) -> Path:
 def hostile(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run with the strings of somebody who wants into the reader's browser."""
     folder = Path(shutil.copytree(run, tmp_path_factory.mktemp("hostile") / "run"))
-    data = json.loads((folder / "summary.json").read_text())
-    for name in ("trace", "physmap", "kernel", "mode", "profile_summary"):
-        data["run"][name] = f"{EVIL}{ENDS}"
-    data["order"][0] = EVIL
-    data["allocators"][EVIL] = data["allocators"].pop("balloon")
     for name in ("outcome-{}.arrow", "timeline-{}.json"):
         (folder / name.format("balloon")).rename(folder / name.format(EVIL))
-    for one in data["allocators"].values():
-        for row in one["latency_by_caller"]:
-            row["caller"] = f"{EVIL}{ENDS}{row['caller']}"
-        for row in one["hazard_examples"]:
-            row["what"] = ENDS
-    (folder / "summary.json").write_text(json.dumps(data))
+
+    def change(data: dict[str, Any]) -> None:
+        for name in ("trace", "physmap", "kernel", "mode", "profile_summary"):
+            data["run"][name] = f"{EVIL}{ENDS}"
+        data["order"][0] = EVIL
+        data["allocators"][EVIL] = data["allocators"].pop("balloon")
+        for one in data["allocators"].values():
+            for row in one["latency_by_caller"]:
+                row["caller"] = f"{EVIL}{ENDS}{row['caller']}"
+            for row in one["hazard_examples"]:
+                row["what"] = ENDS
+
+    change_run(folder, change)
     assert cli("report", folder).code == 0
     return folder / "report.html"
 
@@ -219,9 +222,7 @@ def test_figures_as_files(run: Path, tmp_path: Path) -> None:
 
 def test_spreadsheets_get_no_formulas(run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(run, tmp_path / "copy"))
-    data = json.loads((folder / "summary.json").read_text())
-    data["run"]["trace"] = "=HYPERLINK(1)"
-    (folder / "summary.json").write_text(json.dumps(data))
+    change_run(folder, lambda data: data["run"].update(trace="=HYPERLINK(1)"))
     assert cli("report", folder, "--format", "csv").code == 0
     rows = csv.DictReader((folder / "report.csv").read_text().splitlines())
     assert {row["run"] for row in rows} == {"'=HYPERLINK(1)"}
