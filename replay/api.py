@@ -54,15 +54,12 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     iomem, dmesg, device tree, xl info. settings, probes, compression: as of `replay import`.
     streamed: for recordings of any length; the rows are in the file alone.
     """
-    from replay.importers.session import SETTINGS, import_recording
-    from replay.physmap.readers import OVERRIDES
+    from replay.importers.session import import_recording
+    from replay.importers.settings import check_settings
     from replay.trace.store import check_compression, save
 
     check_compression(compression)
-    known = sorted({*SETTINGS, *OVERRIDES})
-    for key in settings or {}:
-        if key not in known:
-            raise unknown_name("setting", key, known)
+    check_settings(settings or {})
     paths, target = [Path(s) for s in sources], Path(output) if output is not None else None
     if target is not None:
         check_output(target, paths)

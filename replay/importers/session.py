@@ -24,7 +24,8 @@ from replay.importers.finishing import find_out, streamed_trace, whole_trace
 from replay.importers.merge import moved, united, unmoved
 from replay.importers.related import HOW_TO_STATE, Placed, place
 from replay.importers.sniff import sniff
-from replay.importers.source.format import Asked, Format, whole
+from replay.importers.settings import whole
+from replay.importers.source.format import Asked, Format
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table
 from replay.importers.source.rows import Rows
@@ -33,19 +34,6 @@ from replay.physmap.readers import Machine, read_machine, with_va_bits
 from replay.trace.meta import Meta
 from replay.trace.opening import imbalance
 from replay.trace.store import Trace, check
-
-SETTINGS = {
-    "cpu_hz": "ticks per second of the trace clock",
-    "vmemmap_base": "address of the struct page of frame 0",
-    "xen_version": "Xen that wrote the xentrace records, such as 4.17.7",
-    "keep": "rows of a Xen trace: all, or calls for those that a replay uses",
-    "trace_clock": "ftrace's clock, which its text form does not name, such as x86-tsc",
-    "clock_offset_ns": "ns to add to a time of the Xen trace for ftrace's; default: measured",
-    "description": "a sentence on how the recording was made",
-    "recorded_at": "when it was recorded, such as 2026-11-27T02:17+01:00 (UTC unless it says)",
-    "emulated": "the emulator, where the recorded times are not those of hardware",
-}
-"""Names that `--set` takes at import, beside those of the machine's readers."""
 
 def _moment(text: str) -> None:
     try:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from replay.base.errors import ReplayError
 from replay.base.scratch import Scratch
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable
@@ -47,14 +46,3 @@ class Format:
     warm: Callable[[Path], None]
     signature: bool = True
     follows: bool = False
-
-
-def whole(settings: Mapping[str, str], name: str, default: int | None) -> int | None:
-    """A setting that is a whole number; ReplayError for another text."""
-    text = settings.get(name)
-    if text is None:
-        return default
-    try:
-        return int(text, 0)
-    except ValueError:
-        raise ReplayError(f"--set {name}={text}: expected a whole number") from None
