@@ -109,6 +109,13 @@ def write_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> Non
             write(aside[folder / name])
 
 
+def folder_name(path: Path) -> str:
+    """What a folder for the results of a file is called: its name, made one that stays in its
+    place and can be read."""
+    name = "".join(c if c.isprintable() else "_" for c in path.stem).strip(". ")
+    return name or "unnamed"
+
+
 def text_writer(text: str) -> Callable[[Path], Any]:
     """Writes a text as UTF-8."""
     return lambda path: path.write_text(text, encoding="utf-8")

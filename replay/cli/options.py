@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,12 @@ Compression = Annotated[str, typer.Option(
     help="Of the trace: zstd is the smallest, lz4 the fastest to replay.")]
 
 
+_HARMFUL = re.compile(
+    r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    r"|\x1b(?!\[[0-9;]{0,16}m)")
+"""What a terminal would obey or turn round, colours aside: names of files may hold it."""
+
+
 def key_values(items: list[str] | None) -> dict[str, str]:
     """The pairs of `--set KEY=VALUE`."""
     found = {}
@@ -40,6 +47,7 @@ def key_values(items: list[str] | None) -> dict[str, str]:
 def emit(text: str) -> None:
     """Print, and flush, so that a full disk or a closed pipe shows while it can be reported."""
     clear()
+    text = _HARMFUL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()

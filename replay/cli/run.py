@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from replay.base.files import folder_name
 from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
 from replay.cli.run_options import takes_run_options
 from replay.runs.options import RunOptions
@@ -27,7 +28,7 @@ def run(
     from replay.runs.replaying import replay_source
     from replay.trace.batches import open_batches
 
-    folder = out or Path("reports") / trace.stem
+    folder = out or Path("reports") / folder_name(trace)
     with beside(folder) as aside:
         found = replay_source(open_batches(trace, options.allow_loss), options, aside)
         files = found.save(folder)

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from replay.base import memory
 from replay.base.errors import InputError
 from replay.base.files import all_written
 
@@ -35,6 +36,12 @@ SERIES = ("kind", "figure", "size", "trace", "strategy", "physmap", "profile", "
 """What rows of one series share."""
 
 MOST_HISTORY_BYTES = 64 << 20
+ROW_BYTES, WORKED_BYTES = 16 * len(HISTORY_COLUMNS), 700
+"""Of a row in memory, and with all that comes of it while drift is looked for (measured: 10^6 rows
+took 745 MB)."""
+MOST_LETTERS = 1000
+"""Of a text."""
+HINT_OF_FILE = "move it out of the history, or take it from a backup; the other files are whole"
 
 
 def append_all(folder: Path, read: Sequence[pl.DataFrame]) -> list[Path]:
@@ -61,28 +68,62 @@ def read_history(folder: Path) -> pl.DataFrame:
     """All rows, oldest first; InputError with the file's name for one that is damaged."""
     if not folder.is_dir():
         raise InputError(folder, "is no history", hint="`replay gate add` begins one")
-    parts = [_read(path) for path in sorted(folder.glob("day=*/part-*.parquet"))]
-    if not parts:
+    paths = sorted(folder.glob("day=*/part-*.parquet"))
+    if not paths:
         raise InputError(folder, "holds no results", hint="`replay gate add` adds them")
+    rows = sum(map(_rows, paths))
+    memory.need(memory.used() + rows * WORKED_BYTES, f"{folder}: reading {rows:,} results",
+                "move older days out of it")
+    parts = [_read(path) for path in paths]
     return pl.concat(parts).unique().sort("time", *SERIES, "seconds")
 
 
-def _read(path: Path) -> pl.DataFrame:
-    hint = "move it out of the history, or take it from a backup; the other files are whole"
+def _rows(path: Path) -> int:
+    """How many a file holds, by its footer; InputError where that is beyond what its size allows.
+    """
+    from pyarrow import ArrowException, parquet
+
     try:
-        if path.stat().st_size > MOST_HISTORY_BYTES:
-            raise InputError(path, f"larger than {MOST_HISTORY_BYTES >> 20} MiB", hint=hint)
+        size = path.stat().st_size
+        if size > MOST_HISTORY_BYTES:
+            raise InputError(path, f"larger than {MOST_HISTORY_BYTES >> 20} MiB", hint=HINT_OF_FILE)
+        footer = parquet.read_metadata(path)
+        unpacked = sum(footer.row_group(k).total_byte_size for k in range(footer.num_row_groups))
+    except MemoryError:
+        raise
+    except (OSError, ArrowException, ValueError) as error:
+        raise _damaged(path, error) from None
+    rows = int(footer.num_rows)
+    if max(unpacked, rows * ROW_BYTES) > memory.MAX_RATIO * size:
+        raise InputError(path, f"expands to more than {memory.MAX_RATIO} times its size",
+                         hint=HINT_OF_FILE)
+    return rows
+
+
+def _damaged(path: Path, error: BaseException) -> InputError:
+    said = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return InputError(path, f"not a Parquet file of results ({said})", hint=HINT_OF_FILE)
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
         frame = pl.read_parquet(path.read_bytes())
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        said = str(error).splitlines()[0][:120]
-        raise InputError(path, f"not a Parquet file of results ({said})", hint=hint) from None
+        raise _damaged(path, error) from None
     if dict(frame.schema) != HISTORY_COLUMNS or frame.null_count().sum_horizontal().item():
         raise InputError(path, f"expected the columns {', '.join(HISTORY_COLUMNS)}, all filled",
-                         hint=hint)
+                         hint=HINT_OF_FILE)
+    for name, kind in HISTORY_COLUMNS.items():
+        if kind == pl.String and (frame[name].str.len_chars() > MOST_LETTERS).any():
+            raise InputError(path, f"a text of more than {MOST_LETTERS:,} letters", where=name,
+                             hint=HINT_OF_FILE)
     if not set(frame["kind"]) <= {MEASURED, RECORDED}:
-        raise InputError(path, f"expected {MEASURED} or {RECORDED}", where="kind", hint=hint)
+        raise InputError(path, f"expected {MEASURED} or {RECORDED}", where="kind",
+                         hint=HINT_OF_FILE)
     if not frame.filter(~((pl.col("seconds") > 0) & pl.col("seconds").is_finite())).is_empty():
-        raise InputError(path, "a time that is no positive number", where="seconds", hint=hint)
+        raise InputError(path, "a time that is no positive number", where="seconds",
+                         hint=HINT_OF_FILE)
     if {f"day={day}" for day in frame["time"].dt.date()} != {path.parent.name}:
-        raise InputError(path, "holds results of another day than its folder's name", hint=hint)
+        raise InputError(path, "holds results of another day than its folder's name",
+                         hint=HINT_OF_FILE)
     return frame

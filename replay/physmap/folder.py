@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from replay.base.texts import cut_lines
 from replay.base.errors import InputError, ReplayError
 
 # The state before the recording is wanted: what the recorded allocations met.
@@ -93,7 +94,8 @@ def read(path: Path) -> str:
     """A text file, whatever bytes are in it."""
     try:
         # a serial line is captured with the carriage returns that go over it
-        return re.sub(r"\r+\n", "\n", path.read_bytes().decode("utf-8", "replace"))
+        text = re.sub(r"(?<!\r)\r+\n", "\n", path.read_bytes().decode("utf-8", "replace"))
+        return cut_lines(text)
     except OSError as error:
         raise InputError(path, error.strerror or "cannot be read") from None
 

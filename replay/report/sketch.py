@@ -88,7 +88,7 @@ class Segment:
 
 def _stem(name: str) -> str:
     """A name without its unit address: `virtio_mmio@a003e00` is one of many `virtio_mmio@`."""
-    return re.sub(r"(@[0-9a-f]+|[0-9a-f]{6,}\.)", "@", name)
+    return re.sub(r"(@[0-9a-f]+|(?<![0-9a-f])[0-9a-f]{6,}\.)", "@", name)
 
 
 def _alike(a: Segment, b: Segment) -> bool:

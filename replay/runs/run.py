@@ -14,7 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from replay.base.errors import InputError, unknown_name
-from replay.base.files import text_writer, write_files
+from replay.base.files import folder_name, text_writer, write_files
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
 from replay.report.telling.text import report
@@ -177,7 +177,7 @@ def read_run(folder: Path) -> Run:
     hint = "expected the folder that `replay run` wrote, such as reports/pvh-dom0"
     if path.suffix == ".arrow":
         raise InputError(path, "is a trace, expected a run", hint=(
-            f"`replay run {path}` makes one, in reports/{path.stem}"))
+            f"`replay run {path}` makes one, in reports/{folder_name(path)}"))
     try:
         if path.stat().st_size > MOST_SUMMARY_BYTES:
             raise InputError(path, f"larger than {MOST_SUMMARY_BYTES >> 20} MiB", hint=hint)

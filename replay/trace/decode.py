@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from replay.base import memory
 from replay.base.errors import InputError
+from replay.base.texts import cut
 from replay.base.units import MAX_PAGES
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
@@ -76,7 +77,7 @@ class _Texts:
         if not dictionary.equals(self._seen):
             dictionary.validate(full=True)
             self._seen = dictionary
-            found = [text or "" for text in dictionary.to_pylist()]
+            found = [cut(text or "") for text in dictionary.to_pylist()]
             for text in found:
                 if text not in self.number:
                     self.number[text] = len(self.texts)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from replay.base import memory
 from replay.base.errors import InputError
+from replay.base.texts import cut_columns
 from replay.trace.checks import as_schema, check_frames, check_table
 from replay.trace.columns import ragged
 from replay.trace.cut import CutFile
@@ -116,4 +117,4 @@ def _read(path: Path, source: FileSource, names: Sequence[str] | None
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise InputError(path, f"is damaged ({str(error).splitlines()[0]})",
                                  f"batch {number}") from None
-            yield batch
+            yield cut_columns(batch)

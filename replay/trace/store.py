@@ -29,6 +29,7 @@ from replay.base.ahead import ahead
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.files import written
 from replay.base.progress import advance, step
+from replay.base.texts import cut_columns
 from replay.trace.checks import as_schema, check_frames, check_table
 from replay.trace.columns import is_kind
 from replay.trace.cut import CutFile
@@ -176,7 +177,7 @@ def _read(path: Path, reader: Any) -> Iterator[pa.RecordBatch]:
             size += batch.get_total_buffer_size()
             memory.need(size, f"{path}: reading it", "split it by time")
             batch.validate(full=True)
-            yield batch
+            yield cut_columns(batch)
             advance(batch.num_rows)
 
 

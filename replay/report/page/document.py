@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from replay.report.page.drawing import script_library
 from replay.report.telling.escapes import plain
 
 TEMPLATE_FOLDER = Path(__file__).parent
@@ -66,12 +67,10 @@ def _hash(script: str) -> str:
 def document(template: str, scripts: Sequence[str], data: Any, **context: Any) -> str:
     """A template of this folder with what it shows. scripts: files of this folder, in order, behind
     the drawing library, which is left out where there are none. data: what the scripts read."""
-    import vl_convert
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    library = ([vl_convert.javascript_bundle(None)]  # type: ignore[arg-type]  # its default
-               if scripts else [])
+    library = [script_library()] if scripts else []
     bodies = [*library, *((TEMPLATE_FOLDER / name).read_text(encoding="utf-8") for name in scripts)]
     env = Environment(loader=FileSystemLoader(TEMPLATE_FOLDER), autoescape=True,
                       undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

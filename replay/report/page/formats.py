@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Any
 
+from replay.report.page.drawing import drawn
 from replay.report.page.page import alone, figures
 from replay.report.page.summary_table import MARK, rows_of
 from replay.report.telling import markdown as md
@@ -14,8 +16,6 @@ from replay.report.telling.telling import told
 from replay.report.telling.text import report
 from replay.runs.run import Run
 
-SCALE = 2.0
-"""Pixels of a PNG to each of a figure's."""
 
 
 def markdown(runs: Sequence[Run]) -> str:
@@ -80,14 +80,8 @@ def text(runs: Sequence[Run]) -> str:
 
 def pictures(runs: Sequence[Run], form: str) -> dict[str, bytes]:
     """File names and contents of all figures, as svg or png; the map at its middle instant."""
-    import vl_convert
-
-    found: dict[str, bytes] = {}
+    charts: dict[str, dict[str, Any]] = {}
     for k, run in enumerate(runs, 1):
         prefix = f"{k}-" if len(runs) > 1 else ""
-        for figure in figures(run)[0]:
-            made = alone(figure)
-            found[f"{prefix}{figure.name}.{form}"] = (
-                vl_convert.vegalite_to_svg(made).encode() if form == "svg"
-                else vl_convert.vegalite_to_png(made, scale=SCALE))
-    return found
+        charts |= {f"{prefix}{figure.name}.{form}": alone(figure) for figure in figures(run)[0]}
+    return dict(zip(charts, drawn(list(charts.values()), form), strict=True))

@@ -1,0 +1,47 @@
+"""Texts from files, cut where they are read: what is made of a text may take longer than it is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pyarrow as pa
+
+from replay.base.arrow import compute as pc
+
+MOST_LETTERS: Final = 1000
+"""Of a name or a sentence; the longest of a shipped trace has 166."""
+MOST_LINE: Final = 1 << 14
+"""Letters of a line of a log or a listing."""
+
+
+def cut(text: str, most: int = MOST_LETTERS) -> str:
+    """The text, or its beginning and how much more there was."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most:,} letters more)"
+
+
+def cut_all(value: Any) -> Any:
+    """The same for all texts of a JSON value, names of entries included."""
+    if isinstance(value, str):
+        return cut(value)
+    if isinstance(value, dict):
+        return {cut(name): cut_all(one) for name, one in value.items()}
+    return [cut_all(one) for one in value] if isinstance(value, list) else value
+
+
+def cut_lines(text: str) -> str:
+    """The same for all lines of a text."""
+    if len(text) <= MOST_LINE:
+        return text
+    return "\n".join(cut(line, MOST_LINE) for line in text.split("\n"))
+
+
+def cut_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The same for all texts of a batch's dictionaries, which are checked already."""
+    columns = list(batch.columns)
+    for k, column in enumerate(columns):
+        if pa.types.is_dictionary(column.type) and len(column.dictionary) and (
+                pc.max(pc.binary_length(column.dictionary)).as_py() or 0) > MOST_LETTERS:
+            texts = [None if text is None else cut(text) for text in column.dictionary.to_pylist()]
+            columns[k] = pa.DictionaryArray.from_arrays(
+                column.indices, pa.array(texts, column.type.value_type))
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
