@@ -55,7 +55,7 @@ def import_trace(*sources: Source, output: Source | None = None, name: str = "",
     streamed: for recordings of any length; the rows are in the file alone.
     """
     from replay.importers.session import import_recording
-    from replay.importers.settings import check_settings
+    from replay.importers.source.settings import check_settings
     from replay.trace.store import check_compression, save
 
     check_compression(compression)

@@ -24,7 +24,7 @@ from replay.importers.finishing import find_out, streamed_trace, whole_trace
 from replay.importers.merge import moved, united, unmoved
 from replay.importers.related import HOW_TO_STATE, Placed, place
 from replay.importers.sniff import sniff
-from replay.importers.settings import whole
+from replay.importers.source.settings import whole
 from replay.importers.source.format import Asked, Format
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table

@@ -17,8 +17,8 @@ from replay.trace.messages import BATCH, NO_FOOTER, SCHEMA_MESSAGE, Message, mes
 class CutFile:
     """The whole batches of a file without a footer; read like a pyarrow.RecordBatchFileReader.
 
-    messages: those that are whole. why: what the file has in place of the rest. ended: whether all batches that were written are
-    there, and the footer alone is not.
+    messages: those that are whole. why: what the file has in place of the rest. ended: whether all
+    batches that were written are there, and the footer alone is not.
     """
 
     def __init__(self, path: Path, messages: list[Message], why: str, ended: bool,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +25,9 @@ from replay.trace.meta import Meta
 from replay.trace.old import current
 from replay.trace.schema import SLOT, STORED
 from replay.trace.start import BEFORE, pages_of
-from replay.trace.opening import bounds_of, opened, read_head, seen_as_arrow
+from replay.trace.opening import FileSource, bounds_of, opened, read_head, seen_as_arrow
 from replay.trace.store import Trace
 
-
-FileSource = Callable[[], Any]
-"""See opening.opened()."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,7 @@ from replay.trace.calls import calls_of
 from replay.trace.checks import check_frames, check_table
 from replay.trace.columns import ragged
 from replay.trace.meta import Meta
-from replay.trace.opening import KEY, OLD_VERSION, metadata, opened, read_head, readable
+from replay.trace.opening import FileSource, KEY, OLD_VERSION, metadata, opened, read_head, readable
 from replay.trace.placing import Moves
 from replay.trace.schema import STORED
 from replay.trace.stored import compacted, moves_of, resized, without_calls
@@ -33,11 +33,8 @@ ROWS_AT_ONCE: Final = 1 << 16
 BATCH_ROWS: Final = 1 << 17
 PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
-Source = Callable[[], Any]
-"""See opening.opened()."""
 
-
-def current(path: Path, allow_loss: bool = False) -> Source:
+def current(path: Path, allow_loss: bool = False) -> FileSource:
     """A source for opening.opened() that gives the rows of the current version, whatever the file's
     is. InputError says what is wrong with one of the first. allow_loss: see readable()."""
     source = readable(path, allow_loss)
@@ -107,7 +104,7 @@ class _Found:
         return Moves(**{name: column.array for name, column in self._columns.items()})
 
 
-def _turned(old: _Old) -> Source:
+def _turned(old: _Old) -> FileSource:
     """The same rows as a file of the current version. InputError names the row that cannot be."""
     scratch = Scratch()
     try:
@@ -126,7 +123,8 @@ def _turned(old: _Old) -> Source:
     return _written(meta, made.batches(BATCH_ROWS), found.rows, scratch)
 
 
-def _written(meta: Meta, batches: Iterator[pa.RecordBatch], rows: int, scratch: Scratch) -> Source:
+def _written(meta: Meta, batches: Iterator[pa.RecordBatch], rows: int, scratch: Scratch
+             ) -> FileSource:
     """A file of these batches."""
     schema = STORED.with_metadata({KEY: metadata(meta)[KEY]})
     if rows * len(STORED.names) * 8 <= HELD_BYTES:

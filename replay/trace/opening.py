@@ -31,8 +31,12 @@ HINT = "a trace is made by `replay import` or `replay synth`"
 ALLOW_LOSS = "`run`, `info` and `convert` take what is whole with --allow-loss"
 
 
+FileSource = Callable[[], Any]
+"""Gives what to read a file from: a file of pyarrow's, or a CutFile."""
+
+
 @contextmanager
-def opened(path: Path, source: Callable[[], Any], options: Any = None) -> Iterator[Any]:
+def opened(path: Path, source: FileSource, options: Any = None) -> Iterator[Any]:
     """A reader of a trace file; what goes wrong with it is the file's fault.
 
     source: gives what to read it from. options: pa.ipc.IpcReadOptions.
@@ -64,7 +68,7 @@ def _reader(path: Path, given: Any, options: Any) -> Any:
                          ALLOW_LOSS) from None
 
 
-def readable(path: Path, allow_loss: bool) -> Callable[[], Any]:
+def readable(path: Path, allow_loss: bool) -> FileSource:
     """A source for opened(); allow_loss: of a file that was cut the whole batches. Refuses a file
     of which a single batch would not do for memory."""
     def file() -> Any:

@@ -37,7 +37,9 @@ from replay.trace.expand import Expander
 from replay.trace.late import exchange, with_room
 from replay.trace.meta import Meta
 from replay.trace.old import current
-from replay.trace.opening import KEY, bounds_of, check_meta, metadata, opened, read_head, seen_as_arrow
+from replay.trace.opening import (
+    KEY, bounds_of, check_meta, metadata, opened, read_head, seen_as_arrow,
+)  # fmt: skip
 from replay.trace.schema import SCHEMA, STORED
 from replay.trace.start import pages_of
 from replay.trace.stored import compact, without_calls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from replay.importers.joining.normalise import normalise
-from replay.importers.settings import whole
+from replay.importers.source.settings import whole
 from replay.importers.source.format import Asked
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import Decoded

@@ -38,7 +38,8 @@ def _asked(what: dict[str, Any]) -> list[bytes]:
         answer = None
     if answer is None:
         said = done.stderr.decode("utf-8", "replace").split("\n")[0][:200]
-        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        code = done.returncode
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise ReplayError(f"the drawing library ended early ({how}{': ' if said else ''}{said}): "
                           "it needs some 300 MiB of memory, and address space without a limit; "
                           "`--format md` draws nothing")

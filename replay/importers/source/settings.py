@@ -23,7 +23,7 @@ SETTINGS = {
     "emulated": "the emulator, where the recorded times are not those of hardware",
 }
 """Names that `--set` takes at import, beside those of the machine's readers."""
-BOUNDS: Final = {
+SETTING_BOUNDS: Final = {
     "phys_bits": (32, 64), "va_bits": (36, 52), "page_bytes": (4096, 65536),
     "section_bytes": (1, 1 << 40), "cpu_hz": (1, MAX_HZ),
     "vmemmap_base": (-(1 << 63), (1 << 64) - 1), "clock_offset_ns": (-MAX_TIME_NS, MAX_TIME_NS),
@@ -42,8 +42,8 @@ def check_settings(settings: Mapping[str, str]) -> None:
         if len(text) > MOST_LETTERS:
             raise ReplayError(f"--set {name}: a text of {len(text):,} letters, expected "
                               f"{MOST_LETTERS:,} at most")
-        if name in BOUNDS:
-            low, high = BOUNDS[name]
+        if name in SETTING_BOUNDS:
+            low, high = SETTING_BOUNDS[name]
             value = whole(settings, name, None)
             if value is not None and not low <= value <= high:
                 raise ReplayError(f"--set {name}={text}: expected {low} to {high}")
