@@ -27,13 +27,12 @@ from replay.importers.joining.vmemmap import Chosen, choose
 from replay.importers.source.imported import Imported
 from replay.importers.source.probes import MISSING, Decoded, Probe, ProbeTable, Wanted
 from replay.importers.source.rows import PART_ROWS, Rows
+from replay.importers.source.settings import MAX_HZ
 from replay.physmap.readers import Machine
 from replay.trace.schema import SCHEMA
 
 VMEMMAP, MEMSTART = "vmemmap_base", "memstart_addr"
 """Names under which a probe may fetch the kernel's variables of those names, x86's and arm64's."""
-MAX_HZ: Final = 9_000_000_000
-"""Beyond it the remainder of a division, times 10^9, would leave 64 bits."""
 MAX_SECONDS: Final = 1 << 32
 _PV_ONLY: Final = ("xen_alloc_p2m_entry", "xen_remap_pfn")
 

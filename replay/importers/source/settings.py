@@ -8,7 +8,6 @@ from typing import Final
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.units import MAX_PAGES
 from replay.engine.drive import MAX_TIME_NS
-from replay.importers.joining.normalise import MAX_HZ
 from replay.physmap.readers import OVERRIDES
 
 SETTINGS = {
@@ -23,6 +22,8 @@ SETTINGS = {
     "emulated": "the emulator, where the recorded times are not those of hardware",
 }
 """Names that `--set` takes at import, beside those of the machine's readers."""
+MAX_HZ: Final = 9_000_000_000
+"""Of a trace clock: beyond it the remainder of a division, times 10^9, would leave 64 bits."""
 SETTING_BOUNDS: Final = {
     "phys_bits": (32, 64), "va_bits": (36, 52), "page_bytes": (4096, 65536),
     "section_bytes": (1, 1 << 40), "cpu_hz": (1, MAX_HZ),
