@@ -321,7 +321,7 @@ def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
 
     its, chosen = _gate(config, baseline, only)
     commit = commit_of(its.path.parent)
-    made = {check.name: replayed(check, commit, why) for check in chosen}
+    made = {check.name: replayed(its, check, commit, why) for check in chosen}
     old = {name: load(its.baseline, name) for name in made}
     moved = {name: new for name, new in made.items() if not new.says_the_same(old[name])}
     if not dry_run:

@@ -98,10 +98,15 @@ def replay_check(check: Check) -> Run:
     return run
 
 
-def replayed(check: Check, commit: str = "", why: str = "") -> Baseline:
+def replayed(config: Config, check: Check, commit: str = "", why: str = "") -> Baseline:
     """Replay one check; rows of kernel trees are called kernel, kernel-2 and so on, whatever the
-    commit that their reports name."""
-    run = replay_check(check)
+    commit that their reports name. InputError names the check whose options cannot be."""
+    try:
+        run = replay_check(check)
+    except InputError:
+        raise
+    except ReplayError as error:
+        raise InputError(config.path, str(error), f"check {check.name}") from None
     return of_run(run, commit, why, _names(check, run))
 
 

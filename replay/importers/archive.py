@@ -11,7 +11,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -20,7 +20,7 @@ from replay.base.errors import InputError
 from replay.base.leftovers import temporary_folder
 from replay.base.memory import MAX_RATIO
 from replay.base.recording import FTRACE, MANIFEST, XENTRACE, XENTRACE_CUT
-from replay.importers.source.inputs import DAMAGE, compression, expanded
+from replay.importers.source.inputs import DAMAGE, compression, expanded, no_room
 
 MAX_FILES: Final = 4096
 MAX_HEADER_BYTES: Final = 1 << 16
@@ -73,18 +73,31 @@ class _Bounded:
 @contextmanager
 def unpacked(path: Path) -> Iterator[Unpacked]:
     """The recording of an archive, in a folder that lasts as long as the context."""
-    with temporary_folder() as place:
+    with _room(path) as place:
         folder = place.resolve() / (_SUFFIX.sub("", path.name) or "recording")
-        folder.mkdir()
         try:
+            folder.mkdir()
             _extract(path, folder)
+        except MemoryError:
+            raise
         except (tarfile.TarError, *DAMAGE) as error:
             raise InputError(path, f"the archive is damaged or cut ({error})") from None
         except OSError as error:
             if error.errno:  # a full disk, say; pyarrow's own have no number
-                raise
+                raise no_room(path, error) from None
             raise InputError(path, f"the archive is damaged or cut ({error})") from None
         yield _contents(path, _root(folder))
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[Path]:
+    """Where to unpack it."""
+    with ExitStack() as room:
+        try:
+            place = room.enter_context(temporary_folder())
+        except OSError as error:
+            raise no_room(path, error) from None
+        yield place
 
 
 def _extract(path: Path, folder: Path) -> None:

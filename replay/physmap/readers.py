@@ -88,7 +88,12 @@ def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Ma
     xen, dmesg = xen_log(files), logs.kernel_log(files.text("dmesg"))
     facts = facts_of(files, xen, dmesg)
     found = _Read(files, top, facts, xen, dmesg, page_bytes(files, facts["arch"], dmesg))
-    machine = validated(_arm64(found) if facts["arch"] == "arm64" else _x86(found))
+    try:
+        machine = validated(_arm64(found) if facts["arch"] == "arm64" else _x86(found))
+    except InputError:
+        raise
+    except ReplayError as error:
+        raise InputError(directory, str(error)) from None
     facts |= {"page_bytes": found.page,
               "scratch": [list(s) for s in iomem.scratch_sections(machine)],
               "files": dict(files.origin)}

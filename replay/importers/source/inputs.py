@@ -6,6 +6,7 @@ memory stays bounded whatever the size, and every importer sees one buffer it ca
 
 from __future__ import annotations
 
+import errno
 import gzip
 import mmap
 import tempfile
@@ -91,7 +92,7 @@ def plain_bytes(path: Path) -> Iterator[Buffer]:
                 with _mapped(file) as buffer, step(f"reading {path.name}", len(buffer), "B"):
                     yield buffer
                 return
-        with tempfile.TemporaryFile() as spool:
+        with _spool(path) as spool:
             with step(f"expanding {path.name}"):
                 _expand(path, kind, spool)
             with _mapped(spool) as buffer, step(f"reading {path.name}", len(buffer), "B"):
@@ -109,13 +110,29 @@ def _expand(path: Path, kind: str, spool: IO[bytes]) -> None:
                 if spool.tell() > limit:
                     raise InputError(path, f"expands to more than {MAX_RATIO} times its size",
                                      hint="expand it first if it is what you expect")
+    except MemoryError:
+        raise
     except DAMAGE as error:
         raise InputError(path, f"the {kind} stream is damaged or cut ({error})") from None
     except OSError as error:
         if error.errno:  # a full disk, say; pyarrow's own have no number
-            raise
+            raise no_room(path, error) from None
         raise InputError(path, f"the {kind} stream is damaged or cut ({error})") from None
     spool.flush()
+
+
+def _spool(path: Path) -> IO[bytes]:
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise no_room(path, error) from None
+
+
+def no_room(path: Path, error: OSError) -> InputError:
+    """What a file is unpacked into cannot be written."""
+    place = tempfile.gettempdir() if error.errno != errno.ENOENT else "the temporary folder"
+    return InputError(path, f"cannot be unpacked in {place}: {error.strerror or error}",
+                      hint="make room there, or let TMPDIR name another folder")
 
 
 @contextmanager
