@@ -51,6 +51,11 @@ SWEEPING = AtOnce(250, 225, 20, 5)
 """
 
 
+SLOT_BYTES, SLOT_BYTES_EACH = 24, 80
+"""Of a page that is live at once, a slot, and of these for each allocator: its frame, its list, its
+state."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Named:
     """What the options of a run name, looked up. options: by strategy or C row. objects: in C.
@@ -99,8 +104,10 @@ def prepared(trace: Trace, plan: RunOptions, at_once: AtOnce = RUNNING) -> Prepa
     trace = in_pages_of(trace, named.machine.page_bytes)
     pages = pc.sum(pc.filter(trace.table["nr_pages"], pc.equal(
         trace.table["kind"].cast("string"), "alloc"))).as_py() or 0
-    check_memory(Weight(trace.num_rows, pages), named, plan, at_once)
+    weight = Weight(trace.num_rows, pages)
+    check_memory(weight, 0, named, plan, at_once)
     workload = to_workload(trace)
+    check_memory(weight, workload.peak_pages, named, plan, at_once)
     workload = arrange(replace(workload, start=start_on(workload.start, plan)), plan.arrivals)
     if not len(workload):
         kinds = pc.value_counts(trace.table["kind"]).to_pylist()
@@ -115,20 +122,24 @@ def prepared(trace: Trace, plan: RunOptions, at_once: AtOnce = RUNNING) -> Prepa
 def taken_in(trace: Trace | Path, plan: RunOptions, at_once: AtOnce) -> Prepared:
     """The same of a trace or a file, which is not read where memory would not do."""
     if isinstance(trace, Path):
-        named = looked_up(open_batches(trace, plan.allow_loss).meta, plan)
-        check_memory(weigh(trace, plan.allow_loss), named, plan, at_once)
+        source = open_batches(trace, plan.allow_loss)
+        named = looked_up(source.meta, plan)
+        check_memory(weigh(trace, plan.allow_loss), source.bounds["live_pages"], named, plan,
+                     at_once)
         trace = load(trace, plan.allow_loss)
     return prepared(trace, plan, at_once)
 
 
-def check_memory(weight: Weight, named: Named, plan: RunOptions, at_once: AtOnce = RUNNING) -> None:
-    """Refuse a trace that a replay of all its rows would not have the memory for."""
+def check_memory(weight: Weight, live: int, named: Named, plan: RunOptions,
+                 at_once: AtOnce = RUNNING) -> None:
+    """Refuse a trace that a replay of all its rows would not have the memory for. live: most pages
+    that are so at once."""
     rows, pages = weight
     if pages > MAX_SLOTS:
         return  # to_workload() says what is wrong with it
     each = len(named.chosen) + len(named.objects) + len(plan.code.trees)
     size = BASE_BYTES + rows * (at_once.row + each * at_once.row_each) + pages * (
-        at_once.page + each * at_once.page_each)
+        at_once.page + each * at_once.page_each) + live * (SLOT_BYTES + each * SLOT_BYTES_EACH)
     memory.need(size, f"replaying {rows:,} rows with {pages:,} pages through {each} allocators at "
                 "once", "replay fewer of them, or a part of the trace")
 

@@ -31,14 +31,15 @@ def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
     named = looked_up(source.meta, plan)
     if page_bytes_of(source.meta) != named.machine.page_bytes:
         if source.file:
-            check_memory(weigh(source.path, plan.allow_loss), named, plan)
+            check_memory(weigh(source.path, plan.allow_loss), source.bounds["live_pages"], named,
+                         plan)
         source = batches_of(in_pages_of(source.whole(), named.machine.page_bytes), source.path)
     if not takes_all(named, plan, source.kinds):
         run = replay_batches(source, named, plan, None if plan.no_outcome else folder)
         if run is not None:
             return run
     elif source.file:
-        check_memory(weigh(source.path, plan.allow_loss), named, plan)
+        check_memory(weigh(source.path, plan.allow_loss), source.bounds["live_pages"], named, plan)
     return _replay_whole(source.whole(), plan)
 
 

@@ -29,15 +29,13 @@ from replay.runs.compiling import compile_loops
 from replay.runs.course import Course, Keeping
 from replay.runs.options import RunOptions
 from replay.runs.outcome_file import OutcomeFile
-from replay.runs.plan import Named, start_on
+from replay.runs.plan import SLOT_BYTES, SLOT_BYTES_EACH, Named, start_on
 from replay.runs.run import NOT_KEPT, Run
 from replay.trace.batches import Batches
 from replay.trace.decode import Batch
 
-SLOT_BYTES, SLOT_BYTES_EACH = 24, 80
-"""Of memory per slot of a trace, and of these for each strategy: its frame, its list, its state."""
 WORKING_BYTES = 128 << 20
-"""Beyond that: a batch, its rows, what is counted."""
+"""Beyond the slots: a batch, its rows, what is counted."""
 
 
 def takes_all(named: Named, plan: RunOptions, kinds: set[str]) -> str:
