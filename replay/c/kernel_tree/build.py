@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from replay.base.object_code import cache_root
 from replay.base.errors import InputError, ReplayError
+from replay.c.compiler import compiler, compiler_version
 from replay.base.leftovers import temporary_folder
 from replay.c.kernel_tree.source import ARCH, BALLOON_SOURCE, HEADERS, POOL_SOURCE, SOURCES, Tree
 from replay.c.library import C_HEADER
@@ -33,14 +33,6 @@ class Built:
 
     path: Path
     notes: tuple[str, ...]
-
-
-def compiler() -> str:
-    """$CC, gcc or clang; ReplayError if none is installed."""
-    for name in (os.environ.get("CC", ""), "gcc", "clang", "cc"):
-        if name and shutil.which(name):
-            return name
-    raise ReplayError("no C compiler: install gcc or clang, or set CC")
 
 
 def bounds_search(tree: Tree) -> bool:
@@ -172,8 +164,8 @@ def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, 
     return units
 
 
-def _key(tree: Tree, arch: str, flags: list[str], cc: str) -> str:
-    version = subprocess.run([cc, "--version"], capture_output=True, text=True, check=False).stdout
+def _key(tree: Tree, arch: str, flags: list[str], cc: tuple[str, ...]) -> str:
+    version = compiler_version(cc)
     digest = hashlib.sha256(repr((arch, flags, version, str(tree.path))).encode())
     ours = sorted(p for p in (*SHIM.iterdir(), C_HEADER) if p.suffix in (".c", ".h"))
     for path in (*(tree.path / n for n in (POOL_SOURCE, *SOURCES, *HEADERS, ARCH[arch])), *ours):
@@ -211,10 +203,10 @@ def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True,
         commands, objects = [], [str(folder / f"{k}.o") for k in range(len(units))]
         for (path, own), out in zip(units, objects, strict=True):
             kernel = [] if path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]
-            commands.append([cc, *flags, *kernel, *own, "-I", str(SHIM), "-I",
+            commands.append([*cc, *flags, *kernel, *own, "-I", str(SHIM), "-I",
                              str(C_HEADER.parent), "-c", str(path), "-o", out])
         _run(tree, commands)
         made = folder / "made.so"
-        _run(tree, [[cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects]])
+        _run(tree, [[*cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects]])
         made.replace(target)
     return Built(target, notes)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from replay.base.errors import ReplayError
 from replay.base.progress import each
-from replay.c.kernel_tree.build import compiler
+from replay.c.compiler import compiler
 from replay.c.kernel_tree.source import Tree, open_tree
 from replay.engine.faults import FAULT_PREFIX, Faults
 from replay.truth.witness.streams import Result

@@ -90,12 +90,16 @@ static inline void shim_drop_spinlock(spinlock_t **lock)
 #define shim_drop_spinlock_irq shim_drop_spinlock
 #define shim_take_spinlock_irqsave(lock) shim_take_spinlock(lock)
 #define shim_drop_spinlock_irqsave shim_drop_spinlock
+/* The types that a guard of each kind holds; clang before 15 takes no __auto_type with a cleanup. */
+typedef rwlock_t *shim_held_by_write_lock, *shim_held_by_read_lock;
+typedef spinlock_t *shim_held_by_spinlock, *shim_held_by_spinlock_irq,
+	*shim_held_by_spinlock_irqsave;
 #define SHIM_HELD(name) CONCATENATE(shim_held_, __LINE__) \
 	__attribute__((cleanup(shim_drop_##name), unused)) = shim_take_##name
-#define guard(name) __auto_type SHIM_HELD(name)
+#define guard(name) shim_held_by_##name SHIM_HELD(name)
 #define scoped_guard(name, lock) \
 	for (bool shim_once = true; shim_once; shim_once = false) \
-		for (__auto_type SHIM_HELD(name)(lock); shim_once; shim_once = false)
+		for (shim_held_by_##name SHIM_HELD(name)(lock); shim_once; shim_once = false)
 static inline void shim_drop_kfree(void *at)
 {
 	shim_kfree(*(void **)at);
