@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from replay.cli import ending, gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
 from replay.cli.compare import compare, diff
+from replay.cli.completion import VARIABLE, answer, completion
 from replay.cli.convert import convert
 from replay.cli.options import (
     AllowLoss, AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values,
@@ -246,6 +248,7 @@ app.command()(sensitivity)
 app.command()(claims)
 app.command()(calibrate)
 app.command()(predict)
+app.command()(completion)
 app.add_typer(record.app, name="record")
 app.add_typer(gate.app, name="gate")
 
@@ -283,6 +286,9 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> NoReturn:
 
 
 def _run(given: Sequence[str]) -> None:
+    if VARIABLE in os.environ:
+        answer(commands(), os.environ[VARIABLE])
+        return
     group = commands(given)
     with group.make_context("replay", list(given)) as context:
         group.invoke(context)
