@@ -36,8 +36,9 @@ def _known(said: str, path: str) -> tuple[str, ...]:
 
 
 def compiler() -> tuple[str, ...]:
-    """Its command: $CC (several words, as in `zig cc`), else gcc, clang, cc, else zig's. ReplayError
-    if there is none, or CC names one that is not there."""
+    """Its command: $CC (several words, as in `zig cc`), else gcc, clang, cc, else zig's.
+
+    ReplayError if there is none, or CC names one that is not there."""
     return _known(os.environ.get("CC", "").strip(), os.environ.get("PATH", os.defpath))
 
 

@@ -65,14 +65,14 @@ def _of_the_kernel() -> list[str]:
     return list(STRATEGIES)
 
 
-NAMES: Final[dict[str, Callable[[], list[str]]]] = {
+KNOWN_NAMES: Final[dict[str, Callable[[], list[str]]]] = {
     "NAME|FILE.py|FILE.so": _strategies, "PRESET|FILE": _presets, "NAME|FILE": _profiles,
     "KEY=VALUE": _settings}
 """By the word in the help."""
-NAMES_OF: Final[dict[tuple[str, str], Callable[[], list[str]]]] = {
+NAMES_OF_VERB: Final[dict[tuple[str, str], Callable[[], list[str]]]] = {
     ("synth", "model"): _models, ("witness", "strategy"): _of_the_kernel}
 """By verb and option, where the word is NAME."""
-ENDINGS: Final = {"TRACE": (".arrow",), "TRACE...": (".arrow",), "A": (".arrow",),
+ENDINGS_OF_FILES: Final = {"TRACE": (".arrow",), "TRACE...": (".arrow",), "A": (".arrow",),
                   "B": (".arrow",), "A [B...]": (".arrow",), "PRESET|FILE": (".toml", ".json"),
                   "NAME|FILE": (".toml",), "NAME|FILE.py|FILE.so": (".py", ".so")}
 
@@ -93,11 +93,13 @@ def values_of(verb: str, word: str, name: str, incomplete: str) -> list[Completi
     """What an option or argument can be. word: that of the help."""
     if _CHOICE.fullmatch(word):
         return [CompletionItem(one) for one in word.split("|") if one.startswith(incomplete)]
-    given = NAMES_OF.get((verb, name)) or NAMES.get(word)
-    found = [CompletionItem(one) for one in (given() if given else ()) if one.startswith(incomplete)]
-    if word in ENDINGS:
+    given = NAMES_OF_VERB.get((verb, name)) or KNOWN_NAMES.get(word)
+    names = given() if given else []
+    found = [CompletionItem(one) for one in names if one.startswith(incomplete)]
+    if word in ENDINGS_OF_FILES:
         # A shell drops what came before it is told to look for folders.
-        return [CompletionItem(incomplete, type="dir"), *found, *_files(incomplete, ENDINGS[word])]
+        return [CompletionItem(incomplete, type="dir"), *found,
+                *_files(incomplete, ENDINGS_OF_FILES[word])]
     return found
 
 
@@ -109,8 +111,8 @@ def completed(group: click.Group) -> click.Group:
             continue
         for one in command.params:
             word = one.metavar or ""
-            if word in ENDINGS or word in NAMES or _CHOICE.fullmatch(word) or (
-                    (name, one.name or "") in NAMES_OF):
+            if word in ENDINGS_OF_FILES or word in KNOWN_NAMES or _CHOICE.fullmatch(word) or (
+                    (name, one.name or "") in NAMES_OF_VERB):
                 one._custom_shell_complete = _asked(name, word)  # typer hands no function on
     return group
 

@@ -209,12 +209,19 @@ def witness(
 
 
 @app.command("list")
-def list_() -> None:
+def list_(as_json: AsJson = False) -> None:
     """List strategies with their options, machine presets and cost profiles."""
     from replay import allocators
     from replay.costs import profile
     from replay.physmap import presets
 
+    if as_json:
+        emit_json({"machines": presets.names(), "cost_profiles": profile.names(), "strategies": {
+            name: {"summary": one.summary, "models": one.models, "options": {
+                key: {"default": option.default, "what": option.what, "choices": option.choices}
+                for key, option in one.options.items()}}
+            for name, one in allocators.discover().items()}})
+        return
     for name, strategy in allocators.discover().items():
         emit(f"{name}: {strategy.summary}\n    models {strategy.models}")
         for key, option in strategy.options.items():

@@ -310,3 +310,11 @@ def test_an_interrupt_while_loading_is_no_traceback(loading: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert "Traceback" not in done.stderr and done.stdout == ""
     assert done.returncode in (-signal.SIGINT, 130)
+
+
+def test_what_is_listed_can_be_read_by_programs() -> None:
+    found = json.loads(cli("list", "--json").out)
+    assert {"balloon", "hotplug", "pool", "hypervisor"} <= set(found["strategies"])
+    assert found["strategies"]["pool"]["options"]["section_pages"]["what"]
+    assert "qemu-q35-pvh" in found["machines"]
+    assert "x86" in found["cost_profiles"]
