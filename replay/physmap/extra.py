@@ -60,7 +60,7 @@ def _own(files: Folder, facts: dict[str, Any], ram: int, top: list[Entry], dmesg
     if on_pool and "current_kb" in kb and "low_kb" in kb:
         # What is neither its own nor given up to the balloon is not the balloon's at all.
         out = kb["low_kb"] + kb.get("high_kb", 0)
-        hot = _hot_added(files, top, dmesg, page) * page // 1024
+        hot = hot_added(files, top, dmesg, page) * page // 1024
         return Own(kb["current_kb"] + out - hot,
                    f"current_kb and low_kb of {files.name('balloon')}")
     if facts["xen_cmdline"]:  # without dom0_mem= all RAM is dom0's
@@ -70,7 +70,7 @@ def _own(files: Folder, facts: dict[str, Any], ram: int, top: list[Entry], dmesg
     return Own(listed, files.name("xl_list")) if listed is not None else described(dmesg, top)
 
 
-def _hot_added(files: Folder, top: list[Entry], dmesg: str, page: int) -> int:
+def hot_added(files: Folder, top: list[Entry], dmesg: str, page: int) -> int:
     """Pages of System RAM that were not in the tree at boot."""
     every = ram_pages(top, page)
     early = files.path / "iomem.early"

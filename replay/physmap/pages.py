@@ -7,17 +7,10 @@ from typing import Any
 
 from replay.base.since import has
 from replay.physmap import iomem, proc
-from replay.physmap.folder import Folder, read
+from replay.physmap.extra import hot_added
+from replay.physmap.folder import Folder
 from replay.physmap.iomem import Entry, ram_pages
 from replay.physmap.model import DOM0, Memory
-
-
-def _hot_added(files: Folder, ram: int, page: int) -> int:
-    """Pages of System RAM that the tree at boot (iomem.early) did not have yet."""
-    early = files.path / "iomem.early"
-    if not early.is_file():
-        return 0
-    return max(0, ram - ram_pages(iomem.parse(early, read(early)), page))
 
 
 def _counted(top: list[Entry], page: int, facts: dict[str, Any]) -> tuple[int, str]:
@@ -49,7 +42,8 @@ def _target(files: Folder, counted: int, page: int, facts: dict[str, Any]) -> in
     return max(0, said["target"] - (0 if whole else offset))
 
 
-def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any]) -> Memory:
+def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any], dmesg: str
+              ) -> Memory:
     """The counters. top: the tree, in which what is "System RAM" is the domain's own."""
     ram = ram_pages(top, page)
     told: dict[str, Any] = dict.fromkeys(("available", "current", "target", "total", "low"))
@@ -65,7 +59,7 @@ def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any])
         if "current_kb" in kb:
             # total_pages is not shown: it is what dom0 began with plus what the balloon hot-added;
             # a hot-added block is in low_kb only once it is online.
-            told["total"] = told["current"] + max(out, _hot_added(files, ram, page))
+            told["total"] = told["current"] + max(out, hot_added(files, top, dmesg, page))
     counted, why = _counted(top, page, facts)
     current = files.settle("memory.current", (told["current"], "balloon"), counted, why)
     reserve = proc.total_reserve_pages(files.paths["zoneinfo"], files.text("zoneinfo")) \

@@ -128,7 +128,7 @@ def _x86(found: _Read) -> Physmap:
     section = int(files.settle("section_bytes", (x86.SECTION_BYTES, "x86"), 0))
     direct = bool(files.settle("direct_mapped", (False, "x86"), False))
     common = found.common(section)
-    memory = memory_of(files, top, page, facts)
+    memory = memory_of(files, top, page, facts, found.dmesg)
     return Physmap(
         **common, arch="x86", direct_mapped=direct, iomem_end=1 << bits, pluggable=x86.PLUGGABLE,
         iomem=children, clip=x86.clip_list(table, use_e820), regions=(), host=tuple(host),
@@ -170,7 +170,7 @@ def _arm64(found: _Read) -> Physmap:
     if scratch:
         notes.append(_scratch_note(scratch))
     common = found.common(section)
-    memory = memory_of(files, top, page, facts)
+    memory = memory_of(files, top, page, facts, found.dmesg)
     return Physmap(
         **common, arch="arm64", direct_mapped=direct, iomem_end=arm64.IOMEM_END,
         pluggable=arm64.pluggable_range(

@@ -92,6 +92,17 @@ def test_hot_added_ram_is_neither_own_nor_extra(tmp_path: Path) -> None:
     assert ("System RAM", 0x140000000) in {(c.name, c.start) for c in made.iomem}
 
 
+def test_the_balloons_total_holds_what_was_hot_added_before(tmp_path: Path) -> None:
+    """An offline block is in no counter of the balloon, only in the tree: the boot's map lacks it."""
+    map_ = "".join(f"Xen: [mem 0x{a:016x}-0x{b - 1:016x}] usable\n" for a, b in (
+        (0, 0x80000), (0x100000, 0x40000000)))
+    tree = "00001000-0007ffff : System RAM\n00100000-3fffffff : System RAM\n"
+    for name, more, pages in (("a", "", 0), ("b", "58000000-67ffffff : System RAM\n", 1 << 16)):
+        made = machine(tmp_path / name, "6.1.0", dmesg=map_, iomem=tree + more,
+                       balloon=balloon(1 << 20, 0), xl_dmesg=XEN.format("dom0_mem=1024M,max:1024M"))
+        assert (made.memory.current, made.memory.total) == (1 << 18, (1 << 18) + pages)
+
+
 def test_stated_at_the_import(tmp_path: Path) -> None:
     made = machine(tmp_path / "m", stated={"memory.boot": str(OWN_KB // 4)})
     assert extra_memory(made) == EXTRA
