@@ -1,7 +1,9 @@
 # The machine of tests/dom0/run.sh, which sources this file: QEMU's command line, and its run.
 
 words() { # Linux's command line
-  echo "console=${1:-hvc0} loglevel=7 panic=5 nokaslr mitigations=off"
+  local pool=
+  [ "$POOL" = 0 ] && pool=" initcall_blacklist=unpopulated_init"
+  echo "console=${1:-hvc0} loglevel=7 panic=5 nokaslr mitigations=off$pool"
 }
 
 disk() { # DEVICE SERIAL FILE OPTIONS: adds it to $line
@@ -59,6 +61,9 @@ boot() { # until the dom0 powers itself off; what it wrote is in $run/out
   if [ $mode = arm64 ]; then arm64; else x86 || return; fi
   if [ "$CLOCK" = instructions ]; then
     emulated="QEMU TCG, 2 ns per instruction" accel="tcg,thread=single -icount shift=1,sleep=off"
+    # A timer of the emulator's, of a network that nobody is on: it ends the turn of a processor.
+    [ -z "$TURNS" ] || accel+=" -netdev hubport,id=turns,hubid=1
+      -object filter-buffer,id=timer,netdev=turns,queue=rx,interval=$TURNS"
   fi
   line=($program -accel $accel -display none -nodefaults -no-reboot -serial "file:$run/serial.log"
     "${line[@]}")

@@ -1,8 +1,9 @@
 """A seeded allocator load for a dom0: grants pages to itself and maps them, in changing batches.
 
-    python3 load.py SEED STEPS [SIZE,SIZE...]
+    python3 load.py SEED STEPS [SIZE,SIZE... [PAUSE]]
 
 Each mapping makes the kernel call gnttab_alloc_pages(), and each unmapping gnttab_free_pages().
+Up to PAUSE seconds (none: 0) pass between any two of them.
 With a guest's grants (GRANTS, see grants.py) those are mapped instead.
 """
 
@@ -12,6 +13,7 @@ import mmap
 import os
 import random
 import sys
+import time
 
 import grants
 
@@ -38,14 +40,19 @@ class Source:
             grants.revoke(self.alloc, index, count)
 
 
-def main(seed: int, steps: int, sizes: tuple[int, ...] = SIZES) -> None:
+def main(seed: int, steps: int, sizes: tuple[int, ...] = SIZES, pause: float = 0) -> None:
     """Map and unmap `steps` times, then give all back."""
     choose = random.Random(seed)
     source = Source()
     device = os.open(grants.DEVICE, os.O_RDWR)
     live: list[tuple[int, int, int, mmap.mmap]] = []
 
+    def think() -> None:
+        if pause:
+            time.sleep(choose.random() * pause)
+
     def drop(which: int) -> None:
+        think()
         granted, index, count, pages = live.pop(which)
         pages.close()
         grants.release(device, index, count)
@@ -55,6 +62,7 @@ def main(seed: int, steps: int, sizes: tuple[int, ...] = SIZES) -> None:
         count = choose.choice(sizes)
         while live and sum(one[2] for one in live) + count > MAX_LIVE:
             drop(choose.randrange(len(live)))
+        think()
         granted, references = source.take(count)
         index = grants.place(device, source.domain, references)
         pages = mmap.mmap(device, count * mmap.PAGESIZE, offset=index)
@@ -69,4 +77,5 @@ def main(seed: int, steps: int, sizes: tuple[int, ...] = SIZES) -> None:
 
 if __name__ == "__main__":
     main(int(sys.argv[1]), int(sys.argv[2]),
-         tuple(int(size) for size in sys.argv[3].split(",")) if sys.argv[3:] else SIZES)
+         tuple(int(size) for size in sys.argv[3].split(",")) if sys.argv[3:] else SIZES,
+         float(sys.argv[4]) if sys.argv[4:] else 0)

@@ -4,7 +4,7 @@
 BALLOON=/sys/devices/system/xen_memory/xen_memory0
 BLKBACK=/sys/module/xen_blkback/parameters
 
-load() { python3 /dom0/load.py "${1:-1}" "${2:-600}" $3; }
+load() { python3 /dom0/load.py "${1:-1}" "${2:-600}" $3 $4; }
 again() { load; }
 btf() { load; }
 frames() { load; }
@@ -65,6 +65,23 @@ low() { # the areas from before are given back, pages mapped, the target moved, 
   wait $beside && wait $holder; local status=$?
   memory_target "$MEMORY"; settled; balloon
   return $status
+}
+
+# -- one list of requests, whoever serves them: one task asks for the next when it has the last. The
+# rests let the balloon thread finish, so that what it gives back is in the recording.
+dense() { # as fast as it can
+  load 21 500 && load 22 800 1,1,2,3,5 && load 23 120 16,48,96,200 && pauses && sleep 3 &&
+    held 0.01 && sleep 3 && load 24 300 && sleep 3 && load 25 1 1
+}
+
+paced() { # up to 40 ms between any two calls
+  load 31 8 1,2,4,8 && sleep 3 && load 32 450 1,1,1,2,4,8,11,32,64,128 0.04 &&
+    load 33 450 1,1,2,3,5 0.04 && load 34 100 16,48,96,200 0.04 && sleep 3 && held 0.04 &&
+    sleep 3 && load 35 1 1
+}
+
+held() { # PAUSE: more pages at once than a section of memory has
+  touch /root/go; python3 /dom0/hold.py /root/go "$1" $(printf '300 %.0s' $(seq 120))
 }
 
 # -- many tasks

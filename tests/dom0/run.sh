@@ -16,7 +16,13 @@
 # CHECKS=quick makes the recordings alone, and IMPORT=no leaves the archives unread. With
 # CLOCK=instructions (pv) the machine's time does not pass with the host's, but by 2 ns for each
 # instruction: what a recorded call takes is then how many it executes, and the same load takes the
-# same time again. RUN=NAME keeps the results in build/dom0/NAME.
+# same time again. Its processors then take turns, and one that was woken waits for up to a tenth of
+# a second; TURNS=50 ends a turn after 50 us. RUN=NAME keeps the results in build/dom0/NAME.
+#
+# POOL=0 (x86 with Xen): the same kernel leaves unpopulated_init() out, so that its pool has no
+# resource to take pages from and passes each call on to the balloon, as on Arm without regions: what
+# a kernel without CONFIG_XEN_UNPOPULATED_ALLOC does. LOADS=paced, once with POOL=0 and once without,
+# makes two recordings of one list of requests; dense is another. See `make pairs`.
 #
 # Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
 # qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from
@@ -42,11 +48,12 @@ case $mode in
 esac
 LOADS=${LOADS:-$usual} SEED=${SEED:-1} MEMORY=${MEMORY:-$memory} BUFFER=${BUFFER:-65536}
 STORM=${STORM:-$many} CHECKS=${CHECKS:-all} CLOCK=${CLOCK:-host} REGIONS=${REGIONS:-1}
-LONG=${LONG:-500000}
+LONG=${LONG:-500000} POOL=${POOL:-1} TURNS=${TURNS:-}
 GUEST_SECONDS=${GUEST_SECONDS:-40} MODE=$mode
 name=$suite-$mode
 [ "$REGIONS" = 0 ] && name+=-noregions
 [ "$CLOCK" = instructions ] && name+=-instructions
+[ "$POOL" = 0 ] && name+=-nopool
 work=$top/build/dom0/$suite-$arch run=$top/build/dom0/${RUN:-$name}
 interpreter=${REPLAY_PYTHON:-$top/.venv/bin/python}
 . "$here/build.sh"
@@ -78,7 +85,7 @@ told() { # ARCHIVE: what it is of, beside it
 - loads of this boot, in this order, from tests/dom0/loads.sh: $LOADS, SEED=$SEED where none stands
 - STORM="$STORM", LONG="$LONG", BUFFER=$BUFFER (KiB per CPU)
 - repeat: \`make dom0 SUITE=$suite MODE=$mode REGIONS=$REGIONS CLOCK=$CLOCK CHECKS=$CHECKS
-  LOADS="$LOADS" SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`
+  POOL=$POOL TURNS=$TURNS LOADS="$LOADS" SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`
 
 What the load said, and the balloon's statistics:
 
