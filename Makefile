@@ -11,7 +11,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness mutants \
-  dom0 recorder kernel-source browser otava docs clean
+  dom0 pairs recorder kernel-source browser otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +57,19 @@ MODE ?= pv
 # What else run.sh knows: CLOCK=instructions, REGIONS=0 (arm64), LOADS="storm low", SEED, MEMORY, ...
 dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=, MODE=pv|pvh|arm64, LOADS=, SEED=)
 	tests/dom0/run.sh $(SUITE) $(MODE)
+
+# One list of requests, served by the pool and by the balloon of the same kernel: four machines, of
+# some four minutes each. Archives and how each was made stay in build/dom0.
+PAIR_LOAD := PV dom0: one task that grants and maps its own pages, the same list of requests once \
+served by the pool and once, with initcall_blacklist=unpopulated_init, by the balloon
+pairs: ready ## Record the pairs of traces/pairs anew (root, Debian)
+	@for load in paced dense; do for of in pool balloon; do \
+	  pool=1; test $$of = pool || pool=0; \
+	  LOADS=$$load POOL=$$pool RUN=$$load-$$of CLOCK=instructions TURNS=50 CHECKS=quick \
+	    tests/dom0/run.sh bookworm pv && \
+	  $(BIN)/replay import build/dom0/$$load-$$of/out/$$load.tar.zst -o traces/pairs/$$load-$$of.arrow \
+	    --set emulated="QEMU TCG, 2 ns per instruction" --set description="$(PAIR_LOAD)" || exit 1; \
+	done; done
 
 recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay-record.pyz
 	@$(PYTHON) -m replay.record.bundle replay-record.pyz

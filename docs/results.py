@@ -7,6 +7,8 @@ which is drawn when the site is built.
     python docs/results.py bench night.json       # of make bench JSON=night.json
     python docs/results.py verify reports/verify/*.json
     python docs/results.py mutants mutants.json   # of tests/support/mutants.py
+    python docs/results.py counterfactual pairs.json  # of tests/support/counterfactual.py
+    python docs/results.py phases phases.json     # of the same
 """
 
 from __future__ import annotations
@@ -200,16 +202,27 @@ def add_mutants(path: Path) -> Results:
         int(number) for number in re.findall(r"\d+", row["cells"][0])])}
 
 
+def add_cells(name: str, path: Path) -> Results:
+    """Rows that were made anew, all of them."""
+    commit = commit_here()
+    return load(name) | {"rows": [{"cells": cells, "commit": commit}
+                                  for cells in json.loads(path.read_text(encoding="utf-8"))]}
+
+
 def main(verb: str, *files: str) -> None:
     """Write the results anew, and print the table."""
     paths = [Path(name) for name in files]
     results = (add_bench(paths[0]) if verb == "bench" else add_mutants(paths[0])
-               if verb == "mutants" else add_verify(paths))
+               if verb == "mutants" else add_cells(verb, paths[0]) if verb in CELLS
+               else add_verify(paths))
     save(verb, results)
     print(draw(results))
 
 
+CELLS = ("counterfactual", "phases")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in ("bench", "verify", "mutants"):
+    if len(sys.argv) < 3 or sys.argv[1] not in ("bench", "verify", "mutants", *CELLS):
         raise SystemExit(__doc__)
     main(*sys.argv[1:])
