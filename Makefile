@@ -54,12 +54,13 @@ fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 
 SUITE ?= bookworm
 MODE ?= pv
-# What else run.sh knows: CLOCK=instructions, REGIONS=0 (arm64), LOADS="storm low", SEED, MEMORY, ...
+# What else run.sh knows: CLOCK=instructions, TURNS=50, POOL=0 (x86), REGIONS=0 (arm64), LOADS="storm low", SEED, MEMORY, ...
 dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=, MODE=pv|pvh|arm64, LOADS=, SEED=)
 	tests/dom0/run.sh $(SUITE) $(MODE)
 
 # One list of requests, served by the pool and by the balloon of the same kernel: four machines, of
-# some four minutes each. Archives and how each was made stay in build/dom0.
+# some four minutes each. Archives and how each was made stay in build/dom0. The -again traces are
+# further recordings of the same with other disk images, and stay.
 PAIR_LOAD := PV dom0: one task that grants and maps its own pages, the same list of requests once \
 served by the pool and once, with initcall_blacklist=unpopulated_init, by the balloon
 pairs: ready ## Record the pairs of traces/pairs anew (root, Debian)
