@@ -3,10 +3,11 @@
 A free, or a new target, wakes the thread where the credit is another than that with which it went
 to sleep (balloon_thread_cond(); 0 where it had nothing left to do). An allocation that gives RAM up
 changes the credit and wakes nobody. A thread that waits for memory or for Xen sleeps a second at a
-time, and what credit it found then does not show: there a change counts that is RECENT_NS old at
-most. The pass shows with its hypercall, which comes first where it populates; where it gives up,
-pages are allocated and cleared before. Those passes are left out, and so are those from a second
-on, which a time-out may have begun. The wait for the mutex is part of it.
+time, with the credit at its reserve_additional_memory() where that is recorded; behind a hot-add it
+does not show. Where none is recorded, a change counts that is RECENT_NS old at most. The pass shows
+with its hypercall, which comes first where it populates, or with that look for memory; where it
+gives up, pages are allocated and cleared before. Those passes are left out, and so are those from a
+second on, which a time-out may have begun. The wait for the mutex is part of it.
 """
 
 from __future__ import annotations
@@ -42,24 +43,29 @@ def wake_latencies(trace: Trace) -> np.ndarray:
     free, target = is_kind(table, "free"), is_kind(table, "target")
     time, pages = ints(table, "time_ns"), ints(table, "target_pages")
     served = trace.meta.recorded_strategy == "balloon"
-    took, woken, idle, changed = [], NONE, credit == 0, -NS_PER_S
-    for r in np.flatnonzero(gives | takes | target | (free & served)).tolist():
+    checks = is_kind(table, "hotplug_check") & (strings(table, "task") == BALLOON_TASK)
+    adds = is_kind(table, "section") & (strings(table, "task") == BALLOON_TASK) & checks.any()
+    took, woken, changed = [], NONE, -NS_PER_S
+    slept_with = 0 if credit == 0 else None
+    for r in np.flatnonzero(gives | takes | target | checks | adds | (free & served)).tolist():
         if target[r] and pages[r] != NONE:
             credit = int(pages[r]) - current
-        recent = time[r] - changed < RECENT_NS
-        if (target[r] or free[r]) and credit and (idle or recent) and woken == NONE:
+        recent = not checks.any() and time[r] - changed < RECENT_NS
+        wakes = recent if slept_with is None else credit != slept_with
+        if (target[r] or free[r]) and credit and wakes and woken == NONE:
             woken = int(time[r])
-        if not (gives[r] or takes[r]):
+        if target[r] or free[r]:
             continue
         change = int(moved[r]) if takes[r] else -int(moved[r])
         current += change
         credit -= change
-        if not thread[r]:
+        if not (thread[r] or checks[r] or adds[r]):
             changed = int(time[r])
-        else:
-            if woken != NONE and takes[r] and time[r] - woken < NS_PER_S:
-                took.append(int(time[r]) - woken)
-            woken, idle = NONE, credit == 0
+            continue
+        if woken != NONE and (takes[r] or checks[r]) and time[r] - woken < NS_PER_S:
+            took.append(int(time[r]) - woken)
+        woken = NONE
+        slept_with = None if adds[r] else credit if checks[r] or credit == 0 else None
     return np.array(took, np.int64)
 
 

@@ -62,6 +62,25 @@ def test_what_a_time_out_may_have_begun_is_left_out() -> None:
     assert wake_latencies(changed).tolist() == [100]
 
 
+def test_where_its_hot_adds_are_recorded_the_credit_it_slept_with_is_known() -> None:
+    """It sleeps with 5 missing; as many miss at the first free, one more from the second on."""
+    asleep = (row(20, "decrease", 8), row(30, "free", 8), thread(40, "increase", 3),
+              thread(50, "hotplug_check", 0))
+    late = S // 10  # longer ago than what counts as recent where none is recorded
+    again = (row(90, "free", 1), row(100, "decrease", 1), row(100 + late, "free", 1),
+             thread(107 + late, "increase", 1))
+    assert wake_latencies(recorded(*asleep, *again)).tolist() == [10, 7]
+    # The pass shows with its hypercall or, where nothing is listed, with the next look for memory.
+    assert wake_latencies(recorded(*asleep, *again[:-1], thread(109 + late, "hotplug_check", 0))
+                          ).tolist() == [10, 9]
+
+
+def test_a_thread_that_adds_memory_is_not_asleep() -> None:
+    asleep = (row(20, "decrease", 5), thread(30, "hotplug_check", 0), thread(40, "section", 32768))
+    busy = (row(50, "decrease", 1), row(60, "free", 1), thread(900, "increase", 1))
+    assert wake_latencies(recorded(*asleep, *busy)).tolist() == []
+
+
 def test_what_dom0_had_at_the_start_may_be_its_machines() -> None:
     trace = recorded(row(20, "decrease", 5), row(100, "free", 5), thread(107, "increase", 5))
     assert wake_latencies(replace(trace, meta=replace(trace.meta, start={}))).tolist() == [7]
