@@ -149,10 +149,15 @@ docs: $(STAMP) ## Build the documentation from the sources into build/site
 golden: ready ## Re-record the golden summaries of the shipped traces
 	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
+# A recording is a folder with a trace.dat and the machine's files beside it, or an archive of
+# `replay record`, which holds them; one archive more than the folder's name goes by both names.
 verify: ready ## Verify all recordings below RECORDINGS, and note the results in the docs
-	@rm -f reports/verify/*.json; status=0; for dat in $(RECORDINGS)/*/trace.dat; do \
-	  dir=$$(dirname $$dat); out=reports/verify/$$(basename $$dir); \
-	  $(BIN)/replay import $$dat -o $$out.arrow --machine $$dir $(EMULATED) > /dev/null && \
+	@rm -f reports/verify/*.json; status=0; \
+	for source in $(wildcard $(RECORDINGS)/*/trace.dat $(RECORDINGS)/*/*.tar.*); do \
+	  dir=$$(dirname $$source); name=$$(basename $$dir); machine="--machine $$dir"; \
+	  case $$source in *.tar.*) machine=; stem=$$(basename $${source%.tar.*}); \
+	    test $$stem = $$name || name=$$name-$$stem;; esac; out=reports/verify/$$name; \
+	  $(BIN)/replay import $$source -o $$out.arrow $$machine $(EMULATED) > /dev/null && \
 	  $(BIN)/replay verify $$out.arrow --json > $$out.json || \
 	  { status=1; $(BIN)/replay verify $$out.arrow; test -s $$out.json || rm -f $$out.json; }; \
 	done; $(BIN)/python docs/results.py verify reports/verify/*.json && exit $$status
