@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RECORDINGS ?= ../shared/recordings
+CASES ?= ../shared/cases
 STAMP := $(VENV)/.installed
 REQUESTS ?= 10000000
 MUTANT_REQUESTS ?= 1000000
@@ -10,7 +11,7 @@ TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify twin fuzz fuzz-import fuzz-truncate witness mutants \
+.PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-truncate witness mutants \
   dom0 pairs recorder kernel-source browser otava docs clean
 
 help: ## List the verbs
@@ -161,6 +162,11 @@ verify: ready ## Verify all recordings below RECORDINGS, and note the results in
 	  $(BIN)/replay verify $$out.arrow --json > $$out.json || \
 	  { status=1; $(BIN)/replay verify $$out.arrow; test -s $$out.json || rm -f $$out.json; }; \
 	done; $(BIN)/python docs/results.py verify reports/verify/*.json && exit $$status
+
+cases: ready ## Try the public cases below CASES, and note in the docs which come out right
+	@mkdir -p build; REPLAY_CASES=$(abspath $(CASES)) $(BIN)/python -m pytest -q -m case \
+	  --junitxml=build/cases.xml tests; status=$$?; \
+	$(BIN)/python docs/results.py cases build/cases.xml && exit $$status
 
 # Variables, since a comma in the text of a $(call) would end the argument.
 PVH_LOAD := PVH dom0: two PV guests created with xl and doing block I/O, \

@@ -9,6 +9,9 @@ which is drawn when the site is built.
     python docs/results.py mutants mutants.json   # of tests/support/mutants.py
     python docs/results.py counterfactual pairs.json  # of tests/support/counterfactual.py
     python docs/results.py phases phases.json     # of the same
+    python docs/results.py cases cases.xml        # of make cases: pytest's report as JUnit XML
+
+A line `[totals of the results](../results/)` is drawn as one table of what all of them come to.
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 FOLDER = Path(__file__).parent / "results"
 PLACE = re.compile(r"^\[results: ([a-z-]+)\]\([./]*results/\1\.json\)$", re.M)
+TOTALS = "[totals of the results](../results/)"
 Results = dict[str, Any]
 
 MEASURES = {
@@ -81,7 +86,41 @@ def draw(results: Results) -> str:
 
 def filled(markdown: str) -> str:
     """A page with its tables of results drawn."""
-    return PLACE.sub(lambda found: draw(load(found[1])), markdown)
+    whole = markdown.replace(TOTALS, totals()) if TOTALS in markdown else markdown
+    return PLACE.sub(lambda found: draw(load(found[1])), whole)
+
+
+def columns_of(name: str, *wanted: str) -> list[list[str]]:
+    """Of each row of a file, the cells of these columns."""
+    results = load(name)
+    places = [results["columns"].index(one) for one in wanted]
+    return [[row["cells"][k] for k in places] for row in results["rows"]]
+
+
+def number(cell: str) -> int:
+    return int(cell.replace(",", ""))
+
+
+def totals() -> str:
+    """What the comparisons with kernels, recordings, mistakes and cases come to, in one table."""
+    asked = columns_of("witness", "kernel", "requests per strategy", *WITNESSED)
+    told = [cell for row in asked for cell in row[2:] if cell != "has none"]
+    requests = sum(number(row[1]) * sum(cell != "has none" for cell in row[2:]) for row in asked)
+    frames = columns_of("verify", "recording", "frames checked", "equal", "result")
+    checked, equal = (sum(number(row[k]) for row in frames) for k in (1, 2))
+    mutants = columns_of("mutants", "kernel", "mutants", "noticed", "equivalent")
+    put, seen, same = (sum(number(row[k]) for row in mutants) for k in (1, 2, 3))
+    cases = [cell for [cell] in columns_of("cases", "result")]
+    rows = [
+        ("requests of drawn streams", f"{len(asked)} kernels", f"{requests:,}",
+         f"{told.count('equal')} of {len(told)} strategies equal"),
+        ("frames of recordings", f"{len({row[0] for row in frames})} recordings",
+         f"{checked:,}", f"{equal:,} equal"),
+        ("mistakes in the kernel's source", f"{len(mutants)} kernels", f"{put:,}",
+         f"{seen} noticed, {same} change nothing"),
+        ("inputs of public reports", f"{len(cases)} cases", f"{len(cases)}",
+         f"{cases.count('right')} right")]
+    return table(("what", "of", "compared", "result"), rows, "  r")
 
 
 def commit_of(short: str, dirty: bool) -> str:
@@ -157,6 +196,31 @@ def verify_rows(outputs: Sequence[Results], commit: str) -> list[Results]:
     return rows
 
 
+WITNESSED = ("pool", "hypervisor", "balloon", "hotplug")
+
+
+def case_rows(report: ElementTree.Element, commit: str) -> list[Results]:
+    """A row per public case that was tried: right if all of its tests passed."""
+    ended: dict[str, list[bool]] = {}
+    for test in report.iter("testcase"):
+        if test.find("skipped") is not None:
+            continue
+        passed = test.find("failure") is None and test.find("error") is None
+        for one in test.iter("property"):
+            if one.get("name") == "case":
+                ended.setdefault(one.get("value", ""), []).append(passed)
+    return [{"cells": [name, f"{len(each)}", f"{sum(each)}", "right" if all(each) else "WRONG"],
+             "commit": commit} for name, each in sorted(ended.items())]
+
+
+def add_cases(path: Path) -> Results:
+    """Cases that were tried now take the place of their older rows."""
+    rows = case_rows(ElementTree.parse(path).getroot(), commit_here())
+    results, names = load("cases"), {row["cells"][0] for row in rows}
+    kept = [row for row in results["rows"] if row["cells"][0] not in names]
+    return results | {"rows": sorted(kept + rows, key=lambda row: row["cells"][0])}
+
+
 def git(*args: str) -> str:
     """What git prints about this checkout."""
     return subprocess.run(["git", "-C", str(FOLDER), *args], capture_output=True, text=True,
@@ -185,6 +249,9 @@ def mutant_rows(found: Sequence[Results], commit: str) -> list[Results]:
     rows = []
     for kernel in dict.fromkeys(one["kernel"] for one in found):
         mine = [one for one in found if one["kernel"] == kernel]
+        wrong = [one["mutant"] for one in mine if one["equivalent"] and one["said"]]
+        if wrong:
+            raise SystemExit(f"{kernel}: noticed, though called equivalent: {', '.join(wrong)}")
         equal = sum(one["equivalent"] for one in mine)
         missed = [one["mutant"] for one in mine if not one["said"] and not one["equivalent"]]
         noticed = sum(bool(one["said"]) for one in mine if not one["equivalent"])
@@ -209,20 +276,20 @@ def add_cells(name: str, path: Path) -> Results:
                                   for cells in json.loads(path.read_text(encoding="utf-8"))]}
 
 
+WRITERS = {"bench": lambda paths: add_bench(paths[0]), "verify": add_verify,
+           "mutants": lambda paths: add_mutants(paths[0]), "cases": lambda paths: add_cases(paths[0]),
+           "counterfactual": lambda paths: add_cells("counterfactual", paths[0]),
+           "phases": lambda paths: add_cells("phases", paths[0])}
+
+
 def main(verb: str, *files: str) -> None:
     """Write the results anew, and print the table."""
-    paths = [Path(name) for name in files]
-    results = (add_bench(paths[0]) if verb == "bench" else add_mutants(paths[0])
-               if verb == "mutants" else add_cells(verb, paths[0]) if verb in CELLS
-               else add_verify(paths))
+    results = WRITERS[verb]([Path(name) for name in files])
     save(verb, results)
     print(draw(results))
 
 
-CELLS = ("counterfactual", "phases")
-
-
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or sys.argv[1] not in ("bench", "verify", "mutants", *CELLS):
+    if len(sys.argv) < 3 or sys.argv[1] not in WRITERS:
         raise SystemExit(__doc__)
     main(*sys.argv[1:])

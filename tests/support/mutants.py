@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from replay.base.object_code import cache_root
 from replay.c.kernel_tree import build, source
 from replay.truth.witness import streams
 
@@ -114,7 +115,11 @@ def compared(tree: source.Tree, strategy: str, requests: int, first: int) -> tup
 def _compare(tree: source.Tree, strategy: str, requests: int, first: int, words: Path, seed: Path
              ) -> None:
     """In the child: the difference, or its last words, and the seed under way go into files."""
-    os.environ["REPLAY_CACHE_DIR"] = str(tree.path / "cache")
+    own = tree.path / "cache"
+    own.mkdir(exist_ok=True)
+    if not (own / "compiled").exists():  # compiling what is compiled would take the mutant's time
+        (own / "compiled").symlink_to(cache_root() / "compiled")
+    os.environ["REPLAY_CACHE_DIR"] = str(own)
 
     def begin(number: int) -> None:
         seed.write_text(str(number))

@@ -203,6 +203,7 @@ def test_a_table_of_sysctls_may_have_no_end(tree: source.Tree, tmp_path: Path) -
     same_rows(found, "hotplug", f"linux-{tree.name}-x86-pv")
 
 
+@pytest.mark.case("11-relative-kernel-tree")
 @pytest.mark.parametrize("where", [".", "../tree", "../../sources/tree"])
 def test_a_relative_path_is_as_good(tree: source.Tree, tmp_path: Path, where: str,
                                     monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,6 +215,7 @@ def test_a_relative_path_is_as_good(tree: source.Tree, tmp_path: Path, where: st
     same_rows(found, "pool", f"linux-{tree.name}-x86-pvh")
 
 
+@pytest.mark.case("11-relative-kernel-tree")
 def test_an_error_names_its_file_as_it_is(tree: source.Tree, tmp_path: Path,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree whose name occurs in other paths: nothing is cut out of those."""
@@ -226,6 +228,7 @@ def test_an_error_names_its_file_as_it_is(tree: source.Tree, tmp_path: Path,
     assert f"{short}: does not compile against the shims: {POOL}:" in ended.err
 
 
+@pytest.mark.case("11-relative-kernel-tree")
 def test_a_gate_finds_its_tree_from_its_own_folder(tree: source.Tree, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tree.path, tmp_path / "linux")
