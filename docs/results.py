@@ -20,7 +20,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -276,10 +276,11 @@ def add_cells(name: str, path: Path) -> Results:
                                   for cells in json.loads(path.read_text(encoding="utf-8"))]}
 
 
-WRITERS = {"bench": lambda paths: add_bench(paths[0]), "verify": add_verify,
-           "mutants": lambda paths: add_mutants(paths[0]), "cases": lambda paths: add_cases(paths[0]),
-           "counterfactual": lambda paths: add_cells("counterfactual", paths[0]),
-           "phases": lambda paths: add_cells("phases", paths[0])}
+WRITERS: dict[str, Callable[[list[Path]], Results]] = {
+    "bench": lambda paths: add_bench(paths[0]), "verify": add_verify,
+    "mutants": lambda paths: add_mutants(paths[0]), "cases": lambda paths: add_cases(paths[0]),
+    "counterfactual": lambda paths: add_cells("counterfactual", paths[0]),
+    "phases": lambda paths: add_cells("phases", paths[0])}
 
 
 def main(verb: str, *files: str) -> None:

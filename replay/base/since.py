@@ -23,6 +23,8 @@ SINCE: Final = {
     "extra_on_pool": Change(  # out by 262fc47ac174, back by a series of April 2024
         (5, 9), "xen: add helpers to allocate unpopulated memory", ((5, 18), (6, 9))),
     "balloon_names": Change((5, 16), "xen/balloon: rename alloc/free_xenballooned_pages"),
+    "waits_for_target": Change(
+        (5, 16), "xen/balloon: add late_initcall_sync() for initial ballooning done"),
     "bounded_search": Change((5, 17), "xen/unpopulated-alloc: Add mechanism to use Xen resource"),
     "extended_regions": Change(
         (5, 17), "arm/xen: Read extended regions from DT and init Xen resource"),

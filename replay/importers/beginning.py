@@ -207,8 +207,8 @@ def _by_files(machine: Physmap, origin: dict[str, str]) -> dict[str, Any]:
     found = {}
     for name, (field, line) in words.items():
         where = origin.get(f"memory.{field}", "assumed")
-        said = "assumed" if where == "assumed" else where if where.startswith("--set") else (
-            f"{where} {line}")
+        shown = where != "assumed" and not where.startswith("--set") and "xenstore" not in where
+        said = f"{where} {line}" if shown else where
         found[name] = fact(min(getattr(memory, field), MOST_PAGES), said)
     return found
 

@@ -42,6 +42,23 @@ def _target(files: Folder, counted: int, page: int, facts: dict[str, Any]) -> in
     return max(0, said["target"] - (0 if whole else offset))
 
 
+def _given_up_at_boot(files: Folder, asked: int | None, counted: int, facts: dict[str, Any]) -> int:
+    """Pages that a guest with a target below its RAM has on the balloon's list before any program
+    runs: balloon_wait_finish() of drivers/xen/balloon.c waits until the target is reached, and
+    panics where nothing has moved for xen.balloon_boot_timeout seconds. A PV domain waits for
+    nothing, and dom0 has its target from its own driver."""
+    waits = facts["mode"] != "pv" and facts["domain"] != DOM0 and has(
+        "waits_for_target", facts["kernel"])
+    if asked is None or asked >= counted or not waits:
+        return 0
+    limit = proc.first(r"(?:^|\s)xen\.balloon_boot_timeout=(\d{1,10})(?=\s|$)", facts["dom0_cmdline"])
+    said = f"xen.balloon_boot_timeout={limit}" if limit else "xen.balloon_boot_timeout, 180 s,"
+    files.notes.append(
+        f"memory: {counted - asked} pages were given up at boot: Linux 5.16 and later wait for "
+        f"their target before any program runs ({said} ends in a panic, not in a recording)")
+    return counted - asked
+
+
 def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any], dmesg: str
               ) -> Memory:
     """The counters. top: the tree, in which what is "System RAM" is the domain's own."""
@@ -61,7 +78,12 @@ def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any],
             # a hot-added block is in low_kb only once it is online.
             told["total"] = told["current"] + max(out, hot_added(files, top, dmesg, page))
     counted, why = _counted(top, page, facts)
-    current = files.settle("memory.current", (told["current"], "balloon"), counted, why)
+    asked = _target(files, counted, page, facts)
+    source = "balloon"
+    if told["current"] is None and (up := _given_up_at_boot(files, asked, counted, facts)):
+        source = "xenstore"
+        told |= {"current": counted - up, "low": up, "total": counted}
+    current = files.settle("memory.current", (told["current"], source), counted, why)
     reserve = proc.total_reserve_pages(files.paths["zoneinfo"], files.text("zoneinfo")) \
         if files.text("zoneinfo") else None
     return Memory(
@@ -71,9 +93,9 @@ def memory_of(files: Folder, top: list[Entry], page: int, facts: dict[str, Any],
         current=current,
         target=files.settle("memory.target", (told["target"], "balloon")
                             if told["target"] is not None else
-                            (_target(files, counted, page, facts), "xenstore"), current),
-        total=files.settle("memory.total", (told["total"], "balloon"), current),
+                            (asked, "xenstore"), current),
+        total=files.settle("memory.total", (told["total"], source), current),
         total_reserve=files.settle("memory.total_reserve", (reserve, "zoneinfo"), 0),
         unpopulated=files.settle("memory.unpopulated", (None, ""), 0, "no file shows it"),
-        low=files.settle("memory.low", (told["low"], "balloon"), 0),
+        low=files.settle("memory.low", (told["low"], source), 0),
     )

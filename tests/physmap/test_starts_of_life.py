@@ -32,6 +32,8 @@ EXTRA = [(0x50080, 0x7FFDA), (0x100000, 0x140000)]
 PAGES = 458_586
 OWN_KB = 1280 << 10
 XEN = "(XEN) Command line: {} com1=115200,8n1\n"
+RAM = 0x7F + 0x7FEDA + 0x40000
+"""Pages of System RAM, which an HVM domain counts."""
 STATS = "/sys/devices/system/xen_memory/xen_memory0/info/"
 
 
@@ -187,10 +189,54 @@ def test_a_guests_target_is_less_by_what_it_was_built_with_beyond_its_map(
         tmp_path: Path, said: str, mode: str, domain: str) -> None:
     """watch_target(): target - (static-max - first target); PV and dom0 take it as it is."""
     made = machine(tmp_path / "m", "6.1.0", mode=mode, xenstore=said, capabilities=domain)
-    ram = 0x7F + 0x7FEDA + 0x40000
-    assert made.memory.current == ram
-    offset = 0 if domain or mode == "pv" else 3150848 // 4 - ram
-    assert made.memory.target == 2097152 // 4 - offset
+    offset = 0 if domain or mode == "pv" else 3150848 // 4 - RAM
+    target = 2097152 // 4 - offset
+    assert made.memory.target == target
+    assert made.memory.current == (RAM if domain or mode == "pv" else target)
+
+
+@pytest.mark.parametrize(("kernel", "files", "out"), [
+    ("6.12.1", {}, 3000), ("", {}, 3000), ("5.15.0", {}, 0),
+    ("6.12.1", {"balloon": balloon((RAM - 100) * 4, 400)}, 100),  # what the driver says is so
+    ("6.12.1", {"capabilities": "control_d\n"}, 0)])
+def test_a_guest_has_reached_its_target_before_any_program_runs(
+        tmp_path: Path, kernel: str, files: dict[str, str], out: int) -> None:
+    """balloon_wait_finish(): since 5.16 in HVM and PVH guests, of which xen.balloon_boot_timeout
+    tells when they would have ended instead."""
+    said = f'target = "{(RAM - 3000) * 4}"\nstatic-max = "{RAM * 4}"\n'
+    made = machine(tmp_path / "m", kernel, mode="hvm", **{
+        "xenstore": said, "capabilities": "\n", "cmdline": "quiet xen.balloon_boot_timeout=600",
+        **files})
+    memory = made.memory
+    assert (memory.current, memory.low, memory.total) == (RAM - out, out, RAM)
+    assert memory.target == RAM - 3000
+    told = [note for note in made.notes if "were given up at boot" in note]
+    assert bool(told) == (out == 3000)
+    assert all("xen.balloon_boot_timeout=600 ends in a panic" in note for note in told)
+
+
+@pytest.mark.parametrize("words", ["", "xen.balloon_boot_timeout=soon", "xen.balloon_boot_timeout"])
+def test_a_limit_of_the_wait_that_is_not_stated(tmp_path: Path, words: str) -> None:
+    made = machine(tmp_path / "m", mode="pvh", cmdline=words, capabilities="\n",
+                   xenstore=f"target {RAM * 4 - 4}\nstatic-max {RAM * 4}\n")
+    assert any("(xen.balloon_boot_timeout, 180 s, ends" in note for note in made.notes)
+
+
+def test_a_trace_begins_with_what_a_guest_gave_up_at_boot(tmp_path: Path) -> None:
+    machine(tmp_path / "m", mode="hvm", capabilities="\n",
+            xenstore=f"target {(RAM - 3000) * 4}\nstatic-max {RAM * 4}\n")
+    text = tmp_path / "trace.txt"
+    text.write_text(
+        "# tracer: nop\n"
+        " xl-1 [001] d..1. 100.000000: a: (xen_alloc_ballooned_pages+0x0/0x3f0) nr=16 pages=0x1000\n"
+        " xl-1 [001] d..1. 100.000050: r: (gntdev+0x2e/0x90 <- xen_alloc_ballooned_pages) ret=0\n")
+    trace = tmp_path / "t.arrow"
+    assert cli("import", text, "-o", trace, "--machine", tmp_path / "m").code == 0
+    assert "the balloon's list: 3,000 pages (xenstore)" in cli("info", trace).out
+    done = cli("run", trace, "--allocator", "balloon", "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    work = summary(tmp_path)["balloon"]["work"]
+    assert (work["list_pop"], work["page_alloc"], work["hypercall"]) == (16, 0, 0)
 
 
 def test_the_preset_of_an_hvm_domain_runs_and_names_no_dom0(tmp_path: Path) -> None:
