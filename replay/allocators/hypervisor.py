@@ -8,7 +8,8 @@ Without usable ranges the kernel falls back to the balloon driver (Arm) or to io
 
 query, what was proposed as XENMEM_get_unallocated_space (xen-devel, 28 July 2021) and rejected: at
 each refill the hypervisor is asked for a range that is unused just now. It may be used by the time
-it is mapped: `stale_every=K` makes every K-th answer such a one (assumed; no data exists).
+it is mapped: `stale_every=K` makes every K-th answer such a one (assumed; no data exists). A refill
+fails where fill_list() does (faults.py); Linux then gives the range up, of which Xen is not told.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ import numpy as np
 
 from replay.allocators import balloon, pool
 from replay.allocators.balloon import page_work
-from replay.allocators.pool import add_region, pool_state, refill_pages
-from replay.base.compiled import inline, compiled
+from replay.allocators.pool import (
+    add_region, pool_state, prepared, refill_pages, take_with_entries,
+)  # fmt: skip
+from replay.base.compiled import inline, compiled, unlikely
 from replay.base.units import align_down, align_up
+from replay.engine.failing import fails
+from replay.engine.faults import KZALLOC
 from replay.engine.loop import loop
-from replay.engine.state import BEYOND_LIST, SECTION_POOL, SECTION_STALE, set_tree, words
+from replay.engine.state import BEYOND_LIST, ENOMEM, SECTION_POOL, SECTION_STALE, set_tree, words
 from replay.engine.strategy import Option, Setup, Strategy, own_record
 from replay.engine.tracking import take
 from replay.physmap.host import unusable_memory
@@ -60,6 +65,8 @@ def _query_fill(m: np.ndarray, deficit: int) -> int:
     section = s.section_pages
     page = s.page_bytes
     nr_pages = refill_pages(m, deficit)
+    if fails(m, KZALLOC):  # of the resource
+        return -ENOMEM
     own.queries += 1
     s.work.region_query += 1
     s.work.hypercall += 1
@@ -76,9 +83,9 @@ def _query_fill(m: np.ndarray, deficit: int) -> int:
         return -EBUSY
     s.work.resource_add += 1
     s.dirty |= BEYOND_LIST
-    if s.pv:
-        s.work.p2m_invalidate += nr_pages
-        s.dirty |= BEYOND_LIST
+    start = prepared(m, start, nr_pages)
+    if start < 0:
+        return start
     stale = own.stale_every > 0 and own.queries % own.stale_every == 0
     add_region(m, start, nr_pages, SECTION_STALE if stale else SECTION_POOL)
     return 0
@@ -92,6 +99,8 @@ def _alloc_query(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at:
         error = _query_fill(m, nr_pages - s.count)
         if error < 0:
             return error
+    if unlikely(s.faults.entries != 0):
+        return take_with_entries(m, nr_pages, frames, at)
     take(m, nr_pages, frames, at)
     return 0
 

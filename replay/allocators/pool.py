@@ -127,7 +127,16 @@ def reserve_region(m: np.ndarray, nr_pages: int) -> int:
             s.work.resource_add += 1
             release(m, tree, start)
             return error
-    if fails(m, KZALLOC):
+    return prepared(m, start, nr_pages)
+
+
+@inline
+def prepared(m: np.ndarray, start: int, nr_pages: int) -> int:
+    """What a reserved region needs before its struct pages: its first byte, or -errno and it is
+    released."""
+    s = words(m)
+    last = start + nr_pages * s.page_bytes - 1
+    if fails(m, KZALLOC):  # of the dev_pagemap
         return _released(m, start, -ENOMEM)
     if s.pv:
         invalid = passed(m, SET_PHYS_TO_MACHINE, nr_pages)
@@ -161,7 +170,7 @@ def lacks_entry(m: np.ndarray, nr_pages: int) -> Any:
 
 
 @compiled
-def _take_with_entries(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
+def take_with_entries(m: np.ndarray, nr_pages: int, frames: np.ndarray, at: int) -> int:
     """Pages off the list, each with its p2m entry; where one fails, all go back, it too."""
     s = words(m)
     entered = passed(m, P2M_ENTRY, nr_pages)
@@ -185,7 +194,7 @@ def alloc(m: np.ndarray, now: int, nr_pages: int, frames: np.ndarray, at: int) -
         if error < 0:
             return error
     if unlikely(s.faults.entries != 0):
-        return _take_with_entries(m, nr_pages, frames, at)
+        return take_with_entries(m, nr_pages, frames, at)
     take(m, nr_pages, frames, at)
     return 0
 

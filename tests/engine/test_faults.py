@@ -19,6 +19,7 @@ from replay.engine.faults import ALLOC_PAGE, FAULT_KINDS, KZALLOC, Faults, parse
 from replay.engine.requests import ALLOC, FREE, TARGET
 from replay.engine.state import E_WAIT, new_state, words
 from replay.physmap import presets
+from replay.physmap.model import Physmap
 
 PV, PVH = presets.load("qemu-q35-pv"), presets.load("qemu-q35-pvh")
 TRACE = ROOT / "traces" / "pv-dom0.arrow"
@@ -145,12 +146,14 @@ ALL = Faults({"alloc_page": (1, 400), "kzalloc": (1, 3), "xen_alloc_p2m_entry": 
              max_pages=PV.memory.current + 500, seed=11)
 
 
-@pytest.mark.parametrize("name", ["balloon", "hotplug", "pool", "hypervisor", "genpool", "extents"])
-def test_batches_change_nothing(name: str) -> None:
+@pytest.mark.parametrize(("name", "given"), [
+    *((name, {}) for name in ("balloon", "hotplug", "pool", "hypervisor", "genpool", "extents")),
+    ("hypervisor", {"mode": "query"})])
+def test_batches_change_nothing(name: str, given: dict[str, str]) -> None:
     """Where a trace is cut is nothing that the failures hang on, and invariants hold after them."""
     strategy, stream = allocators.load(name), driven()
-    whole = replay(strategy, {}, PV, stream, costs(lock=10), check=True, faults=ALL)
-    parts = replay(strategy, {}, PV, stream, costs(lock=10), check=True, faults=ALL, batch=37)
+    whole = replay(strategy, given, PV, stream, costs(lock=10), check=True, faults=ALL)
+    parts = replay(strategy, given, PV, stream, costs(lock=10), check=True, faults=ALL, batch=37)
     assert whole.broken == parts.broken == ()
     assert whole.failed == parts.failed
     assert any(failed for failed, _ in whole.failed.values())
@@ -158,7 +161,55 @@ def test_batches_change_nothing(name: str) -> None:
     assert whole.rows[["errno", "path", "runs", "pages"]].tolist() == (
         parts.rows[["errno", "path", "runs", "pages"]].tolist())
     assert whole.frames_digest() != replay(
-        strategy, {}, PV, stream, costs(lock=10), faults=replace(ALL, seed=12)).frames_digest()
+        strategy, given, PV, stream, costs(lock=10), faults=replace(ALL, seed=12)).frames_digest()
+
+
+class Query:
+    """The hypervisor that is asked at each refill, with everything of some kinds failing."""
+
+    def __init__(self, machine: Physmap, *kinds: str) -> None:
+        self.strategy = allocators.load("hypervisor")
+        self.m = self.strategy.init(machine, 4096, self.strategy.values({"mode": "query"})).state
+        self.out = np.zeros(4096, np.int64)
+        self.begun = self.linux()
+        self.fail(*kinds)
+
+    def fail(self, *kinds: str) -> None:
+        arm(self.m, Faults({kind: (1, 1) for kind in kinds}))
+
+    def linux(self) -> list[int]:
+        """iomem_resource."""
+        tree = words(self.m).tree
+        return self.m[tree.at:tree.at + 2 * int(tree.count)].tolist()
+
+    def alloc(self, pages: int) -> int:
+        return int(self.strategy.alloc(self.m, 0, pages, self.out, 0))
+
+
+@pytest.mark.parametrize(("kind", "asked"), [
+    ("kzalloc", 0), ("set_phys_to_machine", 1), ("memremap_pages", 1)])
+def test_a_refill_that_asks_the_hypervisor_fails_as_fill_list_does(kind: str, asked: int) -> None:
+    """Linux gives the range up; Xen, which has named it, counts it as taken, and names another."""
+    query, other = Query(PV, kind), Query(PV)
+    assert query.alloc(16) == -12
+    assert words(query.m).work.region_query == asked
+    assert query.linux() == query.begun
+    assert words(query.m).count == 0 == words(query.m).section_count
+    query.fail()
+    assert (query.alloc(16), other.alloc(16)) == (0, 0)
+    first, section = int(other.out[15]), int(words(query.m).section_pages)
+    assert (int(query.out[15]) == first) == (not asked)
+    assert int(query.out[15]) % section == first % section
+    assert query.linux() != query.begun
+
+
+def test_an_entry_that_fails_gives_all_pages_of_a_query_back() -> None:
+    query = Query(PV)
+    assert query.alloc(16) == 0
+    listed = int(words(query.m).count)
+    query.fail("xen_alloc_p2m_entry")
+    assert query.alloc(16) == -12
+    assert words(query.m).count == listed
 
 
 def test_reasons_are_those_of_the_failing_call_alone() -> None:
