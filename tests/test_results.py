@@ -111,3 +111,60 @@ def test_what_verify_prints_becomes_a_row(results: Any, tmp_path: Path,
     results.main("verify", str(tmp_path / "pvh-dom0.verified"))
     [row] = [r for r in results.load("verify")["rows"] if r["cells"][0] == "pvh-dom0"]
     assert row["cells"][2] == "DIFFERS"
+
+
+def case(name: str, ended: str = "") -> str:
+    return (f'<testcase classname="tests.t" name="n"><properties><property name="case" '
+            f'value="{name}"/></properties>{ended}</testcase>')
+
+
+def test_a_case_is_right_if_all_of_its_tests_pass(results: Any, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "git", lambda *args: "abcdef0123" if "HEAD" in args else "")
+    path, before = tmp_path / "cases.xml", len(results.load("cases")["rows"])
+    path.write_text("<testsuites><testsuite>" + case("a") + case("a") + case("b") + case("b", (
+        '<failure message="no"/>')) + case("c", "<skipped/>") + case("d", "<error/>")
+        + '<testcase name="of none"/></testsuite></testsuites>')
+    results.main("cases", str(path))
+    rows = [row["cells"] for row in results.load("cases")["rows"] if row["commit"] == "abcdef0"]
+    assert rows == [["a", "2", "2", "right"], ["b", "2", "1", "WRONG"], ["d", "1", "0", "WRONG"]]
+    assert len(results.load("cases")["rows"]) == before + 3
+
+
+def mutant(name: str, said: str, equivalent: bool = False) -> dict[str, Any]:
+    return {"mutant": name, "kernel": "9.9.1", "strategy": "pool", "said": said, "seed": 0,
+            "equivalent": equivalent}
+
+
+def test_mutants_of_a_kernel_become_a_row(results: Any) -> None:
+    found = [mutant("one", "differs"), mutant("two", ""), mutant("three", "", True)]
+    assert results.mutant_rows(found, "abcdef0") == [
+        {"cells": ["9.9.1", "3", "1", "1", "two"], "commit": "abcdef0"}]
+    with pytest.raises(SystemExit, match="noticed, though called equivalent: four"):
+        results.mutant_rows([mutant("four", "differs", True)], "abcdef0")
+
+
+def test_the_totals_are_sums_of_the_tables(results: Any) -> None:
+    """The cases that are not right, and what was not compared, count as that."""
+    for name, rows in {
+            "witness": [["1", "1,000", "equal", "has none", "DIFFERS", "equal"],
+                        ["2", "50", "equal", "equal", "equal", "equal"]],
+            "verify": [["r", "pool", "equal", "2,000", "1,990", "0", "0", ""],
+                       ["r", "balloon driver", "equal", "0", "0", "5", "0", ""],
+                       ["s", "pool", "equal", "7", "7", "0", "0", ""]],
+            "mutants": [["1", "48", "47", "1", "none"], ["2", "5", "4", "0", "x"]],
+            "cases": [["a", "1", "1", "right"], ["b", "1", "0", "WRONG"]]}.items():
+        results.save(name, results.load(name) | {
+            "rows": [{"cells": row, "commit": "abcdef0"} for row in rows]})
+    assert [line.strip("| ").split(" | ")[1:] for line in results.totals().splitlines()[2:]] == [
+        ["2 kernels", "3,200", "6 of 7 strategies equal"],
+        ["2 recordings", "2,007", "1,997 equal"],
+        ["2 kernels", "53", "51 noticed, 1 change nothing"],
+        ["2 cases", "2", "1 right"]]
+
+
+def test_the_totals_stand_in_one_page(results: Any) -> None:
+    [page] = [page for page in PAGES if results.TOTALS in page.read_text("utf-8")]
+    shown = results.filled(page.read_text("utf-8"))
+    assert "results/" not in shown.replace("docs/results", "")
+    assert "| frames of recordings |" in shown
