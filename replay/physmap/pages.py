@@ -51,7 +51,8 @@ def _given_up_at_boot(files: Folder, asked: int | None, counted: int, facts: dic
         "waits_for_target", facts["kernel"])
     if asked is None or asked >= counted or not waits:
         return 0
-    limit = proc.first(r"(?:^|\s)xen\.balloon_boot_timeout=(\d{1,10})(?=\s|$)", facts["dom0_cmdline"])
+    limit = proc.first(r"(?:^|\s)xen\.balloon_boot_timeout=(\d{1,10})(?=\s|$)",
+                       facts["dom0_cmdline"])
     said = f"xen.balloon_boot_timeout={limit}" if limit else "xen.balloon_boot_timeout, 180 s,"
     files.notes.append(
         f"memory: {counted - asked} pages were given up at boot: Linux 5.16 and later wait for "

@@ -175,7 +175,7 @@ class Query:
         self.fail(*kinds)
 
     def fail(self, *kinds: str) -> None:
-        arm(self.m, Faults({kind: (1, 1) for kind in kinds}))
+        arm(self.m, Faults(dict.fromkeys(kinds, (1, 1))))
 
     def linux(self) -> list[int]:
         """iomem_resource."""
