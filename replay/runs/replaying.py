@@ -18,22 +18,20 @@ from replay.runs.plan import Prepared, check_memory, looked_up, prepared
 from replay.runs.run import NOT_KEPT, Run
 from replay.runs.streaming import replay_batches, takes_all
 from replay.trace.batches import Batches, batches_of, open_batches
-from replay.trace.rescale import in_pages_of, page_bytes_of
+from replay.trace.repaged import Repaged
+from replay.trace.rescale import page_bytes_of
 from replay.trace.store import Trace, in_memory
 from replay.trace.weight import weigh
 
 
-def replay_source(source: Batches, plan: RunOptions, folder: Path) -> Run:
+def replay_source(given: Batches, plan: RunOptions, folder: Path) -> Run:
     """Replay a trace as planned; a C allocator that misbehaves is named in the summary.
 
     folder: where files with a row per request are written meanwhile; they are the run's `files`.
     """
-    named = looked_up(source.meta, plan)
-    if page_bytes_of(source.meta) != named.machine.page_bytes:
-        if source.file:
-            check_memory(weigh(source.path, plan.allow_loss), source.bounds["live_pages"], named,
-                         plan)
-        source = batches_of(in_pages_of(source.whole(), named.machine.page_bytes), source.path)
+    named = looked_up(given.meta, plan)
+    own = page_bytes_of(given.meta) == named.machine.page_bytes
+    source = given if own else Repaged(given, named.machine.page_bytes)
     if not takes_all(named, plan, source.kinds):
         run = replay_batches(source, named, plan, None if plan.no_outcome else folder)
         if run is not None:

@@ -33,6 +33,7 @@ from replay.runs.plan import SLOT_BYTES, SLOT_BYTES_EACH, Named, start_on
 from replay.runs.run import NOT_KEPT, Run
 from replay.trace.batches import Batches
 from replay.trace.decode import Batch
+from replay.trace.repaged import Repaged
 
 WORKING_BYTES = 128 << 20
 """Beyond the slots: a batch, its rows, what is counted."""
@@ -51,7 +52,7 @@ def takes_all(named: Named, plan: RunOptions, kinds: set[str]) -> str:
     return ""
 
 
-def replay_batches(source: Batches, named: Named, plan: RunOptions, folder: Path | None
+def replay_batches(source: Batches | Repaged, named: Named, plan: RunOptions, folder: Path | None
                    ) -> Run | None:
     """A run of what the options name; None of a trace without requests.
 
@@ -82,7 +83,7 @@ def replay_batches(source: Batches, named: Named, plan: RunOptions, folder: Path
     return Run(data, timelines=lines, files={name: one.outcome.path for name, one in kept.items()})
 
 
-def _courses(source: Batches, named: Named, plan: RunOptions, folder: Path | None
+def _courses(source: Batches | Repaged, named: Named, plan: RunOptions, folder: Path | None
              ) -> list[Course]:
     """Every strategy before the first request."""
     bounds, count = source.bounds, len(named.chosen)

@@ -27,8 +27,10 @@ from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.start import Start
 from replay.trace.checks import check_frames
+from replay.trace.columns import NONE, ints
 from replay.trace.cut import CutFile
 from replay.trace.decode import COLUMNS_READ, Batch, Decoder
+from replay.trace.expand import without_releases
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
 from replay.trace.meta import Meta
@@ -41,6 +43,8 @@ from replay.trace.stored import compact
 
 COLUMNS_BEFORE = ("slots", "frames")
 """What tells the frames of pages that were live before the recording."""
+TELLING = ("pid", "errno")
+"""What tells which calls failed, and whose they were."""
 
 
 class Batches:
@@ -66,11 +70,38 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches in their order, none of them empty. InputError names batch and row."""
+        return (batch for batch, _ in self.told())
+
+    def told(self, *besides: str) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        """The same, each with what columns of numbers say of its requests, NONE where nothing and
+        for the frees that are made up."""
         decoder = Decoder(self.path, self.bounds, pages_of(self.meta.start, "live"))
-        for batch in self._read(COLUMNS_READ):
-            yield from decoder.parts(batch)
+        for number, batch in enumerate(self._read((*COLUMNS_READ, *besides))):
+            begin = int(decoder.carried["event"][0])
+            values: dict[str, np.ndarray] = {}
+            for part in decoder.parts(batch):
+                if besides and not values:
+                    values = self._besides(batch, besides, number)
+                told = {name: np.full(len(part.event), NONE) for name in values}
+                for name, column in values.items():
+                    told[name][~part.added] = column[part.event[~part.added] - begin]
+                yield part, told
         if not self.cut:
             decoder.end()
+
+    def times(self) -> Iterator[np.ndarray]:
+        """The times of all rows that are not made up, in ns, batch by batch."""
+        for batch in self._read(("time_ns", "kind")):
+            yield without_releases(batch)["time_ns"].to_numpy()
+
+    def _besides(self, batch: pa.RecordBatch, names: tuple[str, ...], number: int
+                 ) -> dict[str, np.ndarray]:
+        """Columns of a batch without the rows that were made up."""
+        for name in names:
+            if batch[name].type != STORED.field(name).type:
+                raise self._damaged(ValueError(f"{name} is of type {batch[name].type}"), number)
+        kept = pa.Table.from_batches([without_releases(batch)])
+        return {name: ints(kept, name) for name in names}
 
     @cached_property
     def kinds(self) -> set[str]:
@@ -144,7 +175,7 @@ def open_batches(path: Path, allow_loss: bool = False) -> Batches:
 def batches_of(trace: Trace, path: Path | None = None) -> Batches:
     """The same of a trace in memory, whose rows are written there once more. path: for errors."""
     made = compact(trace.table.combine_chunks(), trace.meta.name, trace.meta.start)
-    wanted = [name for name in STORED.names if name in (*COLUMNS_READ, *COLUMNS_BEFORE)]
+    wanted = [name for name in STORED.names if name in (*COLUMNS_READ, *COLUMNS_BEFORE, *TELLING)]
     schema = pa.schema([STORED.field(name) for name in wanted],
                        metadata(replace(trace.meta, bounds=made.bounds)))
     sink = pa.BufferOutputStream()

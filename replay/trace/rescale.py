@@ -64,7 +64,8 @@ def in_pages_of(trace: Trace, page_bytes: int) -> Trace:
         np.repeat(owner, many), _smaller(slots.values, many))
     lengths = np.bincount(owner, minlength=len(slots.length))
     return changed(trace, table=_table(table, calls, freed, lengths, own, page_bytes),
-                   meta=_meta(trace.meta, freed, slots.values, own, page_bytes))
+                   meta=meta_in_pages(trace.meta, int((slots.values == BEFORE).sum()),
+                                      int((freed == BEFORE).sum()), own, page_bytes))
 
 
 def _smaller(slots: np.ndarray, many: int) -> np.ndarray:
@@ -129,12 +130,11 @@ def _nulls(table: pa.Table, name: str) -> np.ndarray:
     return np.asarray(table[name].is_null().combine_chunks().to_numpy(zero_copy_only=False))
 
 
-def _meta(meta: Meta, freed: np.ndarray, before: np.ndarray, own: int, page_bytes: int) -> Meta:
+def meta_in_pages(meta: Meta, old: int, new: int, own: int, page_bytes: int) -> Meta:
     """What it says of itself: of its start the pages that callers held, all that another machine
-    takes over. before, freed: the slots of the frees, before and after."""
+    takes over. old, new: freed pages that were live before, in pages of each size."""
     start: dict[str, Any] = {}
     if "live" in meta.start:
-        old, new = (int((s == BEFORE).sum()) for s in (before, freed))
         rest = max(0, pages_of(meta.start, "live") - old)
         start["live"] = fact(min(MOST_PAGES, new - (-rest * own // page_bytes)),
                              meta.start["live"]["from"])

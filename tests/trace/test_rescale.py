@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import replay
-from replay.base.errors import ReplayError
+from replay.base.errors import InputError, ReplayError
 from replay.costs import profile
+from replay.engine.requests import Requests
 from replay.physmap import presets
 from replay.physmap.variants import with_pages
+from replay.trace.batches import Batches, batches_of
+from replay.trace.decode import Batch, Coded
+from replay.trace.repaged import Repaged
 from replay.trace.rescale import in_pages_of, page_bytes_of
 from replay.trace.schema import Flag
 from replay.trace.start import BEFORE
@@ -120,6 +127,134 @@ def test_rescaling_is_that_of_a_model_page_by_page(seed: int) -> None:
                     done.append(number[whose[slot]])
             expected.append(("free", done or ()))
     assert calls_in(in_pages_of(made(*calls), few * 4 * KIB)) == expected
+
+
+# -- batch by batch ------------------------------------------------------------------------------
+def in_batches(some: Trace, page_bytes: int) -> Repaged:
+    return Repaged(batches_of(some), page_bytes)
+
+
+def stream(source: Repaged | Batches) -> dict[str, list[Any]]:
+    """All that a replay is handed, however it is cut."""
+    found: dict[str, list[Any]] = {"slots": [], "first": []}
+    for batch in source:
+        q = batch.requests
+        assert len(q.kind)
+        for name, values in (("time", q.time), ("kind", q.kind), ("pages", q.pages),
+                             ("event", batch.event), ("added", batch.added), ("slots", q.slots),
+                             ("first", q.first[q.kind == 0])):
+            found.setdefault(name, []).extend(values.tolist())
+        for name, coded in (("task", batch.task), ("caller", batch.caller)):
+            found.setdefault(name, []).extend(coded.texts[code] for code in coded.codes)
+    return found
+
+
+def assert_same(some: Trace, page_bytes: int) -> None:
+    """In batches as in one piece: the rows, and what the trace says of itself."""
+    made, whole = in_batches(some, page_bytes), in_pages_of(some, page_bytes)
+    expected = batches_of(whole)
+    assert stream(made) == stream(expected)
+    assert [len(b.event) for b in made] == [len(b.event) for b in expected]
+    assert made.bounds == expected.bounds
+    assert replace(made.meta, bounds={}) == replace(whole.meta, bounds={})
+    assert (made.start is None) == (expected.start is None)
+    if made.start and expected.start:
+        assert made.start.live.tolist() == expected.start.live.tolist()
+        assert made.start.held == expected.start.held
+
+
+def random_trace(seed: int, page_bytes: int) -> Trace:
+    """Tasks that allocate, fail and free; pages of before and unknown ones; targets."""
+    rng = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    live: list[int] = []
+    top = time = 0
+    for _ in range(400):
+        time += rng.choice((0, 0, 1, 5))
+        row: dict[str, Any] = {"time_ns": time, "pid": rng.choice((None, 1, 2, 3)), "flags": 0,
+                               "task": rng.choice(("a", "b")), "caller": rng.choice(("x", None))}
+        roll = rng.random()
+        if roll < 0.5 or not live:
+            nr = rng.choice((1, 1, 3, 16, 17, rng.randint(1, 90)))
+            failed = rng.random() < 0.2
+            row |= {"kind": "alloc", "nr_pages": nr, "errno": -12 if failed else
+                    rng.choice((0, None))}
+            live += [] if failed else range(top, top + nr)
+            top += nr
+        elif roll < 0.9:
+            freed = rng.sample(live, rng.randint(1, min(len(live), 40)))
+            live = [slot for slot in live if slot not in freed]
+            freed += [rng.choice((BEFORE, -1)) for _ in range(rng.choice((0, 0, 3, 20)))]
+            rng.shuffle(freed)
+            row |= {"kind": "free", "nr_pages": len(freed), "slots": freed}
+        elif roll < 0.95:
+            row |= {"kind": "target", "target_pages": rng.randint(0, 10_000)}
+        else:
+            row |= {"kind": "phase"}
+        rows.append(row)
+    start = {"live": {"pages": rng.randint(0, 900), "from": "x"}} if seed % 2 else {}
+    return trace(rows, start=start, provenance={"page_bytes": str(page_bytes)})
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize(("own", "other"), [(4, 16), (4, 64), (64, 16), (16, 4)])
+def test_in_batches_as_in_one_piece(own: int, other: int, seed: int) -> None:
+    assert_same(random_trace(seed, own * KIB), other * KIB)
+
+
+@pytest.mark.parametrize("name", ["arm64-dom0", "arm64-dom0-no-regions", "pv-dom0",
+                                  "synthetic-mixed"])
+def test_shipped_traces_in_batches_as_in_one_piece(name: str) -> None:
+    assert_same(load(ROOT / f"traces/{name}.arrow"), 64 * KIB)
+
+
+@pytest.mark.parametrize(("pages", "rows"), [(20, 1 << 17), (1 << 19, 7), (60, 31), (1, 1)])
+def test_batches_are_cut_where_those_of_a_file_are(pages: int, rows: int,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls and their releases fall into parts of their own, and results have the same bytes."""
+    monkeypatch.setattr("replay.trace.decode.PART_PAGES", pages)
+    monkeypatch.setattr("replay.trace.batches.BATCH_ROWS", rows)
+    monkeypatch.setattr("replay.trace.store.BATCH_ROWS", rows)
+    for seed in range(6):
+        assert_same(random_trace(seed, 4 * KIB), 64 * KIB)
+        assert_same(random_trace(seed, 64 * KIB), 4 * KIB)
+
+
+def test_a_trace_of_failed_calls_alone_ends_with_their_releases() -> None:
+    some = trace([{"time_ns": 5, "kind": "alloc", "nr_pages": 17, "errno": -12, "pid": 4,
+                   "flags": 0, "task": "t", "caller": "c"}])
+    assert_same(some, 64 * KIB)
+    assert stream(in_batches(some, 64 * KIB))["kind"] == [0, 1]
+
+
+class OneLarge:
+    """Batches of one allocation, larger than memory would do for to make them of a table."""
+
+    path, file, rows, kinds, cut = Path("large.arrow"), False, 1, {"alloc"}, False
+    meta = made(("alloc", 1), provenance={"page_bytes": "65536"}).meta
+    bounds = {"slots": 1 << 27, "live_pages": 1 << 27, "request_pages": 1 << 27,
+              "target_pages": 0, "before": 0, "last_ns": 0}
+
+    def told(self, *names: str) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        one, text = np.zeros(1, np.int64), Coded(np.zeros(1, np.int32), [""])
+        yield (Batch(Requests(one, one, one + (1 << 27), one, one[:0]), one + 8, one > 0, text, text),
+               dict.fromkeys(names, one))
+
+
+def test_a_request_too_large_in_small_pages_is_refused() -> None:
+    with pytest.raises(InputError, match="large.arrow, row 8: in pages of 4 KiB a request of "
+                       "2147483648 pages, expected 1 to 2147483647"):
+        Repaged(OneLarge(), 4 * KIB)
+
+
+def test_batches_suffice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run on other pages has the file in memory as a whole."""
+    def refuse(*args: object) -> Trace:
+        raise AssertionError("read as a whole")
+
+    monkeypatch.setattr("replay.trace.batches.load", refuse)
+    done = cli("run", ARM64, "--page-bytes", "65536", "--allocator", "balloon", "--out", tmp_path)
+    assert done.code == 0, done.err
 
 
 def test_a_trace_in_its_own_pages_is_itself() -> None:
