@@ -30,7 +30,7 @@ from replay.importers.source.imported import Imported
 from replay.importers.source.probes import ProbeTable, load_table
 from replay.importers.source.rows import Rows
 from replay.importers.xen.keep import kept, without
-from replay.physmap.readers import Machine, read_machine, with_va_bits
+from replay.physmap.readers import Machine, read_machine, with_linear_map
 from replay.trace.meta import Meta
 from replay.trace.opening import imbalance
 from replay.trace.store import Trace, check
@@ -150,8 +150,11 @@ def _placed(parts: list[Imported], part: Imported, kind: Format, settings: dict[
 
 def _learnt(machine: Machine | None, facts: dict[str, str]) -> Machine | None:
     """The machine with what a source's addresses tell of it."""
-    return with_va_bits(machine, int(facts["va_bits"])) if machine and "va_bits" in facts \
-        else machine
+    if machine is None or "va_bits" not in facts:
+        return machine
+    memstart = facts.get("memstart_addr")
+    return with_linear_map(machine, int(facts["va_bits"]),
+                           None if memstart is None else int(memstart, 16))
 
 
 def _kernel(machine: Machine | None) -> str:

@@ -100,15 +100,28 @@ def read_machine(directory: Path, overrides: dict[str, str] | None = None) -> Ma
     return Machine(machine, facts)
 
 
-def with_va_bits(machine: Machine, bits: int) -> Machine:
+def with_linear_map(machine: Machine, bits: int, memstart: int | None = None) -> Machine:
     """The machine of an arm64 kernel that was found to have so many bits of virtual address: what
-    its linear map reaches follows from them."""
+    its linear map reaches follows from them, and from memstart_addr, where a probe has read it.
+
+    Before Linux 6.16 KASLR moves that down, so that more than without can be mapped; below 0 it
+    counts as 0 (arch_get_mappable_range()). Of a kernel of 52 bits it does not tell, which takes
+    off more on a processor that has fewer (arm64_memblock_init()).
+    """
     its = machine.physmap
     start, end = its.pluggable
-    ends = min(start + (1 << (bits - 1)), max(end, 1 << arm64.ARM64_PHYS_BITS))
-    notes = (*(note for note in its.notes if not note.startswith("va_bits: ")),
-             f"va_bits: {bits}, by the addresses of struct pages")
-    return Machine(its.with_changes(pluggable=(start, ends), notes=notes),
+    notes = [note for note in its.notes if not note.startswith("va_bits: ")]
+    notes.append(f"va_bits: {bits}, by the addresses of struct pages")
+    reach = start + (1 << (bits - 1))
+    if memstart is not None and bits < arm64.LARGE_BITS:
+        below = max(memstart, 0)
+        if below < memstart + (1 << (bits - 1)):
+            start, reach = below, memstart + (1 << (bits - 1))
+            notes = [note for note in notes if not note.startswith("kaslr: ")]
+            notes.append(f"linear map: from {start:#x} on, by memstart_addr ({memstart:#x}), which "
+                         "the recording holds")
+    ends = min(reach, max(end, 1 << arm64.ARM64_PHYS_BITS))
+    return Machine(validated(its.with_changes(pluggable=(start, ends), notes=tuple(notes))),
                    machine.provenance | {"va_bits": bits})
 
 

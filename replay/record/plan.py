@@ -121,8 +121,9 @@ def _probes(to: Target) -> list[str]:
                           "/proc/kallsyms has the name, once: else leave that argument out. "
                           "`start` looks for itself.")
     if to.arch == "arm64":
-        lines += _comment("Frames are computed from struct page addresses: before Linux 6.16 boot "
-                          "dom0 with nokaslr, or state --set vmemmap_base=ADDRESS at import.")
+        lines += _comment("Frames are computed from struct page addresses. KASLR moves them before "
+                          "Linux 6.16: where @memstart_addr cannot be read, boot dom0 with "
+                          "nokaslr, or state --set vmemmap_base=ADDRESS at import.")
     return lines
 
 

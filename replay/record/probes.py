@@ -89,11 +89,17 @@ class Function:
 _PAGES: Final = Arg("pages", 2, "pages", "x64")
 _FIRST: Final = Arg("p", 2, "pages", "x64", (0,), array=True)
 _LIST: Final = (Symbol("list_count", "u32"), Symbol("page_list", "x64"))
-_VMEMMAP: Final = Symbol("vmemmap_base", "x64", ("x86_64",))
+_VMEMMAP: Final = (Symbol("vmemmap_base", "x64", ("x86_64",)),
+                   Symbol("memstart_addr", "x64", ("arm64",)))
+"""What tells frames from addresses of struct pages: on arm64, where KASLR moves memstart_addr
+before 6.16, together with the layout of the release. Both are exported and lie in the kernel's own
+data; a kernel without CONFIG_KALLSYMS_ALL does not show variables, and the probe leaves them out.
+"""
 _POOL: Final[dict[Arch, Version]] = {"x86_64": SINCE["pool"].version,
                                      "arm64": SINCE["extended_regions"].version}
 """CONFIG_XEN_UNPOPULATED_ALLOC: x86 since 5.9; arm64 since its extended regions, 5.17."""
-VARIABLES: Final = ("list_count", "page_list", "vmemmap_base", "balloon_stats", "ballooned_pages")
+VARIABLES: Final = ("list_count", "page_list", *(one.name for one in _VMEMMAP), "balloon_stats",
+                    "ballooned_pages")
 """All variables of the kernel that a probe may read."""
 _RENAMED: Final = SINCE["balloon_names"].version
 """alloc_xenballooned_pages() became xen_alloc_ballooned_pages() in Linux 5.16."""
@@ -107,14 +113,14 @@ def _balloon(alloc: str, free: str, since: Version | None, until: Version | None
              ) -> tuple[Function, Function]:
     first: dict[Arch, Version] | None = dict.fromkeys(ARCHES, since) if since else None
     return (
-        Function(alloc, (_nr(), _PAGES), (_VMEMMAP,), caller=True, returns=True,
+        Function(alloc, (_nr(), _PAGES), _VMEMMAP, caller=True, returns=True,
                  returned=(_FIRST,), since=first, until=until),
         Function(free, (_nr(), _PAGES, _FIRST), (), caller=True, returns=True, void=True,
                  since=first, until=until))
 
 
 FUNCTIONS: Final = (
-    Function("xen_alloc_unpopulated_pages", (_nr(), _PAGES), (*_LIST, _VMEMMAP), caller=True,
+    Function("xen_alloc_unpopulated_pages", (_nr(), _PAGES), (*_LIST, *_VMEMMAP), caller=True,
              returns=True, returned=(_FIRST,), since=_POOL),
     Function("xen_free_unpopulated_pages", (_nr(), _PAGES, _FIRST), _LIST[:1], caller=True,
              returns=True, void=True, since=_POOL),
@@ -270,7 +276,8 @@ def _return(function: Function, to: Target) -> Definition:
     fetched = ["ret=$retval:s32"]
     if to.kernel >= RETURN_ARGUMENTS:
         fetched += [_fetch(a, to) for a in function.returned]
-    fetched += [f for f in _symbols(function, to) if not f.startswith(_VMEMMAP.name)]
+    once = tuple(one.name for one in _VMEMMAP)
+    fetched += [f for f in _symbols(function, to) if not f.startswith(once)]
     return _definition("f" if to.btf else f"r{MAXACTIVE}", "_ret", function, fetched, to)
 
 

@@ -35,11 +35,11 @@ from replay.trace.slots import Arena, doubled, give, new_arena, take
 from replay.trace.start import pages_of, start_of
 from replay.trace.store import Trace
 
-PASS = record("row", "made", "listed", "live", "most", "before", "request", "target")
+REPAGED = record("row", "made", "listed", "live", "most", "before", "request", "target")
 """Where a pass is: of a part its rows, the requests made of them and the pages that their frees
 list; pages live beyond those of the beginning and the most of them, freed pages that were live
 before, the largest request, the highest target."""
-MUST_GROW, TOO_LARGE = 1, 2
+ARENA_FULL, TOO_LARGE = 1, 2
 
 
 class Failed(NamedTuple):
@@ -179,10 +179,10 @@ class _Turn:
         self.arena = new_arena()
         self.kept = _Kept(np.zeros(own, np.int64), self._room(np.zeros(0, np.int64)),
                           *np.zeros((2, count), np.int64))
-        self.done = np.zeros(1, PASS)
+        self.done = np.zeros(1, REPAGED)
         self.order = np.argsort(failed.event)
         self.events = failed.event[self.order]
-        self.texts = np.zeros((count, 2), np.int32)
+        self.texts = np.zeros((2, count), np.int32)  # of task and caller, by failed call
         self.released = 0
 
     def batches(self) -> Iterator[Batch]:
@@ -216,15 +216,14 @@ class _Turn:
         if not len(made.kind):
             return None
         origin, added = order[made.origin], order[made.origin] >= len(own)
-        texts = np.stack((part.task.codes[own], part.caller.codes[own]), axis=1)
         known = call[: len(own)] >= 0
-        self.texts[call[: len(own)][known]] = texts[known]
-        codes = np.concatenate((texts, self.texts[due]))[origin]
+        coded = []
+        for text, kept in zip((part.task, part.caller), self.texts, strict=True):
+            kept[call[: len(own)][known]] = text.codes[own][known]
+            coded.append(Coded(np.concatenate((text.codes[own], kept[due]))[origin], text.texts))
         return Batch(
             Requests(np.concatenate((time, failed.time[due]))[origin], *made[:3], made.slots),
-            np.concatenate((part.event[own], failed.event[due]))[origin], added,
-            Coded(np.ascontiguousarray(codes[:, 0]), part.task.texts),
-            Coded(np.ascontiguousarray(codes[:, 1]), part.caller.texts))
+            np.concatenate((part.event[own], failed.event[due]))[origin], added, *coded)
 
     def _made(self, part: Batch, own: np.ndarray, due: np.ndarray, order: np.ndarray
               ) -> tuple[_Made, np.ndarray]:
@@ -290,7 +289,7 @@ def _repage(  # type: ignore[no-untyped-def]
                 return TOO_LARGE
             where = take(arena, n)
             if where < 0:
-                return MUST_GROW
+                return ARENA_FULL
             for k in range(pages):
                 kept.now[rows.first[r] + k] = where + k // size.few * size.many
             for k in range(n):

@@ -29,7 +29,7 @@ from recordings import RECORDINGS
 from replay.base.errors import ReplayError
 from replay.importers import archive
 from replay.importers.dat.read import read_trace_dat
-from replay.importers.joining.normalise import VMEMMAP
+from replay.importers.joining.normalise import MEMSTART, VMEMMAP
 from replay.importers.joining.parts import PART_OF
 from replay.importers.session import import_recording
 from replay.importers.source.probes import load_table
@@ -74,7 +74,8 @@ def test_every_planned_probe_is_understood_by_the_import_and_safe(
         probe = table.find(one.function.name)
         assert probe is not None
         assert (probe.role, "return" if returns else "entry") in PART_OF
-        known = {name for names in probe.args.values() for name in names} | {VMEMMAP}
+        known = {name for names in probe.args.values() for name in names} | {
+            VMEMMAP, MEMSTART}
         for fetch in fetched:
             assert fetch["name"] in known, one.text
             assert fetch["type"] != "symstr"
@@ -112,6 +113,22 @@ def test_variables_are_read_only_where_kallsyms_has_them_once(tmp_path: Path) ->
     assert "@list_count" in text
     assert "@vmemmap_base" in text
     assert "@page_list" not in text
+
+
+def test_what_tells_frames_from_struct_pages_is_read_with_each_allocation() -> None:
+    """vmemmap_base on x86; memstart_addr on arm64, where the kernel shows it, and never both."""
+    for arch, own, other in (("x86_64", "vmemmap_base", "memstart_addr"),
+                             ("arm64", "memstart_addr", "vmemmap_base")):
+        for kernel in ("5.10", "6.1", "6.12", "7.3"):
+            known = frozenset(VARIABLES)
+            texts = {d.event: d.text for d in definitions(target(kernel, arch, symbols=known))}
+            allocs = {POOL, OLD, NEW} & texts.keys()
+            assert allocs
+            for event in allocs:
+                assert f" {own}=@{own}:x64" in texts[event]
+            assert not [text for text in texts.values() if other in text]
+            without = definitions(target(kernel, arch, symbols=known - {own}))
+            assert not [d for d in without if own in d.text]
 
 
 def test_entry_probes_are_registered_behind_the_return_probes() -> None:

@@ -113,6 +113,7 @@ def _example(seen: Seen) -> str:
 
 def _arm64(path: str, seen: Seen, machine: Machine, kernel: str, memstart: int | None) -> Chosen:
     page = machine.physmap.page_bytes
+    read = {} if memstart is None else {"memstart_addr": f"{memstart:#x}"}
     if memstart is None:
         memstart = machine.physmap.pluggable[0]  # without KASLR
     known = layout_of(kernel)
@@ -124,7 +125,7 @@ def _arm64(path: str, seen: Seen, machine: Machine, kernel: str, memstart: int |
     limit = _limit(machine)
     fitting = [place for place in places if _fits(seen, place, limit)]
     if len(fitting) == 1:
-        return Chosen(fitting[0].base, _facts(fitting[0], seen))
+        return Chosen(fitting[0].base, _facts(fitting[0], seen) | read)
     if not seen.frames:
         return Chosen((fitting or places)[-1].base, {})
     problem = f"{path}: frames are recorded as struct page addresses, such as {_example(seen)}; "

@@ -108,13 +108,31 @@ def test_an_array_that_was_moved_at_random_is_refused(tmp_path: Path) -> None:
         *frames_of(4)]
 
 
-@pytest.mark.parametrize("moved", [5 * GIB, (1 << 46) + GIB])
+@pytest.mark.parametrize("moved", [0, 2 * GIB, 5 * GIB, (1 << 46) + GIB])
 def test_a_probe_may_say_where_the_linear_map_begins(tmp_path: Path, moved: int) -> None:
+    """What can be mapped begins there as well: below 0 it counts as 0, its end is as low."""
     memstart = DRAM - moved
     base = arm64_base(arm64_start(FROM_5_11, 4 * KIB, 48), memstart, 4 * KIB)
     trace = imported(tmp_path, base, kernel="6.1.0",
                      also=f" memstart_addr={memstart % (1 << 64):#x}")
     assert freed(trace) == [*frames_of(4)]
+    machine = trace.meta.physmap
+    assert machine is not None
+    assert machine.pluggable == (max(0, memstart), memstart + (1 << 47))
+    assert trace.meta.provenance["memstart_addr"] == f"{memstart:#x}"
+    assert not [note for note in machine.notes if note.startswith("kaslr: ")]
+    assert any(f"by memstart_addr ({memstart:#x})" in note for note in machine.notes)
+
+
+def test_a_large_kernels_memstart_tells_frames_and_not_what_can_be_mapped(tmp_path: Path) -> None:
+    """On a processor of 48 bits it is lower by what the two differ in (arm64_memblock_init())."""
+    memstart = DRAM - ((1 << 52) - (1 << 48))
+    base = arm64_base(arm64_start(FROM_6_9, 4 * KIB, 52), memstart, 4 * KIB)
+    trace = imported(tmp_path, base, kernel="6.12.1",
+                     also=f" memstart_addr={memstart % (1 << 64):#x}")
+    assert freed(trace) == [*frames_of(4)]
+    assert trace.meta.physmap is not None
+    assert trace.meta.physmap.pluggable[0] == DRAM
 
 
 def test_an_odd_word_among_many_addresses_is_no_reason(tmp_path: Path) -> None:
