@@ -92,7 +92,7 @@ def _stated(files: Folder) -> list[Found]:
     info = xl_info(files.text("xl_info"))
     machines += [("xl_info", info.get("machine", ""))]
     machines += [("xl_info", arch) for arch in re.findall(
-        r"xen-3\.0-(aarch64|x86_64)", info.get("xen_caps", ""))]
+        r"(?:xen|hvm)-3\.0-(aarch64|x86_64)", info.get("xen_caps", ""))]
     named = [Found(MACHINE_WORDS[word], what, word)
              for what, word in machines if word in MACHINE_WORDS]
     return named or [Found("", what, word)

@@ -35,7 +35,8 @@ def facts_of(files: Folder, xen: str, dmesg: str) -> dict[str, Any]:
     version = _first(
         (info.get("xen_version"), "xl_info"), (proc.first(rf"\bXen version {VERSION}", xen),
                                                "xen_log"),
-        (proc.first(rf"\bXen version: {VERSION}", dmesg), "dmesg"),
+        (proc.first(rf"\bXen version: {VERSION}", dmesg), "dmesg"),  # PV, xen_banner()
+        (proc.first(r"\bXen version (\d+\.\d+)\.\s*$", dmesg), "dmesg"),  # init_hvm_pv_info()
         (proc.first(r"\bXen (\d+\.\d+) support found", dmesg), "dmesg"))
     if version[0] is None and "xen_version" not in files.overrides:
         files.lacks("xen_version", "xentrace of Xen before 4.18 and later differ")

@@ -13,6 +13,11 @@ from replay.physmap.iomem import Entry, ram_pages
 from replay.physmap.model import DOM0, Memory
 
 
+_XENSTORE = re.compile(r'^\s*(?:.*/)?(static-max|memory_static_max|target)\s*[=:]?\s*"?(\d+)"?'
+                       r"[ .]*(?:\(.*\))?\s*$", re.MULTILINE)
+"""Of `xenstore-ls`, -f (whole paths) and -p (with a line of dots, and the permissions)."""
+
+
 def _counted(top: list[Entry], page: int, facts: dict[str, Any]) -> tuple[int, str]:
     """What balloon_init() takes for the domain's memory where no file shows it, and what that is.
     """
@@ -32,12 +37,11 @@ def _target(files: Folder, counted: int, page: int, facts: dict[str, Any]) -> in
     all RAM of its map: watch_target() of drivers/xen/xen-balloon.c takes the difference between
     static-max and its first target from every target. counted: that first target, in pages.
     """
-    said = {name: int(kb) * 1024 // page for name, kb in re.findall(
-        r'^\s*(?:.*/)?(static-max|memory_static_max|target)\s*[=:]?\s*"?(\d+)"?\s*$',
-        files.text("xenstore"), re.MULTILINE)}
+    said = {name: int(kb) * 1024 // page for name, kb in _XENSTORE.findall(files.text("xenstore"))}
     if "target" not in said:
         return None
-    offset = said.get("static-max", said.get("memory_static_max", said["target"])) - counted
+    # without it the kernel takes what it has counted, so that there is no difference
+    offset = said.get("static-max", said.get("memory_static_max", counted)) - counted
     whole = facts["mode"] in ("pv", "arm") or facts["domain"] == DOM0
     return max(0, said["target"] - (0 if whole else offset))
 

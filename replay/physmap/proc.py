@@ -50,13 +50,17 @@ def total_reserve_pages(path: Path, text: str) -> int:
 
 
 def balloon_kb(path: Path, text: str, notes: list[str] | None = None) -> dict[str, int]:
-    """The balloon's sysfs values in KiB by name: lines of "PATH:N" or "PATH N".
+    """The balloon's sysfs values in KiB by name: lines of "PATH:N" or "PATH N", as `grep` shows
+    several files, or "==> PATH <==" and N below it, as `head` and `tail` do.
 
     notes: gets the names of lines of other values, which are passed over.
     """
     out: dict[str, int] = {}
     others: list[str] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        if (head := re.fullmatch(r"==> (\S+) <==", line.strip())) and number < len(lines):
+            line, lines[number] = f"{head[1]} {lines[number]}", ""
         if not line.strip():
             continue
         match = re.fullmatch(r"\s*(?:.*/)?(\w+_kb)[:\s]\s*(\d+)\s*", line)

@@ -176,6 +176,7 @@ def test_any_file_may_tell_that_it_is_an_arm(tmp_path: Path, file: str, text: st
 @pytest.mark.parametrize(("file", "text"), [
     ("uname", "Linux aarch64-lab 6.1.0-54-amd64 #1 SMP PREEMPT_DYNAMIC x86_64 GNU/Linux\n"),
     ("xl-info", "machine : x86_64\n"),
+    ("xl-info", "xen_caps : hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64\n"),  # CONFIG_PV=n
     ("dmesg", "[    0.000000] BIOS-provided physical RAM map:\n"),
     ("dmesg", "[    0.000000] Hypervisor detected: Xen PV\n"),
     ("xl-dmesg", "(XEN) EFI RAM map:\n"),
@@ -274,6 +275,14 @@ def test_every_form_of_xens_version(tmp_path: Path, version: str) -> None:
                        ("xl-info", f"xen_version : {version}\n")):
         (tmp_path / file).mkdir()
         assert machine(tmp_path / file, {file: text}).provenance["xen_version"] == version
+
+
+def test_xens_version_in_the_log_of_an_hvm_domain(tmp_path: Path) -> None:
+    """init_hvm_pv_info() ends the sentence behind it, and has no colon."""
+    made = machine(tmp_path, {"dmesg": "[    0.0] Hypervisor detected: Xen HVM\n"
+                              "[    0.0] Xen version 4.17.\n"})
+    assert made.provenance["xen_version"] == "4.17"
+    assert made.provenance["files"]["xen_version"] == "dmesg"
 
 
 @pytest.mark.parametrize(("kernel", "section"), [
@@ -389,7 +398,15 @@ BIOS-e820: [mem 0x0000000000100000-0x00000000001fffff]  System RAM
 e820: update [mem 0x00000000-0x00000fff] System RAM ==> device reserved
 e820: remove [mem 0x00180000-0x001fffff] System RAM
 """)
-    assert old == new == [(0, 0x1000, "reserved"), (0x1000, 0xA0000, "usable"),
+    sizes = x86.e820_table("""\
+BIOS-e820: [mem 0x0000000000000000-0x000000000009ffff]  640   KB kernel usable RAM
+BIOS-e820: [gap 0x00000000000a0000-0x00000000000effff]  320   KB ...
+BIOS-e820: [mem 0x00000000000f0000-0x00000000000fffff]   64   KB device reserved
+BIOS-e820: [mem 0x0000000000100000-0x00000000001fffff]    1.0 MB System RAM
+e820: update [mem 0x00000000-0x00000fff] System RAM ==> device reserved
+e820: remove [mem 0x00180000-0x001fffff] System RAM
+""")
+    assert sizes == old == new == [(0, 0x1000, "reserved"), (0x1000, 0xA0000, "usable"),
                           (0xF0000, 0x100000, "reserved"), (0x100000, 0x180000, "usable")]
 
 
@@ -397,6 +414,16 @@ e820: remove [mem 0x00180000-0x001fffff] System RAM
 def test_every_name_of_an_e820_table(who: str) -> None:
     assert x86.e820_table(f"{who}: [mem 0x0000000000000000-0x0000000000000fff] type 20\n") == [
         (0, 0x1000, "type 20")]
+
+
+@pytest.mark.parametrize("name", [
+    "ACPI Tables", "ACPI Non-volatile Storage", "Persistent Memory", "Persistent Memory (legacy)",
+    "Reserved", "Soft Reserved", "Unknown E820 type"])
+def test_no_memory_of_the_firmwares_map_is_a_devices(tmp_path: Path, name: str) -> None:
+    """e820_type_to_string(), which /proc/iomem shows."""
+    made = machine(tmp_path, {"iomem": ONE_BANK + f"20000000-2fffffff : {name}\n"
+                              "fee00000-fee00fff : Local APIC\n"}).physmap
+    assert of_type(made, "mmio") == [(0xFEE00000, 0xFEE01000)]
 
 
 def test_a_type_without_a_name_does_not_end_xens_map() -> None:
@@ -575,6 +602,16 @@ def test_other_values_of_the_balloon_are_passed_over_by_name(tmp_path: Path) -> 
                               "/sys/x/schedule_delay 1\n/sys/x/target:536870912\n"}).physmap
     assert made.memory.current == 32768
     assert any("retry_count, schedule_delay" in note for note in made.notes)
+
+
+def test_the_balloons_values_as_tail_shows_several_files(tmp_path: Path) -> None:
+    sysfs = "/sys/devices/system/xen_memory/xen_memory0"
+    made = machine(tmp_path, {"xen_balloon": f"==> {sysfs}/info/current_kb <==\n524288\n\n"
+                              f"==> {sysfs}/info/low_kb <==\n4096\n\n==> {sysfs}/target_kb <==\n"
+                              f"520192\n\n==> {sysfs}/retry_count <==\n1\n"}).physmap
+    assert (made.memory.current, made.memory.low, made.memory.target) == (131072, 1024, 130048)
+    with pytest.raises(InputError, match="line 1: expected '.../NAME_kb N'"):
+        machine(tmp_path, {"xen_balloon": "==> a/current_kb <==\nmany\n"})
 
 
 def test_a_zone_whose_pages_are_missing_is_a_sentence(tmp_path: Path) -> None:

@@ -184,7 +184,11 @@ def test_a_domain_of_no_known_kind_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("mode", "domain"), [("hvm", ""), ("pvh", ""), ("pv", ""),
                                               ("pvh", "control_d")])
 @pytest.mark.parametrize("said", ['static-max = "3150848"\n  target = "2097152"\n',
-                                  "memory/target 2097152\nmemory/static-max 3150848\n"])
+                                  "memory/target 2097152\nmemory/static-max 3150848\n",
+                                  ('/local/domain/7/memory/target = "2097152"\n'
+                                  '/local/domain/7/memory/static-max = "3150848"\n'),
+                                  (' static-max = "3150848"   . . . . . .  (n0,r7)\n'
+                                  ' target = "2097152"   . . . . . . . .  (n0,r7)\n')])
 def test_a_guests_target_is_less_by_what_it_was_built_with_beyond_its_map(
         tmp_path: Path, said: str, mode: str, domain: str) -> None:
     """watch_target(): target - (static-max - first target); PV and dom0 take it as it is."""
@@ -193,6 +197,12 @@ def test_a_guests_target_is_less_by_what_it_was_built_with_beyond_its_map(
     target = 2097152 // 4 - offset
     assert made.memory.target == target
     assert made.memory.current == (RAM if domain or mode == "pv" else target)
+
+
+def test_a_target_without_its_static_maximum_is_taken_as_it_is(tmp_path: Path) -> None:
+    """watch_target(): static_max = balloon_stats.current_pages, which is the first target."""
+    made = machine(tmp_path / "m", mode="hvm", xenstore='target = "2097152"\n', capabilities="\n")
+    assert made.memory.target == 2097152 // 4
 
 
 @pytest.mark.parametrize(("kernel", "files", "out"), [
