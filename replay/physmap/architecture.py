@@ -25,6 +25,8 @@ class Found(NamedTuple):
     line: str
 
 
+_OTHER_COMPILER = (r"[Vv]ersion \S+ \(.*\((?:arm|armv7\w*|riscv\d+|powerpc\w*|ppc\w*|s390x?|"
+                   r"i[3-6]86)-[\w.-]*(?:gcc|clang)")
 _TREE_DEVICE = r"^ *[0-9a-f]+-[0-9a-f]+ : [0-9a-f]+\.[\w,.+-]+ [\w,.+-]+@[0-9a-f]+"
 
 PRINTED: Final = {
@@ -45,6 +47,8 @@ PRINTED: Final = {
         r"BIOS-provided physical RAM map|\be820: |Hypervisor detected: |"
         r"Booting (?:paravirtualized )?kernel .*on Xen|\bx86/\w+: |\bsmpboot: |\btsc: |"
         r"Linux version \S*(?:x86_64|amd64)|\(x86_64-[\w.-]*(?:gcc|clang)",
+    ("dmesg", ""): r"\bCPU: ARMv[67] Processor|" + _OTHER_COMPILER,  # arch/arm/kernel/setup.c
+    ("xen_log", ""): _OTHER_COMPILER,
     ("cpuinfo", "arm64"): r"^CPU implementer\s*:",
     ("cpuinfo", "x86"): r"^(?:vendor_id|flags|cpuid level|address sizes)\s*:",
     ("config", "arm64"): r"^CONFIG_ARM64=y",
@@ -55,7 +59,8 @@ PRINTED: Final = {
         r": (?:Local APIC|IOAPIC \d+|RAM buffer|Unusable memory|Video ROM|System ROM|"
         r"Video RAM area|ACPI Tables|ACPI Non-volatile Storage|Reserved)$",
 }
-"""By part of a machine and architecture, what stands in that file and in none of the other's."""
+"""By part of a machine and architecture ("": none that is modelled), what stands in that file and
+in none of the other's."""
 
 
 def evidence(files: Folder, xen_log: str) -> list[Found]:
@@ -89,6 +94,9 @@ def _stated(files: Folder) -> list[Found]:
     words = files.text("uname").split()
     # kernel name, host, release, version..., machine: a host may be called anything
     machines = [("uname", word) for word in words[2:] or words]
+    # of `uname -r` alone a distribution's name for the release may tell
+    machines += [("uname", found[1]) for word in (words[2:3] or words[:1])
+                 if (found := re.search(r"[-.](aarch64|arm64|x86_64|amd64)$", word))]
     info = xl_info(files.text("xl_info"))
     machines += [("xl_info", info.get("machine", ""))]
     machines += [("xl_info", arch) for arch in re.findall(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,11 +92,14 @@ class Folder:
 
 
 def read(path: Path) -> str:
-    """A text file, whatever bytes are in it."""
+    """A text file, whatever bytes are in it; a mark of its encoding counts (as what a shell of
+    Windows has written begins with)."""
     try:
+        data = path.read_bytes()
+        utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         # a serial line is captured with the carriage returns that go over it
-        text = re.sub(r"(?<!\r)\r+\n", "\n", path.read_bytes().decode("utf-8", "replace"))
-        return cut_lines(text)
+        text = data.decode("utf-16" if utf16 else "utf-8-sig", "replace")
+        return cut_lines(re.sub(r"(?<!\r)\r+\n", "\n", text))
     except OSError as error:
         raise InputError(path, error.strerror or "cannot be read") from None
 

@@ -31,14 +31,15 @@ names the number ("address sizes"). Client CPUs have 39; more is assumed where t
 """
 
 _E820_BASE = re.compile(r"(BIOS-\w+|Xen|user|modified|extended|reserve setup_data): "
-                        r"\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] +(?:\d+(?:\.\d)? +[KMGT]B +)?(\S.*)")
+                        r"\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] +"
+                        r"(?:\d+(?:\.\d)? +[KMGT]B +)?(\S.*)")
 _E820_CHANGE = re.compile(r"e820: (update|remove) \[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\] *"
                           r"(?:(\S.*?) ==> )?(.*)")
 """arch/x86/kernel/e820.c: e820__print_table(), __e820__range_update(), e820__range_remove()."""
-_E820_NAMES = {"System RAM": "usable", "kernel usable RAM": "usable", "device reserved": "reserved", "soft reserved":
-               "soft reserved"}
-"""What e820_print_type() calls some types since 2025, and what it did before; development kernels of
-that year printed a size before it, too."""
+_E820_NAMES = {"System RAM": "usable", "kernel usable RAM": "usable",
+               "device reserved": "reserved", "soft reserved": "soft reserved"}
+"""What e820_print_type() calls some types since 2025, and what it did before; development kernels
+of that year printed a size before it, too."""
 _XEN_MAP_BEGINS = re.compile(r"(?:e820|e801|EFI) RAM map:")
 _XEN_MAP_ENDS = re.compile(r"System RAM: \d+MB|memory map:")
 _XEN_MAP = re.compile(r"\[([0-9a-f]{8,16}), ([0-9a-f]{8,16})\] \(?((?:type )?\w[\w ]*)\)?")

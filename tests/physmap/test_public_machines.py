@@ -9,7 +9,7 @@ import pytest
 
 from replay import allocators
 from replay.base.errors import InputError, ReplayError
-from replay.physmap import arm64, fdt, iomem, logs, presets, proc, x86
+from replay.physmap import arm64, fdt, folder, iomem, logs, presets, proc, x86
 from replay.physmap.model import HostRange, Physmap, from_json
 from replay.physmap.readers import Machine, read_machine
 
@@ -155,6 +155,7 @@ def test_a_serial_capture_has_the_boot_loaders_lines_and_both_consoles(tmp_path:
 # -- which architecture --------------------------------------------------------------------------
 @pytest.mark.parametrize(("file", "text"), [
     ("uname", "Linux box 6.1.77 #1 SMP PREEMPT aarch64 GNU/Linux\n"),
+    ("uname", "6.12.118+deb13-arm64\n"),  # uname -r
     ("xl-info", "release : 6.1.77\nmachine : aarch64\n"),
     ("xl-info", "xen_caps : xen-3.0-aarch64 xen-3.0-armv7l\n"),
     ("dmesg", "[    0.000000] Booting Linux on physical CPU 0x0000000000 [0x410fd083]\n"),
@@ -175,6 +176,7 @@ def test_any_file_may_tell_that_it_is_an_arm(tmp_path: Path, file: str, text: st
 
 @pytest.mark.parametrize(("file", "text"), [
     ("uname", "Linux aarch64-lab 6.1.0-54-amd64 #1 SMP PREEMPT_DYNAMIC x86_64 GNU/Linux\n"),
+    ("uname", "6.19.10-200.fc43.x86_64\n"),
     ("xl-info", "machine : x86_64\n"),
     ("xl-info", "xen_caps : hvm-3.0-x86_32 hvm-3.0-x86_32p hvm-3.0-x86_64\n"),  # CONFIG_PV=n
     ("dmesg", "[    0.000000] BIOS-provided physical RAM map:\n"),
@@ -205,6 +207,29 @@ def test_files_of_two_machines_and_machines_of_other_kinds_are_refused(tmp_path:
     for word in ("armv7l", "i686", "riscv64"):
         with pytest.raises(InputError, match=f"'{word}'.*x86-64 and arm64"):
             machine(tmp_path, {"uname": f"Linux box 6.1.77 #1 SMP {word} GNU/Linux\n"})
+
+
+@pytest.mark.parametrize(("file", "line"), [
+    ("dmesg", "Linux version 6.12.0 (b@h) (riscv64-linux-gnu-gcc (Debian) 13, GNU ld) #1"),
+    ("dmesg", "Linux version 5.10.0 (b@h) (arm-linux-gnueabihf-gcc (GCC) 10.2) #1"),
+    ("dmesg", "CPU: ARMv7 Processor [410fd0f1] revision 1 (ARMv7), cr=10c5387d"),
+    ("xl-dmesg", "(XEN) Xen version 4.14.0 (b@h) (arm-linux-gnueabihf-gcc (GCC) 10.2) debug=n")])
+def test_a_machine_that_is_not_modelled_is_no_arm64_for_its_device_tree(
+        tmp_path: Path, file: str, line: str) -> None:
+    """These print "Machine model:" and "Booting Linux on physical CPU" as well."""
+    arm = "[    0.0] Booting Linux on physical CPU 0x0\n[    0.0] Machine model: a board\n"
+    with pytest.raises(InputError, match="only x86-64 and arm64 are modelled"):
+        machine(tmp_path, {"dmesg": arm, file: (arm if file == "dmesg" else "") + line + "\n"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_copy_that_a_shell_of_windows_has_written(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-8-sig", "utf-16") else "\ufeff"
+    plain = iomem.parse(Path("iomem"), ONE_BANK + "  10000000-11ffffff : Kernel code\n")
+    (tmp_path / "iomem").write_bytes(
+        (mark + ONE_BANK + "  10000000-11ffffff : Kernel code\n").replace("\n", "\r\n").encode(encoding))
+    assert iomem.parse(Path("iomem"), folder.read(tmp_path / "iomem")) == plain
+    assert read_machine(tmp_path, {}).physmap.memory.current == 32768
 
 
 @pytest.mark.parametrize(("raw", "cells"), [
