@@ -138,7 +138,7 @@ def domains(xen_log: str) -> Domains:
             _put(one.static if match[2] else one.banks, match[3], match[4], match[5])
         elif match := _GRANT.search(line):
             dom0 = at or dom0
-            built.setdefault(dom0, Built()).grant_table = int(match[1], 16), int(match[2], 16)
+            built.setdefault(dom0, Built()).grant_table = int(match[1], 16), _end(match[2])
         elif match := _REGION.search(line):
             _put(built.setdefault(match[1] or dom0 or at, Built()).regions, *match.groups()[1:])
     return Domains(built, dom0 or "d0")
@@ -148,15 +148,19 @@ def _put(extents: Extents, number: str, start: str, end: str) -> None:
     """Add the extent of a numbered line; the first one begins the list anew."""
     if number == "0":
         extents.clear()
-    extents.append((int(start, 16), int(end, 16)))
+    extents.append((int(start, 16), _end(end)))
+
+
+def _end(printed: str) -> int:
+    """An odd end is the last byte, an even one is behind it: Xen 4.20 began to print the last byte
+    of modules and reserved ranges, 4.17 prints both kinds."""
+    end = int(printed, 16)
+    return end + (end & 1)
 
 
 def _found(pattern: re.Pattern[str], text: str) -> Extents:
-    """Extents of a log; an odd end is the last byte, an even one is behind it.
-
-    Xen 4.20 began to print the last byte of modules and reserved ranges, 4.17 prints both kinds.
-    """
-    found = [(int(a, 16), int(b, 16) + (int(b, 16) & 1)) for a, b in pattern.findall(text)]
+    """Extents of a log."""
+    found = [(int(a, 16), _end(b)) for a, b in pattern.findall(text)]
     return [(start, end) for start, end in found if start < end]
 
 

@@ -76,6 +76,16 @@ def test_every_time_stamp_and_name_of_dom0(tmp_path: Path, time: str, own: str) 
     assert made.provenance["xen_cmdline"] == "console=dtuart dom0_mem=128M"
 
 
+def test_an_end_may_be_that_of_the_last_byte(tmp_path: Path) -> None:
+    log = PI_5.replace("0x00000018000000 (", "0x00000017ffffff (").replace(
+        "0x7e00000\n(XEN) d0", "0x7dfffff\n(XEN) d0").replace("02040000", "0203ffff")
+    assert log.count("ffff") > PI_5.count("ffff") + 2
+    made = machine(tmp_path, {"xl-dmesg": log}).physmap
+    assert of_type(made, "ram_dom0") == [(0x10000000, 0x18000000)]
+    assert made.regions == ((0x2200000, 0x7E00000), (0x40000000, 0x4FE00000))
+    assert made.grant_table == (0x2000000, 0x2040000)
+
+
 def test_regions_of_4_16_have_no_domain(tmp_path: Path) -> None:
     log = PI_5.replace("d0: extended region", "Extended region")
     assert machine(tmp_path, {"xl-dmesg": log}).physmap.regions == (
