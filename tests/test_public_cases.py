@@ -6,14 +6,15 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from cases import CASES, folders, held, holds
 from driving import ROOT, cli, refused
 
+from replay.base.object_code import cache_root
 from replay.c.kernel_tree import source
 from replay.physmap.model import Physmap
 from replay.trace.store import Trace, load
-from replay.base.object_code import cache_root
 
 TEXT = CASES / "trace-40-allocs.txt"
 PVH = ROOT / "traces/pvh-dom0.arrow"
@@ -124,8 +125,6 @@ def test_who_adds_a_section_waits_for_it_like_the_others(tmp_path: Path) -> None
 
 def outcome_errnos(folder: Path) -> list[int]:
     """Every errno of a failed call in the outcome of the hotplug strategy."""
-    import pyarrow as pa
-
     with pa.OSFile(str(folder / "outcome-hotplug.arrow")) as file:
         return [e for e in pa.ipc.open_file(file).read_all()["errno"].to_pylist() if e]
 

@@ -92,10 +92,11 @@ def _witness() -> None:
 
 
 def _traces() -> None:
-    """Made, replayed, written, read whole, and read batch by batch."""
+    """Made, replayed, written, read whole and batch by batch, in pages of another size too."""
     from replay.runs.options import RunOptions
     from replay.runs.replaying import replay_trace
     from replay.trace import batches
+    from replay.trace.repaged import Repaged
     from replay.trace.synthetic import synthesize
 
     trace: Trace = synthesize("made-up", None, seed=0, duration_s=1, machine=_machine())
@@ -106,4 +107,5 @@ def _traces() -> None:
         read = batches.open_batches(path)
         list(read)
         read.frames_before(1)
+        list(Repaged(read, 65536))
     replay_trace(trace, RunOptions(("nop",)))
