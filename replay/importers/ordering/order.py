@@ -4,7 +4,7 @@ Probes within the lock tell the order outright. Others fire at entry and return,
 tasks may have taken effect in another order than that of their entry. The list is a stack: the
 frames that allocations got, the length and the head that were read, the hypercalls within a call
 and the lock's own exclusion leave one order, or a few (search.py). Where no call overlaps
-another there is nothing to search (quiet.py).
+another there is nothing to search (walk.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from replay.base.scratch import Scratch
 from replay.importers.ordering.calls import NEVER, Calls, Table, collect, has_origins
 from replay.importers.ordering.doubt import in_doubt
 from replay.importers.ordering.ledger import OF_FREE, PART_CALLS, Ledger, read_ledger
-from replay.importers.ordering.quiet import empty, quiet
+from replay.importers.ordering.quiet import empty
 from replay.importers.ordering.search import Search
 from replay.importers.ordering.told import told
 from replay.importers.source.probes import Ints
@@ -63,15 +63,13 @@ def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
         first, stop = int(begins[k]), int(begins[k + 1])
         if small[k]:
             end = int(begins[k + _run(small[k : k + QUIET_CALLS])])
-            reached, found = map(int, quiet(q, listed, first, end, pairs))
-            search.settled.sequence.extend(range(first, reached))
-            search.pass_over(found)
+            reached = search.quiet(first, end, pairs)
             k = int(np.searchsorted(begins, reached))
             if reached == end:
                 scratch.relax()
                 continue
             first, stop = reached, int(begins[k + 1])
-        search.run(range(first, stop))
+        search.run(first, stop)
         k, turn = k + 1, turn + 1
         if turn % RUNS_AT_ONCE == 0:
             scratch.relax()
@@ -127,7 +125,7 @@ def rank(ledger: Ledger, found: Table, anomalies: Anomalies) -> None:
         ambiguous = np.array(sorted(search.settled.ambiguous), np.int64)
         if len(ambiguous):
             anomalies.count("lock_orders_that_fit", _orders(search.settled.choices))
-        anomalies.count("lock_order_contradicted", len(search.contradicted))
+        anomalies.count("lock_order_contradicted", search.contradicted)
         doubt = in_doubt(q, order, ambiguous, ledger.scratch)
         anomalies.count("frames_undetermined", int((doubt & found.alloc).sum()))
         anomalies.count("lock_reads_unexplained", search.misread)

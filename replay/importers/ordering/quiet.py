@@ -1,5 +1,4 @@
-"""Calls that overlap no other, or of which it is certain in what order two that overlap came:
-applied to the free list one after the other, compiled."""
+"""The free list as far as it is settled, and calls applied to it one after the other, compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from replay.base.compiled import compiled, inline, record
+from replay.base.compiled import inline, record
 from replay.base.scratch import Scratch
 from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE
@@ -124,13 +123,9 @@ def add_sections(q, s, c):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _applied(q, s, c):  # type: ignore[no-untyped-def]
-    """Apply a call; False, and nothing is done, where it does not fit."""
-    depth, count = s.size.depth, s.size.count
-    if not _readable(q, s, c):
-        return False
-    if count == NONE and q.listed[c] != NONE:
-        s.size.count = q.listed[c]
+def took_effect(q, s, c):  # type: ignore[no-untyped-def]
+    """Apply a call, whatever was read of the list; False, and the list's size may be wrong, where
+    its pages do not fit."""
     add_sections(q, s, c)
     if q.whole[c]:
         if s.size.count == NONE:
@@ -141,59 +136,18 @@ def _applied(q, s, c):  # type: ignore[no-untyped-def]
     done = done and _pop(q, s, c)
     if done:
         _push(q, s, c)
-        done = _read_after(q, s, c)
-    if not done:
-        s.size.depth, s.size.count = depth, count
     return done
 
 
 @inline
-def _closed(s):  # type: ignore[no-untyped-def]
-    """Whether it is not open which page is the first one."""
-    return s.size.depth == 0 or s.cells[s.size.depth - 1] > OPEN_CELL
-
-
-@inline
-def _is_certain(q, s, free):  # type: ignore[no-untyped-def]
-    """Whether a free and the allocation behind it, which overlap no other call, came in that order
-    if they fit in it: the free was over before the allocation had the lock, and the length read at
-    the allocation's entry tells that the free had been."""
-    alloc = free + 1
-    return (q.pushes[free] > 0 and q.held[free] == NONE and q.listed_after[free] == NONE
-            and q.pushes[alloc] == 0 and q.held[alloc] != NONE and q.over[free] < q.held[alloc]
-            and s.size.count != NONE and q.listed[free] == s.size.count
-            and q.listed[alloc] == s.size.count + q.pushes[free]
-            and q.listed_after[alloc] != NONE)
-
-
-@inline
-def _pair(q, s, free):  # type: ignore[no-untyped-def]
-    """Apply such a free and the allocation; False, and nothing is done, where they do not fit."""
+def applied(q, s, c):  # type: ignore[no-untyped-def]
+    """Apply a call; False, and nothing is done, where it does not fit."""
     depth, count = s.size.depth, s.size.count
-    if not _is_certain(q, s, free) or not _closed(s):
+    if not _readable(q, s, c):
         return False
-    done = _applied(q, s, free) and _closed(s) and _applied(q, s, free + 1) and _closed(s)
+    if count == NONE and q.listed[c] != NONE:
+        s.size.count = q.listed[c]
+    done = took_effect(q, s, c) and _read_after(q, s, c)
     if not done:
         s.size.depth, s.size.count = depth, count
     return done
-
-
-@compiled
-def quiet(q, s, first, stop, pairs):  # type: ignore[no-untyped-def]
-    """Apply calls first to stop - 1; the first one that does not fit, or stop, and how many pairs
-    there were. Of that one, and of its pair, nothing is done.
-
-    pairs: by call, whether it and the next one overlap, and no other; stop parts none.
-    """
-    c, found = first, 0
-    while c < stop:
-        if pairs[c]:
-            if not _pair(q, s, c):
-                return c, found
-            found += 1
-            c += 2
-        elif not _applied(q, s, c):
-            return c, found
-        else:
-            c += 1
-    return stop, found

@@ -21,7 +21,10 @@ import numpy as np
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
 from replay.importers.ordering.settle import Settled
-from replay.importers.ordering.states import MAX_STORIES, FreeList, State
+from replay.importers.ordering.states import MAX_STORIES, FreeList, State, Story
+from replay.importers.ordering.walk import (
+    ENTER, LEAVE, LOOKED_AT, PACE, Moments, Pace, moments_of, quiet, walk,
+)  # fmt: skip
 from replay.trace.columns import NONE
 
 MAX_STATES: Final = 512
@@ -34,16 +37,14 @@ TRIED: Final = 2_000
 TRIED_EACH: Final = 20
 """States that are tried in a short recording, and more for each call: a whole recording of a busy
 machine needs about one for two calls, one with holes as many as it may."""
-LOOKED_AT: Final = 64
-"""Choices of calls whose pages are added up in about the time that a state takes to be tried."""
-PAIR_TRIED, PAIR_LOOKED = 12, 4
-"""States and choices that a pair of a free and an allocation takes."""
 FEW: Final = 16
 LONG: Final = 64
 """Calls in a row whose order is kept open then: of more one is taken, or each would cost more
 than the one before it."""
 MOST_BESIDE: Final = 6
 """Open calls beside those it needs that a call is tried behind, where fewer do."""
+_NOTHING: Final = (Story(),)
+"""The stories of a state to which nothing has happened since the last settled moment."""
 
 
 class Search:
@@ -54,35 +55,95 @@ class Search:
         self.settled = Settled(self.list)
         self.open: list[int] = []
         self.states: list[State] = []
-        self.contradicted: list[int] = []
-        self.misread = self.tried = 0
+        self.contradicted = self.misread = self.tried = 0
         self.tried_in_all = self._looked = 0
         self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
         self._behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         self._off: set[int] = set()
+        self._counts = np.zeros(1, PACE)[0]
+        self._done = np.zeros(len(calls.nr), bool)
 
-    def run(self, cluster: Iterable[int]) -> None:
-        """All events of some calls that overlap no others."""
+    def quiet(self, first: int, stop: int, pairs: np.ndarray) -> int:
+        """Follow calls first to stop - 1, see walk.quiet(); the first one of which something is
+        open, or stop."""
+        pace = self._pace(np.empty(stop - first, np.int64))
+        reached = int(quiet(self.q, self.list.settled, first, stop, pairs, pace))
+        self._keep_pace()
+        self.settled.sequence.extend(range(first, reached))
+        return reached
+
+    def run(self, first: int, stop: int) -> None:
+        """All events of calls first to stop - 1, that overlap no others."""
         self.states = [self.settled.start()]
-        for call, moment in _events(self.q, cluster):
-            self.tried = 0
-            if moment == ENTER:
-                self._read(int(self.q.listed[call]), int(self.q.head[call]))
-                self.open.append(call)
-            else:
-                self._force(call)
-                if moment == LEAVE:
-                    self._over(call)
-            self._bound()
-            self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
-            self.states = self.settled.fold(self.states)
+        moments = moments_of(self.q, first, stop)
+        took = np.empty(stop - first, np.int64)
+        k = 0
+        while k < len(moments.calls):
+            if self._is_settled():
+                k = self._walk(moments, k, took)
+            if k < len(moments.calls):
+                self._event(int(moments.calls[k]), int(moments.what[k]))
+                k += 1
         self.states = self.settled.fold(self.states, end=True)
 
-    def pass_over(self, pairs: int) -> None:
-        """Count what so many pairs of a free and an allocation would have cost; see quiet._pair."""
-        looked = self._looked + PAIR_LOOKED * pairs
-        self.tried_in_all += PAIR_TRIED * pairs + looked // LOOKED_AT - self._looked // LOOKED_AT
-        self._looked = looked
+    def _event(self, call: int, moment: int) -> None:
+        self.tried = 0
+        if moment == ENTER:
+            self._read(int(self.q.listed[call]), int(self.q.head[call]))
+            self.open.append(call)
+        else:
+            self._force(call)
+            if moment == LEAVE:
+                self._over(call)
+        self._bound()
+        self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
+        self.states = self.settled.fold(self.states)
+
+    # -- what one state explains
+    def _is_settled(self) -> bool:
+        """Whether there is one state, the settled list, and no call that may take effect at any
+        time."""
+        first = self.states[0]
+        return (len(self.states) == 1 and not first.top and not first.content
+                and first.stories == _NOTHING and first.holder == -1 and not first.unread
+                and not self._pending(first))
+
+    def _walk(self, moments: Moments, begin: int, took: np.ndarray) -> int:
+        """Follow events from `begin` on, see walk.walk(); the first one that is left, or how many
+        there are."""
+        before = self.states[0].done
+        self._done[list(before)] = True
+        pace = self._pace(took)
+        reached = int(walk(self.q, self.list.settled, moments, begin, pace))
+        self._keep_pace()
+        self.settled.sequence.frombytes(took[: self._counts.took].tobytes())
+        calls = moments.calls[begin:reached]
+        for call, what in zip(calls.tolist(), moments.what[begin:reached].tolist(), strict=True):
+            if what == ENTER:
+                self.open.append(call)
+            elif what == LEAVE:
+                self.open.remove(call)
+        # a damaged recording may tell of the lock before the call that took it
+        done = frozenset(c for c in (*before, *calls[self._done[calls]].tolist()) if self._done[c])
+        self._done[list(done)] = False
+        self.states = [self.settled.start(done)]
+        return reached
+
+    def _pace(self, took: np.ndarray) -> Pace:
+        counts = self._counts
+        counts.tried, counts.looked = self.tried_in_all, self._looked
+        counts.misread, counts.contradicted = self.misread, self.contradicted
+        counts.off_known = len(self._off) == 1
+        counts.off = next(iter(self._off)) if counts.off_known else 0
+        counts.pending = 0
+        return Pace(counts, took, self._done)
+
+    def _keep_pace(self) -> None:
+        counts = self._counts
+        self.tried_in_all, self._looked = int(counts.tried), int(counts.looked)
+        self.misread, self.contradicted = int(counts.misread), int(counts.contradicted)
+        if counts.off_known:
+            self._off = {int(counts.off)}
 
     def _likely(self) -> list[State]:
         """The states that explain most of what was read, and while calls are open the next best."""
@@ -122,7 +183,7 @@ class Search:
     def _force(self, call: int) -> None:
         found = _merged(self._all(lambda state: self._up_to(state, call)))
         if not found:
-            self.contradicted.append(call)
+            self.contradicted += 1
             found = [self.settled.without_list(s, call, int(self.q.listed_after[call]))
                      for s in self.states[:1]]
         self.states = found
@@ -288,20 +349,6 @@ class Search:
         return False
 
 
-ENTER, HOLD, LEAVE = range(3)
-
-
-def _events(q: Calls, cluster: Iterable[int]) -> list[tuple[int, int]]:
-    """(call, what happens to it) in the order of time."""
-    found = []
-    for call in cluster:
-        found.append((int(q.entered[call]), ENTER, call))
-        if q.held[call] != NONE:
-            found.append((int(q.held[call]), HOLD, call))
-        found.append((int(q.over[call]), LEAVE, call))
-    return [(call, moment) for _, moment, call in sorted(found)]
-
-
 def _few(calls: list[int]) -> Iterator[tuple[int, ...]]:
     """Subsets of up to three calls."""
     for size in range(min(3, len(calls)) + 1):
@@ -310,6 +357,9 @@ def _few(calls: list[int]) -> Iterator[tuple[int, ...]]:
 
 def _merged(states: Iterable[State]) -> list[State]:
     """States that come to the same as one, with all their stories."""
+    states = list(states)
+    if len(states) < 2:
+        return states
     found: dict[tuple[object, ...], State] = {}
     for state in states:
         key = state.key()

@@ -139,6 +139,8 @@ class FreeList:
         """The frames that an allocation is known to have got of the list, and their origins."""
         q, n = self.calls, int(self.calls.pops[call])
         known, start = min(n, int(q.known[call])), int(q.start[call])
+        if known == n:
+            return q.frames[start : start + n], q.origin[start : start + n]
         frames, origin = np.full(n, UNKNOWN, np.int64), np.full(n, UNKNOWN, np.int64)
         frames[:known] = q.frames[start : start + known]
         origin[:known] = q.origin[start : start + known]
@@ -148,9 +150,10 @@ class FreeList:
         """What a call pushes, lowest page first."""
         q, n = self.calls, int(self.calls.pushes[call])
         known, start = min(n, int(q.known[call])), int(q.start[call])
-        pages = np.full(n, UNKNOWN, np.int64)
-        pages[:known] = q.frames[start : start + known]
-        if (pages < 0).any() and q.array[call] >= 0:
+        pages = q.frames[start : start + known].copy()
+        if known < n:
+            pages = np.concatenate((pages, np.full(n - known, UNKNOWN, np.int64)))
+        if q.array[call] >= 0 and (pages < 0).any():
             source = self.content_of(state, int(q.array[call]))
             pages = np.where(pages < 0, source, pages)
         return pages
@@ -165,7 +168,7 @@ class FreeList:
 
     def needed(self, call: int) -> set[int]:
         """The frees whose pages an allocation got."""
-        return {int(c) for c in np.unique(self._wanted(call)[1]) if c >= 0}
+        return {c for c in set(self._wanted(call)[1].tolist()) if c >= 0}
 
     def divides(self, state: State, call: int) -> bool:
         """Whether an allocation left some pages of a free that it took others of, or may have."""
@@ -318,9 +321,11 @@ class FreeList:
         q, nr = self.calls, int(self.calls.nr[call])
         if q.content[call + 1] == q.content[call]:
             return state
-        pages = np.full(nr, UNKNOWN, np.int64)
         known, start = int(q.known[call]), int(q.start[call])
-        pages[:known] = q.frames[start : start + known]
+        pages = q.frames[start : start + known]
+        if known == nr and (pages >= 0).all():
+            return state._replace(content=(*state.content, (call, pages.tobytes())))
+        pages = np.concatenate((pages, np.full(nr - known, UNKNOWN, np.int64)))
         listed = np.concatenate((*taken, np.full(nr - sum(map(len, taken)), UNKNOWN, np.int64)))
         pages = np.where(pages < 0, listed, pages)
         return state._replace(content=(*state.content, (call, pages.tobytes())))

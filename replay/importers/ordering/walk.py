@@ -1,0 +1,274 @@
+"""Calls followed event by event, compiled, as long as one state of the free list explains them all.
+
+What is done is what search.py does where there is nothing to choose, so that it goes on from
+wherever this stops: at a call that may have come before or after another, and where it is open
+which page is the list's first.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from replay.base.compiled import compiled, inline, record
+from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, applied, took_effect
+from replay.importers.source.probes import Ints
+from replay.trace.columns import NONE
+
+ENTER, HOLD, LEAVE = range(3)
+"""What happens to a call, in this order where it is at one time."""
+LOOKED_AT: Final = 64
+"""Choices of calls whose pages are added up in about the time that a state takes to be tried."""
+PAIR_TRIED, PAIR_LOOKED = 12, 4
+"""States and choices that a pair of a free and an allocation takes."""
+_EXPLAINED, _UNEXPLAINED, _OPEN = range(3)
+PACE = record(
+    "tried", "looked",  # states and choices that the search would have tried
+    "misread", "contradicted",  # reads and calls that the list does not explain
+    "off", "off_known",  # by how much the last such read was off
+    "pending",  # open calls that may take effect at any time
+    "took",  # calls that took effect
+)  # fmt: skip
+"""What following calls counts; see Search."""
+
+
+class Moments(NamedTuple):
+    """Events of calls in the order of time. calls: whose; what: ENTER, HOLD or LEAVE."""
+
+    calls: Ints
+    what: Ints
+
+
+class Pace(NamedTuple):
+    """counts: a PACE. took: the calls that took effect, in their order. done: by call, whether it
+    has."""
+
+    counts: Any
+    took: Ints
+    done: np.ndarray
+
+
+@inline
+def _look(n):  # type: ignore[no-untyped-def]
+    n.looked += 1
+    if n.looked % LOOKED_AT == 0:
+        n.tried += 1
+
+
+@inline
+def _read(s, listed, head, n):  # type: ignore[no-untyped-def]
+    """Whether the list is as long as was read, and begins with that page."""
+    if listed == NONE:
+        return _EXPLAINED
+    if s.size.count == NONE:
+        s.size.count = listed
+        n.tried += 1
+        return _EXPLAINED
+    if listed != s.size.count:
+        return _UNEXPLAINED
+    first = s.cells[s.size.depth - 1] if s.size.depth > 0 else UNKNOWN
+    if first <= OPEN_CELL and head >= 0:
+        return _OPEN
+    _look(n)
+    if head < 0 or first < 0 or first == head:
+        n.tried += 1
+        return _EXPLAINED
+    return _UNEXPLAINED
+
+
+@inline
+def _resynchronise(s, listed, n):  # type: ignore[no-untyped-def]
+    """Where records are missing, lengths stay off by the same: believe the second."""
+    n.misread += 1
+    off = listed - s.size.count
+    if n.off_known and n.off == off:
+        s.size.count = listed
+    n.off, n.off_known = off, 1
+
+
+@inline
+def _open_cells(q, s, c):  # type: ignore[no-untyped-def]
+    """Whether it is open where pages lie that an allocation may take."""
+    for k in range(min(q.pops[c], s.size.depth)):
+        if s.cells[s.size.depth - 1 - k] <= OPEN_CELL:
+            return True
+    return False
+
+
+@inline
+def _without_list(q, s, c):  # type: ignore[no-untyped-def]
+    """A call that no order explains: nothing is known of the list any more."""
+    s.size.depth, s.size.count = 0, q.listed_after[c]
+    if q.content[c + 1] > q.content[c]:
+        for k in range(q.nr[c]):
+            known = k < q.known[c]
+            s.content[q.content[c] + k] = q.frames[q.start[c] + k] if known else UNKNOWN
+
+
+@inline
+def _force(q, s, c, pace):  # type: ignore[no-untyped-def]
+    """A call that no other can precede takes effect; False, and nothing is done, where it is open
+    which pages it took."""
+    n, depth, count = pace.counts, s.size.depth, s.size.count
+    if took_effect(q, s, c):
+        n.tried += 2
+    else:
+        s.size.depth, s.size.count = depth, count
+        if _open_cells(q, s, c):
+            return False
+        _without_list(q, s, c)
+        n.tried += 1
+        n.contradicted += 1
+    pace.took[n.took] = c
+    n.took += 1
+    return True
+
+
+@inline
+def _in_hand(q, s, c):  # type: ignore[no-untyped-def]
+    """Whether the length read behind a call may be one from within it."""
+    if q.held[c] == NONE:
+        return False
+    added = 0
+    for k in range(q.section[c], q.section[c + 1]):
+        added += q.sections[k].pages
+    before = s.size.count - (q.pushes[c] + added - q.pops[c])
+    grown = before + 2 * q.pushes[c] + added
+    listed = q.listed_after[c]
+    return min(before, s.size.count) <= listed <= max(before, grown)
+
+
+@inline
+def _alone(q, s, c, pace):  # type: ignore[no-untyped-def]
+    """Follow a call that overlaps no other; False, and nothing is done, where something is open."""
+    if q.held[c] != NONE and q.held[c] < q.entered[c]:
+        return False
+    n, depth, count = pace.counts, s.size.depth, s.size.count
+    tried, looked, misread, contradicted = n.tried, n.looked, n.misread, n.contradicted
+    off, off_known, took = n.off, n.off_known, n.took
+    found = _read(s, q.listed[c], q.head[c], n)
+    if found == _UNEXPLAINED:
+        _resynchronise(s, q.listed[c], n)
+    if found != _OPEN and _force(q, s, c, pace):
+        n.tried += q.held[c] != NONE  # once when it held the lock, and once at its end
+        found = _read(s, q.listed_after[c], q.head_after[c], n)
+        if found == _UNEXPLAINED and _in_hand(q, s, c):
+            n.tried += 1
+        elif found == _UNEXPLAINED:
+            _resynchronise(s, q.listed_after[c], n)
+        if found != _OPEN:
+            return True
+    s.size.depth, s.size.count = depth, count
+    n.tried, n.looked, n.misread, n.contradicted = tried, looked, misread, contradicted
+    n.off, n.off_known, n.took = off, off_known, took
+    return False
+
+
+@inline
+def _closed(s):  # type: ignore[no-untyped-def]
+    """Whether it is not open which page is the first one."""
+    return s.size.depth == 0 or s.cells[s.size.depth - 1] > OPEN_CELL
+
+
+@inline
+def _is_certain(q, s, free):  # type: ignore[no-untyped-def]
+    """Whether a free and the allocation behind it, which overlap no other call, came in that order
+    if they fit in it: the free was over before the allocation had the lock, and the length read at
+    the allocation's entry tells that the free had been."""
+    alloc = free + 1
+    return (q.pushes[free] > 0 and q.held[free] == NONE and q.listed_after[free] == NONE
+            and q.pushes[alloc] == 0 and q.held[alloc] != NONE and q.over[free] < q.held[alloc]
+            and s.size.count != NONE and q.listed[free] == s.size.count
+            and q.listed[alloc] == s.size.count + q.pushes[free]
+            and q.listed_after[alloc] != NONE)
+
+
+@inline
+def _pair(q, s, free):  # type: ignore[no-untyped-def]
+    """Apply such a free and the allocation; False, and nothing is done, where they do not fit."""
+    depth, count = s.size.depth, s.size.count
+    if not _is_certain(q, s, free) or not _closed(s):
+        return False
+    done = applied(q, s, free) and _closed(s) and applied(q, s, free + 1) and _closed(s)
+    if not done:
+        s.size.depth, s.size.count = depth, count
+    return done
+
+
+@compiled
+def quiet(q, s, first, stop, pairs, pace):  # type: ignore[no-untyped-def]
+    """Apply calls first to stop - 1, each of which overlaps no other or makes a pair; the first one
+    of which something is open, or stop. Of that one, and of its pair, nothing is done.
+
+    pairs: by call, whether it and the next one overlap, and no other; stop parts none.
+    """
+    c, n = first, pace.counts
+    n.took = 0
+    while c < stop:
+        if pairs[c]:
+            if not _pair(q, s, c):
+                return c
+            n.tried += PAIR_TRIED
+            for _ in range(PAIR_LOOKED):
+                _look(n)
+            c += 2
+        elif applied(q, s, c) or _alone(q, s, c, pace):
+            c += 1
+        else:
+            return c
+    return stop
+
+
+@inline
+def _event(q, s, c, what, pace):  # type: ignore[no-untyped-def]
+    """One event; False, and nothing is done that counts, where more than one state may follow."""
+    n = pace.counts
+    free_to_come = q.held[c] == NONE and not pace.done[c]
+    if what == ENTER:
+        if q.listed[c] != NONE and n.pending:
+            return False
+        if _read(s, q.listed[c], q.head[c], n) != _EXPLAINED:
+            return False
+        n.pending += q.held[c] == NONE
+        return True
+    others = n.pending - free_to_come
+    if pace.done[c]:
+        n.tried += 1
+    elif others or not _force(q, s, c, pace):
+        return False
+    if what == LEAVE:
+        if q.listed_after[c] != NONE and others:
+            return False
+        if _read(s, q.listed_after[c], q.head_after[c], n) != _EXPLAINED:
+            return False
+    pace.done[c] = what == HOLD
+    n.pending = others
+    return True
+
+
+@compiled
+def walk(q, s, moments, begin, pace):  # type: ignore[no-untyped-def]
+    """Follow events from `begin` on; the first one that more than one state may follow, of which
+    nothing is done, or how many there are."""
+    n = pace.counts
+    n.took = 0
+    for k in range(begin, len(moments.calls)):
+        depth, count = s.size.depth, s.size.count
+        tried, looked, contradicted, took = n.tried, n.looked, n.contradicted, n.took
+        if not _event(q, s, moments.calls[k], moments.what[k], pace):
+            s.size.depth, s.size.count = depth, count
+            n.tried, n.looked, n.contradicted, n.took = tried, looked, contradicted, took
+            return k
+    return len(moments.calls)
+
+
+def moments_of(q: Any, first: int, stop: int) -> Moments:
+    """The events of calls first to stop - 1."""
+    held = np.flatnonzero(q.held[first:stop] != NONE) + first
+    every = np.arange(first, stop)
+    calls = np.concatenate((every, held, every))
+    time = np.concatenate((q.entered[first:stop], q.held[held], q.over[first:stop]))
+    what = np.repeat((ENTER, HOLD, LEAVE), (len(every), len(held), len(every)))
+    order = np.lexsort((calls, what, time))
+    return Moments(calls[order], what[order])
