@@ -74,7 +74,7 @@ def import_(
 ) -> None:
     """Turn recordings (trace.dat, ftrace text, xentrace) into one trace."""
     from replay.api import import_trace
-    from replay.report.trace_info import import_report
+    from replay.report.import_report import import_report
 
     given = key_values(settings)
     for name, value in (("cpu_hz", cpu_hz), ("keep", keep or None)):
@@ -140,7 +140,7 @@ def synth(
 ) -> None:
     """Generate a synthetic trace: netback, blkback, mapcache, migration and others."""
     from replay.api import synthesize
-    from replay.report.trace_info import import_report
+    from replay.report.import_report import import_report
     from replay.trace.store import check_compression, save
 
     check_output(output, [])

@@ -14,15 +14,13 @@ from replay.base.ahead import ahead
 from replay.base.alike import Alike
 from replay.base.progress import advance, step
 from replay.metrics.calls import NO_CALLER
+from replay.report.import_report import Kinds
 from replay.report.sketch import Tops
 from replay.report.telling.escapes import plain
 from replay.trace.columns import NONE, Ragged, encoded, ints, is_kind, ragged, strings
 from replay.trace.events import Events
 from replay.trace.meta import Meta
 from replay.trace.start import BEFORE, pages_of
-
-Kinds = dict[str, Counter[int]]
-"""Of each kind that occurs, by name: how many rows have which flags."""
 
 
 class _Asked(NamedTuple):

@@ -8,33 +8,21 @@ import polars as pl
 from rich.console import RenderableType
 from rich.text import Text
 
-from replay.base.anomalies import KNOWN, Anomalies
 from replay.base.ranks import WHOLE
 from replay.metrics.calls import SIZE_CLASSES, size_class
 from replay.report.clocks import relation
+from replay.report.import_report import accounting
 from replay.report.sketch import curve, physmap_table
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import (
-    count, duration, fitted, losses, missing, notes, pairs, render, size, table,
+    count, duration, fitted, notes, pairs, render, size, table,
 )  # fmt: skip
-from replay.report.trace_facts import Facts, Kinds, kinds_in
+from replay.report.trace_facts import Facts
 from replay.trace.meta import Meta
 from replay.trace.rescale import page_bytes_of
-from replay.trace.schema import Flag
 from replay.trace.start import sentences
-from replay.trace.opening import imbalance
-from replay.trace.store import Trace
 
 CALLERS_TOLD = 12
-
-
-def kinds(trace: Trace) -> dict[str, int]:
-    """Rows per kind of event, by name."""
-    return {kind: flags.total() for kind, flags in _kinds(trace).items()}
-
-
-def _kinds(trace: Trace) -> Kinds:
-    return trace.stream.kinds if trace.stream else kinds_in(trace.table)
 
 
 def info(facts: Facts) -> dict[str, Any]:
@@ -79,55 +67,6 @@ def _provenance(meta: Meta) -> list[RenderableType]:
         if said := relation(source):
             rows.append(("its clock", plain(said)))
     return [Text(f"{plain(meta.name)}: {kind}", style="bold"), Text(), pairs(rows)]
-
-
-def _events(kinds: Kinds) -> RenderableType:
-    rows = []
-    for kind, flags in kinds.items():
-        marks = {f: sum(c for bits, c in flags.items() if bits & f) for f in Flag}
-        marked = [f"{f.name.lower().replace('_', ' ')} {marks[f]:,}"
-                  for f in Flag if f.name and marks[f]]
-        rows.append([plain(kind), count(flags.total()), fitted(", ".join(marked), 70)])
-    return table("Events", ["kind", "rows", "of these flagged"], rows, align="lrw")
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _accounting(meta: Meta, kinds: Kinds) -> list[RenderableType]:
-    account = meta.accounting
-    skipped = account.get("skipped", {})
-    skipped = skipped if isinstance(skipped, dict) else {}
-    total, imported = _whole(account.get("records")), _whole(account.get("imported"))
-    lost = meta.lost
-    rows = [["records in the sources", count(total)], ["imported", count(imported)],
-            *([f"skipped: {fitted(k, 50)}", count(_whole(v))] for k, v in sorted(skipped.items())),
-            ["besides, lost: as the tracer reports", losses(lost, meta.losses_unknown)]]
-    parts: list[RenderableType] = [_events(kinds),
-                                   table("Every record accounted for", ["", "records"], rows)]
-    problem = imbalance({"records": total, "imported": imported,
-                         "skipped": {k: _whole(v) for k, v in skipped.items()}})
-    if problem:
-        parts.append(notes([problem]))
-    if said := missing(lost, meta.cut, meta.provenance.get("cut", ""),
-                       unknown=meta.losses_unknown):
-        parts.append(Text(f"DATA LOSS: {said}\n", style="bold red"))
-    return parts + _anomalies(meta)
-
-
-def _anomalies(meta: Meta) -> list[RenderableType]:
-    anomalies = Anomalies()
-    anomalies.counts.update(meta.anomalies)
-    found = [[severity.replace("_", " "), losses(number, meta.losses_unknown)
-              if name == "records_lost" else count(number), name.replace("_", " "), what]
-             for severity, name, number, what in anomalies.rows()]
-    found += [["unknown", count(number), fitted(name, 26), "not known to this version"]
-              for name, number in sorted(meta.anomalies.items()) if name not in KNOWN]
-    if not found:
-        return []
-    return [table("Anomalies, the gravest first", ["severity", "count", "what", ""], found,
-                  align="lrlw")]
 
 
 def _requests(facts: Facts) -> list[RenderableType]:
@@ -178,7 +117,7 @@ def _grouped(calls: pl.DataFrame, key: str) -> list[list[str]]:
 def trace_info(facts: Facts, *, color: bool = False) -> str:
     """The text of `replay info TRACE`."""
     span = duration(float(facts.end_ns))
-    parts = [*_provenance(facts.meta), *_accounting(facts.meta, facts.kinds), *_requests(facts),
+    parts = [*_provenance(facts.meta), *accounting(facts.meta, facts.kinds), *_requests(facts),
              Text(f"Live pages over time, as recorded ({span} from left to right)", style="bold"),
              curve(facts.tops)]
     machine = facts.meta.physmap
@@ -191,13 +130,3 @@ def trace_info(facts: Facts, *, color: bool = False) -> str:
         if about:
             parts.append(notes(about))
     return render(parts, color=color)
-
-
-def import_report(trace: Trace, file: str, nr_bytes: int) -> str:
-    """What `replay import` says: the account, the anomalies, the file."""
-    words = "SYNTHETIC trace" if trace.meta.synthetic else "trace"
-    what = f"{words} {plain(file)}: {trace.num_rows:,} rows, {size(nr_bytes)}"
-    related = [f"Clock of {plain(str(source.get('file')))}: {plain(said)}"
-               for source in trace.meta.sources if (said := relation(source))]
-    return render([*_accounting(trace.meta, _kinds(trace)),
-                   *([notes(related)] if related else []), what])

@@ -23,7 +23,7 @@ from replay.importers import session
 from replay.importers.source.imported import Imported
 from replay.importers.xen import format as xen
 from replay.importers.xen.read import read_xentrace
-from replay.report.trace_info import kinds
+from replay.report.import_report import kinds
 from replay.trace.opening import imbalance
 from replay.trace.store import Trace, load
 

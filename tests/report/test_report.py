@@ -23,7 +23,7 @@ from replay.report.telling.tables import best_marked, count, duration, fitted, r
 from replay.report.telling.text import report
 from replay.report import trace_info as telling_traces
 from replay.report.trace_facts import facts_of
-from replay.report.trace_info import import_report
+from replay.report.import_report import import_report
 from replay.trace.events import events_of
 from replay.trace.columns import lists
 from replay.trace.columns import replace as with_column

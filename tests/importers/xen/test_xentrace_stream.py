@@ -23,7 +23,7 @@ from replay.importers.session import import_recording
 from replay.importers.xen import columns as xentrace_columns
 from replay.importers.xen import read as xentrace
 from replay.importers.xen.read import XenTrace, open_xentrace, read_xentrace
-from replay.report.trace_info import kinds
+from replay.report.import_report import kinds
 from replay.trace import store
 from replay.trace.schema import KINDS, SCHEMA
 from replay.trace.meta import Meta
