@@ -30,6 +30,8 @@ HELD_BYTES: Final = 64 << 20
 MOST_MAPPED: Final = 64 << 20
 """Bytes of files that may be in memory before they are let go of."""
 LEAST_GROWTH: Final = 1 << 18
+MOST_PIECES: Final = 512
+"""That the system takes at once: half of IOV_MAX (limits.h)."""
 
 
 class Scratch:
@@ -123,21 +125,23 @@ class ScratchFile:
     def append(self, *pieces: Any) -> tuple[int, int]:
         """Put bytes behind the last ones; where they begin, and how many they are."""
         begin = self.size
+        left = [memoryview(piece).cast("B") for piece in reversed(pieces) if memoryview(piece).nbytes]
         try:
-            for piece in pieces:
-                left = memoryview(piece)
-                left = left.cast("B") if left.nbytes else memoryview(b"")
-                while left:
-                    done = os.pwrite(self.number, left, self.size)
-                    self.size, left = self.size + done, left[done:]
+            while left:
+                done = os.pwritev(self.number, left[: -1 - MOST_PIECES : -1], self.size)
+                self.size += done
+                while left and done >= len(left[-1]):
+                    done -= len(left.pop())
+                if done:
+                    left[-1] = left[-1][done:]
         except OSError as error:
             raise _refused(error) from None
         return begin, self.size - begin
 
-    def read(self, begin: int, size: int) -> bytearray:
+    def read(self, begin: int, size: int) -> np.ndarray:
         """Some of its bytes."""
-        found = bytearray(size)
-        left = memoryview(found)
+        found = np.empty(size, np.uint8)
+        left = found.data
         while left:
             done = os.preadv(self.number, [left], begin)
             begin, left = begin + done, left[done:]

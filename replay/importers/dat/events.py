@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -13,12 +14,15 @@ from replay.base.errors import InputError
 from replay.importers.dat.container import Container, plain
 from replay.importers.dat.event_format import EventFormat, Field, Symbols
 from replay.importers.dat.parts import SpooledParts
-from replay.importers.dat.ring_buffer import Records, gather, look
+from replay.importers.dat.ring_buffer import FIELD_PLACE, Records, columns, gather, look
 from replay.importers.source.probes import Coded, Decoded, Elements, Ints, Passed, Wanted
 from replay.importers.source.spool import Outline, Piece
 
 MARKER_EVENT: Final = "print"
 RETURN_TO: Final = "return_to"
+_RETURNED: Final = "__probe_ret_ip"
+_COMMON: Final = ("time", "pid", "source_offset")
+"""Columns of every stream, as ring_buffer.columns() gives them."""
 MAX_ELEMENTS: Final = 4096
 MAX_PROBED: Final = 1024
 """Functions that one event may probe; each is a stream of its own."""
@@ -52,6 +56,13 @@ class Growing:
     number: int
     buffer: int
     texts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @cached_property
+    def numbers(self) -> list[Field]:
+        """Fields that are one integer each, and are kept."""
+        return [f for f in self.form.fields if f.element_bytes and not (
+            f.is_text or f.reference or f.is_array) and (
+            f.name == _RETURNED or not f.name.startswith("__probe"))]
 
     def text_codes(self, name: str, texts: list[str]) -> Ints:
         """Numbers for some texts of a field."""
@@ -116,21 +127,26 @@ class Streams:
         if growing is None:
             outline = Outline(form.name, function, offset, is_return, is_probe)
             growing = self._growing[key] = Growing(form, outline, len(self._growing), part.buffer)
-        r, rows, outline = part.records, part.rows, growing.outline
+        if not is_probe and not marker:
+            short = look(part.data, part.records, part.rows, 0, 4, self.order, _needed(form))[2]
+            if short >= 0:
+                raise self._too_short(form, part, short)
+        rows, outline = part.rows, growing.outline
+        numbers = [] if marker else growing.numbers
+        found = columns(part.data, part.records, rows, part.base, _places(numbers), self.order)
         piece = self._part[growing.number] = {
-            outline.column("time"): r.time[rows], outline.column("pid"): r.pid[rows],
-            outline.column("source_offset"): part.base + r.at[rows]}
+            outline.column(name): found[k] for k, name in enumerate(_COMMON)}
+        values = dict(zip((f.name for f in numbers), found[len(_COMMON):], strict=True))
         outline.count += len(rows)
         if marker:
             texts = [self._marker(form, part, row) for row in rows.tolist()]
             piece[outline.column("text", "text")] = growing.text_codes("text", texts)
             return
-        if not is_probe:
-            short = look(part.data, r, rows, 0, 4, self.order, _needed(form))[2]
-            if short >= 0:
-                raise self._too_short(form, part, short)
         for each in form.fields:
-            self._add_field(growing, each, part, piece)
+            if each.name in values:
+                piece[outline.column(*_kind(each))] = values[each.name]
+            else:
+                self._add_field(growing, each, part, piece)
 
     def end_part(self, buffer: int, cpu: int) -> None:
         """All events of a part have been added."""
@@ -157,13 +173,6 @@ class Streams:
                             f.signed, self.order, length)
             whole = np.full(len(part.rows), length, dtype=np.int64)
             outline.elements(piece, name, Elements(values, whole))
-        elif name == "__probe_ret_ip":
-            piece[outline.column("text", RETURN_TO)] = self._number(f, part)
-        elif name.startswith("__probe"):
-            return
-        else:
-            kind = "text" if f.symbol else "number"
-            piece[outline.column(kind, name)] = self._number(f, part)
 
     def _spans(self, f: Field, part: Pending) -> tuple[Ints, Ints]:
         """Start and size of the bytes that a __data_loc or __rel_loc word tells of.
@@ -247,6 +256,17 @@ class Streams:
 def _needed(form: EventFormat) -> int:
     """Bytes that a record of this event has at least."""
     return max((f.offset + f.size for f in form.fields), default=8)
+
+
+def _kind(f: Field) -> tuple[str, str]:
+    """What kind of column an integer is, and its name."""
+    if f.name == _RETURNED:
+        return "text", RETURN_TO
+    return "text" if f.symbol else "number", f.name
+
+
+def _places(numbers: list[Field]) -> np.ndarray:
+    return np.array([(f.offset, f.size, f.signed) for f in numbers], FIELD_PLACE)
 
 
 def _coded(values: Ints, name: Callable[[int], str]) -> Coded:

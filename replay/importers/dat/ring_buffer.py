@@ -34,6 +34,9 @@ _COMMON = record(("event", np.uint32), ("pid", np.uint32))
 """struct trace_entry, with which every payload begins: type, flags and preempt_count in a word."""
 _BYTES = record(*((name, np.uint8) for name in ("a", "b", "c", "d")))
 """A word's, in the order in which they lie."""
+FIELD_PLACE = record("offset", "width", "signed")
+"""An integer of `width` bytes, `offset` bytes behind its record's start."""
+_COMMON_COLUMNS: Final = 3
 _entry_at, _pair_at, _common_at, _bytes_at = map(seen_at, (_ENTRY, _PAIR, _COMMON, _BYTES))
 
 _WORD_AT, _WORD_BYTES = 8, 8
@@ -265,6 +268,28 @@ def _gather(data, at, rows, offset, size, signed, big, out):  # type: ignore[no-
 
 
 @compiled
+def _columns(data, events, rows, base, fields, big, out):  # type: ignore[no-untyped-def]
+    for k in range(len(rows)):
+        at = events.at[rows[k]]
+        out[0, k], out[1, k], out[2, k] = events.time[rows[k]], events.pid[rows[k]], base + at
+        for c in range(len(fields)):
+            value = _load(data, at + fields[c].offset, fields[c].width, big)
+            unused = 64 - 8 * fields[c].width if fields[c].signed else 0
+            out[_COMMON_COLUMNS + c, k] = value << unused >> unused
+
+
+@compiled
+def _look_at_word(word, length, rows, needed):  # type: ignore[no-untyped-def]
+    """What look() gives of the word that is kept."""
+    first, alike, short = word[rows[0]], True, np.int64(-1)
+    for k in range(len(rows) - 1, -1, -1):
+        alike = alike and word[rows[k]] == first
+        if length[rows[k]] < needed:
+            short = rows[k]
+    return first, alike, short
+
+
+@compiled
 def _look(data, at, length, rows, offset, size, big, needed):  # type: ignore[no-untyped-def]
     """What look() gives."""
     first, alike = np.int64(0), True
@@ -290,14 +315,31 @@ def gather(data: bytes, at: Ints, rows: Ints, offset: int, size: int, signed: bo
     return table
 
 
+class _Found(NamedTuple):
+    time: Ints
+    pid: Ints
+    at: Ints
+
+
+def columns(data: bytes, records: Records, rows: Ints, base: int, fields: np.ndarray, order: str
+            ) -> Ints:
+    """Of some records the time, the pid, the place behind `base`, and integers: a row of each.
+
+    fields: a FIELD_PLACE for each integer. The caller has checked that they lie in the records.
+    """
+    out = np.empty((_COMMON_COLUMNS + len(fields), len(rows)), dtype=np.int64)
+    _columns(np.frombuffer(data, dtype=np.uint8), _Found(records.time, records.pid, records.at),
+             rows, base, fields, order == ">", out)
+    return out
+
+
 def look(data: bytes, records: Records, rows: Ints, offset: int, size: int, order: str,
          needed: int) -> tuple[int, bool, int]:
     """An integer of the first of some records, whether it is that of all, and the first record that
     is shorter than needed, -1 without."""
     if (offset, size) == (_WORD_AT, _WORD_BYTES) and len(rows):
-        mine, short = records.word[rows], np.flatnonzero(records.length[rows] < needed)
-        return (int(mine[0]), bool((mine == mine[0]).all()),
-                int(rows[short[0]]) if len(short) else -1)
-    first, alike, short = _look(np.frombuffer(data, dtype=np.uint8), records.at, records.length,
-                                rows, offset, size, order == ">", needed)
+        first, alike, short = _look_at_word(records.word, records.length, rows, needed)
+    else:
+        first, alike, short = _look(np.frombuffer(data, dtype=np.uint8), records.at,
+                                    records.length, rows, offset, size, order == ">", needed)
     return int(first), bool(alike), int(short)

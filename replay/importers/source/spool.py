@@ -20,7 +20,8 @@ Piece = dict[int, Ints]
 Texts = Callable[[str, Ints], Sequence[str]]
 """The texts of a column, by its name and what was kept of them."""
 _HEAD: Final = 4
-"""Words that stand before an array: stream, column, rows, and elements of each, 0 for a vector."""
+"""Words that stand for an array before all of a part: stream, column, rows, and elements of each, 0
+for a vector. Before them stands how many arrays there are."""
 
 
 @dataclass
@@ -102,12 +103,12 @@ class Spool:
             self._kept.append(part)
             return
         self._file = self._file or self._scratch.file()
-        pieces = [(stream, column, values) for stream, piece in part.items()
-                  for column, values in piece.items()]
-        self._kept.append(self._file.append(*(
-            data for stream, column, values in pieces
-            for data in (_head(stream, column, values),
-                         np.ascontiguousarray(values, dtype=np.int64).data))))
+        pieces = [(stream, column, np.ascontiguousarray(values, dtype=np.int64))
+                  for stream, piece in part.items() for column, values in piece.items()]
+        heads = [word for stream, column, values in pieces
+                 for word in (stream, column, len(values), *values.shape[1:], 0)[:_HEAD]]
+        self._kept.append(self._file.append(np.array([len(pieces), *heads], dtype=np.int64).data,
+                                            *(values.data for _, _, values in pieces)))
 
     def read(self, number: int) -> dict[int, Piece]:
         """The pieces of a part."""
@@ -117,17 +118,11 @@ class Spool:
         assert self._file is not None
         words = np.frombuffer(self._file.read(*kept), dtype=np.int64)
         part: dict[int, Piece] = {}
-        at = 0
-        while at < len(words):
-            stream, column, rows, width = words[at : at + _HEAD].tolist()
-            begin, at = at + _HEAD, at + _HEAD + rows * max(width, 1)
+        at = 1 + _HEAD * int(words[0])
+        for stream, column, rows, width in words[1:at].reshape(-1, _HEAD).tolist():
+            begin, at = at, at + rows * max(width, 1)
             values = words[begin:at]
             if width:
                 values = values.reshape(rows, width)
             part.setdefault(stream, {})[column] = values
         return part
-
-
-def _head(stream: int, column: int, values: np.ndarray) -> bytes:
-    width = values.shape[1] if values.ndim > 1 else 0
-    return np.array([stream, column, len(values), width], dtype=np.int64).tobytes()
