@@ -52,18 +52,19 @@ def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
     """All calls, followed in the order of time; their numbers in the order they took effect."""
     q = table.calls
     listed = empty(q, scratch)
-    search = Search(q, listed, origins=has_origins(q, scratch))
     begins = np.append(_clusters(q), len(q.entered)) if len(q.entered) else np.zeros(1, np.int64)
     sizes = np.diff(begins)
     pairs = np.zeros(len(q.entered), bool)
     pairs[begins[:-1][sizes == PAIR]] = True
     small = sizes <= PAIR
+    most = max(PAIR * QUIET_CALLS, int(sizes.max(initial=0)))
+    search = Search(q, listed, pairs, most, origins=has_origins(q, scratch))
     k = turn = 0
     while k < len(sizes):
         first, stop = int(begins[k]), int(begins[k + 1])
         if small[k]:
             end = int(begins[k + _run(small[k : k + QUIET_CALLS])])
-            reached = search.quiet(first, end, pairs)
+            reached = search.quiet(first, end)
             k = int(np.searchsorted(begins, reached))
             if reached == end:
                 scratch.relax()

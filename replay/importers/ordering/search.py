@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from replay.base.prepared import prepared
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
 from replay.importers.ordering.settle import Settled
@@ -50,7 +51,8 @@ _NOTHING: Final = (Story(),)
 class Search:
     """Follows the events of calls; `settled` keeps what is decided. origins: see FreeList."""
 
-    def __init__(self, calls: Calls, listed: List, *, origins: bool) -> None:
+    def __init__(self, calls: Calls, listed: List, pairs: np.ndarray, most: int, *,
+                 origins: bool) -> None:
         self.q, self.list = calls, FreeList(calls, listed, origins=origins)
         self.settled = Settled(self.list)
         self.open: list[int] = []
@@ -60,15 +62,15 @@ class Search:
         self.most_in_all = min(MAX_TRIED_IN_ALL, TRIED + TRIED_EACH * len(calls.nr))
         self._behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         self._off: set[int] = set()
-        self._counts = np.zeros(1, PACE)[0]
-        self._done = np.zeros(len(calls.nr), bool)
+        self._counts = np.zeros(1, PACE)
+        self._pace = Pace(self._counts[0], np.empty(most, np.int64), np.zeros(len(pairs), bool))
+        self._quiet = prepared(quiet, calls, listed, pairs, self._pace)
+        self._going_on: Callable[[], int] = self._quiet
 
-    def quiet(self, first: int, stop: int, pairs: np.ndarray) -> int:
+    def quiet(self, first: int, stop: int) -> int:
         """Follow calls first to stop - 1, see walk.quiet(); the first one of which something is
         open, or stop."""
-        pace = self._pace(np.empty(stop - first, np.int64))
-        reached = int(quiet(self.q, self.list.settled, first, stop, pairs, pace))
-        self._keep_pace()
+        reached = self._paced(self._quiet, first, stop)
         self.settled.sequence.extend(range(first, reached))
         return reached
 
@@ -76,11 +78,11 @@ class Search:
         """All events of calls first to stop - 1, that overlap no others."""
         self.states = [self.settled.start()]
         moments = moments_of(self.q, first, stop)
-        took = np.empty(stop - first, np.int64)
+        self._going_on = prepared(walk, self.q, self.list.settled, moments, self._pace)
         k = 0
         while k < len(moments.calls):
             if self._is_settled():
-                k = self._walk(moments, k, took)
+                k = self._walk(moments, k)
             if k < len(moments.calls):
                 self._event(int(moments.calls[k]), int(moments.what[k]))
                 k += 1
@@ -108,15 +110,18 @@ class Search:
                 and first.stories == _NOTHING and first.holder == -1 and not first.unread
                 and not self._pending(first))
 
-    def _walk(self, moments: Moments, begin: int, took: np.ndarray) -> int:
+    def _walk(self, moments: Moments, begin: int) -> int:
         """Follow events from `begin` on, see walk.walk(); the first one that is left, or how many
         there are."""
-        before = self.states[0].done
-        self._done[list(before)] = True
-        pace = self._pace(took)
-        reached = int(walk(self.q, self.list.settled, moments, begin, pace))
-        self._keep_pace()
-        self.settled.sequence.frombytes(took[: self._counts.took].tobytes())
+        before, done = self.states[0].done, self._pace.done
+        for call in before:
+            done[call] = True
+        reached = self._paced(self._going_on, begin, 0)
+        if reached == begin:
+            done[list(before)] = False
+            return begin
+        took = self._pace.took[: int(self._counts["took"][0])]
+        self.settled.sequence.frombytes(took.tobytes())
         calls = moments.calls[begin:reached]
         for call, what in zip(calls.tolist(), moments.what[begin:reached].tolist(), strict=True):
             if what == ENTER:
@@ -124,34 +129,30 @@ class Search:
             elif what == LEAVE:
                 self.open.remove(call)
         # a damaged recording may tell of the lock before the call that took it
-        done = frozenset(c for c in (*before, *calls[self._done[calls]].tolist()) if self._done[c])
-        self._done[list(done)] = False
-        self.states = [self.settled.start(done)]
+        now = frozenset(c for c in (*before, *calls[done[calls]].tolist()) if done[c])
+        done[list(now)] = False
+        self.states = [self.settled.start(now)]
         return reached
 
-    def _pace(self, took: np.ndarray) -> Pace:
-        counts = self._counts
-        counts.tried, counts.looked = self.tried_in_all, self._looked
-        counts.misread, counts.contradicted = self.misread, self.contradicted
-        counts.off_known = len(self._off) == 1
-        counts.off = next(iter(self._off)) if counts.off_known else 0
-        counts.pending = 0
-        return Pace(counts, took, self._done)
-
-    def _keep_pace(self) -> None:
-        counts = self._counts
-        self.tried_in_all, self._looked = int(counts.tried), int(counts.looked)
-        self.misread, self.contradicted = int(counts.misread), int(counts.contradicted)
-        if counts.off_known:
-            self._off = {int(counts.off)}
+    def _paced(self, follow: Callable[[], int], at: int, stop: int) -> int:
+        """Go on compiled, and take over what was counted; how far it came."""
+        off = next(iter(self._off)) if len(self._off) == 1 else 0
+        self._counts[0] = (self.tried_in_all, self._looked, self.misread, self.contradicted, off,
+                           len(self._off) == 1, 0, 0, at, stop)
+        reached = int(follow())
+        (self.tried_in_all, self._looked, self.misread, self.contradicted, off, known,
+         *_) = self._counts[0].item()
+        self._off = {off} if known else self._off
+        return reached
 
     def _likely(self) -> list[State]:
         """The states that explain most of what was read, and while calls are open the next best."""
         least = min(state.unread for state in self.states)
         worst = least + bool(self.open)
         self.misread += least
-        return [state._replace(unread=state.unread - least) for state in self.states
-                if state.unread <= worst]
+        likely = [state for state in self.states if state.unread <= worst]
+        return [state._replace(unread=state.unread - least) for state in likely] if least \
+            else likely
 
     def _over(self, call: int) -> None:
         self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
@@ -259,7 +260,7 @@ class Search:
         # a read may come later than its event's time stamp, by as long as its CPU stood still
         late = [state._replace(unread=state.unread + 1) for state in self.states
                 if self._pending(state) or not found]
-        self.states = _merged((*(state._replace(loose=0) for state in found), *late))
+        self.states = _merged((*(state._replace(loose=0) if state.loose else state for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
         """Where records are missing, lengths stay off by the same: believe the second."""

@@ -29,6 +29,7 @@ PACE = record(
     "off", "off_known",  # by how much the last such read was off
     "pending",  # open calls that may take effect at any time
     "took",  # calls that took effect
+    "at", "stop",  # the call, or the event, to begin with, and the call to end before
 )  # fmt: skip
 """What following calls counts; see Search."""
 
@@ -197,15 +198,15 @@ def _pair(q, s, free):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def quiet(q, s, first, stop, pairs, pace):  # type: ignore[no-untyped-def]
-    """Apply calls first to stop - 1, each of which overlaps no other or makes a pair; the first one
-    of which something is open, or stop. Of that one, and of its pair, nothing is done.
+def quiet(q, s, pairs, pace):  # type: ignore[no-untyped-def]
+    """Apply calls from `at` up to `stop`, each of which overlaps no other or makes a pair; the
+    first one of which something is open, or stop. Of that one, and of its pair, nothing is done.
 
     pairs: by call, whether it and the next one overlap, and no other; stop parts none.
     """
-    c, n = first, pace.counts
-    n.took = 0
-    while c < stop:
+    n = pace.counts
+    c, n.took = n.at, 0
+    while c < n.stop:
         if pairs[c]:
             if not _pair(q, s, c):
                 return c
@@ -217,7 +218,7 @@ def quiet(q, s, first, stop, pairs, pace):  # type: ignore[no-untyped-def]
             c += 1
         else:
             return c
-    return stop
+    return n.stop
 
 
 @inline
@@ -248,12 +249,12 @@ def _event(q, s, c, what, pace):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def walk(q, s, moments, begin, pace):  # type: ignore[no-untyped-def]
-    """Follow events from `begin` on; the first one that more than one state may follow, of which
+def walk(q, s, moments, pace):  # type: ignore[no-untyped-def]
+    """Follow events from `at` on; the first one that more than one state may follow, of which
     nothing is done, or how many there are."""
     n = pace.counts
     n.took = 0
-    for k in range(begin, len(moments.calls)):
+    for k in range(n.at, len(moments.calls)):
         depth, count = s.size.depth, s.size.count
         tried, looked, contradicted, took = n.tried, n.looked, n.contradicted, n.took
         if not _event(q, s, moments.calls[k], moments.what[k], pace):
