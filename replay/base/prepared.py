@@ -18,7 +18,9 @@ def prepared(kernel: Any, *args: Any) -> Callable[[], Any]:
     if not isinstance(kernel, Kernel):  # interpreted
         return lambda: kernel(*args)
     key, words = kernels._flat(args)
-    code = kernel._code.get(key) or kernel._found(key, args, words)
+    code = kernel._code.get(key)
+    if code is None:
+        code = kernel._code[key] = kernel._found(key, args, words)
 
     def call(held: tuple[Any, ...] = args) -> Any:  # words are addresses: the arrays must stay
         return code(words)

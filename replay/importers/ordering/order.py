@@ -58,7 +58,7 @@ def _search(table: Table, scratch: Scratch) -> tuple[Search, Ints]:
     pairs[begins[:-1][sizes == PAIR]] = True
     small = sizes <= PAIR
     most = max(PAIR * QUIET_CALLS, int(sizes.max(initial=0)))
-    search = Search(q, listed, pairs, most, origins=has_origins(q, scratch))
+    search = Search(q, listed, pairs, most, scratch, origins=has_origins(q, scratch))
     k = turn = 0
     while k < len(sizes):
         first, stop = int(begins[k]), int(begins[k + 1])

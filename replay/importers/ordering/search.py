@@ -19,12 +19,13 @@ from typing import Final
 import numpy as np
 
 from replay.base.prepared import prepared
+from replay.base.scratch import Scratch
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
 from replay.importers.ordering.settle import Settled
 from replay.importers.ordering.states import MAX_STORIES, FreeList, State, Story
 from replay.importers.ordering.walk import (
-    ENTER, LEAVE, LOOKED_AT, PACE, Moments, Pace, moments_of, quiet, walk,
+    ENTER, LEAVE, LOOKED_AT, MOST_MOMENTS, PACE, Moments, Pace, lay_moments, quiet, walk,
 )  # fmt: skip
 from replay.trace.columns import NONE
 
@@ -49,10 +50,13 @@ _NOTHING: Final = (Story(),)
 
 
 class Search:
-    """Follows the events of calls; `settled` keeps what is decided. origins: see FreeList."""
+    """Follows the events of calls; `settled` keeps what is decided.
 
-    def __init__(self, calls: Calls, listed: List, pairs: np.ndarray, most: int, *,
-                 origins: bool) -> None:
+    pairs: see walk.quiet(). most: calls that are followed at a time. origins: see FreeList.
+    """
+
+    def __init__(self, calls: Calls, listed: List, pairs: np.ndarray, most: int,
+                 scratch: Scratch, *, origins: bool) -> None:
         self.q, self.list = calls, FreeList(calls, listed, origins=origins)
         self.settled = Settled(self.list)
         self.open: list[int] = []
@@ -63,9 +67,10 @@ class Search:
         self._behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         self._off: set[int] = set()
         self._counts = np.zeros(1, PACE)
-        self._pace = Pace(self._counts[0], np.empty(most, np.int64), np.zeros(len(pairs), bool))
+        self._pace = Pace(self._counts[0], scratch.array(most), np.zeros(len(pairs), bool))
         self._quiet = prepared(quiet, calls, listed, pairs, self._pace)
-        self._going_on: Callable[[], int] = self._quiet
+        self._moments = Moments(*(scratch.array(MOST_MOMENTS * most) for _ in range(2)))
+        self._walk_on = prepared(walk, calls, listed, self._moments, self._pace)
 
     def quiet(self, first: int, stop: int) -> int:
         """Follow calls first to stop - 1, see walk.quiet(); the first one of which something is
@@ -77,14 +82,13 @@ class Search:
     def run(self, first: int, stop: int) -> None:
         """All events of calls first to stop - 1, that overlap no others."""
         self.states = [self.settled.start()]
-        moments = moments_of(self.q, first, stop)
-        self._going_on = prepared(walk, self.q, self.list.settled, moments, self._pace)
+        end = lay_moments(self._moments, self.q, first, stop)
         k = 0
-        while k < len(moments.calls):
+        while k < end:
             if self._is_settled():
-                k = self._walk(moments, k)
-            if k < len(moments.calls):
-                self._event(int(moments.calls[k]), int(moments.what[k]))
+                k = self._walk(k, end)
+            if k < end:
+                self._event(int(self._moments.calls[k]), int(self._moments.what[k]))
                 k += 1
         self.states = self.settled.fold(self.states, end=True)
 
@@ -110,20 +114,20 @@ class Search:
                 and first.stories == _NOTHING and first.holder == -1 and not first.unread
                 and not self._pending(first))
 
-    def _walk(self, moments: Moments, begin: int) -> int:
-        """Follow events from `begin` on, see walk.walk(); the first one that is left, or how many
-        there are."""
+    def _walk(self, begin: int, end: int) -> int:
+        """Follow events from `begin` up to `end`, see walk.walk(); the first one that is left, or
+        end."""
         before, done = self.states[0].done, self._pace.done
         for call in before:
             done[call] = True
-        reached = self._paced(self._going_on, begin, 0)
+        reached = self._paced(self._walk_on, begin, end)
         if reached == begin:
             done[list(before)] = False
             return begin
         took = self._pace.took[: int(self._counts["took"][0])]
         self.settled.sequence.frombytes(took.tobytes())
-        calls = moments.calls[begin:reached]
-        for call, what in zip(calls.tolist(), moments.what[begin:reached].tolist(), strict=True):
+        calls, kinds = (column[begin:reached] for column in self._moments)
+        for call, what in zip(calls.tolist(), kinds.tolist(), strict=True):
             if what == ENTER:
                 self.open.append(call)
             elif what == LEAVE:

@@ -297,6 +297,10 @@ class FreeList:
                 waiting.extend((one, taken, at) for one in reversed(list(opened)))
                 continue
             here = cells[::-1][: len(frames) - at]
+            if len(here) and (here == frames[at : at + len(here)]).all():
+                waiting.append((self._less(state, len(here)), (*taken, here.copy()),
+                                at + len(here)))
+                continue
             closed = np.flatnonzero(here <= OPEN_CELL)
             here = here[: closed[0]] if len(closed) else here
             if not len(cells):  # beneath: listed before the recording

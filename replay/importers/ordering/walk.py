@@ -18,6 +18,8 @@ from replay.trace.columns import NONE
 
 ENTER, HOLD, LEAVE = range(3)
 """What happens to a call, in this order where it is at one time."""
+MOST_MOMENTS: Final = 3
+"""Of a call."""
 LOOKED_AT: Final = 64
 """Choices of calls whose pages are added up in about the time that a state takes to be tried."""
 PAIR_TRIED, PAIR_LOOKED = 12, 4
@@ -29,7 +31,7 @@ PACE = record(
     "off", "off_known",  # by how much the last such read was off
     "pending",  # open calls that may take effect at any time
     "took",  # calls that took effect
-    "at", "stop",  # the call, or the event, to begin with, and the call to end before
+    "at", "stop",  # the call, or the event, to begin with, and the one to end before
 )  # fmt: skip
 """What following calls counts; see Search."""
 
@@ -250,26 +252,27 @@ def _event(q, s, c, what, pace):  # type: ignore[no-untyped-def]
 
 @compiled
 def walk(q, s, moments, pace):  # type: ignore[no-untyped-def]
-    """Follow events from `at` on; the first one that more than one state may follow, of which
-    nothing is done, or how many there are."""
+    """Follow events from `at` up to `stop`; the first one that more than one state may follow, of
+    which nothing is done, or stop."""
     n = pace.counts
     n.took = 0
-    for k in range(n.at, len(moments.calls)):
+    for k in range(n.at, n.stop):
         depth, count = s.size.depth, s.size.count
         tried, looked, contradicted, took = n.tried, n.looked, n.contradicted, n.took
         if not _event(q, s, moments.calls[k], moments.what[k], pace):
             s.size.depth, s.size.count = depth, count
             n.tried, n.looked, n.contradicted, n.took = tried, looked, contradicted, took
             return k
-    return len(moments.calls)
+    return n.stop
 
 
-def moments_of(q: Any, first: int, stop: int) -> Moments:
-    """The events of calls first to stop - 1."""
+def lay_moments(moments: Moments, q: Any, first: int, stop: int) -> int:
+    """Put in the events of calls first to stop - 1; how many they are."""
     held = np.flatnonzero(q.held[first:stop] != NONE) + first
     every = np.arange(first, stop)
     calls = np.concatenate((every, held, every))
     time = np.concatenate((q.entered[first:stop], q.held[held], q.over[first:stop]))
     what = np.repeat((ENTER, HOLD, LEAVE), (len(every), len(held), len(every)))
     order = np.lexsort((calls, what, time))
-    return Moments(calls[order], what[order])
+    moments.calls[: len(order)], moments.what[: len(order)] = calls[order], what[order]
+    return len(order)
