@@ -1,7 +1,7 @@
 """Importing a trace.dat and writing it as Arrow, beside `trace-cmd report` on the same file.
 
 The file is a recording SCALED UP: its sub-buffers end to end, each time with the clock moved on.
-Ours is timed in the process; trace-cmd writes to /dev/null. The order alternates from round to
+Both are whole commands, from start to exit; trace-cmd writes to /dev/null. The order alternates from round to
 round, so that a busy machine slows both.
 """
 
@@ -12,6 +12,7 @@ import os
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,8 @@ from pathlib import Path
 import pytest
 from in_parts import long_dat
 
-from replay.importers.session import import_recording
 from replay.trace.columns import ints
-from replay.trace.store import load, save
+from replay.trace.store import load
 
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS")
                   or Path(__file__).parents[2] / "shared" / "recordings")
@@ -51,8 +51,9 @@ def test_import_and_write_beside_trace_cmd(benchmark, smoke: bool, tmp_path: Pat
     long_dat(plain, times, source)
 
     def ours() -> None:
-        save(import_recording([source], name, machine_dir=folder, settings={}, probes=None,
-                              streamed=True), made)
+        subprocess.run([sys.executable, "-c", "from replay.cli import main; main()", "import",
+                        str(source), "--machine", str(folder), "-o", str(made), "--quiet"],
+                       check=True, stdout=subprocess.DEVNULL)
 
     def report() -> None:
         subprocess.run([TRACE_CMD, "report", "-t", str(source)], check=True,
