@@ -125,7 +125,8 @@ class ScratchFile:
     def append(self, *pieces: Any) -> tuple[int, int]:
         """Put bytes behind the last ones; where they begin, and how many they are."""
         begin = self.size
-        left = [memoryview(piece).cast("B") for piece in reversed(pieces) if memoryview(piece).nbytes]
+        left = [memoryview(piece).cast("B") for piece in reversed(pieces)
+                if memoryview(piece).nbytes]
         try:
             while left:
                 done = os.pwritev(self.number, left[: -1 - MOST_PIECES : -1], self.size)

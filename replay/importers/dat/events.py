@@ -21,8 +21,6 @@ from replay.importers.source.spool import Outline, Piece
 MARKER_EVENT: Final = "print"
 RETURN_TO: Final = "return_to"
 _RETURNED: Final = "__probe_ret_ip"
-_COMMON: Final = ("time", "pid", "source_offset")
-"""Columns of every stream, as ring_buffer.columns() gives them."""
 MAX_ELEMENTS: Final = 4096
 MAX_PROBED: Final = 1024
 """Functions that one event may probe; each is a stream of its own."""
@@ -135,8 +133,9 @@ class Streams:
         numbers = [] if marker else growing.numbers
         found = columns(part.data, part.records, rows, part.base, _places(numbers), self.order)
         piece = self._part[growing.number] = {
-            outline.column(name): found[k] for k, name in enumerate(_COMMON)}
-        values = dict(zip((f.name for f in numbers), found[len(_COMMON):], strict=True))
+            outline.column("time"): found.time, outline.column("pid"): found.pid,
+            outline.column("source_offset"): found.at}
+        values = dict(zip((f.name for f in numbers), found.values, strict=True))
         outline.count += len(rows)
         if marker:
             texts = [self._marker(form, part, row) for row in rows.tolist()]

@@ -36,7 +36,6 @@ _BYTES = record(*((name, np.uint8) for name in ("a", "b", "c", "d")))
 """A word's, in the order in which they lie."""
 FIELD_PLACE = record("offset", "width", "signed")
 """An integer of `width` bytes, `offset` bytes behind its record's start."""
-_COMMON_COLUMNS: Final = 3
 _entry_at, _pair_at, _common_at, _bytes_at = map(seen_at, (_ENTRY, _PAIR, _COMMON, _BYTES))
 
 _WORD_AT, _WORD_BYTES = 8, 8
@@ -271,11 +270,11 @@ def _gather(data, at, rows, offset, size, signed, big, out):  # type: ignore[no-
 def _columns(data, events, rows, base, fields, big, out):  # type: ignore[no-untyped-def]
     for k in range(len(rows)):
         at = events.at[rows[k]]
-        out[0, k], out[1, k], out[2, k] = events.time[rows[k]], events.pid[rows[k]], base + at
+        out.time[k], out.pid[k], out.at[k] = events.time[rows[k]], events.pid[rows[k]], base + at
         for c in range(len(fields)):
             value = _load(data, at + fields[c].offset, fields[c].width, big)
             unused = 64 - 8 * fields[c].width if fields[c].signed else 0
-            out[_COMMON_COLUMNS + c, k] = value << unused >> unused
+            out.values[c, k] = value << unused >> unused
 
 
 @compiled
@@ -321,13 +320,23 @@ class _Found(NamedTuple):
     at: Ints
 
 
+class Columns(NamedTuple):
+    """Records of one event. at: their places; values: a row of each of their integers."""
+
+    time: Ints
+    pid: Ints
+    at: Ints
+    values: Ints
+
+
 def columns(data: bytes, records: Records, rows: Ints, base: int, fields: np.ndarray, order: str
-            ) -> Ints:
-    """Of some records the time, the pid, the place behind `base`, and integers: a row of each.
+            ) -> Columns:
+    """Some records, whose places count from `base` behind the data's begin.
 
     fields: a FIELD_PLACE for each integer. The caller has checked that they lie in the records.
     """
-    out = np.empty((_COMMON_COLUMNS + len(fields), len(rows)), dtype=np.int64)
+    time, pid, at = np.empty((3, len(rows)), dtype=np.int64)
+    out = Columns(time, pid, at, np.empty((len(fields), len(rows)), dtype=np.int64))
     _columns(np.frombuffer(data, dtype=np.uint8), _Found(records.time, records.pid, records.at),
              rows, base, fields, order == ">", out)
     return out

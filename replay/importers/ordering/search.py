@@ -264,7 +264,8 @@ class Search:
         # a read may come later than its event's time stamp, by as long as its CPU stood still
         late = [state._replace(unread=state.unread + 1) for state in self.states
                 if self._pending(state) or not found]
-        self.states = _merged((*(state._replace(loose=0) if state.loose else state for state in found), *late))
+        self.states = _merged((*(state._replace(loose=0) if state.loose else state
+                                 for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
         """Where records are missing, lengths stay off by the same: believe the second."""
