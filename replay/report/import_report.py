@@ -16,7 +16,8 @@ from replay.report.telling.tables import (
 )  # fmt: skip
 from replay.trace.meta import Meta
 from replay.trace.schema import Flag
-from replay.trace.store import Trace, imbalance
+from replay.trace.opening import imbalance
+from replay.trace.store import Trace
 
 Kinds = dict[str, Counter[int]]
 """Of each kind that occurs, by name: how many rows have which flags."""
