@@ -57,9 +57,9 @@ def check_belonging(path: Path, said: Any, summary: dict[str, Any], allocator: s
 
 
 def metadata_of(summary: dict[str, Any], allocator: str) -> bytes:
-    """The same as metadata of an Arrow file."""
+    """The same as metadata of an Arrow file, as long as those that keep its place."""
     said = {"times": "modelled", **belonging(summary, allocator)}
-    return json.dumps(said, sort_keys=True).encode()
+    return json.dumps(said, sort_keys=True).encode().ljust(len(ROOM))
 
 
 def read_metadata(schema: pa.Schema) -> Any:
