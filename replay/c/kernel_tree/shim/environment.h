@@ -91,6 +91,7 @@ static inline void shim_drop_spinlock(spinlock_t **lock)
 #define shim_take_spinlock_irqsave(lock) shim_take_spinlock(lock)
 #define shim_drop_spinlock_irqsave shim_drop_spinlock
 /* The types that a guard of each kind holds; clang before 15 takes no __auto_type with a cleanup. */
+typedef struct mutex *shim_held_by_mutex;
 typedef rwlock_t *shim_held_by_write_lock, *shim_held_by_read_lock;
 typedef spinlock_t *shim_held_by_spinlock, *shim_held_by_spinlock_irq,
 	*shim_held_by_spinlock_irqsave;
