@@ -11,8 +11,8 @@ TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-truncate witness mutants \
-  dom0 pairs recorder kernel-source browser otava docs clean
+.PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-files \
+  fuzz-signals fuzz-truncate witness mutants dom0 pairs recorder kernel-source browser otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,18 @@ fuzz-import: ready ## The long import fuzz: a million damaged inputs per format,
 	  PYTHONPATH=../naive NUMBA_BOUNDSCHECK=1 ../../$(BIN)/python import_fuzz.py "$$format" --from $(FROM) \
 	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
 	done
+
+FILES ?= traces machines tables histories runs sequences
+fuzz-files: ready ## The long fuzz of files: INPUTS damaged ones per kind (FILES=traces machines ...)
+	@cd tests/support && for kind in $(FILES); do \
+	  PYTHONPATH=../naive ../../$(BIN)/python file_fuzz.py "$$kind" --from $(FROM) \
+	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
+	done
+
+N ?= 1000
+fuzz-signals: ready ## N signals at random moments over all verbs that write: nothing is half-written
+	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python signals_fuzz.py --signals $(N) \
+	  --from $(FROM) --jobs $(JOBS)
 
 fuzz-truncate: ready ## Every recording, cut at 75,000 places each
 	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)

@@ -6,6 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
+MOST_SAID = 600
+"""Letters of a sentence about what a file holds, which may be of any length."""
+
+
 class ReplayError(Exception):
     """Something the user can act on; the command line prints it and exits with 2."""
 
@@ -18,13 +22,21 @@ class InputError(ReplayError):
     """
 
     def __init__(self, path: Path | str, problem: str, where: str = "", hint: str = "") -> None:
+        problem, where = shortened(problem), shortened(where)
         place = f"{path}, {where}" if where else str(path)
         super().__init__(f"{place}: {problem}" + (f"; {hint}" if hint else ""))
         self.path, self.where, self.problem, self.hint = str(path), where, problem, hint
 
 
+def shortened(text: str) -> str:
+    """A sentence without its middle, where it repeats too much of a file."""
+    half = MOST_SAID // 2
+    return text if len(text) <= MOST_SAID else f"{text[:half]} [...] {text[-half:]}"
+
+
 def unknown_name(what: str, name: str, known: list[str]) -> ReplayError:
     """The error for a name that is not in `known`, with the nearest ones that are."""
+    name = shortened(name)
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     guess = f" Did you mean {near[0]!r}?" if near else ""
     return ReplayError(f"unknown {what} {name!r}.{guess} Known: {', '.join(sorted(known))}.")

@@ -82,7 +82,7 @@ def load(name: str, arch: str = "x86") -> Profile:
         return built_in(name)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(path, f"not a readable cost profile ({error})") from None
     given = _costs(path, data.get("cost", {}))
     fitted = read_fitted(path, data["fitted"]) if "fitted" in data else None

@@ -111,7 +111,7 @@ def load_config(path: Path) -> Config:
     except FileNotFoundError:
         raise InputError(path, "is missing", hint="name the file with --config, or write one: "
                          "docs/pages/nightly.md shows how") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"not TOML: {error}") from None
     wrong = best_match(Draft202012Validator(_schema()).iter_errors(data))
     if wrong is not None:

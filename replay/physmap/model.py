@@ -157,7 +157,7 @@ def from_json(text: str) -> Physmap:
     """A physmap from the trace's metadata."""
     try:
         data = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ReplayError(f"physmap: not JSON ({error})") from None
     if not isinstance(data, dict):
         raise ReplayError("physmap: expected a JSON object")

@@ -32,7 +32,7 @@ def load(name_or_path: str | Path) -> Physmap:
         raise InputError(path, str(getattr(error, "strerror", None) or error)) from None
     try:
         data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, str(error)) from None
     if not isinstance(data, dict):
         raise InputError(path, "expected a table of fields")

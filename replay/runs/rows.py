@@ -15,8 +15,7 @@ from replay.base import memory
 from replay.base.alike import Counting, Counts
 from replay.base.errors import InputError
 from replay.runs.belonging import read_metadata
-from replay.trace.opening import check_batches
-from replay.trace.messages import NoMessageError, listed_messages
+from replay.trace.messages import NoMessageError, check_batches, listed_messages
 
 OUTCOME = {"event": pa.types.is_int64, "time_ns": pa.types.is_int64, "nr_pages": pa.types.is_int64,
            "wait_ns": pa.types.is_int64, "service_ns": pa.types.is_int64,

@@ -26,11 +26,11 @@ from replay.base.compiled import compiled
 from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.start import Start
-from replay.trace.checks import check_frames
+from replay.trace.checks import as_schema, check_frames
 from replay.trace.columns import NONE, ints
 from replay.trace.cut import CutFile
 from replay.trace.decode import COLUMNS_READ, Batch, Decoder
-from replay.trace.expand import without_releases
+from replay.trace.expand import check_events, without_releases
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
 from replay.trace.meta import Meta
@@ -58,6 +58,7 @@ class Batches:
     def __init__(self, path: Path, source: Callable[[], Any],
                  trace: Callable[[], Trace], file: bool = False) -> None:
         self.path, self._source, self.whole, self.file = path, source, trace, file
+        self._checked = not file
         with opened(path, source) as reader:
             self.meta: Meta = read_head(path, reader)[0]
             self.cut = isinstance(reader, CutFile)
@@ -65,18 +66,25 @@ class Batches:
                        if name not in reader.schema.names]
             if missing:
                 raise InputError(path, f"columns differ: missing {missing}")
+            if file:
+                as_schema(path, reader.schema.empty_table(), STORED)
             self.bounds = bounds_of(path, reader, self.meta)
             self.rows = int(reader.count_rows())
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches in their order, none of them empty. InputError names batch and row."""
+        """Batches in their order, none of them empty. InputError names batch and row.
+
+        The first time the columns that no replay reads are checked with them, so that all verbs
+        take the same files."""
         return (batch for batch, _ in self.told())
 
     def told(self, *besides: str) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
         """The same, each with what columns of numbers say of its requests, NONE where nothing and
         for the frees that are made up."""
         decoder = Decoder(self.path, self.bounds, pages_of(self.meta.start, "live"))
-        for number, batch in enumerate(self._read((*COLUMNS_READ, *besides))):
+        row, checked = 0, self._checked
+        wanted = (*COLUMNS_READ, *besides) if checked else STORED.names
+        for number, batch in enumerate(self._read(wanted)):
             begin = int(decoder.carried["event"][0])
             values: dict[str, np.ndarray] = {}
             for part in decoder.parts(batch):
@@ -86,8 +94,20 @@ class Batches:
                 for name, column in values.items():
                     told[name][~part.added] = column[part.event[~part.added] - begin]
                 yield part, told
+            if not checked:
+                self._validate(batch, number)
+                row += check_events(self.path, batch, self.meta, row).num_rows
         if not self.cut:
             decoder.end()
+        self._checked = True
+
+    def _validate(self, batch: pa.RecordBatch, number: int) -> None:
+        try:
+            batch.validate(full=True)
+        except MemoryError:
+            raise
+        except (pa.ArrowException, ValueError) as error:
+            raise self._damaged(error, number) from None
 
     def times(self) -> Iterator[np.ndarray]:
         """The times of all rows that are not made up, in ns, batch by batch."""
@@ -108,12 +128,7 @@ class Batches:
         """Kinds of rows that there may be: those of the first batch's dictionary."""
         found: set[str] = set()
         for batch in islice(self._read(("kind",)), 1):
-            try:
-                batch.validate(full=True)
-            except MemoryError:
-                raise
-            except (pa.ArrowException, ValueError) as error:
-                raise self._damaged(error, 0) from None
+            self._validate(batch, 0)
             found.update(batch["kind"].dictionary.to_pylist())
         return found
 
@@ -133,12 +148,7 @@ class Batches:
         frames, done = np.full(count, -1, np.int64), np.zeros(1, np.int64)
         row = 0
         for number, batch in enumerate(self._read(COLUMNS_BEFORE)):
-            try:
-                batch.validate(full=True)
-            except MemoryError:
-                raise
-            except (pa.ArrowException, ValueError) as error:
-                raise self._damaged(error, number) from None
+            self._validate(batch, number)
             check_frames(self.path, pa.Table.from_batches([batch]), self.meta, row)
             row += batch.num_rows
             _live_before(*_lists(batch["slots"]), *_lists(batch["frames"]), frames, done)
@@ -148,6 +158,7 @@ class Batches:
         """The batches as stored, these columns alone."""
         with opened(self.path, self._source) as whole:
             wanted = sorted(whole.schema.names.index(name) for name in columns)
+            schema = pa.schema([STORED.field(whole.schema.names[k]) for k in wanted])
         options = pa.ipc.IpcReadOptions(included_fields=wanted)
         with opened(self.path, self._source, options) as reader:
             for number in range(reader.num_record_batches):
@@ -158,7 +169,7 @@ class Batches:
                 except (pa.ArrowException, OSError, ValueError) as error:
                     raise self._damaged(error, number) from None
                 memory.need(memory.used(), f"{self.path}: reading it", "split it by time")
-                yield batch
+                yield as_schema(self.path, batch, schema)
 
     def _damaged(self, error: Exception, number: int) -> InputError:
         return InputError(self.path, f"is damaged ({str(error).splitlines()[0]})",

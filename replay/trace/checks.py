@@ -44,13 +44,33 @@ def as_schema(path: Path, table: Any, schema: pa.Schema) -> Any:
         missing = sorted(set(schema.names) - set(table.schema.names))
         raise InputError(path, f"columns differ: unknown {extra}, missing {missing}"
                          if extra or missing else "columns are in another order")
+    if table.schema.equals(schema):
+        return table
+    for field, its in zip(schema, table.schema, strict=True):
+        if not any(akin(field.type) and akin(its.type) for akin in AKIN):
+            raise InputError(path, f"column {field.name} is of the wrong type: {its.type}, expected "
+                             f"{field.type}")
     try:
-        return table if table.schema.equals(schema) else table.cast(schema)
+        return table.cast(schema)
     except MemoryError:
         raise
     except (pa.ArrowException, ValueError) as error:
         raise InputError(path, f"a column has the wrong type ({str(error).splitlines()[0]})",
                          ) from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or (
+        pa.types.is_dictionary(kind) and _is_text(kind.value_type))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(
+        kind.value_type)
+
+
+AKIN = (pa.types.is_integer, _is_text, _is_list)
+"""Columns may be of another width than the schema's, and of no other kind."""
 
 
 def check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> pa.Table:

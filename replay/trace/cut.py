@@ -11,7 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from replay.trace.messages import BATCH, NO_FOOTER, SCHEMA_MESSAGE, Message, messages_of
+from replay.trace.messages import (
+    BATCH, NO_FOOTER, SCHEMA_MESSAGE, Message, check_batches, messages_of,
+)  # fmt: skip
 
 
 class CutFile:
@@ -81,6 +83,7 @@ def cut_file(path: Path) -> CutFile | None:
     messages, why = messages_of(path)
     if not messages or messages[0].kind != SCHEMA_MESSAGE:
         return None
+    check_batches(path, messages)
     try:
         found = CutFile(path, messages, why, why == NO_FOOTER)
         while found.num_record_batches and not _can_be_read(found):

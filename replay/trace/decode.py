@@ -239,7 +239,7 @@ class Decoder:
         size = len(column)
         if column.null_count < size:
             return _numbers(column, null)
-        if len(self._nulls.get(name, ())) < size:
+        if name not in self._nulls or len(self._nulls[name]) < size:
             self._nulls[name] = _numbers(column, null)
         return _sealed(self._nulls[name][:size])
 

@@ -16,14 +16,14 @@ import pyarrow as pa
 from replay.base import memory
 from replay.base.errors import InputError
 from replay.base.texts import cut_columns
-from replay.trace.checks import as_schema, check_frames, check_table
+from replay.trace.checks import as_schema
 from replay.trace.columns import ragged
 from replay.trace.cut import CutFile
 from replay.trace.decode import Decoder
-from replay.trace.expand import without_releases
+from replay.trace.expand import check_events
 from replay.trace.meta import Meta
 from replay.trace.old import current
-from replay.trace.schema import SLOT, STORED
+from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of
 from replay.trace.opening import FileSource, bounds_of, opened, read_head, seen_as_arrow
 from replay.trace.store import Trace
@@ -73,16 +73,13 @@ def open_events(path: Path, allow_loss: bool = False) -> Events:
 def _forward(path: Path, source: FileSource, meta: Meta, bounds: dict[str, int]
              ) -> Iterator[pa.Table]:
     decoder = Decoder(path, bounds, pages_of(meta.start, "live"))
-    row = last = 0
+    row = 0
     for batch in _read(path, source, None):
         batch = as_schema(path, batch, STORED)
         for _ in decoder.parts(batch):
             pass
-        kept = pa.Table.from_batches([without_releases(batch)]).drop_columns([SLOT.name])
-        check_table(path, kept, row, last)
-        check_frames(path, kept, meta, row)
+        kept = check_events(path, batch, meta, row)
         row += kept.num_rows
-        last = int(decoder.carried["last"][0])
         yield kept
     if not isinstance(source(), CutFile):
         decoder.end()

@@ -13,7 +13,9 @@ import pyarrow as pa
 from replay.base.compiled import compiled
 from replay.base.errors import InputError
 from replay.engine.requests import ALLOC, FREE, Requests
+from replay.trace.checks import check_frames, check_table
 from replay.trace.decode import Decoder
+from replay.trace.meta import Meta
 from replay.trace.schema import RELEASE, SCHEMA, SLOT
 from replay.trace.start import BEFORE
 
@@ -52,6 +54,16 @@ class Expander:
         columns = [listed if name == "slots" else kept[name]
                    for name in batch.schema.names if name != SLOT.name]
         return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def check_events(path: Path, batch: pa.RecordBatch, meta: Meta, first: int = 0) -> pa.Table:
+    """The events of a batch of STORED, whose requests a decoder has checked, as a table of SCHEMA
+    but for `slots`, which stays as stored. first: the number of its first event. InputError where
+    what no replay looks at is not as it should be."""
+    kept = pa.Table.from_batches([without_releases(batch)]).drop_columns([SLOT.name])
+    kept = check_table(path, kept, first)
+    check_frames(path, kept, meta, first)
+    return kept
 
 
 def without_releases(batch: pa.RecordBatch) -> pa.RecordBatch:

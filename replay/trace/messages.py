@@ -9,10 +9,13 @@ of bytes that it becomes, so that a small file that holds gigabytes is known for
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from replay.base import memory
+from replay.base.errors import InputError
 
 MAGIC = b"ARROW1"
 MAGIC_BYTES = 8
@@ -35,6 +38,8 @@ NOT_COMPRESSED = -1
 MOST_BATCH_ROWS = 1 << 40
 MOST_HEAD_BYTES = 1 << 24
 """Of a message or a footer without its body: a footer says 24 bytes of a batch."""
+FREE_BYTES = 1 << 24
+"""Of a file in memory that are not asked about, however small it is."""
 NO_FOOTER = "no footer"
 NO_MESSAGE = "bytes that are no part of a trace"
 
@@ -53,6 +58,22 @@ class Message:
 
 class NoMessageError(ValueError):
     """Bytes that are no message."""
+
+
+def check_batches(path: Path, messages: Iterable[Message]) -> None:
+    """Refuse what memory would not do for: the dictionaries, and any one batch beside the one that
+    is worked on."""
+    names = largest = total = 0
+    for message in messages:
+        total += message.unpacked
+        if message.kind == DICTIONARY:
+            names += message.unpacked
+        largest = max(largest, message.unpacked)
+    if total > memory.MAX_RATIO * path.stat().st_size + FREE_BYTES:
+        raise InputError(path, f"expands to more than {memory.MAX_RATIO} times its size ("
+                         f"{path.stat().st_size:,} bytes to {total:,})")
+    if names + 2 * largest > FREE_BYTES:
+        memory.need(memory.used() + names + 2 * largest, f"{path}: reading it", "split it by time")
 
 
 def messages_of(path: Path) -> tuple[list[Message], str]:

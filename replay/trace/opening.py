@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from replay.base import memory
 from replay.base.errors import InputError, ReplayError
 from replay.base.texts import cut_all
 from replay.physmap.model import from_dict
 from replay.trace.cut import CutFile, cut_file
 from replay.trace.decode import MOST_BOUNDS, announced_too_much
-from replay.trace.messages import DICTIONARY, Message, NoMessageError, listed_messages
+from replay.trace.messages import NoMessageError, check_batches, listed_messages
 from replay.trace.meta import Meta
 from replay.trace.schema import SCHEMA_VERSION
 from replay.trace.start import problem as problem_of_start
@@ -25,8 +24,6 @@ from replay.trace.start import problem as problem_of_start
 KEY = b"replay"
 OLD_VERSION = 1
 """Of a file whose rows are those of SCHEMA."""
-FREE_BYTES = 1 << 24
-"""Of a file in memory that are not asked about, however small it is."""
 HINT = "a trace is made by `replay import` or `replay synth`"
 ALLOW_LOSS = "`run`, `info` and `convert` take what is whole with --allow-loss"
 
@@ -88,22 +85,6 @@ def readable(path: Path, allow_loss: bool) -> FileSource:
             check_batches(path, found.messages)
             return lambda: found
     return file
-
-
-def check_batches(path: Path, messages: Iterable[Message]) -> None:
-    """Refuse what memory would not do for: the dictionaries, and any one batch beside the one that
-    is worked on."""
-    names = largest = total = 0
-    for message in messages:
-        total += message.unpacked
-        if message.kind == DICTIONARY:
-            names += message.unpacked
-        largest = max(largest, message.unpacked)
-    if total > memory.MAX_RATIO * path.stat().st_size + FREE_BYTES:
-        raise InputError(path, f"expands to more than {memory.MAX_RATIO} times its size ("
-                         f"{path.stat().st_size:,} bytes to {total:,})")
-    if names + 2 * largest > FREE_BYTES:
-        memory.need(memory.used() + names + 2 * largest, f"{path}: reading it", "split it by time")
 
 
 def read_head(path: Path, reader: Any) -> tuple[Meta, int]:

@@ -1,0 +1,36 @@
+"""TOML and JSON that a parser gives up on otherwise than for its syntax; sentences without end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from replay.base.errors import MOST_SAID, InputError, unknown_name
+
+from driving import ROOT, refused  # isort: skip
+
+TRACE = ROOT / "traces/pvh-dom0.arrow"
+ODD = {"number": "9" * 5000, "depth": "[" * 100_000}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_table_of_endless_numbers_or_depth_is_refused(odd: str, tmp_path: Path) -> None:
+    toml, text = tmp_path / "x.toml", tmp_path / "x.json"
+    toml.write_text(f"name = {ODD[odd]}")
+    text.write_text(f'{{"name": {ODD[odd]}')
+    out, source = ("--out", tmp_path / "run"), tmp_path / "t.txt"
+    source.write_text("# tracer: nop\nt-1 [000] ..... 1.000001: p: (kfree+0x0/0x10) nr=1\n")
+    for words in (("run", TRACE, "--profile", toml, *out), ("run", TRACE, "--physmap", toml, *out),
+                  ("gate", "check", "--config", toml),
+                  ("import", source, "--probes", toml, "-o", tmp_path / "i.arrow")):
+        refused(*words, naming=(toml,))
+    refused("run", TRACE, "--physmap", text, *out, naming=(text,))
+
+
+def test_a_sentence_repeats_no_more_of_a_file_than_can_be_read() -> None:
+    error = InputError("x.toml", f"{'a' * 5000} is odd", where="b" * 5000)
+    assert len(str(error)) < 3 * MOST_SAID
+    assert str(error).startswith("x.toml, bbb")
+    assert str(error).endswith("is odd")
+    assert len(str(unknown_name("metric", "c" * 5000, ["latency"]))) < 2 * MOST_SAID
