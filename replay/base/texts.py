@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import pyarrow as pa
@@ -12,6 +13,9 @@ MOST_LETTERS: Final = 1000
 """Of a name or a sentence; the longest of a shipped trace has 166."""
 MOST_LINE: Final = 1 << 14
 """Letters of a line of a log or a listing."""
+
+MOST_DIGITS: Final = 1000
+_ENDLESS: Final = re.compile(rf"\d{{{MOST_DIGITS},}}")
 
 
 def cut(text: str, most: int = MOST_LETTERS) -> str:
@@ -29,7 +33,9 @@ def cut_all(value: Any) -> Any:
 
 
 def cut_lines(text: str) -> str:
-    """The same for all lines of a text."""
+    """The same for all lines of a text, and for what would be a number of more digits than any is
+    made of (Python refuses those beyond 4,300)."""
+    text = _ENDLESS.sub(lambda found: found[0][:MOST_DIGITS], text)
     if len(text) <= MOST_LINE:
         return text
     return "\n".join(cut(line, MOST_LINE) for line in text.split("\n"))

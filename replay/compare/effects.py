@@ -107,8 +107,8 @@ def provenance(sides: Sequence[Side]) -> list[dict[str, Any]]:
 
 def _told(name: str, value: Any, base: Any) -> str:
     if name == "costs_ns":
-        return _pairs({k: v.get("ns") for k, v in value.items()},
-                      [{k: v.get("ns") for k, v in base.items()}]) or "as the first"
+        return _pairs({k: v["ns"] for k, v in (value or {}).items()},
+                      [{k: v["ns"] for k, v in (base or {}).items()}]) or "as the first"
     return str(value)[:16] if name.endswith("_digest") else str(value)
 
 

@@ -75,7 +75,14 @@ class Rows:
                         f"{self.path}: reading all of it", "take a part of it")
             table = reader.read_all()
             table.validate(full=True)
+        self._check(table)
         return table
+
+    def _check(self, rows: Any) -> None:
+        """InputError where a number is missing of a table or batch."""
+        for name in rows.schema.names:
+            if pa.types.is_integer(rows.schema.field(name).type) and rows[name].null_count:
+                raise InputError(self.path, f"a row has no {name}", hint=AGAIN)
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """These columns, in batches as they are stored."""
@@ -86,6 +93,7 @@ class Rows:
             for k in range(reader.num_record_batches):
                 batch = reader.get_batch(k)
                 batch.validate(full=True)
+                self._check(batch)
                 yield batch
 
     def served(self, columns: Sequence[str]) -> list[Counts]:

@@ -80,6 +80,7 @@ def _validator() -> Any:
         "rescaled": TEXT_SHAPE,
         "start": {"type": "array", "items": TEXT_SHAPE},
         "assumed": {"type": "array", "items": TEXT_SHAPE},
+        "costs_ns": {"type": "object", "additionalProperties": _object({"ns": NUMBER_SHAPE})},
         "profile_fitted_on": _object({"arch": TEXT_SHAPE, "dom0_mode": TEXT_SHAPE})}
     whole = _object({
         "run": header,

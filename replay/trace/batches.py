@@ -85,6 +85,8 @@ class Batches:
         row, checked = 0, self._checked
         wanted = (*COLUMNS_READ, *besides) if checked else STORED.names
         for number, batch in enumerate(self._read(wanted)):
+            if not checked:
+                self._validate(batch, number)
             begin = int(decoder.carried["event"][0])
             values: dict[str, np.ndarray] = {}
             for part in decoder.parts(batch):
@@ -95,7 +97,6 @@ class Batches:
                     told[name][~part.added] = column[part.event[~part.added] - begin]
                 yield part, told
             if not checked:
-                self._validate(batch, number)
                 row += check_events(self.path, batch, self.meta, row).num_rows
         if not self.cut:
             decoder.end()

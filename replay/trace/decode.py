@@ -73,9 +73,9 @@ class _Texts:
         self.codes = np.zeros(1, np.int32)
 
     def table(self, dictionary: pa.Array) -> np.ndarray:
-        """By place in the dictionary the number of its text; the last one is that of a null."""
+        """By place in the dictionary, a valid one, the number of its text; the last one is that of
+        a null."""
         if not dictionary.equals(self._seen):
-            dictionary.validate(full=True)
             self._seen = dictionary
             found = [cut(text or "") for text in dictionary.to_pylist()]
             for text in found:
@@ -215,6 +215,8 @@ class Decoder:
                                  f"{STORED.field(name).type}", where)
         try:
             batch.validate()
+            for name in ("kind", "task", "caller"):
+                batch[name].dictionary.validate(full=True)
         except MemoryError:
             raise
         except (pa.ArrowException, ValueError) as error:

@@ -80,11 +80,12 @@ def _pages(path: Path, reader: Any) -> Iterable[int]:
 
 def check_whole(paths: Iterable[Path], verb: str, allow_loss: bool = False) -> None:
     """Refuse, before they are read, traces that a verb would take too much memory for together."""
+    paths = list(paths)
     found, whole = [weigh(path, allow_loss) for path in paths], VERBS_THAT_LOAD[verb]
     rows, pages = sum(one.rows for one in found), sum(one.pages for one in found)
     memory.need(max(PROCESS_BYTES, memory.used())
                 + rows * whole.row_bytes + pages * whole.page_bytes,
-                f"{whole.doing} {rows:,} rows with {pages:,} pages at once",
+                f"{', '.join(map(str, paths))}: {whole.doing} {rows:,} rows with {pages:,} pages at once",
                 "take a part of the trace")
 
 

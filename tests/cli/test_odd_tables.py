@@ -8,7 +8,7 @@ import pytest
 
 from replay.base.errors import MOST_SAID, InputError, unknown_name
 
-from driving import ROOT, refused  # isort: skip
+from driving import ROOT, cli, refused  # isort: skip
 
 TRACE = ROOT / "traces/pvh-dom0.arrow"
 ODD = {"number": "9" * 5000, "depth": "[" * 100_000}
@@ -34,3 +34,15 @@ def test_a_sentence_repeats_no_more_of_a_file_than_can_be_read() -> None:
     assert str(error).startswith("x.toml, bbb")
     assert str(error).endswith("is odd")
     assert len(str(unknown_name("metric", "c" * 5000, ["latency"]))) < 2 * MOST_SAID
+
+
+def test_a_number_without_end_in_a_machines_file_is_none(tmp_path: Path) -> None:
+    machine, source = tmp_path / "machine", tmp_path / "t.txt"
+    machine.mkdir()
+    source.write_text("# tracer: nop\nt-1 [000] ..... 1.000001: p: (kfree+0x0/0x10) nr=1\n")
+    (machine / "iomem").write_text("00100000-3fffffff : System RAM\n")
+    (machine / "meminfo").write_text(f"MemTotal:  {'9' * 5000} kB\n")
+    (machine / "zoneinfo").write_text(f"Node 0, zone Normal\n  managed {'9' * 5000}\n")
+    done = cli("import", source, "-o", tmp_path / "i.arrow", "--machine", machine)
+    assert done.code in (0, 2)
+    assert "defect" not in done.err

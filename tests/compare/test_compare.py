@@ -213,6 +213,7 @@ def test_frames_hash_knows_order_and_place() -> None:
     (lambda d: d["allocators"]["pool"]["latency_ns"].update(p50=10**300), "p50"),
     (lambda d: d.pop("run"), "run"),
     (lambda d: d["run"].update(synthetic="no"), "synthetic"),
+    (lambda d: d["run"].update(costs_ns={"page_free": [1]}), "costs_ns"),
     (lambda d: d["allocators"]["pool"]["hazards"].update(thread_spins=True), "thread_spins"),
 ])
 def test_a_summary_that_is_none_is_refused(copy: Path, damage: Any, said: str) -> None:
@@ -237,6 +238,18 @@ def test_damaged_outcomes_are_refused(copy: Path) -> None:
         refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=("outcome-pool.arrow",))
     path.unlink()
     refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=("outcome-pool.arrow", "missing"))
+
+
+@pytest.mark.parametrize("name", ["errno", "service_ns", "frames_hash", "event"])
+def test_an_outcome_without_a_number_is_refused(name: str, copy: Path) -> None:
+    path = copy / "outcome-pool.arrow"
+    with pa.OSFile(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    at = table.schema.get_field_index(name)
+    values = [None, *table[name].to_pylist()[1:]]
+    arrow_writer(table.set_column(at, table.schema.field(at), pa.array(
+        values, table[name].type)))(path)
+    refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=(path, name))
 
 
 def test_files_of_another_run_are_refused(copy: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ CODES = {KILL: {-KILL}, TERM: {143, -TERM}, INT: {130, -INT}}
 """Before a command line is loaded a signal ends the process itself, which a shell shows alike."""
 TRACE = ROOT / "traces/pvh-dom0.arrow"
 VERBS: dict[str, tuple[str, ...]] = {
-    "synth": ("synth", "-o", "made/s.arrow", "--seconds", "40"),
+    "synth": ("synth", "-o", "made/s.arrow", "--seconds", "15"),
     "import": ("import", "recording/trace.dat", "-o", "made/i.arrow", "--machine", "recording"),
     "import of an archive": ("import", "recording.tar.gz", "-o", "made/a.arrow"),
     "convert": ("convert", "t.arrow", "made/c.arrow"),
@@ -49,6 +49,8 @@ VERBS: dict[str, tuple[str, ...]] = {
     "gate add": ("gate", "add", "t.arrow", "--history", "made/history", "--time", "2026-01-01"),
     "gate drift": ("gate", "drift", "--history", "history", "--out", "made/drift"),
     "collect": ("record", "collect", "--dir", "recording", "-o", "made/r.tar.gz")}
+MADE = ("made", "tmp")
+"""Folders that commands write in: what they are told to make, and temporary files."""
 NEED_RECORDING = ("import", "import of an archive", "collect")
 
 
@@ -95,7 +97,7 @@ def prepare(folder: Path) -> None:
 
 def started(folder: Path, words: tuple[str, ...]) -> subprocess.Popen[bytes]:
     """A command in a folder, with temporary files of its own."""
-    for name in ("tmp", "made"):
+    for name in MADE:
         (folder / name).mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-m", "replay", *words], cwd=folder, stdout=subprocess.DEVNULL,
@@ -106,7 +108,7 @@ def started(folder: Path, words: tuple[str, ...]) -> subprocess.Popen[bytes]:
 def digests(folder: Path) -> dict[str, str]:
     """Each file that was made, or left, by its digest."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for part in ("made", "tmp") for path in sorted((folder / part).rglob("*"))
+            for part in MADE for path in sorted((folder / part).rglob("*"))
             if path.is_file()}
 
 
@@ -131,7 +133,8 @@ def one(verb: Verb, base: Path, seed: int, number: int) -> tuple[str, str, bool]
     with tempfile.TemporaryDirectory(dir=base.parent) as name:
         folder = Path(name)
         for path in base.iterdir():
-            (folder / path.name).symlink_to(path)
+            if path.name not in MADE:
+                (folder / path.name).symlink_to(path)
         before = _old_files(folder, verb) if old else {}
         child = started(folder, verb.words)
         time.sleep(rng.random() * verb.seconds * 1.1)
@@ -140,13 +143,23 @@ def one(verb: Verb, base: Path, seed: int, number: int) -> tuple[str, str, bool]
         found = digests(folder)
         wrong = _wrong(verb, how, child.returncode, said.decode(errors="replace"), before, found)
         left = any(path not in verb.makes for path in found)
-        again = started(folder, verb.words)
-        _, said = again.communicate(timeout=120)
-        if again.returncode:
-            wrong += f"; run again it ends with {again.returncode}: {said.decode()[-300:]}"
-        elif digests(folder) != verb.makes or any((folder / "tmp").iterdir()):
-            wrong += f"; run again it makes {sorted(digests(folder))}"
+        if how == KILL or left:
+            wrong += _again(verb, folder, child.pid)
         return _end(child.returncode), wrong and f"{verb.name}, {how.name}, {number}: {wrong}", left
+
+
+def _again(verb: Verb, folder: Path, ended: int) -> str:
+    """Run a verb that was ended once more; what is wrong then."""
+    again = started(folder, verb.words)
+    _, said = again.communicate(timeout=120)
+    if again.returncode:
+        return f"; run again it ends with {again.returncode}: {said.decode()[-300:]}"
+    found = digests(folder)
+    if found == verb.makes and not any((folder / "tmp").iterdir()):
+        return ""
+    return (f"; process {ended} was ended, run again as {again.pid} it leaves "
+            f"{[path for path in found if found[path] != verb.makes.get(path)][:3]} and says "
+            f"{said.decode()[-300:]}")
 
 
 def _old_files(folder: Path, verb: Verb) -> dict[str, str]:

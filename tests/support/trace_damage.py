@@ -165,7 +165,8 @@ def _other_values(rng: Random, column: pa.Array) -> pa.Array:
         if pa.types.is_list(column.type):
             values[at] = _other_list(rng, values[at])
         elif pa.types.is_integer(column.type):
-            values[at] = _fitting(rng, values[at], column.type.bit_width)
+            values[at] = _fitting(rng, values[at], column.type.bit_width,
+                                  signed=pa.types.is_signed_integer(column.type))
         else:
             return column
     if rng.random() < 0.1:
@@ -173,9 +174,10 @@ def _other_values(rng: Random, column: pa.Array) -> pa.Array:
     return pa.array(values, column.type)
 
 
-def _fitting(rng: Random, old: Any, bits: int) -> int | None:
+def _fitting(rng: Random, old: Any, bits: int, *, signed: bool = True) -> int | None:
     value = rng.choice((None, edge(rng, old or 0), -edge(rng), (old or 0) + 1, rng.choice(EDGES)))
-    return None if value is None else (value + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+    least = -(1 << bits - 1) if signed else 0
+    return None if value is None else (value - least) % (1 << bits) + least
 
 
 def _other_list(rng: Random, old: list[Any] | None) -> list[Any] | None:
@@ -212,7 +214,9 @@ def _other_texts(rng: Random, column: pa.DictionaryArray) -> pa.Array:
     else:
         for _ in range(rng.choice((1, 3))):
             at = rng.randrange(len(codes))
-            codes[at] = rng.choice((None, -1, len(texts), 32767, -32768, rng.randrange(len(texts) or 1)))
+            kind = column.type.index_type
+            codes[at] = rng.choice((rng.randrange(len(texts) or 1), len(texts), _fitting(
+                rng, len(texts), kind.bit_width, signed=pa.types.is_signed_integer(kind))))
     try:
         values = pa.array(texts, column.type.value_type)
     except UnicodeEncodeError:

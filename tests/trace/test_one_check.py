@@ -97,3 +97,17 @@ def test_a_length_that_no_buffer_can_have_is_no_want_of_memory(tmp_path: Path) -
     path.write_bytes(data[:-20])
     for verb in ("info", "run", "verify"):
         refused(verb, path, naming=(path, "expands to more than 1000 times"))
+
+
+@pytest.mark.parametrize("name", ["kind", "task", "caller"])
+def test_texts_whose_offsets_run_backwards_are_refused(name: str, tmp_path: Path) -> None:
+    """Before any text is looked at."""
+    table = _table(TRACE)
+    at = table.schema.get_field_index(name)
+    column = table[name].chunk(0)
+    ends = pa.array([0, *[90, 3] * len(column.dictionary)][:len(column.dictionary) + 1], pa.int32())
+    texts = pa.StringArray.from_buffers(len(column.dictionary), ends.buffers()[1],
+                                        pa.py_buffer(b"a" * 90))
+    other = pa.DictionaryArray.from_buffers(column.type, len(column), column.indices.buffers(), texts)
+    path = _written(tmp_path / "t.arrow", table.set_column(at, table.schema.field(at), other))
+    _everywhere(path, tmp_path, "damaged")

@@ -24,7 +24,8 @@ def _recorded(trace: Trace) -> tuple[str, Physmap]:
         raise ReplayError(f"trace {meta.name!r} has no physmap: import it with --machine DIR")
     # A name, and no path of a strategy file: a trace must not say what code to run.
     if meta.recorded_strategy not in allocators.DEFAULT:
-        raise unknown_name("recorded strategy", meta.recorded_strategy, list(allocators.DEFAULT))
+        wrong = unknown_name("recorded strategy", meta.recorded_strategy, list(allocators.DEFAULT))
+        raise ReplayError(f"trace {meta.name!r}: {wrong}")
     return meta.recorded_strategy, meta.physmap
 
 
