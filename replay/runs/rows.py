@@ -17,12 +17,16 @@ from replay.base.errors import InputError
 from replay.runs.belonging import read_metadata
 from replay.trace.messages import NoMessageError, check_batches, listed_messages
 
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_dictionary(kind) and pa.types.is_string(kind.value_type)
+
+
 OUTCOME = {"event": pa.types.is_int64, "time_ns": pa.types.is_int64, "nr_pages": pa.types.is_int64,
            "wait_ns": pa.types.is_int64, "service_ns": pa.types.is_int64,
            "latency_ns": pa.types.is_int64, "errno": pa.types.is_int64, "runs": pa.types.is_int64,
-           "kind": pa.types.is_dictionary, "path": pa.types.is_dictionary,
-           "task": pa.types.is_dictionary, "caller": pa.types.is_dictionary}
-"""Columns that every outcome has."""
+           "kind": _is_text, "path": _is_text,
+           "task": _is_text, "caller": _is_text}
+"""Columns that every outcome has; all others are whole numbers too."""
 AGAIN = "run `replay run` again"
 
 
@@ -39,8 +43,9 @@ class Rows:
             schema = reader.schema if table is None else table.schema
             self.names, self.said = list(schema.names), read_metadata(schema)
             self.number = reader.count_rows() if table is None else table.num_rows
-        for name, fits in OUTCOME.items():
-            if name not in self.names or not fits(schema.field(name).type):
+        for name in (*OUTCOME, *self.names):
+            fits = OUTCOME.get(name, pa.types.is_integer)
+            if self.names.count(name) != 1 or not fits(schema.field(name).type):
                 raise InputError(path, f"no column {name!r} of the expected type", hint=AGAIN)
 
     @contextmanager

@@ -240,6 +240,18 @@ def test_damaged_outcomes_are_refused(copy: Path) -> None:
     refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=("outcome-pool.arrow", "missing"))
 
 
+@pytest.mark.parametrize("name", ["errno", "frames_hash", "work_page_free", "task"])
+def test_an_outcome_with_a_column_of_another_type_is_refused(name: str, copy: Path) -> None:
+    path = copy / "outcome-pool.arrow"
+    with pa.OSFile(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+    at = table.schema.get_field_index(name)
+    arrow_writer(table.set_column(at, name, pa.array(["1"] * table.num_rows)))(path)
+    refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=(path, name))
+    arrow_writer(table.append_column(name, table[name]))(path)
+    refused("diff", f"{copy}:pool", f"{copy}:balloon", naming=(path, name))
+
+
 @pytest.mark.parametrize("name", ["errno", "service_ns", "frames_hash", "event"])
 def test_an_outcome_without_a_number_is_refused(name: str, copy: Path) -> None:
     path = copy / "outcome-pool.arrow"

@@ -269,8 +269,7 @@ def _alter(rng: Random, here: Path, folder: Path) -> None:
     if kind == 0:
         path.unlink()
     elif kind == 1:
-        shutil.copy(_file(rng, here), here / "aside")
-        shutil.copy(here / "aside", path)
+        path.write_bytes(_file(rng, here).read_bytes())
     elif kind == 2:
         path.write_bytes(path.read_bytes()[:rng.randrange(path.stat().st_size + 1)])
     elif path.suffix == ".json":
