@@ -48,8 +48,8 @@ def as_schema(path: Path, table: Any, schema: pa.Schema) -> Any:
         return table
     for field, its in zip(schema, table.schema, strict=True):
         if not any(akin(field.type) and akin(its.type) for akin in AKIN):
-            raise InputError(path, f"column {field.name} is of the wrong type: {its.type}, expected "
-                             f"{field.type}")
+            raise InputError(path, f"column {field.name} is of the wrong type: {its.type}, "
+                             f"expected {field.type}")
     try:
         return table.cast(schema)
     except MemoryError:

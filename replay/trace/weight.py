@@ -17,8 +17,10 @@ import pyarrow as pa
 from replay.base import memory
 from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
+from replay.trace.checks import as_schema
 from replay.trace.columns import ints, is_kind
 from replay.trace.opening import opened, readable, seen_as_arrow
+from replay.trace.schema import SCHEMA
 from replay.trace.store import Trace, in_memory, load
 
 PROCESS_BYTES = 230 << 20
@@ -73,7 +75,8 @@ def _pages(path: Path, reader: Any) -> Iterable[int]:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(path, f"is damaged ({str(error).splitlines()[0]})",
                              f"batch {number}") from None
-        table = pa.Table.from_batches([batch])
+        table = pa.Table.from_batches([as_schema(path, batch, pa.schema(
+            [SCHEMA.field(name) for name in batch.schema.names]))])
         pages = np.clip(ints(table, "nr_pages", 0), 0, LARGEST_REQUEST)
         yield int(pages[is_kind(table, "alloc")].sum())
 
@@ -85,7 +88,8 @@ def check_whole(paths: Iterable[Path], verb: str, allow_loss: bool = False) -> N
     rows, pages = sum(one.rows for one in found), sum(one.pages for one in found)
     memory.need(max(PROCESS_BYTES, memory.used())
                 + rows * whole.row_bytes + pages * whole.page_bytes,
-                f"{', '.join(map(str, paths))}: {whole.doing} {rows:,} rows with {pages:,} pages at once",
+                f"{', '.join(map(str, paths))}: {whole.doing} {rows:,} rows with {pages:,} pages "
+                "at once",
                 "take a part of the trace")
 
 
