@@ -165,8 +165,8 @@ def _again(verb: Verb, folder: Path, ended: int) -> str:
 def _old_files(folder: Path, verb: Verb) -> dict[str, str]:
     """Files of an earlier, other run of the verb."""
     for path in verb.makes:
-        # what has a digest for its name is added to, and what it holds is checked
-        if not path.startswith("made/history"):
+        # what is there of a history or a baseline is read first, and must be one
+        if not path.startswith(("made/history", "made/baseline")):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text("{}" if path.endswith(".json") else "old")
     return digests(folder)
@@ -176,7 +176,8 @@ def _wrong(verb: Verb, how: signal.Signals, code: int, said: str, before: dict[s
            found: dict[str, str]) -> str:
     if code not in {0, *CODES[how]}:
         return f"ends with {code}: {said[-500:]}"
-    if "Traceback" in said or "defect" in said:
+    # Python itself tells of an interrupt with a traceback until the program has begun.
+    if "defect" in said or ("Traceback" in said and str(ROOT / "replay") in said):
         return f"says {said[-500:]}"
     for path, digest in found.items():
         left = path not in verb.makes
