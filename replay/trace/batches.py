@@ -26,17 +26,18 @@ from replay.base.compiled import compiled
 from replay.base.errors import InputError
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.start import Start
-from replay.trace.checks import as_schema, check_frames
+from replay.trace.checks import as_schema, check_frames, check_values
 from replay.trace.columns import NONE, ints
 from replay.trace.cut import CutFile
+from replay.trace.messages import empty_columns
 from replay.trace.decode import COLUMNS_READ, Batch, Decoder
-from replay.trace.expand import check_events, without_releases
+from replay.trace.expand import without_releases
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
 from replay.trace.meta import Meta
 from replay.trace.old import current
 from replay.trace.opening import (
-    bounds_of, metadata, opened, read_head, seen_as_arrow,
+    WholeFile, bounds_of, metadata, opened, read_head, seen_as_arrow,
 )  # fmt: skip
 from replay.trace.store import BATCH_ROWS, Trace, load
 from replay.trace.stored import compact
@@ -58,7 +59,7 @@ class Batches:
     def __init__(self, path: Path, source: Callable[[], Any],
                  trace: Callable[[], Trace], file: bool = False) -> None:
         self.path, self._source, self.whole, self.file = path, source, trace, file
-        self._checked = not file
+        self._checked, self._unread = not file, list[str]()
         with opened(path, source) as reader:
             self.meta: Meta = read_head(path, reader)[0]
             self.cut = isinstance(reader, CutFile)
@@ -68,6 +69,10 @@ class Batches:
                 raise InputError(path, f"columns differ: missing {missing}")
             if file:
                 as_schema(path, reader.schema.empty_table(), STORED)
+                empty = empty_columns(source.messages, reader.schema) if isinstance(
+                    source, WholeFile) else set()
+                self._unread = [name for name in STORED.names
+                                if name not in COLUMNS_READ and name not in empty]
             self.bounds = bounds_of(path, reader, self.meta)
             self.rows = int(reader.count_rows())
 
@@ -82,11 +87,11 @@ class Batches:
         """The same, each with what columns of numbers say of its requests, NONE where nothing and
         for the frees that are made up."""
         decoder = Decoder(self.path, self.bounds, pages_of(self.meta.start, "live"))
-        row, checked = 0, self._checked
-        wanted = (*COLUMNS_READ, *besides) if checked else STORED.names
+        checked = self._checked
+        wanted = {*COLUMNS_READ, *besides, *(() if checked else self._unread)}
         for number, batch in enumerate(self._read(wanted)):
             if not checked:
-                self._validate(batch, number)
+                self._validate(batch.select(self._unread), number)
             begin = int(decoder.carried["event"][0])
             values: dict[str, np.ndarray] = {}
             for part in decoder.parts(batch):
@@ -97,7 +102,7 @@ class Batches:
                     told[name][~part.added] = column[part.event[~part.added] - begin]
                 yield part, told
             if not checked:
-                row += check_events(self.path, batch, self.meta, row).num_rows
+                check_values(self.path, batch, self.meta, begin)
         if not self.cut:
             decoder.end()
         self._checked = True

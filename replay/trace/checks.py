@@ -73,6 +73,23 @@ AKIN = (pa.types.is_integer, _is_text, _is_list)
 """Columns may be of another width than the schema's, and of no other kind."""
 
 
+def check_values(path: Path, batch: pa.RecordBatch, meta: Meta, first: int) -> None:
+    """Numbers of a batch that no replay looks at are within their bounds, those columns
+    that it has. first: the number of its first row."""
+    _check_numbers(path, batch)
+    if "frames" in batch.schema.names:
+        check_frames(path, pa.Table.from_batches([batch]), meta, first)
+
+
+def _check_numbers(path: Path, rows: Any) -> None:
+    for name in ("nr_pages", "start_pfn"):
+        if name in rows.schema.names:
+            low, top = pc.min_max(rows[name]).as_py().values()
+            if top is not None and (top > MAX_PAGES * 64 or low < 0):
+                raise InputError(path, f"{name} holds {low if low < 0 else top}, "
+                                 f"expected 0 to {MAX_PAGES * 64}")
+
+
 def check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> pa.Table:
     """first: the number of the table's first row; last: the time of the row before it."""
     table = as_schema(path, table, SCHEMA)
@@ -82,11 +99,7 @@ def check_table(path: Path, table: pa.Table, first: int = 0, last: int = 0) -> p
     ns = time.to_numpy()
     if len(ns):
         _check_time(path, ns, first, last)
-    for name in ("nr_pages", "start_pfn"):
-        low, top = pc.min_max(table[name]).as_py().values()
-        if top is not None and (top > MAX_PAGES * 64 or low < 0):
-            raise InputError(path, f"{name} holds {low if low < 0 else top}, "
-                             f"expected 0 to {MAX_PAGES * 64}")
+    _check_numbers(path, table)
     kinds = table["kind"]
     names = {name for chunk in kinds.chunks for name in chunk.dictionary.to_pylist()}
     if kinds.null_count or not names <= set(KINDS):  # a name that no row has does no harm

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from replay.base.texts import cut_all
 from replay.physmap.model import from_dict
 from replay.trace.cut import CutFile, cut_file
 from replay.trace.decode import MOST_BOUNDS, announced_too_much
-from replay.trace.messages import NoMessageError, check_batches, listed_messages
+from replay.trace.messages import Message, NoMessageError, check_batches, listed_messages
 from replay.trace.meta import Meta
 from replay.trace.schema import SCHEMA_VERSION
 from replay.trace.start import problem as problem_of_start
@@ -65,16 +65,26 @@ def _reader(path: Path, given: Any, options: Any) -> Any:
                          ALLOW_LOSS) from None
 
 
+@dataclass(frozen=True)
+class WholeFile:
+    """A file with a footer, and the messages that it names."""
+
+    path: Path
+    messages: list[Message]
+
+    def __call__(self) -> Any:
+        return pa.OSFile(str(self.path))
+
+
 def readable(path: Path, allow_loss: bool) -> FileSource:
     """A source for opened(); allow_loss: of a file that was cut the whole batches. Refuses a file
     of which a single batch would not do for memory."""
-    def file() -> Any:
-        return pa.OSFile(str(path))
-
+    file = WholeFile(path, [])
     try:
         with pa.ipc.open_file(file()):
             pass
-        check_batches(path, listed_messages(path))
+        file = WholeFile(path, listed_messages(path))
+        check_batches(path, file.messages)
     except MemoryError:
         raise
     except NoMessageError as error:
