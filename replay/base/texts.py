@@ -19,7 +19,8 @@ _ENDLESS: Final = re.compile(rf"\d{{{MOST_DIGITS},}}")
 
 
 def cut(text: str, most: int = MOST_LETTERS) -> str:
-    """The text, or its beginning and how much more there was."""
+    """The text, or its beginning and how much more there was; what no file can hold is replaced."""
+    text = text if text.isascii() else text.encode("utf-8", "replace").decode()
     return text if len(text) <= most else f"{text[:most]}... ({len(text) - most:,} letters more)"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError, ReplayError, unknown_name
+from replay.base.texts import cut_all
 from replay.physmap.model import DOM0, Physmap, from_dict
 
 PRESET_FOLDER = Path(__file__).parent / "machines"
@@ -37,7 +38,7 @@ def load(name_or_path: str | Path) -> Physmap:
     if not isinstance(data, dict):
         raise InputError(path, "expected a table of fields")
     try:
-        return from_dict({"name": path.stem, **data})
+        return from_dict(cut_all({"name": path.stem, **data}))
     except ReplayError as error:
         raise InputError(path, str(error)) from None
 

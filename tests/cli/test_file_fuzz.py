@@ -8,12 +8,12 @@ import pytest
 from file_fuzz import run
 from import_fuzz import report
 
-INPUTS = {"traces": 60, "machines": 80, "tables": 120, "histories": 60, "runs": 80, "sequences": 15}
+INPUTS = {"traces": 15, "machines": 25, "tables": 40, "histories": 12, "runs": 20, "sequences": 5}
 
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_damaged_files_are_refused_or_keep_every_promise(kind: str, tmp_path: Path) -> None:
     tally = run(kind, 7, range(INPUTS[kind]), tmp_path, seconds=120)
     assert not tally.failures, report(kind, tally, 1)
-    assert tally.accepted > 5
-    assert tally.refused.total() > 5
+    assert tally.accepted
+    assert tally.refused.total()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from replay.base.errors import MOST_SAID, InputError, unknown_name
+from replay.physmap import presets
 
 from driving import ROOT, cli, refused  # isort: skip
 
@@ -46,3 +48,13 @@ def test_a_number_without_end_in_a_machines_file_is_none(tmp_path: Path) -> None
     done = cli("import", source, "-o", tmp_path / "i.arrow", "--machine", machine)
     assert done.code in (0, 2)
     assert "defect" not in done.err
+
+
+def test_a_text_that_no_file_can_hold_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({**json.loads(presets.load("xen-hvm").to_json()),
+                                "source": "half a pair: \ud800"}))
+    machine = presets.load(path)
+    assert machine.source == "half a pair: ?"
+    (tmp_path / "y.toml").write_text(presets.to_toml(machine))
+    assert presets.load(tmp_path / "y.toml") == machine

@@ -177,7 +177,7 @@ def _wrong(verb: Verb, how: signal.Signals, code: int, said: str, before: dict[s
     if code not in {0, *CODES[how]}:
         return f"ends with {code}: {said[-500:]}"
     # Python itself tells of an interrupt with a traceback until the program has begun.
-    if "defect" in said or ("Traceback" in said and str(ROOT / "replay") in said):
+    if "defect" in said or ("Traceback" in said and str(ROOT / "replay/__main__.py") in said):
         return f"says {said[-500:]}"
     for path, digest in found.items():
         left = path not in verb.makes
