@@ -34,8 +34,8 @@ VALUES_FIELD = 1
 DICTIONARIES_FIELD, BATCHES_FIELD = 2, 3
 """Of a footer."""
 NODE, BUFFER, BLOCK = struct.Struct("<qq"), struct.Struct("<qq"), struct.Struct("<qi4xq")
-"""Values of a column and how many of them are null; begin and length of a buffer; begin of a message,
-length of its head and of its body."""
+"""Values of a column and how many of them are null; begin and length of a buffer; begin of a
+message, length of its head and of its body."""
 NOT_COMPRESSED = -1
 """In place of the bytes that a buffer becomes: it is stored as it is."""
 MOST_BATCH_ROWS = 1 << 40
@@ -184,7 +184,8 @@ def _said_by(data: bytes) -> tuple[int, int, int, tuple[tuple[int, ...], ...],
     rows = _field(data, batch, ROWS_FIELD, "<q")
     return (kind, body, rows if kind == BATCH else 0,
             tuple(_structs(data, batch, NODES_FIELD, NODE)),
-            list(_structs(data, batch, BUFFERS_FIELD, BUFFER)), bool(_table(data, batch, COMPRESSION_FIELD)))
+            list(_structs(data, batch, BUFFERS_FIELD, BUFFER)),
+            bool(_table(data, batch, COMPRESSION_FIELD)))
 
 
 def _unpacked(file: Any, begin: int, body: int, buffers: list[tuple[int, ...]]) -> int:
