@@ -20,9 +20,9 @@
 # a second; TURNS=50 ends a turn after 50 us. RUN=NAME keeps the results in build/dom0/NAME.
 #
 # POOL=0 (x86 with Xen): the same kernel leaves unpopulated_init() out, so that its pool has no
-# resource to take pages from and passes each call on to the balloon, as on Arm without regions: what
-# a kernel without CONFIG_XEN_UNPOPULATED_ALLOC does. LOADS=paced, once with POOL=0 and once without,
-# makes two recordings of one list of requests; dense is another. See `make pairs`.
+# resource to take pages from and passes each call on to the balloon, as on Arm without regions:
+# what a kernel without CONFIG_XEN_UNPOPULATED_ALLOC does. LOADS=paced, once with POOL=0 and once
+# without, makes two recordings of one list of requests; dense is another. See `make pairs`.
 #
 # Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
 # qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from

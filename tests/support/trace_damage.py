@@ -258,7 +258,7 @@ def _buffers(data: bytes) -> Iterator[tuple[int, int]]:
         if continues != messages.CONTINUES or length <= 0:
             return
         head = data[at + 8:at + 8 + length]
-        kind, body, _, buffers, _ = messages._said_by(head)
+        kind, body, _, _, buffers, _ = messages._said_by(head)
         if kind in (messages.BATCH, messages.DICTIONARY):
             yield from ((at + 8 + length + offset, size) for offset, size in buffers if size)
         at += 8 + length + body

@@ -30,6 +30,8 @@ SETTING_BOUNDS: Final = {
     "vmemmap_base": (-(1 << 63), (1 << 64) - 1), "clock_offset_ns": (-MAX_TIME_NS, MAX_TIME_NS),
     **{name: (0, MAX_PAGES) for name in OVERRIDES if name.startswith("memory.")}}
 """Of those that are whole numbers: the least and the greatest."""
+WITH_A_FLAG: Final = ("cpu_hz",)
+"""Numbers that an option of their own states as well."""
 MOST_LETTERS: Final = 1000
 """Of a text."""
 
@@ -47,7 +49,8 @@ def check_settings(settings: Mapping[str, str]) -> None:
             low, high = SETTING_BOUNDS[name]
             value = whole(settings, name, None)
             if value is not None and not low <= value <= high:
-                raise ReplayError(f"--set {name}={text}: expected {low} to {high}")
+                flag = f" (--{name.replace('_', '-')})" if name in WITH_A_FLAG else ""
+                raise ReplayError(f"--set {name}={text}{flag}: expected {low} to {high}")
 
 
 def whole(settings: Mapping[str, str], name: str, default: int | None) -> int | None:
