@@ -23,9 +23,12 @@ from replay.base.scratch import Scratch
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
 from replay.importers.ordering.settle import Settled
-from replay.importers.ordering.states import MAX_STORIES, FreeList, State, Story
+from replay.importers.ordering.states import FreeList, State, merged
+from replay.importers.ordering.stories import Story
+from replay.importers.ordering.together import Together
 from replay.importers.ordering.walk import (
-    ENTER, LEAVE, LOOKED_AT, MOST_MOMENTS, PACE, Moments, Pace, lay_moments, quiet, walk,
+    ENTER, LEAVE, LOOKED_AT, MOST_MOMENTS, MOST_WAITING, NO_BOUND, PACE, TRIED_EACH_STATE, Moments,
+    Pace, lay_moments, quiet, walk,
 )  # fmt: skip
 from replay.trace.columns import NONE
 
@@ -67,10 +70,12 @@ class Search:
         self._behind = np.concatenate(([0], np.cumsum(calls.sections["pages"])))
         self._off: set[int] = set()
         self._counts = np.zeros(1, PACE)
-        self._pace = Pace(self._counts[0], scratch.array(most), np.zeros(len(pairs), bool))
+        self._pace = Pace(self._counts[0], scratch.array(most), np.zeros(len(pairs), bool),
+                          np.zeros(MOST_WAITING, np.int64))
         self._quiet = prepared(quiet, calls, listed, pairs, self._pace)
         self._moments = Moments(*(scratch.array(MOST_MOMENTS * most) for _ in range(2)))
         self._walk_on = prepared(walk, calls, listed, self._moments, self._pace)
+        self._together = Together(calls, listed, self._moments, self._pace)
 
     def quiet(self, first: int, stop: int) -> int:
         """Follow calls first to stop - 1, see walk.quiet(); the first one of which something is
@@ -85,8 +90,7 @@ class Search:
         end = lay_moments(self._moments, self.q, first, stop)
         k = 0
         while k < end:
-            if self._is_settled():
-                k = self._walk(k, end)
+            k = self._walk(k, end)
             if k < end:
                 self._event(int(self._moments.calls[k]), int(self._moments.what[k]))
                 k += 1
@@ -102,30 +106,29 @@ class Search:
             if moment == LEAVE:
                 self._over(call)
         self._bound()
-        self.states = [self.list.loosened(s, self._pending(s)) for s in self._likely()]
+        self.states = merged(self.list.loosened(s, self._pending(s)) for s in self._likely())
         self.states = self.settled.fold(self.states)
 
-    # -- what one state explains
-    def _is_settled(self) -> bool:
-        """Whether there is one state, the settled list, and no call that may take effect at any
-        time."""
-        first = self.states[0]
-        return (len(self.states) == 1 and not first.top and not first.content
-                and first.stories == _NOTHING and first.holder == -1 and not first.unread
-                and not self._pending(first))
-
+    # -- where all states go the same way
     def _walk(self, begin: int, end: int) -> int:
         """Follow events from `begin` up to `end`, see walk.walk(); the first one that is left, or
         end."""
-        before, done = self.states[0].done, self._pace.done
+        first, alone = self.states[0], len(self.states) == 1
+        waiting = self._pending(first)
+        if len(waiting) > MOST_WAITING or not all(map(self._waits, waiting)) or not (
+                self._is_settled() if alone else self._in_step()):
+            return begin
+        follow = self._walk_on if alone else self._together.lay(self.states)
+        if follow is None:
+            return begin
+        self._pace.waiting[: len(waiting)] = waiting
+        before, done = first.done, self._pace.done
         for call in before:
             done[call] = True
-        reached = self._paced(self._walk_on, begin, end)
+        reached = self._paced(follow, begin, end, len(waiting))
         if reached == begin:
             done[list(before)] = False
             return begin
-        took = self._pace.took[: int(self._counts["took"][0])]
-        self.settled.sequence.frombytes(took.tobytes())
         calls, kinds = (column[begin:reached] for column in self._moments)
         for call, what in zip(calls.tolist(), kinds.tolist(), strict=True):
             if what == ENTER:
@@ -135,14 +138,45 @@ class Search:
         # a damaged recording may tell of the lock before the call that took it
         now = frozenset(c for c in (*before, *calls[done[calls]].tolist()) if done[c])
         done[list(now)] = False
-        self.states = [self.settled.start(now)]
+        took = self._pace.took[: int(self._counts["took"][0])]
+        if alone:
+            self.settled.sequence.frombytes(took.tobytes())
+            self.states = [self.settled.start(now)]
+        else:
+            self.states = self._together.taken(self.states, now, tuple(took.tolist()))
         return reached
 
-    def _paced(self, follow: Callable[[], int], at: int, stop: int) -> int:
+    def _waits(self, call: int) -> bool:
+        """Whether a call that may take effect at any time does no more than to push pages."""
+        q = self.q
+        return bool(q.pushes[call] and not q.pops[call]
+                    and q.section[call] == q.section[call + 1])
+
+    def _is_settled(self) -> bool:
+        """Whether the one state is the settled list."""
+        first = self.states[0]
+        return (not first.top and not first.content and first.stories == _NOTHING
+                and first.holder == -1 and not first.unread)
+
+    def _in_step(self) -> bool:
+        """Whether all states have done the same calls, and an event is within what may be tried."""
+        first = self.states[0]
+        most = MAX_TRIED if self.tried_in_all < self.most_in_all else FEW
+        return len(self.states) * TRIED_EACH_STATE < most and all(
+            state.done == first.done and state.length == first.length
+            and state.holder == -1 and not state.loose for state in self.states)
+
+    def _paced(self, follow: Callable[[], int], at: int, stop: int, waiting: int = 0) -> int:
         """Go on compiled, and take over what was counted; how far it came."""
+        states, took, tried = max(1, len(self.states)), NO_BOUND, NO_BOUND
+        if states > 1 and self.tried_in_all < self.most_in_all:
+            tried = self.most_in_all - states * TRIED_EACH_STATE
+        elif states > 1:
+            took = LONG - len(self.states[0].stories[0].past)
         off = next(iter(self._off)) if len(self._off) == 1 else 0
         self._counts[0] = (self.tried_in_all, self._looked, self.misread, self.contradicted, off,
-                           len(self._off) == 1, 0, 0, at, stop)
+                           len(self._off) == 1, len(self.open), waiting, 0, 0, at, stop, states,
+                           self.list.origins, took, tried)
         reached = int(follow())
         (self.tried_in_all, self._looked, self.misread, self.contradicted, off, known,
          *_) = self._counts[0].item()
@@ -161,7 +195,7 @@ class Search:
     def _over(self, call: int) -> None:
         self._read(int(self.q.listed_after[call]), int(self.q.head_after[call]))
         self.open.remove(call)
-        self.states = _merged(s._replace(done=s.done - {call}) for s in self.states)
+        self.states = merged(s._replace(done=s.done - {call}) for s in self.states)
 
     def _bound(self) -> None:
         much = self.tried_in_all < self.most_in_all
@@ -186,7 +220,7 @@ class Search:
 
     # -- a call must have taken effect
     def _force(self, call: int) -> None:
-        found = _merged(self._all(lambda state: self._up_to(state, call)))
+        found = merged(self._all(lambda state: self._up_to(state, call)))
         if not found:
             self.contradicted += 1
             found = [self.settled.without_list(s, call, int(self.q.listed_after[call]))
@@ -250,7 +284,7 @@ class Search:
                     if self._spent():
                         return []
                     following.extend(self.list.apply(one, call))
-            found = _merged(following)
+            found = merged(following)
         return found
 
     # -- what was read of the list
@@ -264,7 +298,7 @@ class Search:
         # a read may come later than its event's time stamp, by as long as its CPU stood still
         late = [state._replace(unread=state.unread + 1) for state in self.states
                 if self._pending(state) or not found]
-        self.states = _merged((*(state._replace(loose=0) if state.loose else state
+        self.states = merged((*(state._replace(loose=0) if state.loose else state
                                  for state in found), *late))
 
     def _resynchronise(self, listed: int) -> None:
@@ -359,21 +393,3 @@ def _few(calls: list[int]) -> Iterator[tuple[int, ...]]:
     """Subsets of up to three calls."""
     for size in range(min(3, len(calls)) + 1):
         yield from combinations(calls, size)
-
-
-def _merged(states: Iterable[State]) -> list[State]:
-    """States that come to the same as one, with all their stories."""
-    states = list(states)
-    if len(states) < 2:
-        return states
-    found: dict[tuple[object, ...], State] = {}
-    for state in states:
-        key = state.key()
-        other = found.get(key)
-        if other is None or state.unread < other.unread:
-            found[key] = state
-        elif state.unread == other.unread:
-            stories = (*other.stories, *state.stories)
-            found[key] = other._replace(stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
-    return list(found.values())
-

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN
-from replay.importers.ordering.states import MADE, FreeList, Group, State, Story
+from replay.importers.ordering.states import FreeList, Group, State
+from replay.importers.ordering.stories import MADE, Story
 from replay.importers.source.probes import Ints
 
 

@@ -6,7 +6,7 @@ what was pushed since. Pages whose arrangement is open are one Group, which a po
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -14,53 +14,12 @@ import numpy as np
 
 from replay.importers.ordering.calls import Calls
 from replay.importers.ordering.quiet import OPEN_CELL, UNKNOWN, List
+from replay.importers.ordering.stories import MAX_STORIES, Story
 from replay.importers.source.probes import Ints
 from replay.trace.columns import NONE
 
-MAX_STORIES: Final = 64
-"""Ways in which one state can have come about that are told apart."""
 MAX_TOPS: Final = 8
 """Frees of a bag any of which may be on top: of more, the one entered last is taken."""
-MADE: Final = -1
-"""A pick that says that a bag exists, and nothing yet of its order."""
-
-
-class Story(NamedTuple):
-    """How a state came about since the last settled moment.
-
-    past: calls in the order in which they took effect. picks: (group, arrangement) decided since.
-    """
-
-    past: tuple[int, ...] = ()
-    picks: tuple[tuple[int, int], ...] = ()
-
-    def then(self, call: int) -> Story:
-        """The story with one more call."""
-        return Story((*self.past, call), self.picks)
-
-    def with_pick(self, group: int, which: int) -> Story:
-        """The story with one more decision."""
-        return Story(self.past, (*self.picks, (group, which)))
-
-    def on_top(self, group: int, call: int, rest: tuple[int, ...]) -> Story:
-        """The story in which a call of a bag came after the rest of it."""
-        past = self.past
-        if call in past and all(one in past for one in rest):
-            last = max(past.index(one) for one in (*rest, call))
-            past = (*(one for one in past[: last + 1] if one != call), call, *past[last + 1 :])
-        return Story(past, (*self.picks, (group, call)))
-
-    def before(self, call: int, others: tuple[int, ...]) -> Story:
-        """The story with a call that took effect right before these others."""
-        at = min(self.past.index(one) for one in others)
-        return Story((*self.past[:at], call, *self.past[at:]), self.picks)
-
-    def together(self, call: int, others: tuple[int, ...], group: int, grown_from: int) -> Story:
-        """The story with a call that joins these others as one bag; what came first is not told."""
-        at = min(self.past.index(one) for one in others)
-        behind = tuple(one for one in self.past[at:] if one not in others)
-        picks = tuple(pick for pick in self.picks if pick != (grown_from, MADE))
-        return Story((*self.past[:at], *sorted((*others, call)), *behind), (*picks, (group, MADE)))
 
 
 class Level(NamedTuple):
@@ -94,6 +53,10 @@ class State(NamedTuple):
     content: tuple[tuple[int, bytes], ...] = ()
     unread: int = 0
 
+    def sight(self) -> tuple[object, ...]:
+        """Of states that behave alike from here on equal, and quick to tell."""
+        return self.done, self.length, self.base, self.loose, self.holder
+
     def key(self) -> tuple[object, ...]:
         """Equal for states that behave alike from here on."""
         cells = b"".join(level.cells.tobytes() for level in reversed(self.top))
@@ -104,6 +67,31 @@ class State(NamedTuple):
     def cells(self, settled: np.ndarray) -> np.ndarray:
         """The topmost level's cells, or all that is left of the settled ones."""
         return self.top[0].cells if self.top else settled[: self.base]
+
+
+def merged(states: Iterable[State]) -> list[State]:
+    """States that come to the same as one, with all their stories."""
+    states = list(states)
+    if len(states) < 2:
+        return states
+    found: list[State] = []
+    alike: dict[tuple[object, ...], int] = {}
+    keys: dict[tuple[object, ...], int] = {}
+    for state in states:
+        first = alike.setdefault(state.sight(), len(found))
+        if first < len(found):
+            keys.setdefault(found[first].key(), first)
+            first = keys.setdefault(state.key(), len(found))
+        if first == len(found):
+            found.append(state)
+            continue
+        other = found[first]
+        if state.unread < other.unread:
+            found[first] = state
+        elif state.unread == other.unread:
+            stories = (*other.stories, *state.stories)
+            found[first] = other._replace(stories=tuple(dict.fromkeys(stories))[:MAX_STORIES])
+    return found
 
 
 @dataclass
@@ -298,7 +286,7 @@ class FreeList:
                 continue
             here = cells[::-1][: len(frames) - at]
             if len(here) and (here == frames[at : at + len(here)]).all():
-                waiting.append((self._less(state, len(here)), (*taken, here.copy()),
+                waiting.append((self.less(state, len(here)), (*taken, here.copy()),
                                 at + len(here)))
                 continue
             closed = np.flatnonzero(here <= OPEN_CELL)
@@ -307,11 +295,11 @@ class FreeList:
                 here = np.full(len(frames) - at, UNKNOWN, np.int64)
             want, source = frames[at : at + len(here)], origin[at : at + len(here)]
             if ((want < 0) | (here == want) | ((here == UNKNOWN) & (source < 0))).all():
-                waiting.append((self._less(state, len(here) if len(cells) else 0),
+                waiting.append((self.less(state, len(here) if len(cells) else 0),
                                 (*taken, here.copy()), at + len(here)))
 
     @staticmethod
-    def _less(state: State, pages: int) -> State:
+    def less(state: State, pages: int) -> State:
         """The state without its topmost pages, all of which lie in one level."""
         if not state.top:
             return state._replace(base=state.base - pages)
@@ -347,7 +335,7 @@ class FreeList:
             seen.setdefault(arranged.tobytes(), []).append(which)
         for data, picks in seen.items():
             arranged = np.frombuffer(data, np.int64)
-            smaller, loose = self._less(state, len(arranged)), 0
+            smaller, loose = self.less(state, len(arranged)), 0
             levels: tuple[Level, ...] = (Level(arranged),)
             if bag:
                 levels = self._levels(bag, picks[0], dict(bag)[picks[0]])

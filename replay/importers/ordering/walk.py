@@ -1,8 +1,10 @@
-"""Calls followed event by event, compiled, as long as one state of the free list explains them all.
+"""Calls followed event by event, compiled, as long as all states of the free list go the same way.
 
 What is done is what search.py does where there is nothing to choose, so that it goes on from
 wherever this stops: at a call that may have come before or after another, and where it is open
-which page is the list's first.
+which page is the list's first. Several states are followed by what they have in common: the pages
+on top that are the same in all. Frees may be waiting, each of which may take effect at any time, as
+long as what is read of the list and the pages that allocations get say that they have not yet.
 """
 
 from __future__ import annotations
@@ -24,14 +26,24 @@ LOOKED_AT: Final = 64
 """Choices of calls whose pages are added up in about the time that a state takes to be tried."""
 PAIR_TRIED, PAIR_LOOKED = 12, 4
 """States and choices that a pair of a free and an allocation takes."""
+MOST_WAITING: Final = 3
+"""Frees that may be waiting: what the search tries doubles with each."""
+TRIED_EACH_STATE: Final = 5
+"""States that are tried at one event, at most, for each state that there was."""
+NO_BOUND: Final = 1 << 62
+"""No bound."""
 _EXPLAINED, _UNEXPLAINED, _OPEN = range(3)
 PACE = record(
     "tried", "looked",  # states and choices that the search would have tried
     "misread", "contradicted",  # reads and calls that the list does not explain
     "off", "off_known",  # by how much the last such read was off
-    "pending",  # open calls that may take effect at any time
+    "open",  # calls that are not over
+    "waiting", "mixed",  # open calls that may take effect at any time: pure frees, and others
     "took",  # calls that took effect
     "at", "stop",  # the call, or the event, to begin with, and the one to end before
+    "states",  # that are followed
+    "origins",  # whether it is known of allocated pages who freed them last
+    "most_took", "most_tried",  # after so many calls, or states, an event is left
 )  # fmt: skip
 """What following calls counts; see Search."""
 
@@ -45,18 +57,19 @@ class Moments(NamedTuple):
 
 class Pace(NamedTuple):
     """counts: a PACE. took: the calls that took effect, in their order. done: by call, whether it
-    has."""
+    has. waiting: the frees that wait."""
 
     counts: Any
     took: Ints
     done: np.ndarray
+    waiting: Ints
 
 
 @inline
 def _look(n):  # type: ignore[no-untyped-def]
-    n.looked += 1
-    if n.looked % LOOKED_AT == 0:
-        n.tried += 1
+    before = n.looked // LOOKED_AT
+    n.looked += n.states << n.waiting
+    n.tried += n.looked // LOOKED_AT - before
 
 
 @inline
@@ -65,17 +78,19 @@ def _read(s, listed, head, n):  # type: ignore[no-untyped-def]
     if listed == NONE:
         return _EXPLAINED
     if s.size.count == NONE:
+        if n.waiting:
+            return _OPEN
         s.size.count = listed
-        n.tried += 1
+        n.tried += n.states
         return _EXPLAINED
     if listed != s.size.count:
         return _UNEXPLAINED
     first = s.cells[s.size.depth - 1] if s.size.depth > 0 else UNKNOWN
-    if first <= OPEN_CELL and head >= 0:
+    if head >= 0 and (first <= OPEN_CELL or (n.states > 1 and s.size.depth == 0)):
         return _OPEN
     _look(n)
     if head < 0 or first < 0 or first == head:
-        n.tried += 1
+        n.tried += n.states
         return _EXPLAINED
     return _UNEXPLAINED
 
@@ -110,15 +125,29 @@ def _without_list(q, s, c):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _by_array(q, c):  # type: ignore[no-untyped-def]
+    """Whether pages of a call may be those of its page array, of which each state has its own."""
+    return q.array[c] >= 0 and q.pushes[c] > 0
+
+
+@inline
+def _in_common(q, s, c):  # type: ignore[no-untyped-def]
+    """Whether a call has to do only with pages that all states have on top."""
+    return q.pops[c] <= s.size.depth and not _by_array(q, c)
+
+
+@inline
 def _force(q, s, c, pace):  # type: ignore[no-untyped-def]
     """A call that no other can precede takes effect; False, and nothing is done, where it is open
     which pages it took."""
     n, depth, count = pace.counts, s.size.depth, s.size.count
+    if n.states > 1 and not _in_common(q, s, c):
+        return False
     if took_effect(q, s, c):
-        n.tried += 2
+        n.tried += 2 * n.states
     else:
         s.size.depth, s.size.count = depth, count
-        if _open_cells(q, s, c):
+        if n.states > 1 or n.waiting or _open_cells(q, s, c):
             return False
         _without_list(q, s, c)
         n.tried += 1
@@ -224,29 +253,107 @@ def quiet(q, s, pairs, pace):  # type: ignore[no-untyped-def]
 
 
 @inline
+def _waits(q, c):  # type: ignore[no-untyped-def]
+    """Whether a call that may take effect at any time does no more than to push pages."""
+    return q.pushes[c] > 0 and q.pops[c] == 0 and q.section[c] == q.section[c + 1]
+
+
+@inline
+def _enters(q, c, pace):  # type: ignore[no-untyped-def]
+    n = pace.counts
+    n.open += 1
+    if q.held[c] != NONE:
+        return
+    if _waits(q, c) and n.waiting < MOST_WAITING:
+        pace.waiting[n.waiting] = c
+        n.waiting += 1
+    else:
+        n.mixed += 1
+
+
+@inline
+def _divides(q, c, n):  # type: ignore[no-untyped-def]
+    """Whether an allocation, of which all frames are known, left pages of a free that it took
+    others of, or may have."""
+    last = q.start[c] + q.pops[c] - 1
+    free = q.origin[last]
+    if free < 0:
+        return n.origins == 0
+    return q.known[free] == 0 or q.frames[q.start[free]] != q.frames[last]
+
+
+@inline
+def _comes_first(q, s, c, pace):  # type: ignore[no-untyped-def]
+    """Whether a call can only have come before the frees that wait, and how many more states the
+    search tries then; -1 if it may have come behind one."""
+    n = pace.counts
+    first, end = q.start[c], q.start[c] + q.pops[c]
+    whole = q.whole[c] or q.pushes[c] > 0 or q.section[c] < q.section[c + 1]
+    if whole or q.pops[c] == 0 or q.known[c] < q.pops[c] or s.size.depth <= q.pops[c]:
+        return -1
+    for k in range(first, end):
+        if q.frames[k] < 0:
+            return -1
+        for w in range(n.waiting):
+            if q.origin[k] == pace.waiting[w]:
+                return -1
+    if q.origin[end - 1] >= 0 and _by_array(q, q.origin[end - 1]):
+        return -1
+    if not _divides(q, c, n):
+        return 0
+    # the search tries what waits before it, and finds another page on top
+    free = pace.waiting[0]
+    last = q.start[free] + q.pushes[free] - 1
+    known = q.known[free] == q.pushes[free] and q.frames[last] >= 0
+    if n.waiting > 1 or not known or q.frames[last] == q.frames[first]:
+        return -1
+    return 2
+
+
+@inline
+def _takes_effect(q, s, c, pace):  # type: ignore[no-untyped-def]
+    """A call that is done at the latest now; False where another may have come before it."""
+    n = pace.counts
+    if n.mixed > 0 or (n.waiting > 0 and q.held[c] == NONE):
+        return False
+    more = 0
+    if n.waiting > 0:
+        more = _comes_first(q, s, c, pace)
+    if more < 0 or not _force(q, s, c, pace):
+        return False
+    n.tried += more * n.states
+    return True
+
+
+@inline
 def _event(q, s, c, what, pace):  # type: ignore[no-untyped-def]
     """One event; False, and nothing is done that counts, where more than one state may follow."""
     n = pace.counts
-    free_to_come = q.held[c] == NONE and not pace.done[c]
     if what == ENTER:
-        if q.listed[c] != NONE and n.pending:
+        if q.listed[c] != NONE and n.mixed > 0:
             return False
         if _read(s, q.listed[c], q.head[c], n) != _EXPLAINED:
             return False
-        n.pending += q.held[c] == NONE
+        _enters(q, c, pace)
         return True
-    others = n.pending - free_to_come
+    if what == LEAVE and n.states > 1 and n.open == 1:
+        return False  # the states that explain less are given up then
     if pace.done[c]:
-        n.tried += 1
-    elif others or not _force(q, s, c, pace):
-        return False
+        n.tried += n.states
+    else:
+        if q.held[c] == NONE:
+            if n.waiting + n.mixed > 1:
+                return False
+            n.waiting = n.mixed = 0
+        if not _takes_effect(q, s, c, pace):
+            return False
     if what == LEAVE:
-        if q.listed_after[c] != NONE and others:
+        if q.listed_after[c] != NONE and n.mixed > 0:
             return False
         if _read(s, q.listed_after[c], q.head_after[c], n) != _EXPLAINED:
             return False
+        n.open -= 1
     pace.done[c] = what == HOLD
-    n.pending = others
     return True
 
 
@@ -257,22 +364,29 @@ def walk(q, s, moments, pace):  # type: ignore[no-untyped-def]
     n = pace.counts
     n.took = 0
     for k in range(n.at, n.stop):
-        depth, count = s.size.depth, s.size.count
+        if n.took >= n.most_took or n.tried >= n.most_tried:
+            return k
+        depth, count, waiting, mixed = s.size.depth, s.size.count, n.waiting, n.mixed
         tried, looked, contradicted, took = n.tried, n.looked, n.contradicted, n.took
         if not _event(q, s, moments.calls[k], moments.what[k], pace):
-            s.size.depth, s.size.count = depth, count
+            s.size.depth, s.size.count, n.waiting, n.mixed = depth, count, waiting, mixed
             n.tried, n.looked, n.contradicted, n.took = tried, looked, contradicted, took
             return k
     return n.stop
 
 
 def lay_moments(moments: Moments, q: Any, first: int, stop: int) -> int:
-    """Put in the events of calls first to stop - 1; how many they are."""
+    """Put in the events of calls first to stop - 1; how many they are.
+
+    A call that enters at the very time by which another was over came behind it: the two are of one
+    task, of whose first call nothing tells the end but the entry of the second.
+    """
     held = np.flatnonzero(q.held[first:stop] != NONE) + first
     every = np.arange(first, stop)
     calls = np.concatenate((every, held, every))
     time = np.concatenate((q.entered[first:stop], q.held[held], q.over[first:stop]))
     what = np.repeat((ENTER, HOLD, LEAVE), (len(every), len(held), len(every)))
-    order = np.lexsort((calls, what, time))
+    before = (what == LEAVE) & (q.over[calls] > np.maximum(q.entered[calls], q.held[calls]))
+    order = np.lexsort((calls, np.where(before, -1, what), time))
     moments.calls[: len(order)], moments.what[: len(order)] = calls[order], what[order]
     return len(order)

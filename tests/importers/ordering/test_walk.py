@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pytest
@@ -79,13 +79,42 @@ class Slow(Search):
         return begin
 
 
+class Counting(Search):
+    """A search that counts how many states were followed compiled, and how many frees waited."""
+
+    together: ClassVar[set[tuple[int, int]]] = set()
+    events: ClassVar[int] = 0
+
+    def _walk(self, begin: int, end: int) -> int:
+        beside = len(self.states), len(self._pending(self.states[0]))
+        reached = super()._walk(begin, end)
+        if reached > begin:
+            self.together.add(beside)
+        return reached
+
+    def _event(self, call: int, moment: int) -> None:
+        type(self).events += 1
+        super()._event(call, moment)
+
+
 def test_the_search_finds_the_same_without_what_is_compiled(monkeypatch: pytest.MonkeyPatch
                                                            ) -> None:
     tables = [calls(random.Random(seed)) for seed in range(TABLES)]
+    monkeypatch.setattr(order, "Search", Counting)
     found = [ordered(rows) for rows in tables]
+    assert {(1, 0), (1, 1), (2, 0), (2, 1), (3, 0)} <= Counting.together
     assert any(counts.get("lock_order_contradicted") for _, counts in found)
     assert any(counts.get("lock_reads_unexplained") for _, counts in found)
     monkeypatch.setattr(order, "Search", Slow)
     for seed, (rows, (table, counts)) in enumerate(zip(tables, found, strict=True)):
         other, others = ordered(rows)
         assert (counts, table.equals(other)) == (others, True), seed
+
+
+def test_a_call_is_over_before_its_task_makes_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"kind": "free", "pid": 1, "time_ns": 100 * k, "nr_pages": 2, "flags": 0, "errno": 0,
+             "list_count": 2 * k, "frames": [2 * k, 2 * k + 1]} for k in range(50)]
+    monkeypatch.setattr(order, "Search", Counting)
+    monkeypatch.setattr(Counting, "events", 0)
+    _, counts = ordered(rows)
+    assert (counts, Counting.events) == ({}, 0)
