@@ -204,6 +204,9 @@ def reserve_additional_memory(m: np.ndarray) -> int:
     s.dirty |= BEYOND_LIST
     s.work.hotplug_section += nr_pages // section
     s.work.hotplug_page += nr_pages
+    s.work.grace_period += 1  # mem_hotplug_begin()
+    if s.pv:
+        s.work.direct_map += nr_pages  # init_memory_mapping()
     s.dirty |= BEYOND_LIST
     s.add_start, s.add_pages = start // page, nr_pages
     return -E_ADDING if s.split else memory_added(m)

@@ -47,8 +47,15 @@ TOP = (1 << 62) - 1
 
 @inline
 def map_region(m: np.ndarray, start: int, nr_pages: int, kind: int) -> None:
-    """What follows a reserved region: its struct pages."""
+    """What follows a reserved region: memremap_pages() maps it and makes its struct pages.
+
+    pagemap_range() takes mem_hotplug_lock for writing. A PV domain writes each entry of the direct
+    map by a hypercall of its own (init_memory_mapping(), xen_set_pte()).
+    """
     s = words(m)
+    s.work.grace_period += 1
+    if s.pv:
+        s.work.direct_map += nr_pages
     s.work.memmap_page += nr_pages
     s.work.section_map += (nr_pages + s.section_pages - 1) // s.section_pages
     s.dirty |= BEYOND_LIST

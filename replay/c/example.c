@@ -61,6 +61,9 @@ static int add_region(int64_t wanted)
 	replay_did(report, REPLAY_RESOURCE_ADD, 1);
 	replay_did(report, REPLAY_MEMMAP_PAGE, pages);
 	replay_did(report, REPLAY_SECTION_MAP, pages / machine->section_pages);
+	replay_did(report, REPLAY_GRACE_PERIOD, 1);
+	if (machine->mode == REPLAY_PV)
+		replay_did(report, REPLAY_DIRECT_MAP, pages);
 	replay_tell(report, REPLAY_POOL_SECTION, first, pages);
 	replay_tell(report, REPLAY_ENTERED, first, pages);
 	return 0;

@@ -30,7 +30,7 @@ from replay.physmap.model import Physmap
 REQUIRED = ("replay_init", "replay_alloc", "replay_free")
 OPTIONAL = ("replay_resume", "replay_wake", "replay_target", "replay_list", "replay_name")
 C_HEADER = Path(__file__).with_name("replay_allocator.h")
-C_VERSION = 3
+C_VERSION = 4
 """REPLAY_VERSION of the header beside this file."""
 NEVER = 1 << 62
 MODES = {"pv": 0, "pvh": 1, "arm": 2, "hvm": 3}

@@ -13,10 +13,11 @@
 
 #include <stdint.h>
 
-#define REPLAY_VERSION 3 /* goes up whenever a struct, an enum or a call changes */
+#define REPLAY_VERSION 4 /* goes up whenever a struct, an enum or a call changes */
 #define REPLAY_ASLEEP (-11) /* replay_alloc(), replay_resume(): the caller sleeps for free pages */
 /* The same, once hot-added memory is there: the lock is let go of until then, if it may be. Report
- * REPLAY_HOTPLUG_PAGE and _SECTION before: their cost is how long it takes.
+ * REPLAY_HOTPLUG_PAGE, _SECTION, REPLAY_GRACE_PERIOD and _DIRECT_MAP before: their cost is how long
+ * it takes.
  */
 #define REPLAY_ADDING (-512)
 #define REPLAY_NEVER (INT64_C(1) << 62)
@@ -61,6 +62,8 @@ enum replay_work {
 	REPLAY_SECTION_MAP,     /* a section mapped by memremap_pages() */
 	REPLAY_HOTPLUG_PAGE,    /* a struct page initialised by add_memory() */
 	REPLAY_HOTPLUG_SECTION, /* a section added by add_memory() */
+	REPLAY_GRACE_PERIOD,    /* mem_hotplug_begin(): once per region mapped or added */
+	REPLAY_DIRECT_MAP,      /* PV: HYPERVISOR_mmu_update() for a page of the direct map */
 	REPLAY_PAGE_ALLOC,
 	REPLAY_PAGE_FREE,
 	REPLAY_SCRUB,            /* a page cleared */

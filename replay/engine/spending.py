@@ -66,9 +66,9 @@ def note_work(m: np.ndarray, out: Out, place: int) -> int:
 @inline
 def outside(m: np.ndarray, cost: np.ndarray) -> Any:
     """Picoseconds of a call's work that add_memory_resource() does without the lock."""
-    work = words(m).work
-    return (work.hotplug_page * costs(cost).hotplug_page
-            + work.hotplug_section * costs(cost).hotplug_section)
+    work, price = words(m).work, costs(cost)
+    return (work.hotplug_page * price.hotplug_page + work.hotplug_section * price.hotplug_section
+            + work.grace_period * price.grace_period + work.direct_map * price.direct_map)
 
 
 @inline

@@ -66,6 +66,19 @@ def test_the_thread_adds_memory_without_the_mutex() -> None:
     assert out.tallies["thread_passes"] >= 1
 
 
+@pytest.mark.parametrize(("preset", "took"), [
+    ("qemu-virt-arm64-no-regions", S), ("qemu-q35-pvh", S), ("qemu-q35-pv", S + 32768 * 10**5)])
+def test_a_hot_add_waits_for_a_grace_period_and_pv_maps_page_by_page(preset: str, took: int
+                                                                     ) -> None:
+    """Without the mutex: a section is there `took` later, and a caller waits for none of it."""
+    machine = presets.load(preset)
+    rows = ((0, TARGET, machine.memory.current + 100, None), (S // 2, ALLOC, 3, None),
+            (9 * S, ALLOC, 1, None))
+    out = run(*rows, machine=machine, grace_period=S, direct_map=10**5)
+    assert [int(s["time_ns"]) // 10**8 for s in out.sections] == [took // 10**8]
+    assert out.rows["wait_ns"].tolist()[1:] == [0, 0]
+
+
 def test_a_target_that_moves_meanwhile_waits_for_the_thread() -> None:
     rows = ((0, TARGET, OWN + 100, None), (S // 2, TARGET, OWN - 100, None), (3 * S, ALLOC, 1, None))
     out = run(*rows, hotplug_section=S)

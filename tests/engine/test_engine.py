@@ -57,9 +57,11 @@ def test_requests_wait_for_the_lock_first_come_first_served() -> None:
 
 def test_service_is_work_times_cost() -> None:
     stream = workload((0, ALLOC, 3, None), (10**9, ALLOC, 2, None))
-    out = run("pool", stream, costs(lock=10, list_pop=2, list_push=1, memmap_page=3, section_map=1000))
+    out = run("pool", stream, costs(lock=10, list_pop=2, list_push=1, memmap_page=3, section_map=1000,
+                                    grace_period=10**6))
     section = MACHINE.section_pages
-    assert out.rows["service_ns"].tolist() == [10 + 3 * 2 + section * (1 + 3) + 1000, 10 + 2 * 2]
+    assert out.rows["service_ns"].tolist() == [
+        10 + 3 * 2 + section * (1 + 3) + 1000 + 10**6, 10 + 2 * 2]
     assert out.rows["path"].tolist() == [1, 0]
 
 

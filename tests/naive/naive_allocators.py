@@ -115,6 +115,10 @@ class Naive:
         self.slow = True
         self.work.update(counts)
 
+    def mapped(self, pages):
+        """What memremap_pages() and add_memory_resource() both do with a region."""
+        return {"grace_period": 1, "direct_map": pages if self.pv else 0}
+
     def log(self, address, pages, kind):
         self.sections.append((self.now, address // self.page, pages, PLACE[kind]))
 
@@ -272,7 +276,8 @@ class NaivePool(Naive):
 
     def map_pages(self, address, pages, kind):
         """memremap_pages() and the push of every page, in ascending order."""
-        self.did(memmap_page=pages, section_map=-(-pages // self.section), list_push=pages)
+        self.did(memmap_page=pages, section_map=-(-pages // self.section), list_push=pages,
+                 **self.mapped(pages))
         self.log(address, pages, kind)
         for k in range(pages):
             self.free_list.append(address // self.page + k)
@@ -381,7 +386,7 @@ class NaiveBalloon(Naive):
             return "canceled"
         assert self.iomem.request(address, address + size - 1)
         self.did(resource_add=1, hotplug_section=pages // self.section, hotplug_page=pages,
-                 p2m_invalidate=pages if self.pv else 0)
+                 p2m_invalidate=pages if self.pv else 0, **self.mapped(pages))
         self.adding = (address, pages)
         return "adding" if self.split else self.memory_added()
 

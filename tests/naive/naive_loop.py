@@ -96,7 +96,8 @@ class NaiveLoop:
 
     def outside(self, work):
         """Picoseconds of add_memory_resource(), which the mutex is dropped around."""
-        return sum(work[name] * self.costs[name] for name in ("hotplug_page", "hotplug_section"))
+        return sum(work[name] * self.costs[name] for name in (
+            "hotplug_page", "hotplug_section", "grace_period", "direct_map"))
 
     def add_later(self, r, frames, outside):
         self.adds_free = max(self.adds_free, self.lock_free) + nanoseconds(outside)

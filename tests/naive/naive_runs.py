@@ -19,7 +19,7 @@ class RunPool(naive.NaivePool):
         self.add(frames[0], len(frames))
 
     def map_pages(self, address, pages, kind):
-        self.did(memmap_page=pages, section_map=-(-pages // self.section))
+        self.did(memmap_page=pages, section_map=-(-pages // self.section), **self.mapped(pages))
         self.log(address, pages, kind)
         self.add(address // self.page, pages)
 

@@ -280,6 +280,14 @@ static void check_p2m(unsigned long pfn, long pages)
 			host_fail("memory is added whose p2m entries are not invalid");
 }
 
+/* mem_hotplug_begin(), then init_memory_mapping(): both ways to add memory do the two. */
+static void mapped(long pages)
+{
+	replay_did(report, REPLAY_GRACE_PERIOD, 1);
+	if (xen_pv_domain())
+		replay_did(report, REPLAY_DIRECT_MAP, pages);
+}
+
 void *memremap_pages(struct dev_pagemap *pgmap, int nid)
 {
 	u64 start = pgmap->range.start, bytes = pgmap->range.end - start + 1;
@@ -298,6 +306,7 @@ void *memremap_pages(struct dev_pagemap *pgmap, int nid)
 	check_p2m(PFN_DOWN(start), pages);
 	replay_did(report, REPLAY_MEMMAP_PAGE, pages);
 	replay_did(report, REPLAY_SECTION_MAP, DIV_ROUND_UP(pages, (long)PAGES_PER_SECTION));
+	mapped(pages);
 	replay_did(report, REPLAY_LIST_PUSH, pages);
 	replay_tell(report, REPLAY_POOL_SECTION, PFN_DOWN(start), pages);
 	replay_tell(report, REPLAY_ENTERED, PFN_DOWN(start), pages);
@@ -324,6 +333,7 @@ int add_memory_resource(int nid, struct resource *resource, mhp_t flags)
 	hot_added[nr_hot_added++] = (struct range){ first, first + pages - 1 };
 	replay_did(report, REPLAY_HOTPLUG_SECTION, pages / (long)PAGES_PER_SECTION);
 	replay_did(report, REPLAY_HOTPLUG_PAGE, pages);
+	mapped(pages);
 	if (flags & MHP_MERGE_RESOURCE)
 		merge_system_ram_resource(resource);
 	shim_let_go();
