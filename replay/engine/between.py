@@ -16,6 +16,7 @@ from replay.engine.paused import add_later, added, freed_early, hand_over, put_r
 from replay.engine.requests import Requests
 from replay.engine.spending import (
     costs, move_calls_work, move_work, nanoseconds, note_work, outside, spent_on,
+    wait_once,
 )  # fmt: skip
 from replay.engine.state import E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import count_runs, frames_returned, frames_taken
@@ -44,6 +45,7 @@ def _thread_pass(wake: Callable[..., int], m: np.ndarray, out: Out, cost: np.nda
     s.add_start, s.add_pages, s.thread_pages = s.thread_start, s.thread_pages, 0
     adds = wake(m, start) == -E_ADDING
     s.faults.reason = 0
+    wait_once(m, cost, start)
     without = outside(m, cost) if adds else 0
     spent = costs(cost).lock + spent_on(m, cost) - without
     move_work(m, out.totals)
@@ -92,6 +94,7 @@ def _go_on(alloc: Callable[..., int], free: Callable[..., int], m: np.ndarray, q
     error = alloc(m, start, pages, out.kept, call.kept)
     s.resume = 0
     reason, s.faults.reason = s.faults.reason, 0
+    wait_once(m, cost, start)
     without = outside(m, cost) if error == -E_ADDING else 0
     spent = price.lock + spent_on(m, cost) - without + (
         pages * price.alloc_page if error == 0 else 0)

@@ -21,7 +21,7 @@ from replay.engine.lock import NOBODY, choose, header, returned
 from replay.engine.outcome import FAST, NO_FRAME, SLEPT, SLOW, Out, tallies
 from replay.engine.paused import add_later, cramped, fill, free_later, pause
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
-from replay.engine.spending import costs, nanoseconds, note_work, outside, spent_on
+from replay.engine.spending import costs, nanoseconds, note_work, outside, spent_on, wait_once
 from replay.engine.state import BEYOND_LIST, E_ADDING, E_WAIT, NEVER, words
 from replay.engine.tracking import frames_returned, frames_taken
 
@@ -194,6 +194,7 @@ def loop(alloc: Any, free: Any, wake: Any, m: np.ndarray, q: Requests, out: Out,
             spent = 0
         if unlikely(s.dirty != 0):
             path = SLOW if s.dirty & BEYOND_LIST else FAST
+            wait_once(m, cost, start)
             spent += spent_on(m, cost)
             if error == -E_ADDING:
                 s.add_ns = nanoseconds(outside(m, cost))

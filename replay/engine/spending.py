@@ -64,14 +64,25 @@ def note_work(m: np.ndarray, out: Out, place: int) -> int:
 
 
 @inline
+def nanoseconds(picoseconds: int) -> Any:
+    """Rounded to the nearest; not negative, so that the division is one multiplication."""
+    return np.int64(index(picoseconds + 500) // index(1000))
+
+
+@inline
+def wait_once(m: np.ndarray, cost: np.ndarray, start: int) -> None:
+    """rcu_sync_enter(): a region that is added before a grace period has passed since the last one
+    was finds the readers of mem_hotplug_lock on their slow path still, and waits for none."""
+    s = words(m)
+    if s.work.grace_period > 0:
+        start = max(start, s.adds_free)
+        s.work.grace_period = int(start >= s.readers_slow)
+        s.readers_slow = start + nanoseconds(spent_on(m, cost) + costs(cost).grace_period)
+
+
+@inline
 def outside(m: np.ndarray, cost: np.ndarray) -> Any:
     """Picoseconds of a call's work that add_memory_resource() does without the lock."""
     work, price = words(m).work, costs(cost)
     return (work.hotplug_page * price.hotplug_page + work.hotplug_section * price.hotplug_section
             + work.grace_period * price.grace_period + work.direct_map * price.direct_map)
-
-
-@inline
-def nanoseconds(picoseconds: int) -> Any:
-    """Rounded to the nearest; not negative, so that the division is one multiplication."""
-    return np.int64(index(picoseconds + 500) // index(1000))

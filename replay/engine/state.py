@@ -56,6 +56,7 @@ REGISTERS = (
     "added_at",  # when the first of such calls wants the lock again
     "add_ns",  # of the call that let go last: how long adding takes
     "adds_free",  # when device_hotplug_lock is free: one region is added at a time
+    "readers_slow",  # until when no region waits for RCU's readers, see spending.wait_once()
     "xen_resource",  # regions come out of Xen's resource, and not the root's alone
     "own_words",  # first word of what a strategy keeps in place of the free list; see new_state()
 )  # fmt: skip

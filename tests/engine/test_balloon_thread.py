@@ -79,6 +79,19 @@ def test_a_hot_add_waits_for_a_grace_period_and_pv_maps_page_by_page(preset: str
     assert out.rows["wait_ns"].tolist()[1:] == [0, 0]
 
 
+def test_regions_that_follow_closely_wait_for_one_grace_period() -> None:
+    """The pool's: the second comes when the first has the lock, the third 1 ms later than a grace
+    period after the second was added, or earlier than that."""
+    machine = presets.load("qemu-q35-pvh")
+    whole = machine.section_pages
+    for later, waits in ((10 * MS, 0), (21 * MS, 20 * MS)):
+        rows = ((0, ALLOC, whole, None), (MS, ALLOC, whole, None),
+                (20 * MS + 2000 + later, ALLOC, whole, None))
+        out = replay(allocators.load("pool"), {}, machine, checked(workload(*rows)),
+                     costs(grace_period=20 * MS, section_map=1000), check=True)
+        assert out.rows["service_ns"].tolist() == [20 * MS + 1000, 1000, waits + 1000]
+
+
 def test_a_target_that_moves_meanwhile_waits_for_the_thread() -> None:
     rows = ((0, TARGET, OWN + 100, None), (S // 2, TARGET, OWN - 100, None), (3 * S, ALLOC, 1, None))
     out = run(*rows, hotplug_section=S)

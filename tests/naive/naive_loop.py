@@ -43,6 +43,7 @@ class NaiveLoop:
         for one in (allocator, getattr(allocator, "beside", allocator)):
             one.wake_ns = nanoseconds(costs.get("wake_latency", 0))
         self.adds_free = 0  # device_hotplug_lock
+        self.readers_slow = 0  # mem_hotplug_lock: until when a writer need not wait for RCU
         self.adders = []  # [when, request, frames, what is added], in the order of letting go
         self.early = []
         self.skipped = self.passes = self.spins = 0
@@ -53,10 +54,14 @@ class NaiveLoop:
         if self.sample:
             self.states.append((time, (*self.a.gauges(), *self.a.ratios())))
 
-    def collect(self):
+    def collect(self, start):
         """(work of the last call, whether it left the fast path); cleared."""
         work, slow = self.a.work, self.a.slow
         self.a.work, self.a.slow = Counter(), False
+        if work["grace_period"]:  # percpu_down_write() of mem_hotplug_lock: rcu_sync_enter()
+            start = max(start, self.adds_free)
+            work["grace_period"] = int(start >= self.readers_slow)
+            self.readers_slow = start + nanoseconds(self.price(work) + self.costs["grace_period"])
         return work, slow
 
     def price(self, work):
@@ -78,7 +83,7 @@ class NaiveLoop:
             else:
                 self.a.set_target(start, request["pages"])
                 spent = 0
-            work, slow = self.collect()
+            work, slow = self.collect(start)
             self.work.append(work)
             if slow and row["path"] == FAST:
                 row["path"] = SLOW
@@ -182,7 +187,7 @@ class NaiveLoop:
         self.a.adding, self.thread_adds = self.thread_adds, None
         self.a.thread_adds = False
         self.a.wake(start)
-        work, _ = self.collect()
+        work, _ = self.collect(start)
         self.background.update(work)
         outside = self.outside(work) if self.a.adding else 0
         self.thread_free = start + max(1, nanoseconds(
@@ -217,7 +222,7 @@ class NaiveLoop:
         self.a.resuming = True
         error, frames = self.a.alloc(start, request["pages"], has)
         self.a.resuming = False
-        work, _ = self.collect()
+        work, _ = self.collect(start)
         self.work[r].update(work)
         outside = self.outside(work) if error == -E_ADDING else 0
         spent = self.costs["lock"] + self.price(work) - outside
