@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from replay.engine.arrivals import ASAP, CLOSED, OPEN
+
 Word = Literal["supported", "refuted", "depends"]
 BESIDE_STRATEGIES = ("run", "events")
 """Parts of a summary that are not one strategy's; `events` is that of `replay info --json`."""
@@ -49,7 +51,7 @@ class Run:
     iommu: str | None = None
     subtract_ram: str | None = None
     settings: tuple[str, ...] = ()
-    asap: bool = False
+    loop: str = OPEN
     label: str = ""
 
     @property
@@ -66,7 +68,8 @@ class Run:
                               ("subtract-ram", self.subtract_ram)):
             words += [f"--{option} {value}"] if value else []
         words += [f"--set {text}" for text in self.settings]
-        return [*made, " ".join([*words, *(["--asap"] if self.asap else []), "--json"])]
+        words += {OPEN: [], CLOSED: ["--closed-loop"], ASAP: ["--asap"]}[self.loop]
+        return [*made, " ".join([*words, "--json"])]
 
 
 @dataclass(frozen=True)

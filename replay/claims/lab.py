@@ -13,7 +13,7 @@ from replay.base.errors import InputError
 from replay.base.progress import each
 from replay.claims.experiment import Claim, Row, Rows, Run, Synthetic
 from replay.costs import profile as profiles
-from replay.engine.arrivals import ASAP, Arrivals, arrange
+from replay.engine.arrivals import Arrivals, arrange
 from replay.engine.drive import Workload, replay
 from replay.metrics.summary import summary
 from replay.physmap import presets
@@ -47,9 +47,8 @@ def shipped(name: str) -> Path:
 
 
 @cache
-def _workload(source: str | Synthetic, asap: bool) -> Workload:
-    how = Arrivals(ASAP) if asap else Arrivals()
-    return arrange(to_workload(trace_of(source)), how)
+def _workload(source: str | Synthetic, loop: str) -> Workload:
+    return arrange(to_workload(trace_of(source)), Arrivals(loop))
 
 
 def _settings(run: Run, strategy: str) -> dict[str, str]:
@@ -67,7 +66,7 @@ def _summary(run: Run, strategy: str) -> dict[str, Any]:
     machine = machine_for(trace.meta, MachineChoice(run.physmap, run.iommu, run.subtract_ram))
     chosen, kernel = allocators.load(strategy), str(trace.meta.provenance.get("kernel", ""))
     outcome = replay(chosen, chosen.as_of(kernel, _settings(run, strategy)), machine,
-                     _workload(run.trace, run.asap), profiles.load(machine.arch))
+                     _workload(run.trace, run.loop), profiles.load(machine.arch))
     return {**summary([outcome], trace), "events": _events(trace)}
 
 

@@ -9,6 +9,7 @@ from replay.claims.loads import (
     STRUCT_PAGES,
     listed,
 )  # fmt: skip
+from replay.engine.arrivals import ASAP
 
 AS_FAST = "as fast as possible"
 THREE = ("balloon", "hotplug", "pool")
@@ -50,7 +51,7 @@ OFTEN = Claim(
     experiment="every shipped trace at its own times, the recorded PVH and Arm ones also as fast "
                "as possible, and a synthetic one with a moving target; balloon, hotplug, pool",
     runs=(*(Run(t, THREE) for t in SHIPPED),
-          *(Run(t, THREE, asap=True, label=AS_FAST) for t in ("pvh-dom0", "arm64-dom0")),
+          *(Run(t, THREE, loop=ASAP, label=AS_FAST) for t in ("pvh-dom0", "arm64-dom0")),
           Run(MOVING, THREE, label="target moves")),
     columns=(SECTIONS_ADDED, PAGES_OUT, PAGES_BACK, SLOW_CALLS, Column("hypercalls", "hypercalls")),
     judge=often,

@@ -8,6 +8,7 @@ from replay.claims.loads import (
     FAILED, MAX, MEAN, MOVING, P99, PAGES_BACK, RAM_MEAN, RAM_PEAK, SHIPPED, SLOW_CALLS, STILL,
     listed,
 )  # fmt: skip
+from replay.engine.arrivals import CLOSED
 
 WAIT = Column("wait, max", "wait_ns.max", "ns")
 PASSES = Column("balloon thread passes", "tallies.thread_passes")
@@ -60,12 +61,12 @@ UNTANGLED = Claim(
     experiment="SYNTHETIC: one stream of backends, alone and while xl mem-set moves the target; "
                "and a recorded PV dom0 whose target moves while one task maps",
     runs=(Run(STILL, THREE, label="target stays"), Run(MOVING, THREE, label="target moves"),
-          Run(RECORDED_TARGET, THREE, label="target moves")),
+          Run(RECORDED_TARGET, THREE, loop=CLOSED, label="target moves")),
     columns=(RAM_MEAN, RAM_PEAK, FAILED, SLOW_CALLS, MEAN, P99, MAX, WAIT, PASSES, PAGES_BACK),
     judge=untangled,
     rule="refuted if the moving target changes what the pool's callers see (failures, slow calls, "
          "latency, waits), if the pool gives up RAM while the target stays, or if its only caller "
-         "in the recording ever waits; supported if the target changes what the callers of balloon "
+         "in the recording, which asks when its call before has returned, ever waits; supported if the target changes what the callers of balloon "
          "and hotplug see; depends if not of both",
     caveats=(("the pool shares iomem_resource with the balloon thread; no collision of the two is "
              "in these streams"), "the recorded load maps by one task; its backends are not real"))

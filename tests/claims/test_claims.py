@@ -52,7 +52,10 @@ def without(rows: Rows, column: str, **wanted: Any) -> Rows:
 
 C = "1:1 collisions"
 FLIPS = {
-    1: {"measured": ("depends", lambda r: r),
+    1: {"measured": ("supported", lambda r: r),
+        "hotplug adds as many on recordings": (
+            "depends", lambda r: change(r, "sections added", 1, "hotplug", trace="pvh-dom0",
+                                        loop="open")),
         "hotplug adds more on a recording": (
             "supported", lambda r: change(r, "sections added", 99, "hotplug", trace="pvh-dom0")),
         "the pool adds more once": (
@@ -73,7 +76,9 @@ FLIPS = {
         "the pool refuses": ("depends", lambda r: change(r, "failed", 1, "pool",
                                                          trace="pv-dom0"))},
     4: {"measured": ("depends", lambda r: r),
-        "no window": ("supported", lambda r: without(r, "frames in device windows")),
+        "no window": ("depends", lambda r: without(r, "frames in device windows")),
+        "no long call": ("depends", lambda r: without(r, "max")),
+        "neither": ("supported", lambda r: without(without(r, "frames in device windows"), "max")),
         "slower": ("refuted", lambda r: change(r, "p99", 1e9, "pool", trace="pvh-dom0")),
         "more RAM": ("refuted", lambda r: change(r, "RAM given, mean", 1e12, "pool"))},
     5: {"measured": ("depends", lambda r: r),
