@@ -84,6 +84,30 @@ held() { # PAUSE: more pages at once than a section of memory has
   touch /root/go; python3 /dom0/hold.py /root/go "$1" $(printf '300 %.0s' $(seq 120))
 }
 
+# -- what adding a region of memory takes: two of them beside a load, and what the kernel does then, by
+# probes in an instance of their own; see regions.trace
+region_calls() { # [SUFFIX]: a line per call
+  printf "%s$1\n" synchronize_rcu init_memory_mapping add_pages memmap_init_zone_device \
+    add_memory_resource memremap_pages
+}
+
+before_regions() {
+  local one
+  mkdir $T/instances/regions && echo mono > $T/instances/regions/trace_clock || return
+  for one in $(region_calls); do
+    echo "p:regions/${one} $one" && echo "r:regions/${one}_ret $one"
+  done >> $T/kprobe_events && echo 1 > $T/instances/regions/events/regions/enable
+}
+
+regions() {
+  local one
+  load 21 250 && sleep 2 && held 0.01 && sleep 2 && load 25 1 1 || return
+  cp $T/instances/regions/trace $OUT/regions.trace && rmdir $T/instances/regions || return
+  for one in $(region_calls) $(region_calls _ret); do
+    echo "-:regions/$one"
+  done >> $T/kprobe_events
+}
+
 # -- many tasks
 storm() { python3 /dom0/storm.py "$SEED" $STORM; }
 long() { python3 /dom0/calls.py "$SEED" "$LONG"; }

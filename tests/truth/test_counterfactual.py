@@ -12,7 +12,7 @@ import pytest
 from counterfactual import LOADS, Moved, asked, pair_rows, phase_rows, recorded, replayed, traces
 from replay.truth.verify.recording import verify_recording
 
-WITHIN = {"paced": Moved(1, 1, 1, 1, 0), "dense": Moved(8, 8, 125, 170, 0)}
+WITHIN = {"paced": Moved(1, 1, 1, 1, 0), "dense": Moved(7, 7, 120, 160, 0)}
 """Per cent by which a replay may differ from the recorded balloon, for either load."""
 APART = {"paced": Moved(1, 1, 1, 1, 0), "dense": Moved(10, 10, 30, 30, 0)}
 """Per cent between two recordings of the balloon. Where a task asks as fast as it can, how often the
