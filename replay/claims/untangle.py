@@ -66,8 +66,8 @@ UNTANGLED = Claim(
     judge=untangled,
     rule="refuted if the moving target changes what the pool's callers see (failures, slow calls, "
          "latency, waits), if the pool gives up RAM while the target stays, or if its only caller "
-         "in the recording, which asks when its call before has returned, ever waits; supported if the target changes what the callers of balloon "
-         "and hotplug see; depends if not of both",
+         "in the recording, which asks when its call before has returned, ever waits; supported if "
+         "the target changes what the callers of balloon and hotplug see; depends if not of both",
     caveats=(("the pool shares iomem_resource with the balloon thread; no collision of the two is "
              "in these streams"), "the recorded load maps by one task; its backends are not real"))
 
