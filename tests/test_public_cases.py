@@ -12,7 +12,7 @@ import pytest
 from cases import CASES, folders, held, holds
 from driving import ROOT, cli, refused
 
-from replay.base.object_code import cache_root
+from replay.base.code_files import cache_root
 from replay.c.kernel_tree import source
 from replay.physmap.model import Physmap
 from replay.trace.store import Trace, load

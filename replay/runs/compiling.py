@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from replay.base import object_code
+from replay.base.code_files import root_for_new
 from replay.base.kernel import Kernel
 from replay.base.progress import each, say
 from replay.engine.drive import UnderWay
@@ -33,7 +33,7 @@ def compile_loops(runs: Sequence[UnderWay]) -> None:
     missing = [one.strategy.name for one in runs
                if isinstance(one.strategy.run, Kernel) and one.strategy.name in known
                and not one.strategy.run.ready(one.state, nothing, one.out, one.costs)]
-    if len(missing) > 1 and object_code.can_keep():
+    if len(missing) > 1:
         say(f"compiling {', '.join(missing)}: the first time only, about a minute")
         compile_side_by_side([f"loop:{name}" for name in missing])
 
@@ -45,10 +45,11 @@ def compile_side_by_side(names: Sequence[str]) -> None:
     error: what it should have compiled is compiled where it is used.
     """
     cores = os.cpu_count() or 1
+    env = {**os.environ, "REPLAY_CACHE_DIR": str(root_for_new())}
     shares = [names[k::cores] for k in range(min(cores, len(names)))]
 
     def one(share: Sequence[str]) -> None:
-        subprocess.run([sys.executable, "-m", "replay", "warm", *share], check=False,
+        subprocess.run([sys.executable, "-m", "replay", "warm", *share], check=False, env=env,
                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
 

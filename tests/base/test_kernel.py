@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from replay.base import jit, object_code
+from replay.base import built_for, jit, object_code
 from replay.base.compiled import (
     address_of, compiled, index, inline, interpreted, lowest_bit, record, row_at, seen_as, template,
 )  # fmt: skip
@@ -267,7 +267,7 @@ def _maker(k: int) -> Any:
 
 def test_code_of_another_compiler_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     here = object_code.place_of("a", "b")
-    object_code._made_by.cache_clear()
+    built_for.made_here.cache_clear()
     monkeypatch.setenv("NUMBA_BOUNDSCHECK", "other")
     assert object_code.place_of("a", "b") != here
-    object_code._made_by.cache_clear()
+    built_for.made_here.cache_clear()

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from replay.base.object_code import cache_root
+from replay.base.code_files import cache_root
 from replay.c.kernel_tree import build, source
 from replay.truth.witness import streams
 

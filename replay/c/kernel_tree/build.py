@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from replay.base.object_code import cache_root
+from replay.base.code_files import cache_root
 from replay.base.errors import InputError, ReplayError
 from replay.c.compiler import compiler, compiler_version
 from replay.base.leftovers import temporary_folder

@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from replay.base.object_code import cache_root
+from replay.base.code_files import cache_root
 from replay.base.errors import InputError, ReplayError
 
 POOL_SOURCE = "drivers/xen/unpopulated-alloc.c"
