@@ -8,8 +8,9 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import click
 from mkdocs.structure.files import File, Files
+
+from replay.cli.reference import reference
 
 ROOT = Path(__file__).parent.parent
 _spec = importlib.util.spec_from_file_location(
@@ -23,7 +24,7 @@ table = results.table
 def on_files(files: Files, config: Any) -> Files:
     """Called by mkdocs once it has found the written pages."""
     for name, body in (("columns", columns()), ("metrics", metrics()), ("costs", costs()),
-                       ("commands", commands())):
+                       ("commands", reference())):
         files.append(File.generated(config, f"reference/{name}.md", content=body))
     for name, source in SHOWN.items():
         body = site_links((ROOT / source).read_text(encoding="utf-8"), source)
@@ -90,22 +91,4 @@ def costs() -> str:
             ("primitive", "ns", "from", "to", "source"),
             [(f"`{n}`", f"{c.ns:g}", f"{c.low:g}", f"{c.high:g}", c.source)
              for n, c in its.costs.items()]))
-    return "\n".join(parts)
-
-
-def commands() -> str:
-    """The help of every verb, as the program prints it."""
-    from replay.cli.main import commands
-
-    root = commands()
-    parts = ["# Command line\n"]
-
-    def walk(command: Any, path: str) -> None:
-        context = click.Context(command, info_name=path, terminal_width=96, max_content_width=96)
-        parts.append(f"## {path}\n\n```text\n{command.get_help(context).strip()}\n```\n")
-        for name, sub in getattr(command, "commands", {}).items():
-            if not sub.hidden:
-                walk(sub, f"{path} {name}")
-
-    walk(root, "replay")
     return "\n".join(parts)

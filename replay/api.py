@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.files import check_output
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from replay.truth.verify.result import Verification
 
 Source = str | os.PathLike[str]
-PICTURES = ("svg", "png")
-FORMS = ("html", "md", "csv", "txt", *PICTURES)
-"""Of a report."""
 
 
 def load_trace(path: Source) -> Trace:
@@ -86,15 +83,6 @@ def convert_trace(trace: Source, output: Source, *, compression: str = "zstd",
     found = load_whole(path, "convert", allow_loss)
     save(found, target, compression)
     return found
-
-
-def check_output(output: Path, sources: Sequence[Path]) -> None:
-    """Refuse, before the work is done, what could only fail or destroy a source after it."""
-    if output.is_dir():
-        raise ReplayError(f"{output}: is a directory, expected a file name")
-    for source in sources:
-        if output.exists() and source.exists() and output.samefile(source):
-            raise ReplayError(f"{output}: would overwrite what it is made from")
 
 
 def synthesize(name: str, models: Sequence[str] | None = None, *, seed: int = 1, seconds: int = 60,
@@ -167,38 +155,20 @@ def write_report(*runs: Run | Source, output: Source | None = None, form: str = 
                  ) -> list[Path]:
     """Make a report of runs: html (one self-contained file), md, csv, txt, or svg and png (a file
     per figure, in a folder). Gives the files."""
-    from replay.base.files import write_files, written
+    from replay.report.forms import write
 
-    if form not in FORMS:
-        raise unknown_name("format", form, list(FORMS))
-    read = [run if not isinstance(run, str | os.PathLike) else read_run(run) for run in runs]
-    folder = read[0].folder or Path()
-    target = Path(output) if output is not None else folder / (
-        "figures" if form in PICTURES else f"report.{form}")
-    if form in PICTURES:
-        from replay.report.page.formats import pictures
-
-        if target.is_file():
-            raise ReplayError(f"{target}: is a file, expected a folder for the figures")
-        made = pictures(read, form)
-        write_files(target, {name: partial(Path.write_bytes, data=body)
-                             for name, body in made.items()})
-        return [target / name for name in sorted(made)]
-    check_output(target, [])
-    body = _body(read, form)
-    with written(target) as aside:
-        aside.write_text(body, encoding="utf-8")
-    return [target]
+    return write(_read_all(runs), Path(output) if output is not None else None, form)
 
 
-def _body(runs: list[Run], form: str) -> str:
-    if form == "html":
-        from replay.report.page.page import page
+def report_text(*runs: Run | Source, form: str = "html") -> str:
+    """The same as a text: html, md, csv or txt."""
+    from replay.report.forms import text_of
 
-        return page(runs)
-    from replay.report.page import formats
+    return text_of(_read_all(runs), form)
 
-    return {"md": formats.markdown, "csv": formats.table, "txt": formats.text}[form](runs)
+
+def _read_all(runs: Sequence[Run | Source]) -> list[Run]:
+    return [read_run(run) if isinstance(run, str | os.PathLike) else run for run in runs]
 
 
 def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, samples: int = 1024,

@@ -21,6 +21,7 @@ import re
 import stat
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -68,6 +69,27 @@ def place_of(name: str, what: str) -> Path:
     Code for this very processor comes first, then such for its level, imported or shipped, if it
     is whole: what is damaged is compiled for this processor.
     """
+    place = _found(name, what)
+    for places in _noted:
+        places.add(place)
+    return place
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[set[Path]]:
+    """The places of all code that the work within asks for, as they become known."""
+    places: set[Path] = set()
+    _noted.append(places)
+    try:
+        yield places
+    finally:
+        _noted.pop()
+
+
+_noted: list[set[Path]] = []
+
+
+def _found(name: str, what: str) -> Path:
     file = _file_name(name, what, built_for.made_here())
     homes = [cache_root() / COMPILED_FOLDER]
     if cache_root() in _spare:
@@ -82,7 +104,7 @@ def place_of(name: str, what: str) -> Path:
             if whole is not None and parsed(whole):
                 return home / portable
     with contextlib.suppress(OSError):  # before something is compiled that could not be kept
-        _refuse_what_others_write(homes[0], homes[0].stat())
+        refuse_what_others_write(homes[0], homes[0].stat())
     return homes[0] / file
 
 
@@ -98,15 +120,16 @@ def read(place: Path) -> bytes | None:
     try:
         with place.open("rb") as file:
             if place.parent != SHIPPED_CODE:
-                _refuse_what_others_write(place.parent, os.stat(place.parent))
-                _refuse_what_others_write(place, os.fstat(file.fileno()))
+                refuse_what_others_write(place.parent, os.stat(place.parent))
+                refuse_what_others_write(place, os.fstat(file.fileno()))
             _note_use(file.fileno())
             return file.read()
     except OSError:
         return None
 
 
-def _refuse_what_others_write(path: Path, found: os.stat_result) -> None:
+def refuse_what_others_write(path: Path, found: os.stat_result) -> None:
+    """ReplayError where somebody else can put code that is executed here. found: of the path."""
     others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if found.st_uid not in (os.getuid(), 0) or others:
         raise ReplayError(

@@ -6,12 +6,12 @@ The recorder has it too, on a dom0's Python 3.9.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from replay.base.errors import InputError
+from replay.base.errors import InputError, ReplayError
 from replay.base.leftovers import aside as aside_of
 from replay.base.leftovers import claim, sweep, temporary_folder
 
@@ -100,6 +100,15 @@ def beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise InputError(path, f"cannot be written: {error.strerror or error}",
                          hint="nothing was changed") from None
+
+
+def check_output(output: Path, sources: Sequence[Path]) -> None:
+    """Refuse, before the work is done, what could only fail or destroy a source after it."""
+    if output.is_dir():
+        raise ReplayError(f"{output}: is a directory, expected a file name")
+    for source in sources:
+        if output.exists() and source.exists() and output.samefile(source):
+            raise ReplayError(f"{output}: would overwrite what it is made from")
 
 
 def write_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
+from replay.cli.options import AsJson, TraceFile, color, emit, emit_json, named
 
 
 def calibrate(
     traces: Annotated[list[Path], typer.Argument(
-        metavar="TRACE...", help="Recordings of one kind of machine.")],
+        metavar="TRACE...", help="Recordings of one kind of machine.", callback=named)],
     output: Annotated[Path, typer.Option(
         "-o", "--output", metavar="FILE.toml", help="The profile.")],
     base: Annotated[str | None, typer.Option(

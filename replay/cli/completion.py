@@ -59,6 +59,12 @@ def _models() -> list[str]:
     return list(MODELS)
 
 
+def _traces() -> list[str]:
+    from replay.trace.shipped import shipped_traces
+
+    return list(shipped_traces())
+
+
 def _of_the_kernel() -> list[str]:
     from replay.truth.witness.streams import STRATEGIES
 
@@ -67,7 +73,7 @@ def _of_the_kernel() -> list[str]:
 
 KNOWN_NAMES: Final[dict[str, Callable[[], list[str]]]] = {
     "NAME|FILE.py|FILE.so": _strategies, "PRESET|FILE": _presets, "NAME|FILE": _profiles,
-    "KEY=VALUE": _settings}
+    "KEY=VALUE": _settings, **dict.fromkeys(("TRACE", "TRACE...", "A", "B", "A [B...]"), _traces)}
 """By the word in the help."""
 NAMES_OF_VERB: Final[dict[tuple[str, str], Callable[[], list[str]]]] = {
     ("synth", "model"): _models, ("witness", "strategy"): _of_the_kernel}

@@ -10,6 +10,7 @@ import typer
 
 from replay.base.errors import unknown_name
 from replay.cli.options import AsJson, color, emit, emit_json
+from replay.cli.outputs import STANDARD_OUTPUT
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None,
@@ -177,7 +178,7 @@ JOBS = {"github": ("github.yml",), "gitlab": ("gitlab.yml",),
 def job(
     where: Annotated[str, typer.Argument(metavar="github|gitlab|systemd")],
     out: Annotated[Path | None, typer.Option(
-        "-o", "--output", metavar="DIR", help="Write the files there. Default: print them."),
+        "-o", "--output", metavar="DIR", help="Write the files there. Default, and -: print them."),
     ] = None,
 ) -> None:
     """Ready-made files for a nightly job, to be saved beside gate.toml."""
@@ -188,7 +189,7 @@ def job(
         raise unknown_name("place for a job", where, list(JOBS))
     folder = Path(replay.gate.__file__).parent / "jobs"
     bodies = {name: (folder / name).read_text(encoding="utf-8") for name in JOBS[where]}
-    if out:
+    if out and out != STANDARD_OUTPUT:
         write_files(out, {name: text_writer(body) for name, body in bodies.items()})
         emit(f"Written: {', '.join(str(out / name) for name in bodies)}")
         return

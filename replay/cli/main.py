@@ -16,9 +16,9 @@ import typer
 from typer.main import get_command_name
 
 from replay import __version__
-from replay.api import check_output
 from replay.base import progress
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.files import check_output
 from replay.base.signals import raise_at_sigterm
 from replay.cli import ending, gate, record
 from replay.cli.calibrate import calibrate, predict
@@ -29,10 +29,12 @@ from replay.cli.convert import convert
 from replay.cli.options import (
     AllowLoss, AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values,
 )  # fmt: skip
+from replay.cli.outputs import without_dash
 from replay.cli.progress import with_shared_options
 from replay.cli.report import report
 from replay.cli.run import run
 from replay.cli.sensitivity import sensitivity
+from replay.cli.warm import warm
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -210,13 +212,16 @@ def witness(
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """List strategies with their options, machine presets and cost profiles."""
+    """List strategies with their options, machine presets, cost profiles and shipped traces."""
     from replay import allocators
     from replay.costs import profile
     from replay.physmap import presets
+    from replay.trace.shipped import shipped_traces
 
+    traces = {name: str(path) for name, path in shipped_traces().items()}
     if as_json:
-        emit_json({"machines": presets.names(), "cost_profiles": profile.names(), "strategies": {
+        emit_json({"traces": traces, "machines": presets.names(),
+                   "cost_profiles": profile.names(), "strategies": {
             name: {"summary": one.summary, "models": one.models, "options": {
                 key: {"default": option.default, "what": option.what, "choices": option.choices}
                 for key, option in one.options.items()}}
@@ -228,6 +233,7 @@ def list_(as_json: AsJson = False) -> None:
             emit(f"    --set {name}.{key}={option.default}  {option.what}")
     emit(f"machines (--physmap): {', '.join(presets.names())}")
     emit(f"cost profiles (--profile): {', '.join(profile.names())}")
+    emit(f"traces (replay run NAME): {', '.join(traces) or 'none'}")
 
 
 @app.command("c-header")
@@ -238,15 +244,7 @@ def c_header() -> None:
     emit(str(Path(replay.__file__).parent / "c"))
 
 
-@app.command(hidden=True)
-def warm(parts: Annotated[list[str] | None, typer.Argument(
-        metavar="[PART]...", help="Such as loop:pool or importers.")] = None) -> None:
-    """Compile what else is compiled when it is first used: all of it, or parts."""
-    from replay.cli.warming import warm_up
-
-    warm_up(parts or [])
-
-
+app.command()(warm)
 app.command()(convert)
 app.command()(report)
 app.command()(compare)
@@ -271,7 +269,7 @@ def commands(args: Sequence[str] = ()) -> click.Group:
             chosen.registered_commands, chosen.registered_groups = [one], []
     group = typer.main.get_command(chosen)
     assert isinstance(group, click.Group)
-    return with_shared_options(group)
+    return without_dash(with_shared_options(group))
 
 
 def main(args: list[str] | None = None, interrupted: Any = None) -> NoReturn:

@@ -17,7 +17,17 @@ from replay.cli.progress import clear
 Sets = Annotated[list[str] | None, typer.Option(
     "--set", metavar="KEY=VALUE", help="Set an option; repeatable.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.arrow).")]
+
+
+def named(given: Path | list[Path]) -> Any:
+    """What a TRACE stands for: a file, or a shipped trace of that name."""
+    from replay.trace.shipped import named_trace
+
+    return list(map(named_trace, given)) if isinstance(given, list) else named_trace(given)
+
+
+TRACE_HELP = "A trace (.arrow), or the name of one that is shipped (`replay list`)."
+TraceFile = Annotated[Path, typer.Argument(metavar="TRACE", help=TRACE_HELP, callback=named)]
 
 AllowLoss = Annotated[bool, typer.Option(
     "--allow-loss", help="Of a trace that was cut, take the whole batches.")]

@@ -18,7 +18,7 @@ PATIENCE_S = 2.0
 LONG_VERBS = frozenset((
     "import", "synth", "run", "verify", "sensitivity", "claims", "calibrate", "predict", "witness",
     "compare", "diff", "report", "check-allocator", "info", "convert", "check", "accept", "add",
-    "drift", "export"))
+    "drift", "export", "warm"))
 """Verbs that may take their time."""
 
 

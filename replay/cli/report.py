@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from replay.cli.options import emit
+from replay.cli.outputs import STANDARD_OUTPUT
 
 
 def report(
@@ -15,13 +16,17 @@ def report(
         metavar="RUN...", help="Folders that `replay run` wrote, such as reports/pvh-dom0.")],
     output: Annotated[Path | None, typer.Option(
         "-o", "--output", metavar="FILE|DIR", help="Default: report.html (md, csv, txt) in the "
-        "folder of the first run; a folder `figures` there for svg and png.")] = None,
+        "folder of the first run; a folder `figures` there for svg and png. -: standard output."),
+    ] = None,
     form: Annotated[str, typer.Option(
         "--format", metavar="html|md|csv|txt|svg|png", help="html: one file with everything in "
         "it. svg, png: a file per figure.")] = "html",
 ) -> None:
     """Make a report of one run or several: tables, curves, the physmap over time."""
-    from replay.api import write_report
+    from replay.api import report_text, write_report
 
+    if output == STANDARD_OUTPUT:
+        emit(report_text(*runs, form=form))
+        return
     files = write_report(*runs, output=output, form=form)
     emit(f"Written: {', '.join(str(path) for path in files)}")

@@ -26,13 +26,20 @@ def warm_up(names: list[str]) -> None:
 
     ReplayError: there is no part of that name.
     """
+    if names:
+        run_parts(names)
+    else:
+        compile_side_by_side(list(parts()))
+
+
+def run_parts(names: list[str]) -> None:
+    """Run what is compiled for these parts, in this process; without names for all."""
     known = parts()
     for name in names:
         if name not in known:
             raise unknown_name("part", name, list(known))
+    for name in names or known:
         known[name]()
-    if not names:
-        compile_side_by_side(list(known))
 
 
 def parts() -> dict[str, Callable[[], None]]:
@@ -40,7 +47,7 @@ def parts() -> dict[str, Callable[[], None]]:
     loops = {f"loop:{name}": partial(_loop, strategy)
              for name, strategy in allocators.discover().items()}
     return {**loops, "c": _c, "witness": _witness, "calls": _calls,
-            "importers": _importers, "traces": _traces}
+            "importers": _importers, "traces": _traces, "shipped": _shipped}
 
 
 def _machine() -> Physmap:
@@ -109,3 +116,24 @@ def _traces() -> None:
         read.frames_before(1)
         list(Repaged(read, 65536))
     replay_trace(trace, RunOptions(("nop",)))
+
+
+def _shipped() -> None:
+    """What recorded traces have and made-up ones have not, by the shipped ones: all are replayed,
+    the smallest goes through the verbs that ask more of one."""
+    from replay import api
+    from replay.runs.options import RunOptions
+    from replay.runs.replaying import replay_source
+    from replay.trace.batches import open_batches
+    from replay.trace.shipped import shipped_traces
+
+    paths = sorted(shipped_traces().values(), key=lambda path: path.stat().st_size)
+    with temporary_folder() as folder:
+        for path in paths:
+            replay_source(open_batches(path), RunOptions(), folder)
+        for path in paths[:1]:
+            api.describe_trace(path)
+            api.verify_trace(path)
+            api.sweep_costs(path, samples=64)
+            api.calibrate_costs([path], folder / "fitted.toml")
+            api.convert_trace(path, folder / "converted.arrow")

@@ -10,6 +10,7 @@ from replay.base.errors import ReplayError, unknown_name
 from replay.runs.options import RunOptions
 from replay.runs.replaying import replay_trace
 from replay.runs.run import Run, read_run
+from replay.trace.shipped import named_trace
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ class Side:
 def split(text: str) -> tuple[Path, str]:
     """`RUN:STRATEGY` or `RUN`: the path, and the strategy or nothing.
 
-    A path that exists is taken whole, colons and all.
+    A path that exists is taken whole, colons and all; a shipped trace may be named.
     """
     if Path(text).exists() or ":" not in text:
-        return Path(text), ""
+        return named_trace(Path(text)), ""
     path, _, allocator = text.rpartition(":")
-    return Path(path), allocator
+    return named_trace(Path(path)), allocator
 
 
 def _run(path: Path, allocator: str) -> Run:
