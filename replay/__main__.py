@@ -1,8 +1,12 @@
-"""The program's first step: `replay`, or `python -m replay`."""
+"""The program's first step: `replay`, or `python -m replay`.
 
-from __future__ import annotations
+This file and the package's __init__ must be read by any Python 3, so that an old one can say so.
+"""
 
 import signal
+import sys
+
+OLDEST_PYTHON = (3, 11)
 
 
 def start() -> None:
@@ -11,6 +15,10 @@ def start() -> None:
     Loading takes a moment in which nothing is under way that would need to be undone: Ctrl-C ends
     the process at once then, as it ends a program in C, and not in a traceback.
     """
+    if sys.version_info < OLDEST_PYTHON:
+        needed, here = (".".join(map(str, v[:2])) for v in (OLDEST_PYTHON, sys.version_info))
+        sys.stderr.write(f"replay: needs Python {needed} or later, this is {here}\n")
+        raise SystemExit(2)
     usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell started it in the background
     if usual is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
