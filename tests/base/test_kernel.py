@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +17,8 @@ from replay.base.compiled import (
     address_of, compiled, index, inline, interpreted, lowest_bit, record, row_at, seen_as, template,
 )  # fmt: skip
 from replay.base.errors import ReplayError
+
+from small_kernels import module  # isort: skip
 
 ROOT = Path(__file__).parent.parent.parent
 PAIR = record("low", ("high", np.int16))
@@ -138,34 +138,6 @@ def test_an_exception_of_compiled_code_is_raised_by_name() -> None:
     assert _ends(np.full(1, 6), 2) == 3
 
 
-MODULE = """
-from replay.base.compiled import compiled, inline
-from typing import NamedTuple
-AMOUNT = 2  # {comment}
-@inline
-def amount(x):
-    return x * {factor}
-def made(offset):
-    @compiled
-    def within(x):
-        return amount(x) + AMOUNT + offset
-    return within
-total = made({offset})
-"""
-
-
-def module(folder: Path, **given: Any) -> ModuleType:
-    text = MODULE.format(**{"comment": "", "factor": 3, "offset": 1} | given)
-    path = folder / "some_kernels.py"
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location("some_kernels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    exec(compile(text, path, "exec"), found.__dict__)
-    return found
-
-
 def test_a_kernel_is_compiled_again_when_anything_it_follows_from_changes(
         tmp_path: Path, compilations: list[str]) -> None:
     def value(amount: int = 2, **given: Any) -> Any:
@@ -208,13 +180,6 @@ def test_what_others_can_write_to_is_refused(what: str, tmp_path: Path, cache: P
     place.chmod(0o777)
     with pytest.raises(ReplayError, match=f"{place.name}: others can write to it.*chmod"):
         module(tmp_path).total(1)
-
-
-def test_a_cache_that_cannot_be_written_is_no_error(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("REPLAY_CACHE_DIR", str(tmp_path / "file" / "below"))
-    assert module(tmp_path).total(1) == 6
 
 
 def test_files_are_the_users_alone(tmp_path: Path, cache: Path) -> None:
