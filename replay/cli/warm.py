@@ -53,7 +53,8 @@ def _export(parts: list[str], output: Path) -> None:
             [sys.executable, "-m", "replay", "warm", *parts, "--export", str(output)],
             env={**os.environ, **built_for.portable_environment()}, check=False)
         raise typer.Exit(done.returncode)
-    warm_up(parts)
+    if not parts:
+        warm_up([])  # in other processes, side by side; here it is only loaded then
     with code_files.noted() as places:
         run_parts(parts)
     packed_code.pack(places, output)

@@ -26,6 +26,7 @@ def project(tmp_path: Path) -> Path:
         '[[check]]\ntrace = "small.arrow"\nallocators = ["pool"]\n')
     assert cli("gate", "accept", "--config", tmp_path / "gate.toml").code == 0
     (tmp_path / "benchmarks").mkdir()
+    assert run("replay warm loop:nop --export replay-code.zip", tmp_path).returncode == 0
     (tmp_path / "benchmarks/test_small.py").write_text(
         "def test_sum(benchmark):\n    benchmark.extra_info['size'] = '9 numbers'\n"
         "    benchmark(sum, range(9))\n")
@@ -50,7 +51,9 @@ def test_files_fit_their_servers_schemas(name: str) -> None:
 def test_the_github_job_runs(project: Path) -> None:
     data = YAML(typ="safe").load(JOBS / "github.yml")
     steps = [s for s in data["jobs"]["gate"]["steps"] if "run" in s and s["name"] != "Install"]
-    assert [s["name"] for s in steps] == ["Gate", "Summary"]
+    assert [s["name"] for s in steps] == ["Compiled code", "Gate", "Summary"]
+    assert "replay-code.zip" in [s["with"]["path"] for s in data["jobs"]["gate"]["steps"]
+                                 if s.get("uses", "").startswith("actions/cache")]
     summary = project / "summary.md"
     for step in steps:
         done = run(step["run"], project, GITHUB_STEP_SUMMARY=str(summary))
@@ -59,6 +62,22 @@ def test_the_github_job_runs(project: Path) -> None:
     [upload] = [s["with"]["path"] for s in data["jobs"]["gate"]["steps"]
                 if s.get("uses", "").startswith("actions/upload")]
     assert (project / upload / "gate.xml").is_file()
+
+
+@pytest.mark.parametrize("code", ["none", "damaged"])
+def test_without_code_that_fits_a_job_makes_it_anew(code: str, project: Path) -> None:
+    """As the jobs do, of a part alone: to compile all takes minutes."""
+    packed = project / "replay-code.zip"
+    whole = packed.read_bytes()
+    packed.unlink()
+    if code == "damaged":
+        packed.write_bytes(whole[:-9])
+    [command] = {s["run"] for job in YAML(typ="safe").load(JOBS / "github.yml")["jobs"].values()
+                 for s in job["steps"] if s.get("name") == "Compiled code"}
+    done = run(command.replace("--export", "loop:nop --export"), project)
+    assert done.returncode == 0
+    assert done.stderr.startswith("replay: replay-code.zip: ")
+    assert packed.read_bytes() == whole
 
 
 def kept(project: Path) -> None:
@@ -73,7 +92,7 @@ def kept(project: Path) -> None:
 def test_the_github_drift_job_runs(project: Path) -> None:
     data = YAML(typ="safe").load(JOBS / "github.yml")
     steps = [s for s in data["jobs"]["drift"]["steps"] if "run" in s and s["name"] != "Install"]
-    assert [s["name"] for s in steps] == ["Bench", "History", "Drift", "Drift summary"]
+    assert [s["name"] for s in steps] == ["Compiled code", "Bench", "History", "Drift", "Drift summary"]
     for step in steps:
         done = run(step["run"], project, GITHUB_STEP_SUMMARY=str(project / "summary.md"))
         assert done.returncode == 0, done.stdout + done.stderr
@@ -83,7 +102,7 @@ def test_the_github_drift_job_runs(project: Path) -> None:
 
 def test_the_gitlab_drift_job_runs(project: Path) -> None:
     job = YAML(typ="safe").load(JOBS / "gitlab.yml")["replay-drift"]
-    for command in job["script"]:
+    for command in [*job["before_script"][1:], *job["script"]]:
         done = run(command, project)
         assert done.returncode == 0, done.stdout + done.stderr
     assert (project / job["artifacts"]["reports"]["junit"]).is_file()
@@ -100,7 +119,8 @@ def test_the_systemd_drift_unit_runs(project: Path) -> None:
 
 def test_the_gitlab_job_runs(project: Path) -> None:
     job = YAML(typ="safe").load(JOBS / "gitlab.yml")["replay-gate"]
-    for command in job["script"]:
+    assert job["cache"]["paths"] == ["replay-code.zip"]
+    for command in [*job["before_script"][1:], *job["script"]]:
         assert run(command, project).returncode == 0
     assert (project / job["artifacts"]["reports"]["junit"]).is_file()
 
