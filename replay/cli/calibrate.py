@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from replay.cli.options import AsJson, TraceFile, color, emit, emit_json, named
+from replay.cli.options import AsJson, TraceFile, emit_json, named, show
 
 
 def calibrate(
@@ -30,7 +30,7 @@ def calibrate(
     if as_json:
         emit_json(data)
     else:
-        emit(calibrated(data, color=color()) + f"Written: {output}\n")
+        show(calibrated, data, end=f"Written: {output}\n")
 
 
 def predict(
@@ -48,4 +48,4 @@ def predict(
     if as_json:
         emit_json(data)
     else:
-        emit(predicted(data, color=color()))
+        show(predicted, data)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from replay.base.errors import unknown_name
-from replay.cli.options import AsJson, color, emit, emit_json
+from replay.cli.options import AsJson, emit, emit_json, show
 
 FORMATS = ("text", "md")
 
@@ -39,7 +39,7 @@ def claims(
     elif form == "md":
         emit(shown.markdown(data))
     else:
-        emit(shown.text(data, whole=bool(claim), color=color()))
+        show(shown.text, data, whole=bool(claim))
 
 
 def _write(folder: Path, data: dict[str, Any]) -> None:

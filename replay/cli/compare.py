@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from replay.cli.options import AsJson, color, emit, emit_json
+from replay.cli.options import AsJson, emit_json, show
 
 WHAT = ("RUN (a folder of `replay run`), TRACE.arrow (replayed at its defaults), or either with "
         ":STRATEGY behind it")
@@ -25,7 +25,7 @@ def compare(
     if as_json:
         emit_json(data)
     else:
-        emit(comparison(data, color=color()))
+        show(comparison, data)
 
 
 def diff(
@@ -41,6 +41,6 @@ def diff(
     if as_json:
         emit_json(data)
     else:
-        emit(difference(data, color=color()))
+        show(difference, data)
     if not data["equal"]:
         raise typer.Exit(1)

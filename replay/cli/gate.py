@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from replay.base.errors import unknown_name
-from replay.cli.options import AsJson, color, emit, emit_json
+from replay.cli.options import AsJson, emit, emit_json, folded, show
 from replay.cli.outputs import STANDARD_OUTPUT
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def check(
     if as_json:
         emit_json(data)
     else:
-        emit(gated.text(data, color=color()))
+        show(gated.text, data)
     _end(data)
 
 
@@ -133,7 +133,7 @@ def drift(
     if as_json:
         emit_json(data)
     else:
-        emit(drifted.text(data, color=color()))
+        show(drifted.text, data)
     if fail and data["warned"]:
         raise typer.Exit(1)
 
@@ -166,7 +166,8 @@ def metrics(as_json: AsJson = False) -> None:
         return
     for row in rows:
         emit(f"{row['metric']}  ({row['unit'] or 'text'}"
-             f"{', ' + row['better'] + ' is better' if row['better'] else ''})\n    {row['what']}")
+             f"{', ' + row['better'] + ' is better' if row['better'] else ''})\n"
+             + folded(f"    {row['what']}", indent=0))
 
 
 JOBS = {"github": ("github.yml",), "gitlab": ("gitlab.yml",),

@@ -20,6 +20,7 @@ from replay.base import progress
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.files import check_output
 from replay.base.signals import raise_at_sigterm
+from replay.base.width import NARROWEST, WIDEST
 from replay.cli import ending, gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
@@ -27,7 +28,8 @@ from replay.cli.compare import compare, diff
 from replay.cli.completion import VARIABLE, answer, completion
 from replay.cli.convert import convert
 from replay.cli.options import (
-    AllowLoss, AsJson, Compression, Sets, TraceFile, color, emit, emit_json, key_values,
+    AllowLoss, AsJson, Compression, Sets, TraceFile, columns, emit, emit_json, folded, key_values,
+    show,
 )  # fmt: skip
 from replay.cli.outputs import without_dash
 from replay.cli.progress import with_shared_options
@@ -101,7 +103,7 @@ def info(trace: TraceFile, as_json: AsJson = False, allow_loss: AllowLoss = Fals
     if as_json:
         emit_json(trace_info.info(facts))
     else:
-        emit(trace_info.trace_info(facts, color=color()))
+        show(trace_info.trace_info, facts)
 
 
 app.command()(run)
@@ -124,7 +126,7 @@ def verify(trace: TraceFile, as_json: AsJson = False) -> None:
                     **results[0].as_dict(), "equal": all(r.equal for r in results),
                     "warnings": [w.as_dict() for w in found]})
     else:
-        emit(verification(loaded.meta.name, results, found, color=color()))
+        show(verification, loaded.meta.name, results, found)
     if not all(r.equal for r in results):
         raise typer.Exit(1)
 
@@ -205,7 +207,7 @@ def witness(
         emit_json({"results": [asdict(r) for r in results],
                     "equal": not any(r.difference for r in results)})
     else:
-        emit(witnessed(list(zip(paths, results, strict=True)), faults, color=color()))
+        show(witnessed, list(zip(paths, results, strict=True)), faults)
     if any(r.difference for r in results):
         raise typer.Exit(1)
 
@@ -228,12 +230,14 @@ def list_(as_json: AsJson = False) -> None:
             for name, one in allocators.discover().items()}})
         return
     for name, strategy in allocators.discover().items():
-        emit(f"{name}: {strategy.summary}\n    models {strategy.models}")
+        emit(folded(f"{name}: {strategy.summary}") + "\n" + folded(
+            f"    models {strategy.models}"))
         for key, option in strategy.options.items():
-            emit(f"    --set {name}.{key}={option.default}  {option.what}")
-    emit(f"machines (--physmap): {', '.join(presets.names())}")
-    emit(f"cost profiles (--profile): {', '.join(profile.names())}")
-    emit(f"traces (replay run NAME): {', '.join(traces) or 'none'}")
+            emit(folded(f"    --set {name}.{key}={option.default}  {option.what}"))
+    for what, names in (("machines (--physmap)", presets.names()),
+                        ("cost profiles (--profile)", profile.names()),
+                        ("traces (replay run NAME)", list(traces) or ["none"])):
+        emit(folded(f"{what}: {', '.join(names)}"))
 
 
 @app.command("c-header")
@@ -295,5 +299,7 @@ def _run(given: Sequence[str]) -> None:
         answer(commands(), os.environ[VARIABLE])
         return
     group = commands(given)
-    with group.make_context("replay", list(given)) as context:
+    wide = columns()
+    shape: dict[str, Any] = {} if wide is None else {"max_content_width": min(WIDEST, max(NARROWEST, wide))}
+    with group.make_context("replay", list(given), **shape) as context:
         group.invoke(context)

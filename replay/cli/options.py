@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from replay.base.errors import ReplayError
+from replay.base.width import NARROWEST, WIDEST, on_terminal
 from replay.cli.progress import clear
 
 Sets = Annotated[list[str] | None, typer.Option(
@@ -76,6 +80,28 @@ def silence(stream: Any) -> None:
 def emit_json(data: Any) -> None:
     """Print as JSON with sorted keys."""
     emit(json.dumps(data, indent=2, sort_keys=True))
+
+
+def show(text: Callable[..., str], *told: Any, end: str = "", **options: Any) -> None:
+    """Print a text, made for the terminal if there is one: in its colours, and as wide."""
+    with on_terminal(columns()):
+        made = text(*told, color=color(), **options)
+    emit(made + end)
+
+
+def columns() -> int | None:
+    """How wide the terminal is that output goes to; None where it goes elsewhere."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def folded(line: str, indent: int = 4) -> str:
+    """A line, on a terminal broken between words; what follows is indented further."""
+    room = columns()
+    if room is None:
+        return line
+    return textwrap.fill(line, max(NARROWEST, min(WIDEST, room)), break_on_hyphens=False,
+                         break_long_words=False, drop_whitespace=True, subsequent_indent=" " * (
+                             indent + len(line) - len(line.lstrip())))
 
 
 def color() -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from replay.base.files import folder_name
-from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
+from replay.cli.options import AsJson, TraceFile, columns, emit, emit_json, folded, show
 from replay.cli.run_options import takes_run_options
 from replay.runs.options import RunOptions
 
@@ -35,8 +35,11 @@ def run(
     if as_json:
         emit_json(found.summary)
     else:
-        emit((report(found.summary, color=True) if color() else found.text)
-             + f"Results: {', '.join(files)} in {folder}/\n")
+        written = folded(f"Results: {', '.join(files)} in {folder}/") + "\n"
+        if columns() is None:
+            emit(found.text + written)
+        else:
+            show(report, found.summary, end=written)
     _end(found.summary)
 
 

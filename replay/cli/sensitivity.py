@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from replay.cli.options import AsJson, TraceFile, color, emit, emit_json
+from replay.cli.options import AsJson, TraceFile, emit_json, show
 from replay.cli.run_options import takes_run_options
 from replay.runs.options import RunOptions
 
@@ -29,4 +29,4 @@ def sensitivity(
     if as_json:
         emit_json(data)
     else:
-        emit(shown(data, color=color()))
+        show(shown, data)

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from replay.base.width import fitting
 from replay.metrics.catalogue import families
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN, TITLES
@@ -18,8 +19,6 @@ from replay.report.telling.telling import WARNING_KINDS
 
 VERDICT_STYLES = {"better": "green", "worse": "red"}
 SIGNS = {"better": "+", "worse": "-", "differs": "o"}
-SIDES_PER_TABLE = 2
-"""Sides beside the first before a table is split."""
 
 
 def comparison(data: dict[str, Any], *, color: bool = False) -> str:
@@ -64,6 +63,7 @@ def _warnings(one: dict[str, Any], labels: Sequence[str], said: set[tuple[str, .
 
 def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
     found: list[RenderableType] = []
+    per_table = fitting(42, 28)  # beside the first side, which each is held against
     rows_of = {row["metric"]: row for row in one["metrics"]}
     for family, metrics in families().items():
         rows = [_row(rows_of[m.name]) for m in metrics
@@ -71,11 +71,11 @@ def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType
         if not rows:
             found += [Text(f"{TITLES[family]}: all equal", style="bold"), ""]
             continue
-        for part in range(0, len(labels) - 1, SIDES_PER_TABLE):
-            names = labels[1 + part:][:SIDES_PER_TABLE]
+        for part in range(0, len(labels) - 1, per_table):
+            names = labels[1 + part:][:per_table]
             found.append(table(
                 TITLES[family], ["", heading(labels[0], 12), *(heading(n, 22) for n in names)],
-                [[label, base, *cells[part:][:SIDES_PER_TABLE]] for label, base, cells in rows]))
+                [[label, base, *cells[part:][:per_table]] for label, base, cells in rows]))
     return found
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Group, RenderableType
 
 from replay.base.units import human_bytes
+from replay.base.width import text_width
 from replay.metrics.fragmentation import advertised
 from replay.physmap.host import paint
 from replay.physmap.model import HostRange, Physmap
@@ -61,6 +62,10 @@ def curve(tops: Sequence[int], height: int = 6) -> str:
     """The values, from left to right, as block characters."""
     if max(tops, default=0) <= 0:
         return "(no live pages)\n"
+    room = len(count(max(tops)))
+    if len(tops) + room + 2 > text_width():  # several steps to a column, the greatest of each
+        parts = np.array_split(np.array(tops), text_width() - room - 2)
+        tops = [int(part.max()) for part in parts]
     scaled = np.array(tops) / max(tops) * height * 8
     lines = []
     for level in range(height - 1, -1, -1):
@@ -69,7 +74,6 @@ def curve(tops: Sequence[int], height: int = 6) -> str:
         cells = np.clip(np.round(scaled - level * 8), np.where(scaled > 0, least, 0), 8)
         lines.append("".join(BLOCK_SIGNS[c] for c in cells.astype(int)))
     labels = [count(max(tops)), *[""] * (height - 2), "0"] if height > 1 else [count(max(tops))]
-    room = max(len(label) for label in labels)
     return "".join(f"{label:>{room}} │{line}\n"
                    for label, line in zip(labels, lines, strict=True))
 

@@ -1,4 +1,5 @@
-"""Tables as text of at most 100 columns, or as many as the figures of a row need, from plain rows.
+"""Tables as text, from plain rows: in files of at most 100 columns, or as many as the figures of a
+row need; on a terminal of its width, one that needs more in parts, one below the other.
 
 Nothing here prints.
 """
@@ -17,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from replay.base.units import NS_PER_S, human_bytes, human_ns
+from replay.base.width import TEXT_WIDTH, for_terminal, text_width
 from replay.report.telling.escapes import plain
 
-TEXT_WIDTH = 100
 NO_VALUE = "-"
 """Shown where a metric has no value."""
 
@@ -99,13 +100,30 @@ def missing(lost: int, cut: int, trace_cut: str = "", *, unknown: int = 0) -> st
     return "; ".join([*said, *([plain(trace_cut)] if trace_cut else [])])
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]], *,
+Rows = Sequence[Sequence[str | Text]]
+BETWEEN = 3
+"""Columns between two columns of a table."""
+WRAPPED_LEAST = 16
+"""Columns that a wrapped column is given, where a table is put in parts."""
+
+
+def table(title: str, columns: Sequence[str], rows: Rows, *,
           left: int = 1, align: str = "") -> RenderableType:
     """A rich table: the first `left` columns flush left, the others flush right.
 
     align: one letter per column instead: l, r, or w for flush left and wrapped.
     """
     align = align or "l" + "w" * (left - 1) + "r" * (len(columns) - left)
+    parts = _parts(columns, rows, align) if for_terminal() else [list(range(len(columns)))]
+    made: list[RenderableType] = []
+    for number, part in enumerate(parts):
+        made += [_table(title if not number else f"{title or columns[0]}, continued".strip(", "),
+                        [columns[k] for k in part], [[row[k] for k in part] for row in rows],
+                        "".join(align[k] for k in part)), Text()]
+    return Group(*made)
+
+
+def _table(title: str, columns: Sequence[str], rows: Rows, align: str) -> Table:
     made = Table(title=Text(title, style="bold") if title else None, title_justify="left",
                  box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1),
                  show_header=any(columns))
@@ -114,20 +132,38 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text
                         no_wrap=letter != "w")
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-    made.width = _needed(made, align, columns, rows)
-    return Group(made, Text())
+    made.width = None if for_terminal() else _needed(made, align, columns, rows)
+    return made
 
 
-def _needed(made: Table, align: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]
-            ) -> int | None:
+def _needed(made: Table, align: str, columns: Sequence[str], rows: Rows) -> int | None:
     """The width of a table whose columns would be cut, digits and all, to fit the page."""
     fixed = [k for k, letter in enumerate(align) if letter != "w"]
     least = sum(max(len(str(row[k])) for row in (columns, *rows)) for k in fixed)
-    if least + 3 * len(columns) <= TEXT_WIDTH:
+    if least + BETWEEN * len(columns) <= TEXT_WIDTH:
         return None
     wide = Console(width=10 * TEXT_WIDTH, _environ={})
     needed = Measurement.get(wide, wide.options, made).minimum
     return needed if needed > TEXT_WIDTH else None
+
+
+def _parts(columns: Sequence[str], rows: Rows, align: str) -> list[list[int]]:
+    """Which columns stand side by side where not all can: those that name a row in each part."""
+    widths = [max(cell_len(line) for row in (columns, *rows) for line in str(row[k]).split("\n"))
+              for k in range(len(columns))]
+    widths = [min(w, WRAPPED_LEAST) if letter == "w" else w
+              for w, letter in zip(widths, align, strict=True)]
+    named = max(1, len(align) - len(align.lstrip("lw")))
+    while named > 1 and sum(widths[:named]) + BETWEEN * named > text_width() // 2:
+        named -= 1
+    keys = list(range(named))
+    parts: list[list[int]] = [[*keys]]
+    for k in range(named, len(columns)):
+        if len(parts[-1]) > named and BETWEEN * len(parts[-1]) + sum(
+                widths[j] for j in (*parts[-1], k)) > text_width():
+            parts.append([*keys])
+        parts[-1].append(k)
+    return parts
 
 
 def pairs(rows: Sequence[tuple[str, str | Text]]) -> RenderableType:
@@ -161,7 +197,7 @@ def notes(lines: Sequence[str]) -> RenderableType:
 def render(parts: Sequence[RenderableType], *, color: bool = False) -> str:
     """All parts, one after the other, as one string without trailing blanks."""
     sink = io.StringIO()
-    console = Console(file=sink, width=TEXT_WIDTH, force_terminal=color, no_color=not color,
+    console = Console(file=sink, width=text_width(), force_terminal=color, no_color=not color,
                       color_system="standard" if color else None, highlight=False, emoji=False,
                       markup=False, legacy_windows=False, _environ={})
     for part in parts:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
+from replay.base.width import fitting
 from replay.metrics.calls import PATHS, SIZE_CLASSES
 from replay.metrics.catalogue import Metric, families
 from replay.report.telling.figures import TITLES, rows_of
@@ -17,16 +18,15 @@ from replay.report.telling.tables import (
 )  # fmt: skip
 from replay.report.telling.telling import Told, told
 
-STRATEGIES_PER_TABLE = 5
-"""Strategies side by side before a table is split."""
-
 CALLERS_SHOWN = 6
 
 Chosen = dict[str, dict[str, Any]]
 
 
-def _parts(names: Sequence[str], most: int) -> list[list[str]]:
-    """The names in groups of nearly one size, so that no table stands with a single column."""
+def _parts(names: Sequence[str], label: int, each: int) -> list[list[str]]:
+    """The names in groups that fit side by side, of nearly one size, so that no table stands with
+    a single column."""
+    most = fitting(label, each)
     groups = -(-len(names) // most)
     size_of = -(-len(names) // groups) if groups else 1
     return [list(names[k : k + size_of]) for k in range(0, len(names), size_of)]
@@ -44,7 +44,7 @@ def _family(title: str, rows: Sequence[Metric], chosen: Chosen) -> list[Renderab
         marked.append((row.metric.label, dict(zip(chosen, cells, strict=True))))
     return [table(title, ["", *(heading(n, 13, "  ") for n in part)],
                   [[label, *(cells[n] for n in part)] for label, cells in marked])
-            for part in _parts(list(chosen), STRATEGIES_PER_TABLE)]
+            for part in _parts(list(chosen), 28, 14)]
 
 
 def _groups(chosen: Chosen) -> list[RenderableType]:
@@ -70,7 +70,7 @@ def _groups(chosen: Chosen) -> list[RenderableType]:
         table("Latency by request size, path and caller: p50/p99 (modelled)",
               ["", *(heading(n, 15) for n in part)],
               [[label, *(cell(found[n].get(at)) for n in part)] for label, at in rows])
-        for part in _parts(list(chosen), 4)]
+        for part in _parts(list(chosen), 24, 18)]
     if len(callers) > CALLERS_SHOWN:
         parts.append(notes([f"{len(callers) - CALLERS_SHOWN} more callers in summary.json"]))
     return parts
@@ -84,7 +84,7 @@ def _counts(title: str, key: str, chosen: Chosen, order: Sequence[str]) -> list[
     return [table(title, ["", *(heading(n, 13) for n in part)],
                   [[name.replace("_", " "), *(count(values[n]) for n in part)]
                    for name, values in shown])
-            for part in _parts(list(chosen), STRATEGIES_PER_TABLE)]
+            for part in _parts(list(chosen), 28, 14)]
 
 
 def _hazards(said: Told, chosen: Chosen) -> list[RenderableType]:
