@@ -165,8 +165,8 @@ def metrics(as_json: AsJson = False) -> None:
         emit_json({"metrics": rows})
         return
     for row in rows:
-        emit(f"{row['metric']}  ({row['unit'] or 'text'}"
-             f"{', ' + row['better'] + ' is better' if row['better'] else ''})\n"
+        better = f", {row['better']} is better" if row["better"] else ""
+        emit(folded(f"{row['metric']}  ({row['unit'] or 'text'}{better})") + "\n"
              + folded(f"    {row['what']}", indent=0))
 
 

@@ -29,7 +29,7 @@ from replay.cli.completion import VARIABLE, answer, completion
 from replay.cli.convert import convert
 from replay.cli.options import (
     AllowLoss, AsJson, Compression, Sets, TraceFile, columns, emit, emit_json, folded, key_values,
-    show,
+    made, show,
 )  # fmt: skip
 from replay.cli.outputs import without_dash
 from replay.cli.progress import with_shared_options
@@ -87,7 +87,7 @@ def import_(
             raise ReplayError(f"{flag} {value} and --set {name}={given[name]} disagree")
     trace = import_trace(*sources, output=output, machine=machine, settings=given, probes=probes,
                          compression=compression, streamed=True)
-    emit(import_report(trace, output.name, output.stat().st_size))
+    emit(made(import_report, trace, output.name, output.stat().st_size))
     if "left_out" in trace.meta.provenance:
         emit(f"Left out: {trace.meta.provenance['left_out']}")
 
@@ -152,7 +152,7 @@ def synth(
     trace = synthesize(output.stem, model, seed=seed, seconds=seconds, physmap=physmap,
                        streamed=True)
     trace = save(trace, output, compression)
-    emit(import_report(trace, output.name, output.stat().st_size))
+    emit(made(import_report, trace, output.name, output.stat().st_size))
 
 
 @app.command("check-allocator")

@@ -89,6 +89,12 @@ def show(text: Callable[..., str], *told: Any, end: str = "", **options: Any) ->
     emit(made + end)
 
 
+def made(text: Callable[..., str], *told: Any) -> str:
+    """A text without colours, as wide as the terminal if there is one."""
+    with on_terminal(columns()):
+        return text(*told)
+
+
 def columns() -> int | None:
     """How wide the terminal is that output goes to; None where it goes elsewhere."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
