@@ -48,7 +48,6 @@ def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
     assert ended.stdout.endswith("[]\n"), ended.stdout[-200:]
     for verb in VERBS:
         assert f"  {verb} " in ended.stdout
-    assert "warm" not in ended.stdout
 
 
 @pytest.mark.parametrize("verb", VERBS)
