@@ -77,7 +77,6 @@ recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay
 	@$(PYTHON) -m replay.record.bundle replay-record.pyz
 
 wheel: $(STAMP) ## Build a wheel that runs at once, with a trace and compiled code: build/wheel
-	@rm -rf build/lib build/bdist.*
 	@$(BIN)/python packaging/wheel.py build/wheel
 
 INPUTS ?= 1000000

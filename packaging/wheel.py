@@ -15,6 +15,7 @@ import csv
 import hashlib
 import io
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -32,7 +33,8 @@ _TIME: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def plain_wheel(folder: Path) -> Path:
-    """What setuptools builds of the checkout."""
+    """What setuptools builds of the checkout, without what an earlier build left."""
+    shutil.rmtree(ROOT / "build/lib", ignore_errors=True)
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps",
                     "--no-build-isolation", "--disable-pip-version-check", "--wheel-dir",
                     str(folder), str(ROOT)], check=True)

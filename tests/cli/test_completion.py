@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from replay.cli.completion import SHELLS, values_of
+from replay.trace.shipped import shipped_traces
 
 from driving import ROOT, cli, refused  # isort: skip
 
@@ -51,7 +52,8 @@ def test_traces_are_completed_where_they_lie(tmp_path: Path, monkeypatch: pytest
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    assert _values("run", "TRACE") == ["a.arrow", "ab.arrow"]
+    assert set(_values("run", "TRACE")) == {"a.arrow", "ab.arrow", *shipped_traces()}
+    assert _values("run", "TRACE", incomplete="pvh") == ["pvh-dom0"]
     assert _values("run", "TRACE", incomplete="ab") == ["ab.arrow"]
     assert _values("run", "TRACE", incomplete="sub/") == ["sub/c.arrow"]
     assert _values("run", "TRACE", incomplete="none/") == []
@@ -106,7 +108,9 @@ def _typed(command: list[str], keys: str, expected: str, home: Path) -> str:
 
 @pytest.mark.parametrize(("keys", "expected"), [
     ("replay veri\t", "replay verify "), ("replay run traces/pvh\t", "traces/pvh-dom0.arrow "),
-    ("replay run --allocator hyp\t", "--allocator hypervisor ")])
+    ("replay run --allocator hyp\t", "--allocator hypervisor "),
+    ("replay run --physmap rcar-h3-\t", "--physmap rcar-h3-no-iommu "),
+    ("replay info pvh\t", "replay info pvh-dom0 ")])
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_real_shell_completes(shell: str, keys: str, expected: str, home: Path) -> None:
     if shutil.which(shell) is None:
@@ -120,6 +124,8 @@ def test_a_real_fish_completes(home: Path) -> None:
         pytest.skip("no fish here")
     assert cli("completion", "fish", "--install").code == 0
     for words, expected in (("replay veri", "verify"), ("replay run --lock s", "spin"),
+                            ("replay run --physmap rcar-h3-", "rcar-h3-no-iommu"),
+                            ("replay info pvh", "pvh-dom0"),
                             ("replay run traces/pvh", "traces/pvh-dom0.arrow")):
         done = subprocess.run(["fish", "-c", f"complete -C '{words}'"], capture_output=True,
                               text=True, check=False, cwd=ROOT)
