@@ -11,7 +11,7 @@ TREES ?=
 EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-files wheel \
+.PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-files \
   fuzz-signals fuzz-truncate witness mutants dom0 pairs recorder kernel-source browser otava docs clean
 
 help: ## List the verbs
@@ -76,6 +76,7 @@ pairs: ready ## Record the pairs of traces/pairs anew (root, Debian)
 recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay-record.pyz
 	@$(PYTHON) -m replay.record.bundle replay-record.pyz
 
+.PHONY: wheel
 wheel: $(STAMP) ## Build a wheel that runs at once, with a trace and compiled code: build/wheel
 	@$(BIN)/python packaging/wheel.py build/wheel
 
