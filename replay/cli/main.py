@@ -20,7 +20,6 @@ from replay.base import progress
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.files import check_output
 from replay.base.signals import raise_at_sigterm
-from replay.base.width import NARROWEST, WIDEST
 from replay.cli import ending, gate, record
 from replay.cli.calibrate import calibrate, predict
 from replay.cli.claims import claims
@@ -300,6 +299,6 @@ def _run(given: Sequence[str]) -> None:
         return
     group = commands(given)
     wide = columns()
-    shape: dict[str, Any] = {} if wide is None else {"max_content_width": min(WIDEST, max(NARROWEST, wide))}
+    shape: dict[str, Any] = {} if wide is None else {"max_content_width": wide}
     with group.make_context("replay", list(given), **shape) as context:
         group.invoke(context)

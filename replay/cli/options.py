@@ -96,8 +96,10 @@ def made(text: Callable[..., str], *told: Any) -> str:
 
 
 def columns() -> int | None:
-    """How wide the terminal is that output goes to; None where it goes elsewhere."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    """How wide texts are for the terminal that output goes to; None where it goes elsewhere."""
+    if not sys.stdout.isatty():
+        return None
+    return min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns))
 
 
 def folded(line: str, indent: int = 4) -> str:
@@ -105,9 +107,9 @@ def folded(line: str, indent: int = 4) -> str:
     room = columns()
     if room is None:
         return line
-    return textwrap.fill(line, max(NARROWEST, min(WIDEST, room)), break_on_hyphens=False,
-                         break_long_words=False, drop_whitespace=True, subsequent_indent=" " * (
-                             indent + len(line) - len(line.lstrip())))
+    before = " " * (indent + len(line) - len(line.lstrip()))
+    return textwrap.fill(line, room, break_on_hyphens=False, break_long_words=False,
+                         subsequent_indent=before)
 
 
 def color() -> bool:

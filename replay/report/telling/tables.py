@@ -100,14 +100,14 @@ def missing(lost: int, cut: int, trace_cut: str = "", *, unknown: int = 0) -> st
     return "; ".join([*said, *([plain(trace_cut)] if trace_cut else [])])
 
 
-Rows = Sequence[Sequence[str | Text]]
+TableRows = Sequence[Sequence[str | Text]]
 BETWEEN = 3
 """Columns between two columns of a table."""
 WRAPPED_LEAST = 16
 """Columns that a wrapped column is given, where a table is put in parts."""
 
 
-def table(title: str, columns: Sequence[str], rows: Rows, *,
+def table(title: str, columns: Sequence[str], rows: TableRows, *,
           left: int = 1, align: str = "") -> RenderableType:
     """A rich table: the first `left` columns flush left, the others flush right.
 
@@ -123,7 +123,7 @@ def table(title: str, columns: Sequence[str], rows: Rows, *,
     return Group(*made)
 
 
-def _table(title: str, columns: Sequence[str], rows: Rows, align: str) -> Table:
+def _table(title: str, columns: Sequence[str], rows: TableRows, align: str) -> Table:
     made = Table(title=Text(title, style="bold") if title else None, title_justify="left",
                  box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1),
                  show_header=any(columns))
@@ -136,7 +136,7 @@ def _table(title: str, columns: Sequence[str], rows: Rows, align: str) -> Table:
     return made
 
 
-def _needed(made: Table, align: str, columns: Sequence[str], rows: Rows) -> int | None:
+def _needed(made: Table, align: str, columns: Sequence[str], rows: TableRows) -> int | None:
     """The width of a table whose columns would be cut, digits and all, to fit the page."""
     fixed = [k for k, letter in enumerate(align) if letter != "w"]
     least = sum(max(len(str(row[k])) for row in (columns, *rows)) for k in fixed)
@@ -147,7 +147,7 @@ def _needed(made: Table, align: str, columns: Sequence[str], rows: Rows) -> int 
     return needed if needed > TEXT_WIDTH else None
 
 
-def _parts(columns: Sequence[str], rows: Rows, align: str) -> list[list[int]]:
+def _parts(columns: Sequence[str], rows: TableRows, align: str) -> list[list[int]]:
     """Which columns stand side by side where not all can: those that name a row in each part."""
     widths = [max(cell_len(line) for row in (columns, *rows) for line in str(row[k]).split("\n"))
               for k in range(len(columns))]
