@@ -12,7 +12,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-files \
-  fuzz-signals fuzz-truncate witness mutants dom0 pairs recorder kernel-source browser otava docs clean
+  fuzz-signals fuzz-truncate witness mutants dom0 pairs recorder kernel-source browser tracers otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ ready: $(STAMP)
 run: $(STAMP) ## Set up, then replay a real PVH dom0 through the four strategies
 	$(BIN)/replay run traces/pvh-dom0.arrow
 
-test: ready kernel-source browser otava ## Set up, then run the tests
+test: ready browser tracers kernel-source otava ## Set up, then run the tests
 	$(BIN)/python -m pytest -q -n 2 tests
 
 bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
@@ -53,11 +53,10 @@ twin: ready ## The tests of compiled = interpreted = bounds-checked
 fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
 	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/allocators/test_lockstep.py
 
-SUITE ?= bookworm
 MODE ?= pv
 # What else run.sh knows: CLOCK=instructions, TURNS=50, POOL=0 (x86), REGIONS=0 (arm64), LOADS="storm low", SEED, MEMORY, ...
 dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=, MODE=pv|pvh|arm64, LOADS=, SEED=)
-	tests/dom0/run.sh $(SUITE) $(MODE)
+	tests/dom0/run.sh $(or $(SUITE),bookworm) $(MODE)
 
 # One list of requests, served by the pool and by the balloon of the same kernel: four machines, of
 # some four minutes each. Archives and how each was made stay in build/dom0. The -again traces are
@@ -106,16 +105,16 @@ fuzz-truncate: ready ## Every recording, cut at 75,000 places each
 
 # Without root: the package is fetched and unpacked into the cache, not installed. With SUITE= it is
 # that suite's newest, or KERNEL=, through package lists of its own: the machine's stay as they are.
-CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)/kernel-package
-SUITE ?=
+CACHE := $(or $(REPLAY_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/replay)
+PACKAGE := $(CACHE)/kernel-package
 KERNEL ?= [0-9.]*
-LISTS := $(CACHE)/lists/$(SUITE)
+LISTS := $(PACKAGE)/lists/$(SUITE)
 APT := -o Dir::Etc::sourcelist=$(LISTS)/sources -o Dir::Etc::sourceparts=- \
   -o Dir::State::lists=$(LISTS)/lists -o Dir::Cache=$(LISTS)/cache -o APT::Sandbox::User=root
 kernel-source: ## Fetch the kernel's source package (Debian, Ubuntu): SUITE=trixie-backports KERNEL=7.3
 ifeq ($(SUITE),)
-	@ls /usr/src/linux-source-*.tar.* $(CACHE)/usr/src/linux-source-*.tar.* 2>/dev/null | head -1 | \
-	  grep . || { mkdir -p $(CACHE) && cd $(CACHE) && \
+	@ls /usr/src/linux-source-*.tar.* $(PACKAGE)/usr/src/linux-source-*.tar.* 2>/dev/null | head -1 | \
+	  grep . || { mkdir -p $(PACKAGE) && cd $(PACKAGE) && \
 	  package=$$(apt-cache search --names-only '^linux-source-[0-9.]*$$' | sort -V | head -1 | \
 	    cut -d' ' -f1) && test -n "$$package" && apt-get download -qq "$$package" && \
 	  dpkg-deb -x "$$package"_*.deb . && rm -f "$$package"_*.deb; } || \
@@ -132,8 +131,8 @@ else
 	  package=$$(apt-cache $(APT) search --names-only '^linux-source-$(KERNEL)$$' | sort -V | \
 	    tail -1 | cut -d' ' -f1) && \
 	  { test -n "$$package" || { echo "$(SUITE) has no linux-source-$(KERNEL)"; exit 2; }; } && \
-	  apt-get $(APT) -qq download "$$package" && dpkg-deb -x "$$package"_*.deb $(CACHE) && \
-	  ls $(CACHE)/usr/src/"$$package".tar.*
+	  apt-get $(APT) -qq download "$$package" && dpkg-deb -x "$$package"_*.deb $(PACKAGE) && \
+	  ls $(PACKAGE)/usr/src/"$$package".tar.*
 endif
 
 browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the tests of pages
@@ -141,6 +140,11 @@ browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the t
 	  { apt-get install -y -qq chromium chromium-driver || \
 	  { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }; } > /dev/null 2>&1; } || \
 	  echo "no Chromium can be had here: the tests of pages in a browser are skipped"
+
+tracers: ## Fetch trace-cmd and xenalyze (Debian, Ubuntu), for the tests beside them
+	@for program in trace-cmd xenalyze; do \
+	  tests/support/tracers.sh $(CACHE)/tracers $$program > /dev/null 2>&1 || \
+	  echo "no $$program can be had here: the tests beside it are skipped"; done
 
 OTAVA := .otava
 otava: ## Install Apache Otava into an environment of its own, for the test side by side with it
@@ -153,7 +157,7 @@ witness: ready ## Models against the kernel's own source: 10 million requests pe
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)
 
 mutants: ready ## Mistakes put into the kernel's source: which of them the witness notices
-	@trees="$(or $(TREES),$(wildcard /usr/src/linux-source-*.tar.* $(CACHE)/usr/src/linux-source-*.tar.*))" && \
+	@trees="$(or $(TREES),$(wildcard /usr/src/linux-source-*.tar.* $(PACKAGE)/usr/src/linux-source-*.tar.*))" && \
 	  { test -n "$$trees" || { echo "no kernel source: make kernel-source"; exit 2; }; } && \
 	  mkdir -p build && REQUESTS=$(MUTANT_REQUESTS) $(BIN)/python tests/support/mutants.py $$trees \
 	    > build/mutants.json && $(BIN)/python docs/results.py mutants build/mutants.json

@@ -7,6 +7,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402  (it may import numpy)
+from untested import pytest_sessionfinish, pytest_terminal_summary  # noqa: E402, F401
 
 # How long an example takes says what else the machine is doing.
 settings.register_profile("replay", deadline=None)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from cases import CASES, folders, held, holds
+from cases import CASES, folders, held, holds, needs_cases
 from driving import ROOT, cli, refused
+from needs import NO_NEW_KERNEL, need, needs_compiler
 
 from replay.base.code_files import cache_root
 from replay.c.kernel_tree import source
@@ -147,9 +148,9 @@ def newest() -> list[source.Tree]:
 
 
 @pytest.mark.case("15-kernel-7x-tree")
-@pytest.mark.skipif(not newest(), reason="no tree of Linux 7: make kernel-source SUITE=...")
-@pytest.mark.skipif(not any(map(shutil.which, ("gcc", "clang", "cc"))), reason="no C compiler")
-@pytest.mark.parametrize("tree", newest(), ids=lambda tree: tree.version)
+@need(newest(), NO_NEW_KERNEL)
+@needs_compiler
+@pytest.mark.parametrize("tree", newest() or [None], ids=lambda tree: tree and tree.version)
 def test_trees_of_linux_7_build(tree: source.Tree, tmp_path: Path) -> None:
     trace = ROOT / "traces/pv-dom0.arrow"  # PVH seeds the list since 6.9, as `hypervisor` does
     found = summary(tmp_path, trace, "--allocator", "pool", "--kernel-tree", tree.path)["allocators"]
@@ -198,7 +199,7 @@ def test_a_name_of_fifty_thousand_letters_takes_no_time() -> None:
 @pytest.mark.parametrize("name", [
     pytest.param("verify-slot", marks=pytest.mark.case("hostile/verify-slot")),
     pytest.param("verify-slot-neg", marks=pytest.mark.case("hostile/verify-slot-neg"))])
-@pytest.mark.skipif(not CASES.is_dir(), reason="no public cases")
+@needs_cases
 def test_a_slot_that_cannot_be_is_refused_in_one_way(name: str, verb: str, tmp_path: Path) -> None:
     path = CASES / f"hostile/{name}.arrow"
     more = {"run": ("--out", tmp_path), "predict": ("--profile", "x86")}.get(verb, ())
@@ -211,6 +212,6 @@ def test_a_zone_without_its_number_is_named_by_file_and_line(tmp_path: Path) -> 
             CASES / "hostile/zone", naming=("zoneinfo, line 160", "expected 'managed N'"))
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason=f"no public cases: {CASES}")
+@needs_cases
 def test_every_numbered_case_that_is_there_is_held() -> None:
     assert set(folders()) <= held()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from replay.c.compiler import compiler, compiler_version
 
 from driving import cli  # isort: skip
 from kernel_sources import INSTALLED  # isort: skip
+from needs import NO_CLANG, need, needs_kernel_source, needs_zig  # isort: skip
 
 
 @pytest.fixture(autouse=True)
@@ -77,12 +77,11 @@ def test_a_compiler_that_does_not_run_is_named(tmp_path: Path) -> None:
         compiler_version((str(broken), "cc"))
 
 
-COMPILERS = [*(name for name in ("gcc", "clang") if shutil.which(name)),
-             *([f"{sys.executable} -m ziglang cc"] if importlib.util.find_spec("ziglang") else [])]
-
-
-@pytest.mark.skipif(not INSTALLED, reason="no kernel source: make kernel-source")
-@pytest.mark.parametrize("command", COMPILERS)
+@needs_kernel_source
+@pytest.mark.parametrize("command", [
+    pytest.param("gcc", marks=need(shutil.which("gcc"), "no gcc")),
+    pytest.param("clang", marks=need(shutil.which("clang"), NO_CLANG)),
+    pytest.param(f"{sys.executable} -m ziglang cc", marks=needs_zig, id="zig")])
 def test_each_builds_what_equals_the_models(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", command)
     done = cli("witness", "--kernel-tree", INSTALLED[0], "--requests", 2000)

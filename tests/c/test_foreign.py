@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from driving import ROOT, cli
+from needs import needs_compiler
 
 from replay.base.errors import InputError
 from replay.c import library
@@ -20,7 +21,7 @@ from replay.engine.start import Start
 from replay.physmap import presets
 
 CC = next((found for found in map(shutil.which, ("gcc", "clang", "cc")) if found), None)
-pytestmark = pytest.mark.skipif(not CC, reason="no C compiler")
+pytestmark = needs_compiler
 FOLDER = ROOT / "replay" / "c"
 TRACE = ROOT / "traces" / "pvh-dom0.arrow"
 MACHINE = presets.load("qemu-q35-pvh")

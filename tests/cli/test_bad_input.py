@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from driving import ROOT, cli, metadata, refused, rewrite, small
+from needs import NO_MOUNT, needs_limits
 from replay.base.errors import InputError
 from replay.trace.schema import SCHEMA_VERSION
 from replay.trace.store import Trace, load, save
@@ -312,7 +313,7 @@ def test_no_permission_and_a_file_where_a_folder_should_be(good: Path, tmp_path:
         refused("synth", "-o", f"{out}/x.arrow", "--seconds", 1, naming=(out,))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@needs_limits
 def test_no_write_permission_as_a_user(good: Path, tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     refused("run", good, "--out", tmp_path / "locked" / "out", naming=("Permission denied",))
@@ -325,7 +326,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("may not mount a file system")
+        pytest.skip(NO_MOUNT)
     yield place
     subprocess.run(["umount", str(place)], check=True)
 

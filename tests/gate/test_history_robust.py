@@ -19,6 +19,7 @@ from replay.gate.history import read_history
 
 from driving import cli, refused  # isort: skip
 from nights_of_a_year import results, year
+from needs import NO_MOUNT  # isort: skip
 from nights import quiet  # isort: skip
 
 PROGRAM = [sys.executable, "-c", "from replay.cli import main; main()"]
@@ -112,7 +113,7 @@ def small_disk(tmp_path: Path) -> Any:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)], check=False,
         capture_output=True).returncode == 0
     if not mounted:
-        pytest.skip("a small file system cannot be mounted here")
+        pytest.skip(NO_MOUNT)
     yield place
     subprocess.run(["umount", str(place)], check=True)
 

@@ -12,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from driving import ROOT, cli, refused  # isort: skip
+from needs import needs_systemd  # isort: skip
 
 JOBS = ROOT / "replay/gate/jobs"
 SCHEMAS = {"github.yml": ["--builtin-schema", "vendor.github-workflows"],
@@ -133,7 +134,7 @@ def test_the_systemd_unit_runs(project: Path) -> None:
     assert "passed" in done.stdout
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
+@needs_systemd
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
     program = tmp_path / "replay/.venv/bin/replay"
     program.parent.mkdir(parents=True)

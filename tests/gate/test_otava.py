@@ -13,13 +13,11 @@ import pytest
 from replay import api
 from replay.gate.history import read_history
 
-from driving import ROOT, cli, refused  # isort: skip
+from driving import cli, refused  # isort: skip
+from needs import OTAVA, needs_otava  # isort: skip
 from nights import history as made, quiet, stepped  # isort: skip
 from otava_table import alarms, exported, found  # isort: skip
 
-PYTHON = ROOT / ".otava/bin/python"
-NEEDS = pytest.mark.skipif(not PYTHON.is_file(),
-                           reason="no Apache Otava; `make otava` installs it beside the project")
 
 
 def test_the_export_holds_every_night_and_both_doors_are_one(tmp_path: Path) -> None:
@@ -50,12 +48,12 @@ def test_hostile_texts_become_neither_files_nor_formulas(tmp_path: Path) -> None
     assert {row[1] for row in rows[1:]} == {"'=HYPERLINK(1)"}
 
 
-@NEEDS
+@needs_otava
 def test_its_command_line_reads_the_export_and_names_a_step(tmp_path: Path) -> None:
     x, at = stepped("normal", 3, size=6, after=30)
     [name] = exported(tmp_path, [x])
     done = subprocess.run(
-        [str(PYTHON.parent / "otava"), "analyze", "--config-file", "otava.yaml", "--since",
+        [str(OTAVA.parent / "otava"), "analyze", "--config-file", "otava.yaml", "--since",
          "2024-01-01", "--output", "json", name], cwd=tmp_path / "otava", text=True,
         capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -64,11 +62,11 @@ def test_its_command_line_reads_the_export_and_names_a_step(tmp_path: Path) -> N
     assert any(abs(place - at) <= 2 for place in told)
 
 
-@NEEDS
+@needs_otava
 def test_side_by_side_on_normal_noise() -> None:
     """Ours raises fewer alarms, on a night of each year, and finds at most one step in eight less.
     """
-    ours, theirs = alarms(PYTHON, "normal", 40, 365)
-    mine, its = found(PYTHON, "normal", 40)
+    ours, theirs = alarms(OTAVA, "normal", 40, 365)
+    mine, its = found(OTAVA, "normal", 40)
     assert ours <= 1 and ours < theirs
     assert mine >= its - 5 and its > 30, "both read all nights of the export"

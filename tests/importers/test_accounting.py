@@ -16,6 +16,7 @@ from naive_xentrace import records
 from ftrace_recordings import TOTALS, decoded_dat, imported
 from dat_files import make
 from dat_pages import alloc, decode, page
+from needs import needs_trace_cmd, needs_xenalyze
 from recordings import RECORDINGS, recordings
 from xen_files import GRANT_MAP, GRANT_UNMAP, LOST, SET_P2M, read, record, wide, window
 
@@ -27,8 +28,6 @@ from replay.report.import_report import kinds
 from replay.trace.opening import imbalance
 from replay.trace.store import Trace, load
 
-needs_xenalyze = pytest.mark.skipif(not shutil.which("xenalyze"), reason="no xenalyze")
-needs_trace_cmd = pytest.mark.skipif(not shutil.which("trace-cmd"), reason="no trace-cmd")
 NAMES = {b"grant-map": "grant_map", b"grant-unmap": "grant_unmap", b"set_p2m_entry": "p2m_set",
          b"decrease_reservation": "decrease_extent"}
 SMALL = ("x86-pvh-guests", "x86-pv-blkback", "x86-pv-ballooned-churn", "x86-pvh-churn")

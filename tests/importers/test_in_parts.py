@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from driving import cli, refused
 from in_parts import in_parts, long_dat
+from needs import NO_NEWER_TRACE_CMD, needs_trace_cmd
 from recordings import RECORDINGS, ROOT, recordings
 
 from replay.base import scratch as scratch_module
@@ -80,6 +81,7 @@ def peak(source: Path, target: Path) -> int:
     return int(done.stdout)
 
 
+@needs_trace_cmd
 @recordings
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     source = RECORDINGS / "x86-pvh-churn" / "trace.dat"
@@ -87,7 +89,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
     done = subprocess.run(["trace-cmd", "convert", "-i", source, "--file-version", "6", "-o",
                            plain], capture_output=True, check=False)
     if done.returncode:
-        pytest.skip("no trace-cmd that writes version 6")
+        pytest.skip(NO_NEWER_TRACE_CMD)
     few, many = tmp_path / "few.dat", tmp_path / "many.dat"
     long_dat(plain, 10, few)
     long_dat(plain, 60, many)

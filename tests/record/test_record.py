@@ -24,7 +24,7 @@ import dat_files
 import fake_tracefs
 from driving import ROOT, cli, refused
 from fake_tracefs import TARGET, FakeTracefs, build, program, recorder, snapshot
-from recordings import RECORDINGS
+from recordings import RECORDINGS, recordings
 
 from replay.base.errors import ReplayError
 from replay.importers import archive
@@ -893,7 +893,7 @@ def test_an_archive_stands_alone(whole: bytes, tmp_path: Path) -> None:
             naming=(path, "Import it alone"))
 
 
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not here")
+@recordings
 @pytest.mark.parametrize("name", ["x86-pvh-guests", "x86-pv-blkback"])
 def test_a_packed_recording_imports_as_its_folder_does(name: str, tmp_path: Path) -> None:
     sources = ["trace.dat", "xentrace.bin.gz"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from driving import ROOT, cli
+from needs import NO_OLD_PYTHON, need
 from fake_tracefs import FakeTracefs, build, recorder
 from replay.base.errors import ReplayError
 from replay.record import bundle
@@ -21,15 +22,19 @@ SOURCES = sorted([*(ROOT / "replay/record").glob("*.py"),
 OLDEST = (3, 9)
 
 
-def pythons() -> list[str]:
-    """This Python, and the oldest that the file is for, where there is one."""
-    own = [sys.executable]
+def oldest() -> str:
+    """The oldest Python that the file is for; nothing where there is none."""
     places = sorted(Path.home().glob(".pyenv/versions/3.9.*/bin/python3.9"))
     for found in (*map(str, places), shutil.which("python3.9") or ""):
         ended = subprocess.run([found, "-c", ""], capture_output=True, check=False) if found else 0
         if ended and not ended.returncode:
-            return [*own, found]
-    return own
+            return found
+    return ""
+
+
+pythons = pytest.mark.parametrize("python", [
+    pytest.param(sys.executable, id="own"),
+    pytest.param(oldest(), id="oldest", marks=need(oldest(), NO_OLD_PYTHON))])
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +81,7 @@ def test_the_same_sources_give_the_same_bytes(packed: Path) -> None:
     assert packed.stat().st_mode & 0o111
 
 
-@pytest.mark.parametrize("python", pythons())
+@pythons
 @pytest.mark.parametrize("words", [("--kernel", "6.12", "--arch", "arm64"),
                                    ("--kernel", "5.10", "--arch", "x86_64", "--frames", "16")])
 def test_it_plans_what_the_program_plans(python: str, words: tuple[str, ...], packed: Path) -> None:
@@ -85,7 +90,7 @@ def test_it_plans_what_the_program_plans(python: str, words: tuple[str, ...], pa
     assert one.stdout == cli("record", "plan", *words).out
 
 
-@pytest.mark.parametrize("python", pythons())
+@pythons
 @pytest.mark.parametrize(("words", "says"), [
     (("stop", "--dir", "/nowhere"), "no recording is under way here"),
     (("plan", "--kernel", "six"), "expected a version"),
@@ -130,7 +135,7 @@ assert {{m for m in sys.modules}}.isdisjoint({{"pyarrow", "numpy", "psutil", "ty
 """
 
 
-@pytest.mark.parametrize("python", pythons())
+@pythons
 def test_it_records(python: str, packed: Path, tmp_path: Path,
                     monkeypatch: pytest.MonkeyPatch) -> None:
     build(tmp_path)

@@ -18,10 +18,11 @@ from replay.base.alike import Counting
 from replay.report.page.latency import curve
 from replay.runs.run import read_run
 
-from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
+from browsing import a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from run_folders import change_run
 from driving import ROOT, cli, refused  # isort: skip
 from made_outcomes import outcome  # isort: skip
+from needs import needs_browser  # isort: skip
 
 EVIL = "<img src=x onerror=window.hacked=1>"
 ENDS = "</script><script>window.hacked=2</script>\u2028\u202e"
@@ -65,7 +66,7 @@ def hostile(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
-@NEEDS
+@needs_browser
 def test_the_page_draws_everything_without_errors_or_network(browser: Any, page: Path) -> None:
     opened(browser, page)
     assert browser.execute_script("return document.querySelectorAll('.chart svg').length") >= 10
@@ -77,7 +78,7 @@ def test_the_page_draws_everything_without_errors_or_network(browser: Any, page:
     assert len([url for url in urls if url.startswith("file")]) == 1
 
 
-@NEEDS
+@needs_browser
 def test_the_slider_moves_the_map_and_the_choice_changes_it(browser: Any, page: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
@@ -101,13 +102,13 @@ def test_the_slider_moves_the_map_and_the_choice_changes_it(browser: Any, page: 
     assert slider.accessible_name.startswith("Time")
 
 
-@NEEDS
+@needs_browser
 def test_hovering_shows_a_tooltip(browser: Any, page: Path) -> None:
     opened(browser, page)
     hovered(browser, "#f0-by-size .mark-symbol path", "ns, modelled")
 
 
-@NEEDS
+@needs_browser
 @pytest.mark.parametrize("width", [360, 800])
 def test_a_phone_does_not_scroll_sideways(browser: Any, page: Path, width: int) -> None:
     opened(browser, page, width)
@@ -115,7 +116,7 @@ def test_a_phone_does_not_scroll_sideways(browser: Any, page: Path, width: int) 
     assert wide <= width
 
 
-@NEEDS
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_charts_follow_the_colour_scheme(browser: Any, page: Path, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {
@@ -133,7 +134,7 @@ def test_text_and_charts_follow_the_colour_scheme(browser: Any, page: Path, sche
     assert abs(light(back) - light(ink)) > 0.6
 
 
-@NEEDS
+@needs_browser
 def test_a_keyboard_gets_everywhere(browser: Any, page: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
@@ -151,13 +152,13 @@ def test_a_keyboard_gets_everywhere(browser: Any, page: Path) -> None:
     assert all(label.startswith("img") and len(label) > 20 for label in figures)
 
 
-@NEEDS
+@needs_browser
 def test_a_screen_reader_finds_its_way(browser: Any, page: Path) -> None:
     opened(browser, page)
     readable(browser)
 
 
-@NEEDS
+@needs_browser
 def test_strings_of_a_hostile_run_stay_text(browser: Any, hostile: Path) -> None:
     from selenium.webdriver.common.by import By
 

@@ -12,8 +12,9 @@ import pytest
 
 from replay import api
 
-from browsing import NEEDS, a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
+from browsing import a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from driving import cli  # isort: skip
+from needs import needs_browser  # isort: skip
 from nights import history, quiet  # isort: skip
 
 EVIL = "<img src=x onerror=window.hacked=1>"
@@ -92,7 +93,7 @@ def test_hostile_strings_stay_text_in_every_form(hostile: Path) -> None:
     ElementTree.parse(hostile / "drift.xml")
 
 
-@NEEDS
+@needs_browser
 def test_the_page_draws_all_series_in_silence(browser: Any, out: Path) -> None:
     opened(browser, out / "drift.html")
     assert browser.execute_script("return document.querySelectorAll('.chart svg').length") == 5
@@ -104,13 +105,13 @@ def test_the_page_draws_all_series_in_silence(browser: Any, out: Path) -> None:
         (out / "drift.html").as_uri()]
 
 
-@NEEDS
+@needs_browser
 def test_a_screen_reader_finds_its_way(browser: Any, out: Path) -> None:
     opened(browser, out / "drift.html")
     readable(browser)
 
 
-@NEEDS
+@needs_browser
 @pytest.mark.parametrize(("scheme", "media"), [("light", ""), ("dark", ""), ("dark", "print")])
 def test_points_and_text_stand_out_on_any_ground(browser: Any, out: Path, scheme: str,
                                                  media: str) -> None:
@@ -134,14 +135,14 @@ def test_points_and_text_stand_out_on_any_ground(browser: Any, out: Path, scheme
         assert (light + 0.05) / (dark + 0.05) >= least, colour
 
 
-@NEEDS
+@needs_browser
 def test_tooltips_name_night_commit_and_value(browser: Any, out: Path) -> None:
     opened(browser, out / "drift.html")
     hovered(browser, "#c0 .mark-symbol path", "2025-01-01", "000000000000", "us")
     hovered(browser, "#c0 .layer_3_marks path", "2025-04-23", "00000000006f..000000000070", "%")
 
 
-@NEEDS
+@needs_browser
 def test_the_table_of_nights_is_made_when_asked_for(browser: Any, out: Path) -> None:
     from selenium.webdriver.common.by import By
 
@@ -153,14 +154,14 @@ def test_the_table_of_nights_is_made_when_asked_for(browser: Any, out: Path) -> 
     assert rows[0].text.startswith("2025-01-01") and rows[0].text.endswith("000000000000")
 
 
-@NEEDS
+@needs_browser
 @pytest.mark.parametrize("width", [360, 800])
 def test_a_phone_does_not_scroll_sideways(browser: Any, out: Path, width: int) -> None:
     opened(browser, out / "drift.html", width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
-@NEEDS
+@needs_browser
 def test_a_hostile_history_stays_text(browser: Any, hostile: Path) -> None:
     opened(browser, hostile / "drift.html")
     hovered(browser, "#c0 .mark-symbol path", "<img")

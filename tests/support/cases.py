@@ -11,15 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from needs import NO_CASES, need
 
 ROOT = Path(__file__).parents[2]
 CASES = Path(os.environ.get("REPLAY_CASES") or ROOT.parent / "shared" / "cases")
 
 
+needs_cases = need(CASES.is_dir(), NO_CASES)
+
+
 def holds(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Marks a test that holds a case with the case's own files; skips it where they are not."""
-    missing = pytest.mark.skipif(not CASES.is_dir(), reason=f"no public cases: {CASES}")
-    return lambda test: pytest.mark.case(name)(missing(test))
+    return lambda test: pytest.mark.case(name)(needs_cases(test))
 
 
 def folders() -> list[str]:

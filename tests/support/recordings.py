@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from needs import NO_RECORDINGS, need
 
 ROOT = Path(__file__).parents[2]
 RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS") or ROOT.parent / "shared" / "recordings")
@@ -14,5 +15,4 @@ RECORDINGS = Path(os.environ.get("REPLAY_RECORDINGS") or ROOT.parent / "shared" 
 
 def recordings(test: Callable[..., None]) -> Callable[..., None]:
     """Marks a test that reads the raw recordings; skips it where they are not."""
-    missing = pytest.mark.skipif(not RECORDINGS.is_dir(), reason=f"no recordings: {RECORDINGS}")
-    return pytest.mark.recordings(missing(test))
+    return pytest.mark.recordings(need(RECORDINGS.is_dir(), NO_RECORDINGS)(test))

@@ -9,14 +9,12 @@ from pathlib import Path
 import pytest
 from driving import ROOT, cli, refused
 from kernel_sources import BALLOON, POOL, patched
+from needs import needs_compiler, needs_kernel_source
 
 from replay.c.kernel_tree import source
 
 INSTALLED = source.installed()
-pytestmark = [
-    pytest.mark.skipif(not INSTALLED, reason="no linux-source package: make kernel-source"),
-    pytest.mark.skipif(not any(map(shutil.which, ("gcc", "clang", "cc"))), reason="no C compiler"),
-]
+pytestmark = [needs_kernel_source, needs_compiler]
 TRACES = ROOT / "traces"
 
 

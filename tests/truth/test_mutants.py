@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,12 @@ from pathlib import Path
 import pytest
 from driving import ROOT
 from kernel_sources import INSTALLED, tree  # noqa: F401 (a fixture)
+from needs import needs_compiler, needs_kernel_source
 from mutants import LIST, Mutant, edited, mutants
 
 from replay.c.kernel_tree import source
 
-needs_source = [
-    pytest.mark.skipif(not INSTALLED, reason="no linux-source package: make kernel-source"),
-    pytest.mark.skipif(not any(map(shutil.which, ("gcc", "clang", "cc"))), reason="no C compiler"),
-]
+needs_source = [needs_kernel_source, needs_compiler]
 
 
 @pytest.fixture(scope="module")

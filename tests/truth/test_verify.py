@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from driving import refused
 
-from recordings import RECORDINGS, ROOT
+from recordings import RECORDINGS, ROOT, recordings
 
 from recorded_rows import trace_of, pool_rows, balloon_rows
 from replay.base.errors import ReplayError
@@ -80,8 +80,7 @@ def test_a_synthetic_trace_has_nothing_to_verify() -> None:
         verify_recording(trace)
 
 
-@pytest.mark.recordings
-@pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not here")
+@recordings
 @pytest.mark.parametrize("name", [
     "x86-pvh-guests", "x86-pvh-churn", "x86-pv-churn", "x86-pv-concurrent", "x86-pv-blkback",
     "x86-pv-balloon-target", "x86-pv-ballooned-churn", "x86-pv-ballooned-ring", "arm64-regions",

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from driving import cli
-from recordings import RECORDINGS
+from recordings import RECORDINGS, recordings
 from xen_files import record, window
 
 from replay.base.anomalies import Anomalies
@@ -295,7 +295,6 @@ def test_too_little_evidence_is_refused_with_a_sentence(tmp_path: Path) -> None:
 
 
 # -- the recordings ----------------------------------------------------------------------------
-recorded = pytest.mark.skipif(not RECORDINGS.is_dir(), reason="the recordings are not here")
 PV = ["x86-pv-churn", "x86-pv-concurrent", "x86-pv-blkback", "x86-pv-ballooned-ring"]
 
 
@@ -311,7 +310,7 @@ def read(name: str) -> tuple[Imported, Imported, str]:
     return ftrace, other, machine.physmap.mode
 
 
-@recorded
+@recordings
 @pytest.mark.parametrize("name", PV)
 def test_recordings_with_one_counter_show_its_zero_and_its_rate(name: str) -> None:
     """What is known there: no offset and no drift; then with ones that were put in."""
@@ -333,7 +332,7 @@ def test_recordings_with_one_counter_show_its_zero_and_its_rate(name: str) -> No
     assert found.error_ns < 400_000
 
 
-@recorded
+@recordings
 @pytest.mark.parametrize(("name", "least", "most"), [
     ("x86-pvh-guests", -4_424_800_000, -4_424_600_000),
     ("x86-pvh-churn", -4_422_300_000, -4_422_000_000),

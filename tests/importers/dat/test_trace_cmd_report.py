@@ -6,21 +6,20 @@ bare address: these are left out.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from recordings import RECORDINGS
+from needs import needs_trace_cmd
+from recordings import RECORDINGS, recordings
 
 from replay.importers.dat.read import read_trace_dat
 from replay.importers.source.probes import Ints, ProbeStream
 from replay.importers.text.read import read_ftrace_text
 
 NAMES = ("x86-pvh-guests", "x86-pv-ballooned-ring", "arm64-regions")
-TRACE_CMD = shutil.which("trace-cmd")
 
 
 def in_order(streams: list[ProbeStream]) -> dict[str, list[tuple[ProbeStream, int]]]:
@@ -38,15 +37,14 @@ def column(records: list[tuple[ProbeStream, int]], name: str) -> Ints:
     return np.array([getattr(s, name)[row] for s, row in records])
 
 
-@pytest.mark.skipif(TRACE_CMD is None, reason="no trace-cmd")
+@needs_trace_cmd
+@recordings
 @pytest.mark.parametrize("name", NAMES)
 def test_decoded_fields_are_those_that_trace_cmd_prints(name: str, tmp_path: Path) -> None:
     source = RECORDINGS / name / "trace.dat"
-    if not source.is_file():
-        pytest.skip("the recordings are not here")
     printed = tmp_path / "report.txt"
     with printed.open("wb") as out:
-        subprocess.run([str(TRACE_CMD), "report", "-t", source], stdout=out, check=True,
+        subprocess.run(["trace-cmd", "report", "-t", source], stdout=out, check=True,
                        stderr=subprocess.DEVNULL)
     decoded, text = read_trace_dat(source), read_ftrace_text(printed)
     assert decoded.records == text.records

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import random
 import re
-import shutil
 import struct
 import subprocess
 from pathlib import Path
 
 import pytest
 from dat_files import LITTLE, SHAPES, VERSIONS, File, Shape
+from needs import needs_trace_cmd
 
 from replay.base.errors import InputError, ReplayError
 from replay.importers.dat.read import read_trace_dat
 from replay.importers.joining.normalise import normalise
 from replay.importers.source.probes import load_table
 
-TRACE_CMD = shutil.which("trace-cmd")
 DATE, OFFSET, TIME_SHIFT, TSC2NSEC = 1, 7, 12, 14
 WIDE = Shape(page_bytes=4096)
 START = 10**15 + 12_345
@@ -74,7 +73,7 @@ def theirs(path: Path) -> dict[tuple[int, int], list[int]]:
     """The same, as trace-cmd prints it."""
     found: dict[tuple[int, int], list[int]] = {}
     for _ in range(3):  # of a file with a time shift 3.1.6 printed no event in one run of 400
-        said = subprocess.run([str(TRACE_CMD), "report", "-t", str(path)], capture_output=True,
+        said = subprocess.run(["trace-cmd", "report", "-t", str(path)], capture_output=True,
                               text=True, check=True).stdout
         for cpu, time, nr in re.findall(r"\[(\d+)\]\s+([\d.]+): ua: .* nr=(\d+)", said):
             found.setdefault((int(cpu), int(nr)), []).append(int(time.replace(".", "")))
@@ -102,7 +101,7 @@ FORMS: dict[str, tuple[str, Options]] = {
 }
 
 
-@pytest.mark.skipif(TRACE_CMD is None, reason="no trace-cmd")
+@needs_trace_cmd
 @pytest.mark.parametrize("version", [6, 7])
 @pytest.mark.parametrize(("clock", "options"), FORMS.values(), ids=FORMS)
 def test_times_are_those_of_trace_cmd(tmp_path: Path, clock: str, options: Options,

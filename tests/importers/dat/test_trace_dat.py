@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import struct
 import subprocess
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from dat_files import (
 )
 
 from dat_pages import event, alloc, page, small, decode
+from needs import needs_trace_cmd
 from replay.base.errors import InputError
 from replay.importers.dat.read import read_trace_dat
 
@@ -216,7 +216,7 @@ def test_what_is_not_wanted_is_counted_by_name(tmp_path: Path) -> None:
     assert decoded.events().total() == decoded.records == 4
 
 
-@pytest.mark.skipif(not shutil.which("trace-cmd"), reason="no trace-cmd")
+@needs_trace_cmd
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize(("version", "kind"), [(6, "none"), (7, "none"), (7, "zstd")])
 def test_trace_cmd_reads_these_files_the_same_way(tmp_path: Path, version: int, kind: str,
@@ -261,7 +261,7 @@ def test_a_damaged_latency_text_is_refused_by_name_and_line(tmp_path: Path) -> N
         decode(tmp_path, latency7(LATENCY_TEXT, names=("", "other")))
 
 
-@pytest.mark.skipif(shutil.which("trace-cmd") is None, reason="no trace-cmd")
+@needs_trace_cmd
 @pytest.mark.parametrize("data", [d for kind, d in TEXTS.items() if "zlib" not in kind],
                          ids=[kind for kind in TEXTS if "zlib" not in kind])
 def test_trace_cmd_finds_the_same_text(tmp_path: Path, data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from comparing_text import same_reading
 from ftrace_recordings import TOTALS
+from needs import NO_RECORDINGS, needs_trace_cmd
 from recordings import RECORDINGS, ROOT, recordings
 from text_corpus import Corpus
 
@@ -107,7 +107,7 @@ def test_what_is_passed_over_changes_no_row_and_no_account(tmp_path: Path, name:
         path = tmp_path / "made.txt"
         path.write_text(UNWANTED)
     elif not path.is_file():
-        pytest.skip("needs the recordings")
+        pytest.skip(NO_RECORDINGS)
     table = load_table()
     kept, passed = (normalise(decoded, hz=10**9, vmemmap_base=0xFFFFEA0000000000, table=table,
                               source=0) for decoded in (
@@ -126,7 +126,7 @@ def test_recording_is_read_alike(name: str) -> None:
 
 
 @recordings
-@pytest.mark.skipif(not shutil.which("trace-cmd"), reason="trace-cmd is not installed")
+@needs_trace_cmd
 @pytest.mark.parametrize("options", [["-t"], []])
 @pytest.mark.parametrize("name", ["arm64-regions", "x86-pvh-guests"])
 def test_report_of_trace_cmd_is_read_alike(tmp_path: Path, name: str, options: list[str]) -> None:

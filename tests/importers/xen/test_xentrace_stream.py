@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from driving import cli
+from needs import needs_proc
 from xen_files import DECREASE, GRANT_MAP, record, wide, window
 from xen_files import HZ, digest, some_file
 
@@ -151,7 +152,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc")
+@needs_proc
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     files = [tmp_path / f"{k}.bin" for k in (4, 32)]
     for path in files:

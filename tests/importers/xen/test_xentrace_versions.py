@@ -6,13 +6,13 @@ layout of extents changed with 4.18, SVM's exits have numbers of their own since
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from driving import cli, refused
 from naive_xentrace import rows as slow
+from needs import needs_xenalyze
 from xen_files import DECREASE, GRANT_MAP, GRANT_UNMAP, LOST, POD_POPULATE, POD_SPLINTER, SET_P2M, WRAP, read, record, rows, wide, window
 
 from replay.base.errors import ReplayError
@@ -123,7 +123,7 @@ def test_the_hypercall_records_of_old_xens_are_read_too(tmp_path: Path) -> None:
     assert got.accounting["skipped"] == {"cpu_change": 1, "pv_hypercall_64 (odd payload)": 1}
 
 
-@pytest.mark.skipif(not shutil.which("xenalyze"), reason="no xenalyze")
+@needs_xenalyze
 def test_xenalyze_of_4_17_reads_the_old_layout_alike(tmp_path: Path) -> None:
     assert read(tmp_path, pv("4.17.0"), "4.17.0").table.num_rows == 10
     printed = subprocess.run(["xenalyze", "--dump-all", tmp_path / "x.bin"], capture_output=True,
