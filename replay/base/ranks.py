@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,6 +18,14 @@ def rank(count: int, share: int) -> int:
     """How many of `count` ordered samples are at or below the percentile; it is the last of them.
     """
     return -(-count * share // WHOLE)
+
+
+def at_ranks(values: np.ndarray, counts: np.ndarray, shares: Iterable[int]) -> list[int]:
+    """The percentiles, at these shares, of `values` in order, each seen as often as `counts` says.
+    """
+    below = np.cumsum(counts)
+    ranks = [rank(int(below[-1]), share) for share in shares]
+    return list(values[np.searchsorted(below, ranks, side="left")].tolist())
 
 
 def ranked(ordered: pl.Expr, share: int) -> pl.Expr:

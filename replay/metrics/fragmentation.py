@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from replay.base.ranks import WHOLE
+from replay.base.ranks import at_ranks
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES, align_down, align_up
 from replay.engine.drive import Ended
 from replay.engine.state import SECTION_HOTPLUG
@@ -97,23 +96,25 @@ def singles(o: Ended) -> dict[str, float | None]:
     }
 
 
-def contiguity(tally: Tally) -> pl.DataFrame:
+def contiguity(tally: Tally) -> list[dict[str, Any]]:
     """Runs of neighbouring frames (up or down by one) per successful request, by size class.
 
     pages_per_run: all pages / all runs of the class; one_run: share of requests served in one run.
     """
-    runs, count = pl.col("runs"), pl.col("count")
-    below, calls = count.cum_sum(), count.sum()
-    spread = tally.by_runs().sort("size", "runs").group_by("size").agg(
-        *(runs.filter(below >= (calls * share + WHOLE - 1) // WHOLE).first().alias(name)
-          for name, share in (("p50", 5_000), ("p90", 9_000))),
-        (count.filter(runs == 1).sum() / calls).alias("one_run"))
-    calls = pl.col("served").sum()
-    return tally.by_group().filter(pl.col("served") > 0).group_by("size").agg(
-        calls.alias("calls"), pl.col("served_pages").sum().alias("pages"), runs.sum(),
-        (runs.sum() / calls).alias("mean"), pl.col("most_runs").max().alias("max"),
-        (pl.col("served_pages").sum() / runs.sum()).alias("pages_per_run"),
-    ).join(spread, on="size").sort("size")
+    met, seen = np.flatnonzero(tally.groups["took"]["count"]), tally.runs.entries()
+    seen = seen[np.lexsort((seen["value"], seen["group"]))]
+    sizes, found = tally.codes(met, "size"), []
+    for code in np.unique(sizes).tolist():
+        groups, spread = tally.groups[met[sizes == code]], seen[seen["group"] == code]
+        p50, p90 = at_ranks(spread["value"], spread["count"], (5_000, 9_000))
+        calls, pages, runs = (int(n.sum()) for n in (
+            groups["took"]["count"], groups["served_pages"], groups["runs"]))
+        found.append({
+            "size": tally.names("size")[code], "calls": calls, "pages": pages, "runs": runs,
+            "mean": runs / calls, "max": int(groups["most_runs"].max()),
+            "pages_per_run": pages / runs if runs else None, "p50": p50, "p90": p90,
+            "one_run": int(spread["count"][spread["value"] == 1].sum()) / calls})
+    return found
 
 
 def free_sections(extents: Sequence[tuple[int, int]], bounds: tuple[int, int], step: int,

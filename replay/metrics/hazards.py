@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import polars as pl
 
 from replay.engine.drive import Ended, Outcome
 from replay.engine.faults import FAULT_KINDS
@@ -51,7 +50,8 @@ class Case:
         return [self.folded.tally.callers[k] for k in caller.tolist()]
 
 
-Found = tuple[int, pl.DataFrame]
+Columns = dict[str, list[Any]]
+Found = tuple[int, Columns]
 """How many, and a row for each that is listed; see examine()."""
 
 
@@ -97,9 +97,7 @@ def by_severity() -> list[Hazard]:
     return sorted(HAZARDS.values(), key=lambda one: get_args(Severity).index(one.severity))
 
 
-HAZARD_COLUMNS: dict[str, Any] = {
-    "kind": pl.String, "time_ns": pl.Int64, "frame": pl.Int64, "count": pl.Int64,
-    "user": pl.String, "other": pl.String, "what": pl.String, "assumed": pl.Boolean}
+HAZARD_COLUMNS = ("kind", "time_ns", "frame", "count", "user", "other", "what", "assumed")
 """Columns of the rows."""
 MAX_PAIRS = 100_000
 """Colliding pairs listed in the frame; the count is exact."""
@@ -110,13 +108,12 @@ ENTRY_FIRST = ("the scratch mapping silently replaced the 1:1 entry: device DMA 
                "the wrong page")
 
 
-def found_rows(**columns: Any) -> pl.DataFrame:
+def found_rows(**columns: Any) -> Columns:
     """Rows of these columns; one value stands for all rows. Whose they are examine() fills in."""
     size = max((len(v) for v in columns.values() if not isinstance(v, str | bool)), default=0)
-    return pl.DataFrame({
-        name: pl.Series(name, [v] * size if isinstance(v, str | bool) or v is None else list(v),
-                        dtype=dtype)
-        for name, dtype in HAZARD_COLUMNS.items() for v in (columns.get(name),)})
+    return {name: [v] * size if isinstance(v, str | bool) or v is None else
+            v.tolist() if isinstance(v, np.ndarray) else list(v)
+            for name in HAZARD_COLUMNS for v in (columns.get(name),)}
 
 
 def _at_window(machine: Physmap) -> str:
@@ -303,8 +300,9 @@ def ranges(machine: Physmap) -> dict[str, Ranges]:
     return {name: one.within(machine) for name, one in HAZARDS.items() if one.within}
 
 
-def examine(case: Case) -> tuple[dict[str, int], pl.DataFrame]:
-    """Counts by kind, see HAZARDS, and a row per hazard (of each kind the first MAX_LISTED).
+def examine(case: Case) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
+    """Counts by kind, see HAZARDS, and of each kind met a row per hazard (the first MAX_LISTED), by
+    time and frame.
 
     Identity collisions need the trace's grants. The rows hold the time (modelled), the frame, both
     users and what a real machine would do; `count` is how often the frame was handed out, or the
@@ -312,7 +310,18 @@ def examine(case: Case) -> tuple[dict[str, int], pl.DataFrame]:
     is not in the recording but drawn from the RAM of others.
     """
     found = {name: one.find(case) for name, one in HAZARDS.items()}
-    table = pl.concat([rows.with_columns(kind=pl.lit(name, pl.String))
-                       for name, (_, rows) in found.items()])
+    listed = {}
+    for name, (_, columns) in found.items():
+        columns["kind"] = [name] * len(columns["kind"])
+        rows = [dict(zip(HAZARD_COLUMNS, row, strict=True))
+                for row in zip(*columns.values(), strict=True)]
+        if rows:
+            listed[name] = sorted(rows, key=_when)
     return ({name: count for name, (count, _) in found.items()},
-            table.sort("time_ns", "kind", "frame", nulls_last=True, maintain_order=True))
+            dict(sorted(listed.items(), key=lambda one: (_when(one[1][0])[:2], one[0]))))
+
+
+def _when(row: dict[str, Any]) -> tuple[bool, int, bool, int]:
+    """Rows by time, then by frame; what has none comes last."""
+    time_ns, frame = row["time_ns"], row["frame"]
+    return time_ns is None, time_ns or 0, frame is None, frame or 0

@@ -11,9 +11,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import polars as pl
 
-from replay.base.ranks import WHOLE, rank
+from replay.base.ranks import at_ranks, rank
 from replay.engine.drive import Ended
 from replay.engine.histogram import HIST_BUCKETS, HIST_SUB_BITS
 from replay.metrics.tally import LIMB, TIMES, Tally
@@ -85,31 +84,52 @@ def latency(ended: Ended, tally: Tally) -> dict[str, dict[str, Any]]:
     return result
 
 
-def _percentiles(counted: pl.DataFrame, key: str) -> pl.DataFrame:
-    """The latency of each of PERCENTILES by group; counted: columns key, latency_ns, count."""
-    ordered = counted.group_by(key, "latency_ns").agg(pl.col("count").sum()).sort(
-        key, "latency_ns").with_columns(below=pl.col("count").cum_sum().over(key),
-                                        samples=pl.col("count").sum().over(key))
-    return ordered.group_by(key).agg(
-        pl.col("latency_ns").filter(
-            pl.col("below") >= (pl.col("samples") * share + WHOLE - 1) // WHOLE
-        ).first().alias(name) for name, share in PERCENTILES)
-
-
-def latency_by(tally: Tally, key: str) -> pl.DataFrame:
+def latency_by(tally: Tally, key: str) -> list[dict[str, Any]]:
     """Latency percentiles of successful allocations by `caller`, `size` or `path`, exact as long
     as Tally.exact is.
 
-    calls, failed, pages per group; groups in which all failed have null percentiles.
+    A row each: its name under `key`, calls, failed, pages, max, mean, percentiles in ns; of a group
+    in which all failed these are None. Callers: the busiest first.
     """
-    served = pl.col("served").sum()
-    every = tally.by_group().group_by(key).agg(
-        pl.col("calls").sum(), pl.col("failed").sum(), pl.col("pages").sum(),
-        pl.when(served > 0).then(pl.col("most_ns").max()).alias("max"),
-        pl.when(served > 0).then(pl.col("sum_ns").sum() / served).alias("mean"))
-    found = every.join(_percentiles(tally.by_time(), key), on=key, how="left")
+    met, seen = np.flatnonzero(tally.groups["calls"]), tally.times.entries()
+    codes = tally.codes(met, key)
+    groups, of_group = _sorted(tally.groups[met], codes, codes)
+    codes = tally.codes(seen["group"], key)
+    times, of_time = _sorted(seen, codes, seen["value"])
+    found = [{key: tally.names(key)[code], **_of_groups(groups[within(of_group, code)]),
+              **_percentiles(times[within(of_time, code)])} for code in np.unique(of_group).tolist()]
     if not tally.exact:
-        found = found.with_columns(pl.min_horizontal(name, "max").alias(name)
-                                   for name, _ in PERCENTILES)
-    order = [key] if key != "caller" else ["calls", "caller"]
-    return found.sort(order, descending=[key == "caller", *[False] * (len(order) - 1)])
+        for row in found:
+            row.update({name: min(row[name], row["max"]) for name, _ in PERCENTILES
+                        if row[name] is not None})
+    return sorted(found, key=lambda row: (-row["calls"], row["caller"])) if key == "caller" else found
+
+
+def _sorted(rows: np.ndarray, codes: np.ndarray, then: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in order by their codes, then by another column; and the codes."""
+    order = np.lexsort((then, codes))
+    return rows[order], codes[order]
+
+
+def within(codes: np.ndarray, code: int) -> slice:
+    """Where a code stands among codes in order."""
+    begin, end = np.searchsorted(codes, (code, code + 1)).tolist()
+    return slice(begin, end)
+
+
+def _of_groups(groups: np.ndarray) -> dict[str, Any]:
+    """Counts, greatest and mean latency of groups of tally.OF_GROUP together."""
+    took = groups["took"]
+    served = int(took["count"].sum())
+    total = sum((high << LIMB) + low for high, low in took[["high", "low"]].tolist())
+    return {**{name: int(groups[name].sum()) for name in ("calls", "failed", "pages")},
+            "max": int(took["most"].max()) if served else None,
+            "mean": total / served if served else None}
+
+
+def _percentiles(times: np.ndarray) -> dict[str, int | None]:
+    """Of latencies in order, each with how often it was seen."""
+    if not len(times):
+        return {name: None for name, _ in PERCENTILES}
+    found = at_ranks(times["value"], times["count"], [share for _, share in PERCENTILES])
+    return {name: value for (name, _), value in zip(PERCENTILES, found, strict=True)}

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import polars as pl
-
 from replay.costs.primitives import WORK
 from replay.engine.drive import Ended, Outcome
 from replay.engine.start import Start
@@ -61,7 +59,7 @@ class Measured:
         return work(self.ended, self.tally)
 
     @cached_property
-    def hazards(self) -> tuple[dict[str, int], pl.DataFrame]:
+    def hazards(self) -> tuple[dict[str, int], dict[str, list[dict[str, Any]]]]:
         """Counts and rows, see hazards.examine()."""
         return examine(Case(self.ended, self.folded, self.outcome, self.trace))
 

@@ -52,12 +52,12 @@ def rounded(value: Any) -> Any:
 def _tables(tally: Tally) -> dict[str, Any]:
     by_caller = latency_by(tally, "caller")
     return {
-        "latency_by_caller": by_caller.head(CALLERS_KEPT).to_dicts(),
-        "nr_callers": by_caller.height,
-        "latency_by_size": latency_by(tally, "size").to_dicts(),
-        "latency_by_path": latency_by(tally, "path").to_dicts(),
+        "latency_by_caller": by_caller[:CALLERS_KEPT],
+        "nr_callers": len(by_caller),
+        "latency_by_size": latency_by(tally, "size"),
+        "latency_by_path": latency_by(tally, "path"),
         **({} if tally.exact else {"latency_by_error": RELATIVE_ERROR}),
-        "contiguity": contiguity(tally).to_dicts(),
+        "contiguity": contiguity(tally),
     }
 
 
@@ -80,8 +80,8 @@ def _groups(m: Measured) -> dict[str, Any]:
         "pages_allocated": int(m.tally.groups["served_pages"].sum()),
         **{name: dict(part) for name, part in m.latency.items()},
         "fragmentation": {name: dict(part) for name, part in m.gauges.items()}, **m.singles,
-        "hazard_examples": rows.group_by("kind", maintain_order=True).head(EXAMPLES).to_dicts(),
-        "collisions_assumed": int(rows["assumed"].sum()),
+        "hazard_examples": [row for kind in rows.values() for row in kind[:EXAMPLES]],
+        "collisions_assumed": sum(row["assumed"] for kind in rows.values() for row in kind),
         "work": m.work, "sections": sections,
     }
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from replay.base.compiled import (
     compiled, index, inline, likely, record, seen_as, unlikely, words_in,
@@ -185,46 +185,20 @@ class Tally:
         else:
             self.times.grow()
 
-    def by_group(self) -> pl.DataFrame:
-        """A row per caller, size and path that was met: OF_GROUP, and the sum of its times."""
-        at = np.flatnonzero(self.groups["calls"])
-        groups = self.groups[at]
-        took = groups["took"]
-        return self._named(at).with_columns(
-            **{name: pl.Series(np.ascontiguousarray(groups[name]))
-               for name in ("calls", "failed", "pages", "served_pages", "runs", "most_runs")},
-            served=pl.Series(np.ascontiguousarray(took["count"])),
-            most_ns=pl.Series(np.ascontiguousarray(took["most"])),
-            sum_ns=pl.Series(took["high"] * 2.0 ** LIMB + took["low"], dtype=pl.Float64))
+    def names(self, key: str) -> Sequence[str]:
+        """What the codes of `caller`, `size` or `path` stand for."""
+        return {"caller": self.callers, "size": SIZE_CLASSES, "path": PATHS}[key]
 
-    def by_time(self) -> pl.DataFrame:
-        """A row per caller, size, path and latency of served allocations: how many there are."""
-        seen = self.times.entries()
-        return self._named(seen["group"]).with_columns(
-            latency_ns=pl.Series(np.ascontiguousarray(seen["value"])),
-            count=pl.Series(np.ascontiguousarray(seen["count"])))
-
-    def by_runs(self) -> pl.DataFrame:
-        """A row per size and number of runs of served allocations: how many there are."""
-        seen = self.runs.entries()
-        return pl.DataFrame({
-            "size": _enum(seen["group"], SIZE_CLASSES),
-            "runs": np.ascontiguousarray(seen["value"]),
-            "count": np.ascontiguousarray(seen["count"])})
-
-    def _named(self, at: np.ndarray) -> pl.DataFrame:
-        """Caller, size and path of numbers of groups."""
+    def codes(self, at: np.ndarray, key: str) -> np.ndarray:
+        """The caller, size or path of groups by their numbers; of callers of one name the first."""
         rest, path = np.divmod(at, len(PATHS))
         caller, size = np.divmod(rest, len(SIZE_CLASSES))
-        return pl.DataFrame({
-            "caller": pl.Series(np.array(self.callers, object)[caller].tolist(), dtype=pl.String),
-            "size": _enum(size, SIZE_CLASSES), "path": _enum(path, PATHS)})
+        if key == "caller":
+            first: dict[str, int] = {}
+            same = [first.setdefault(name, k) for k, name in enumerate(self.callers)]
+            return np.array(same, np.int64)[caller]
+        return size if key == "size" else path
 
 
 def _tops(ns: np.ndarray) -> np.ndarray:
     return np.array([top_of_bucket(value) for value in ns.tolist()], np.int64)
-
-
-def _enum(codes: np.ndarray, names: tuple[str, ...]) -> pl.Series:
-    """Codes as an Enum of their names; polars has no cast from numbers."""
-    return pl.Series(np.array(names, object)[codes].tolist(), dtype=pl.Enum(names))

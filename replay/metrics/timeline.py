@@ -8,10 +8,12 @@ The exact means of a run are in metrics.fragmentation; this is for pictures.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES
 from replay.engine.drive import Ended, Outcome
@@ -20,6 +22,9 @@ from replay.metrics.occupancy import LIMB_BITS, Occupancy, by_address
 from replay.metrics.part import Part, whole
 from replay.metrics.ranges import Ranges, others_ram, windows
 from replay.physmap.model import HostRange, Physmap
+
+if TYPE_CHECKING:
+    import polars as pl
 
 INSTANTS = 240
 """Of the gauges."""
@@ -37,16 +42,60 @@ Sections = tuple[np.ndarray, np.ndarray, np.ndarray]
 """As occupancy.by_address() gives them."""
 
 
+Columns = Mapping[str, Sequence[Any] | np.ndarray]
+
+TABLES: dict[str, dict[str, type[int | float | str]]] = {
+    "gauges": {"time_ns": int, "live_pages": int, "section_pages": int, "live_in_sections": int,
+               "unusable_free_index": float},
+    "cells": {"cell": int, "row": int, "column": int, "start_pfn": int, "nr_pages": int,
+              "what": str, "added_ns": int},
+    "states": {"cell": int, "from": int, "to": int, "live_pages": int},
+    "ages": {"instant": int, "row": int, "live_pages": int, "age_s": float},
+}
+"""Columns of each table, as files hold them."""
+
+
 @dataclass(frozen=True)
 class Timeline:
-    """gauges: a row per instant. cells: a row per cell of the map. states: a row per span of
-    instants in which a cell holds the same number of live pages, where it holds any. ages: a row
-    per instant and row of cells that holds live pages."""
+    """tables: columns of each of TABLES, which are also there as data frames. gauges: a row per
+    instant. cells: a row per cell of the map. states: a row per span of instants in which a cell
+    holds the same number of live pages, where it holds any. ages: a row per instant and row of
+    cells that holds live pages."""
 
-    gauges: pl.DataFrame
-    cells: pl.DataFrame
-    states: pl.DataFrame
-    ages: pl.DataFrame
+    tables: Mapping[str, Columns]
+
+    @cached_property
+    def gauges(self) -> pl.DataFrame:
+        """A row per instant."""
+        return self._frame("gauges")
+
+    @cached_property
+    def cells(self) -> pl.DataFrame:
+        """A row per cell of the map."""
+        return self._frame("cells")
+
+    @cached_property
+    def states(self) -> pl.DataFrame:
+        """A row per span of a cell."""
+        return self._frame("states")
+
+    @cached_property
+    def ages(self) -> pl.DataFrame:
+        """A row per instant and row of cells."""
+        return self._frame("ages")
+
+    def _frame(self, name: str) -> pl.DataFrame:
+        return frame_of(name, self.tables[name])
+
+
+def frame_of(name: str, columns: Columns) -> pl.DataFrame:
+    """One of TABLES as a data frame; what polars raises where the columns are of other types."""
+    # Pictures need frames, a replay does not: importing polars takes longer than a short one.
+    import polars as pl
+
+    kinds = {int: pl.Int64, float: pl.Float64, str: pl.String}
+    return pl.DataFrame(dict(columns), strict=True,
+                        schema={key: kinds[kind] for key, kind in TABLES[name].items()})
 
 
 class TimelineFold:
@@ -85,8 +134,9 @@ class TimelineFold:
         cells = _cells(self.machine, sections, self._occupancy.blocks(), self.block)
         states, ages = _map(cells, edges, of_map(at))
         gives = ended.peaks["given_pages"] > 0  # own RAM: its place in the list is not kept
-        return Timeline(_gauges(sections, edges, at, 0 if gives else self.block),
-                        cells, states, ages)
+        return Timeline({
+            "gauges": _gauges(sections, edges, at, 0 if gives else self.block),
+            "cells": cells, "states": states, "ages": ages})
 
 
 def timeline(o: Outcome) -> Timeline:
@@ -117,19 +167,18 @@ def _inside(frame: np.ndarray, start: np.ndarray, pages: np.ndarray) -> np.ndarr
     return np.where(held, at, -1)
 
 
-def _gauges(sections: Sections, edges: np.ndarray, at: np.ndarray, block: int) -> pl.DataFrame:
+def _gauges(sections: Sections, edges: np.ndarray, at: np.ndarray, block: int) -> Columns:
     """block: 0 where there is no unusable free index."""
     added, start, pages = sections
     section = _inside(edges["value"], start, pages)
     by_time = np.argsort(added, kind="stable")
     total = np.concatenate([[0], np.cumsum(pages[by_time])])
     section_pages = total[np.searchsorted(added[by_time], at, "right")]
-    return pl.DataFrame({
+    return {
         "time_ns": at, "live_pages": _alive(edges, len(at)), "section_pages": section_pages,
         "live_in_sections": _alive(edges[section >= 0], len(at)),
-        "unusable_free_index": pl.Series(
-            _unusable(sections, edges, section, at, block), dtype=pl.Float64),
-    })
+        "unusable_free_index": _unusable(sections, edges, section, at, block),
+    }
 
 
 def _alive(edges: np.ndarray, nr_at: int) -> np.ndarray:
@@ -170,7 +219,7 @@ def _unusable(sections: Sections, edges: np.ndarray, section: np.ndarray, at: np
     return found
 
 
-def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int) -> pl.DataFrame:
+def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int) -> Columns:
     """Cells over all sections and all 2 MiB blocks that frames were ever handed out of, the gaps
     between them left out.
 
@@ -191,12 +240,12 @@ def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int
     first = (rows[:, None] * CELLS_PER_ROW + np.arange(CELLS_PER_ROW)[None, :]).ravel() * size
     section = _inside(first + size // 2, start, pages)
     when = np.where(section >= 0, added[section] if len(added) else 0, -1)
-    return pl.DataFrame({
+    return {
         "cell": np.arange(len(first)), "row": np.repeat(np.arange(len(rows)), CELLS_PER_ROW),
         "column": np.tile(np.arange(CELLS_PER_ROW), len(rows)), "start_pfn": first,
         "nr_pages": np.full(len(first), size),
-        "what": pl.Series(_what(machine, first, size), dtype=pl.String),
-        "added_ns": when})
+        "what": _what(machine, first, size),
+        "added_ns": when}
 
 
 RAM, DEVICE, OTHER, NOTHING = "own RAM", "device window", "RAM of others", "no RAM, no device"
@@ -216,9 +265,8 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     return [str(kind) for kind in found]
 
 
-def _map(cells: pl.DataFrame, edges: np.ndarray, at: np.ndarray
-         ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    start = cells["start_pfn"].to_numpy()
+def _map(cells: Columns, edges: np.ndarray, at: np.ndarray) -> tuple[Columns, Columns]:
+    start = np.asarray(cells["start_pfn"])
     nr = len(start)
     size = int(cells["nr_pages"][0]) if nr else 1  # a strategy that served nothing has no cells
     pfn = edges["value"]
@@ -235,18 +283,17 @@ def _map(cells: pl.DataFrame, edges: np.ndarray, at: np.ndarray
     return _spans(live), _ages(at, count, high, low)
 
 
-def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) -> pl.DataFrame:
+def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) -> Columns:
     """Of (instants, rows) live pages; they began at high << LIMB_BITS | low ns in all."""
     k, row = np.nonzero(count)
     count, high, low = count[k, row], high[k, row], low[k, row]
     low = count * (at[k] & ((1 << LIMB_BITS) - 1)) - low
     high = count * (at[k] >> LIMB_BITS) - high + (low >> LIMB_BITS)
     age_ns = (high * 2.0 ** LIMB_BITS + (low & ((1 << LIMB_BITS) - 1))) / count
-    return pl.DataFrame({"instant": k, "row": row, "live_pages": count,
-                         "age_s": (age_ns / NS_PER_S).round(9)})
+    return {"instant": k, "row": row, "live_pages": count, "age_s": (age_ns / NS_PER_S).round(9)}
 
 
-def _spans(live: np.ndarray) -> pl.DataFrame:
+def _spans(live: np.ndarray) -> Columns:
     """(instants, cells) counts as spans of equal ones, without those of nothing."""
     instant_count, nr = live.shape
     by_cell = live.T
@@ -257,22 +304,10 @@ def _spans(live: np.ndarray) -> pl.DataFrame:
     until = np.where(until <= since, instant_count, until)
     value = by_cell[cell, since]
     held = value > 0
-    return pl.DataFrame({"cell": cell[held], "from": since[held], "to": until[held],
-                         "live_pages": value[held]})
+    return {"cell": cell[held], "from": since[held], "to": until[held], "live_pages": value[held]}
 
 
 def columns(found: Timeline) -> dict[str, dict[str, list[float | int | str | None]]]:
     """As plain columns by table, for a file."""
-    return {name: getattr(found, name).to_dict(as_series=False)
-            for name in ("gauges", "cells", "states", "ages")}
-
-
-SCHEMAS: dict[str, dict[str, type[pl.DataType]]] = {
-    "gauges": {"time_ns": pl.Int64, "live_pages": pl.Int64, "section_pages": pl.Int64,
-               "live_in_sections": pl.Int64, "unusable_free_index": pl.Float64},
-    "cells": {"cell": pl.Int64, "row": pl.Int64, "column": pl.Int64, "start_pfn": pl.Int64,
-              "nr_pages": pl.Int64, "what": pl.String, "added_ns": pl.Int64},
-    "states": {"cell": pl.Int64, "from": pl.Int64, "to": pl.Int64, "live_pages": pl.Int64},
-    "ages": {"instant": pl.Int64, "row": pl.Int64, "live_pages": pl.Int64, "age_s": pl.Float64},
-}
-"""Columns of each table, as files hold them."""
+    return {name: {key: values.tolist() if isinstance(values, np.ndarray) else list(values)
+                   for key, values in table.items()} for name, table in found.tables.items()}

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 
 from replay.base.errors import InputError, unknown_name
@@ -23,6 +22,9 @@ from replay.runs.files import arrow_writer
 from replay.runs.rows import Rows
 from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SUMMARY = "summary.json"
 NOT_KEPT = "not kept"
@@ -85,6 +87,8 @@ class Run:
         Times are modelled, in ns. ReplayError for an allocator that the run does not have, and for
         a run that keeps its summary alone.
         """
+        import polars as pl
+
         found = pl.from_arrow(self.rows(allocator).read_all())
         assert isinstance(found, pl.DataFrame)
         return found
@@ -113,6 +117,8 @@ class Run:
 
     def metrics(self) -> pl.DataFrame:
         """One row per allocator and metric of the catalogue: unit, which way is better, value."""
+        import polars as pl
+
         schema = {"allocator": pl.String, "metric": pl.String, "unit": pl.String,
                   "better": pl.String, "value": pl.Float64}
         return pl.DataFrame(
@@ -125,6 +131,8 @@ class Run:
 
         Modelled, in ns. Callers: the twenty busiest.
         """
+        import polars as pl
+
         if key not in ("size", "path", "caller"):
             raise unknown_name("grouping", key, ["size", "path", "caller"])
         frames = [pl.DataFrame(figures[f"latency_by_{key}"], infer_schema_length=None)

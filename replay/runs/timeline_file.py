@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from replay.base.errors import InputError
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAP_CELLS, SCHEMAS, Timeline,
+    CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAP_CELLS, TABLES, Columns, Timeline, frame_of,
 )  # fmt: skip
 
 AGAIN_HINT = "run `replay run` again, with this version"
@@ -38,15 +36,17 @@ def read_timeline(path: Path, check: Callable[[Any], None]) -> Timeline:
     if not isinstance(data, dict):
         raise InputError(path, "expected an object of tables", hint=AGAIN_HINT)
     check(data.get("run"))
-    return Timeline(**{name: _table(path, name, data.get(name)) for name in SCHEMAS})
+    return Timeline({name: _table(path, name, data.get(name)) for name in TABLES})
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no number here")
 
 
-def _table(path: Path, name: str, given: Any) -> pl.DataFrame:
-    schema = SCHEMAS[name]
+def _table(path: Path, name: str, given: Any) -> Columns:
+    import polars as pl
+
+    schema = TABLES[name]
     if not isinstance(given, dict) or set(given) != set(schema) or not all(
             isinstance(column, list) for column in given.values()):
         raise InputError(path, f"expected the columns {', '.join(schema)}", where=name,
@@ -56,7 +56,7 @@ def _table(path: Path, name: str, given: Any) -> pl.DataFrame:
         raise InputError(path, f"expected columns of one length, of {MOST_ROWS[name]:,} at most",
                          where=name, hint=AGAIN_HINT)
     try:
-        frame = pl.DataFrame(given, schema=schema, strict=True)
+        frame = frame_of(name, given)
     except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
         raise InputError(path, f"a column of another type ({str(error).splitlines()[0]})",
                          where=name, hint=AGAIN_HINT) from None
@@ -65,9 +65,9 @@ def _table(path: Path, name: str, given: Any) -> pl.DataFrame:
         values = frame[column]
         if values.null_count() and not nullable:
             raise InputError(path, "a value is missing", where=f"{name}.{column}", hint=AGAIN_HINT)
-        if kind == pl.Int64 and len(values):
+        if kind is int and len(values):
             most = BOUNDS.get(column, 1 << 62)
             if int(values.min() or 0) < -1 or int(values.max() or 0) >= most:  # type: ignore
                 raise InputError(path, f"a number outside -1 to {most - 1}",
                                  where=f"{name}.{column}", hint=AGAIN_HINT)
-    return frame
+    return frame.to_dict(as_series=False)

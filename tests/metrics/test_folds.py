@@ -87,7 +87,7 @@ def test_latencies_by_group_are_exact_however_a_replay_is_cut(key: str, sizes: l
     for piece in pieces(part, sizes):
         found.fold(piece)
     assert found.exact
-    assert {row[key]: row for row in latency_by(found, key).to_dicts()} == by_hand(part, key)
+    assert {row[key]: row for row in latency_by(found, key)} == by_hand(part, key)
 
 
 def test_beyond_the_bound_latencies_are_those_of_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_beyond_the_bound_latencies_are_those_of_buckets(monkeypatch: pytest.Mon
     for piece in pieces(part, [5, 5995]):
         found.fold(piece)
     assert not found.exact
-    for row in latency_by(found, "size").to_dicts():
+    for row in latency_by(found, "size"):
         exact = by_hand(part, "size")[row["size"]]
         assert (row["calls"], row["failed"], row["max"]) == (
             exact["calls"], exact["failed"], exact["max"])
@@ -109,7 +109,7 @@ def test_contiguity_is_that_of_all_requests() -> None:
     part, found = made_part(3, 2000), Tally()
     for piece in pieces(part, [1000, 1, 999]):
         found.fold(piece)
-    for row in contiguity(found).to_dicts():
+    for row in contiguity(found):
         low = [0, *SIZE_LIMITS, 1 << 60][SIZE_CLASSES.index(row["size"])]
         high = [*SIZE_LIMITS, 1 << 60][SIZE_CLASSES.index(row["size"])]
         members = part.served[(part.pages[part.served] > low) & (part.pages[part.served] <= high)]
