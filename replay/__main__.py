@@ -3,6 +3,8 @@
 This file and the package's __init__ must be read by any Python 3, so that an old one can say so.
 """
 
+import gc
+import os
 import signal
 import sys
 
@@ -19,6 +21,10 @@ def start() -> None:
         needed, here = (".".join(map(str, v[:2])) for v in (OLDEST_PYTHON, sys.version_info))
         sys.stderr.write(f"replay: needs Python {needed} or later, this is {here}\n")
         raise SystemExit(2)
+    # One short-lived process with few cycles: collecting costs a tenth of the start-up. Threads of a
+    # BLAS take longer to start than what it is used for.
+    gc.disable()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell started it in the background
     if usual is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,8 +6,10 @@ seen to grow, is held against a limit: three quarters of what is available, unle
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -44,11 +46,19 @@ def limit() -> int:
 
 @cache
 def _of_machine() -> int:
+    left = [_available(), *(most - taken for most, taken in _groups())]
+    return int((min(left) + used()) * 3 // 4)
+
+
+def _available() -> int:
+    """Bytes that the machine can give without swapping."""
+    with suppress(OSError, ValueError, StopIteration):
+        with open("/proc/meminfo", encoding="ascii") as file:
+            said = next(line for line in file if line.startswith("MemAvailable:"))
+        return int(said.split()[1]) << 10
     import psutil
 
-    mine = used()
-    left = [psutil.virtual_memory().available, *(most - taken for most, taken in _groups())]
-    return int((min(left) + mine) * 3 // 4)
+    return int(psutil.virtual_memory().available)
 
 
 def _groups() -> Iterator[tuple[int, int]]:
@@ -70,6 +80,8 @@ def _groups() -> Iterator[tuple[int, int]]:
 
 def used() -> int:
     """Bytes that the process has in memory now."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", "rb") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE
     import psutil
 
     return int(psutil.Process().memory_info().rss)

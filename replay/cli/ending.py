@@ -10,13 +10,15 @@ A reader of standard output that has gone is no error: what is left to print goe
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -70,6 +72,17 @@ def _code(command: Callable[[], Any]) -> int:
     except BrokenPipeError:  # of help: what verbs print, see emit()
         silence(sys.stdout)
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, without taking apart what the system frees at once: that takes a tenth of a
+    short command."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def _defect(error: BaseException, given: Sequence[str]) -> int:

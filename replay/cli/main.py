@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import gc
 import os
 import signal
 import sys
@@ -283,14 +282,15 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> NoReturn:
     """
     given = sys.argv[1:] if args is None else args
     if args is None:
-        # One short-lived process with few cycles: collecting costs a tenth of the start-up.
-        gc.disable()
         raise_at_sigterm()
         ending.encodable()
     if interrupted is not None:
         signal.signal(signal.SIGINT, interrupted)
     with progress.heard(ending.say):
-        sys.exit(ending.ended(lambda: _run(given), given))
+        code = ending.ended(lambda: _run(given), given)
+    if args is None:
+        ending.leave(code)
+    sys.exit(code)
 
 
 def _run(given: Sequence[str]) -> None:

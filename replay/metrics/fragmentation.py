@@ -104,7 +104,7 @@ def contiguity(tally: Tally) -> list[dict[str, Any]]:
     met, seen = np.flatnonzero(tally.groups["took"]["count"]), tally.runs.entries()
     seen = seen[np.lexsort((seen["value"], seen["group"]))]
     sizes, found = tally.codes(met, "size"), []
-    for code in np.unique(sizes).tolist():
+    for code in sorted(set(sizes.tolist())):
         groups, spread = tally.groups[met[sizes == code]], seen[seen["group"] == code]
         p50, p90 = at_ranks(spread["value"], spread["count"], (5_000, 9_000))
         calls, pages, runs = (int(n.sum()) for n in (

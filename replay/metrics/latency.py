@@ -97,7 +97,7 @@ def latency_by(tally: Tally, key: str) -> list[dict[str, Any]]:
     codes = tally.codes(seen["group"], key)
     times, of_time = _sorted(seen, codes, seen["value"])
     found = [{key: tally.names(key)[code], **_of_groups(groups[within(of_group, code)]),
-              **_percentiles(times[within(of_time, code)])} for code in np.unique(of_group).tolist()]
+              **_percentiles(times[within(of_time, code)])} for code in sorted(set(of_group.tolist()))]
     if not tally.exact:
         for row in found:
             row.update({name: min(row[name], row["max"]) for name, _ in PERCENTILES

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from replay.base.arrow import numbers
 from replay.base.errors import ReplayError
 from replay.costs.primitives import WORK
 from replay.engine.drive import LARGEST_REQUEST, Outcome
@@ -48,7 +49,7 @@ ALL_PATHS = pa.array(PATHS)
 
 def _coded(codes: np.ndarray, texts: pa.Array) -> pa.Array:
     """Texts by number; that each has one is certain, and looking took longer than writing them."""
-    return pa.DictionaryArray.from_arrays(pa.array(codes), texts, safe=False)
+    return pa.DictionaryArray.from_arrays(numbers(codes), texts, safe=False)
 
 
 def _texts(codes: np.ndarray, texts: Sequence[str]) -> pa.Array:
@@ -92,7 +93,8 @@ def outcome_rows(kept: Kept, made: Columns | None = None) -> pa.Table:
         "path": _coded(made.path, ALL_PATHS),
         "errno": made.errno, "runs": made.runs, "first_pfn": made.first_pfn,
         "frames_hash": made.frames_hash, **_work_columns(kept, made)}
-    return pa.table(columns)
+    return pa.table({name: numbers(column) if isinstance(column, np.ndarray) else column
+                     for name, column in columns.items()})
 
 
 def outcome_table(outcome: Outcome, trace: Trace) -> pa.Table:
