@@ -117,8 +117,12 @@ def _compare(tree: source.Tree, strategy: str, requests: int, first: int, words:
     """In the child: the difference, or its last words, and the seed under way go into files."""
     own = tree.path / "cache"
     own.mkdir(exist_ok=True)
-    if not (own / "compiled").exists():  # compiling what is compiled would take the mutant's time
-        (own / "compiled").symlink_to(cache_root() / "compiled")
+    # Compiling what is compiled would take the mutant's time.
+    for name in ("compiled", "kernel-objects/units"):
+        if not (own / name).exists():
+            (cache_root() / name).mkdir(parents=True, exist_ok=True)
+            (own / name).parent.mkdir(exist_ok=True)
+            (own / name).symlink_to(cache_root() / name)
     os.environ["REPLAY_CACHE_DIR"] = str(own)
 
     def begin(number: int) -> None:

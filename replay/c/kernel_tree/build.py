@@ -146,22 +146,54 @@ def _run(tree: Tree, commands: list[list[str]]) -> None:
         raise _explain(tree, said)
 
 
-def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[tuple[Path, list[str]]]:
-    """Translation units and their own flags."""
-    def source(name: str) -> list[str]:
-        return [f'-DSHIM_SOURCE="{tree.path / name}"']
-    units = [(SHIM / "host.c", []), (SHIM / "glue.c", []),
-             (SHIM / "balloon.c", source(BALLOON_SOURCE)),
-             *((tree.path / name, []) for name in SOURCES[1:3])]
-    units.append((SHIM / "pool.c", source(POOL_SOURCE)) if pool else (SHIM / "no_pool.c", []))
+@dataclass(frozen=True)
+class _Unit:
+    """A translation unit. of: the file of the tree that it includes; defines: its own."""
+
+    path: Path
+    of: Path | None = None
+    defines: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> list[Path]:
+        """The files that it is made of, headers aside."""
+        return [self.path, *([self.of] if self.of else [])]
+
+    def flags(self, folder: Path) -> list[str]:
+        """Those of its own; folder: where the tree's headers are forwarded from."""
+        kernel = [] if self.path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]
+        return [*kernel, *self.defines, *([f'-DSHIM_SOURCE="{self.of}"'] if self.of else [])]
+
+    def key(self, rest: bytes) -> str:
+        """What its object follows from, so that a patch compiles what it changed."""
+        text = repr((self.path.name, self.defines)).encode()
+        return hashlib.sha256(b"\0".join([rest, text, *(path.read_bytes() for path in self.read)])
+                              ).hexdigest()[:24]
+
+
+def _units(tree: Tree, arch: str, folder: Path, pool: bool) -> list[_Unit]:
+    """Translation units of an object."""
+    units = [_Unit(SHIM / "host.c"), _Unit(SHIM / "glue.c"),
+             _Unit(SHIM / "balloon.c", tree.path / BALLOON_SOURCE),
+             *(_Unit(tree.path / name) for name in SOURCES[1:3]),
+             _Unit(SHIM / "pool.c", tree.path / POOL_SOURCE) if pool else _Unit(SHIM / "no_pool.c")]
     if arch == "x86":
-        units.append((tree.path / SOURCES[3],
-                      ["-Darch_remove_reservations=kernel_arch_remove_reservations"]))
+        units.append(_Unit(tree.path / SOURCES[3], defines=(
+            "-Darch_remove_reservations=kernel_arch_remove_reservations",)))
     cut = arch_init(tree, arch)
     if cut and pool:
         (folder / "arch_init.c").write_text(cut)
-        units.append((folder / "arch_init.c", []))
+        units.append(_Unit(folder / "arch_init.c"))
     return units
+
+
+def _inputs(tree: Tree, flags: list[str], cc: tuple[str, ...]) -> bytes:
+    """What every unit follows from besides its own files: headers, flags, compiler, this file."""
+    digest = hashlib.sha256(repr((flags, compiler_version(cc))).encode())
+    ours = sorted(path for path in (*SHIM.glob("*.h"), C_HEADER, Path(__file__)))
+    for path in (*(tree.path / name for name in HEADERS), *ours):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.digest()
 
 
 def _key(tree: Tree, arch: str, flags: list[str], cc: tuple[str, ...]) -> str:
@@ -198,15 +230,18 @@ def build(tree: Tree, arch: str, page_bytes: int, memory_hotplug: bool = True,
     target.parent.mkdir(parents=True, exist_ok=True)
     with temporary_folder(target) as folder:
         units = _units(tree, arch, folder, pool)
-        wrapped = [tree.path / BALLOON_SOURCE, *([tree.path / POOL_SOURCE] if pool else [])]
-        _forward(tree, folder / "include", [path for path, _ in units] + wrapped)
-        commands, objects = [], [str(folder / f"{k}.o") for k in range(len(units))]
-        for (path, own), out in zip(units, objects, strict=True):
-            kernel = [] if path.name == "host.c" else ["-ffreestanding", "-I", f"{folder}/include"]
-            commands.append([*cc, *flags, *kernel, *own, "-I", str(SHIM), "-I",
-                             str(C_HEADER.parent), "-c", str(path), "-o", out])
-        _run(tree, commands)
-        made = folder / "made.so"
-        _run(tree, [[*cc, "-shared", "-Wl,-z,defs", "-o", str(made), *objects]])
-        made.replace(target)
+        _forward(tree, folder / "include", [path for unit in units for path in unit.read])
+        rest = _inputs(tree, flags, cc)
+        objects = [target.parent / "units" / f"{unit.key(rest)}.o" for unit in units]
+        objects[0].parent.mkdir(exist_ok=True)
+        made = {out: folder / out.name for out in objects if not out.exists()}
+        _run(tree, [[*cc, *flags, f"-fmacro-prefix-map={tree.path}/=",
+                     *unit.flags(folder), "-I", str(SHIM), "-I", str(C_HEADER.parent),
+                     "-c", str(unit.path), "-o", str(made[out])]
+                    for unit, out in zip(units, objects, strict=True) if out in made])
+        for out, new in made.items():
+            new.replace(out)
+        _run(tree, [[*cc, "-shared", "-Wl,-z,defs", "-o", str(folder / "made.so"),
+                     *map(str, objects)]])
+        (folder / "made.so").replace(target)
     return Built(target, notes)
