@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 RECORDINGS ?= ../shared/recordings
 CASES ?= ../shared/cases
 STAMP := $(VENV)/.installed
+TOOLS := $(VENV)/.tools
+# Without byte code: Python makes that of what it imports, a tenth of all there is.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-compile
 REQUESTS ?= 10000000
 MUTANT_REQUESTS ?= 1000000
 TREES ?=
@@ -12,7 +15,7 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-files \
-  fuzz-signals fuzz-truncate witness mutants dom0 pairs recorder kernel-source browser tracers otava docs clean
+  fuzz-signals fuzz-truncate noise witness mutants dom0 pairs recorder kernel-source browser tracers otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,10 +24,13 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "replay needs Python 3.11 or later; pass PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
-	  --config-settings editable_mode=compat -e .
+	$(PIP) -r requirements.lock
+	$(PIP) --no-build-isolation --config-settings editable_mode=compat -e .
 	$(BIN)/python -m compileall -q replay
+	@touch $@
+
+$(TOOLS): $(STAMP) tests/requirements.lock
+	$(PIP) -r tests/requirements.lock
 	@touch $@
 
 # Not a file: whether the cache of compiled code is warm depends on the content of the sources.
@@ -36,21 +42,21 @@ ready: $(STAMP)
 run: $(STAMP) ## Set up, then replay a real PVH dom0 through the four strategies
 	$(BIN)/replay run traces/pvh-dom0.arrow
 
-test: ready browser tracers kernel-source otava ## Set up, then run the tests
-	$(BIN)/python -m pytest -q -n 2 tests
+test: ready $(TOOLS) browser tracers kernel-source otava ## Set up, then run the tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
-bench: ready ## Measure the program itself (pytest-benchmark, with result digests)
+bench: ready $(TOOLS) ## Measure the program itself (pytest-benchmark, with result digests)
 	$(BIN)/python -m pytest -q benchmarks -p no:xdist --benchmark-only \
 	  $(JSON:%=--benchmark-json=%) $(BENCH)
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(TOOLS) ## ruff and mypy
 	$(BIN)/ruff check replay tests benchmarks docs
 	$(BIN)/mypy replay docs/*.py
 
-twin: ready ## The tests of compiled = interpreted = bounds-checked
+twin: ready $(TOOLS) ## The tests of compiled = interpreted = bounds-checked
 	$(BIN)/python -m pytest -q tests/engine/test_twin.py
 
-fuzz: ready ## The long lockstep fuzz: 200,000 requests per strategy
+fuzz: ready $(TOOLS) ## The long lockstep fuzz: 200,000 requests per strategy
 	REPLAY_FUZZ_REQUESTS=200000 $(BIN)/python -m pytest -q -n 2 tests/allocators/test_lockstep.py
 
 MODE ?= pv
@@ -79,28 +85,32 @@ recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay
 wheel: $(STAMP) ## Build a wheel that runs at once, with a trace and compiled code: build/wheel
 	@$(BIN)/python packaging/wheel.py build/wheel
 
+SERIES ?= 500
+noise: ready $(TOOLS) ## The long form of a year of noise: SERIES of them through the search for changes
+	REPLAY_NOISE_SERIES=$(SERIES) $(BIN)/python -m pytest -q -n 2 tests/gate/test_drift.py
+
 INPUTS ?= 1000000
 JOBS ?= $(shell nproc)
 FROM ?= 0
-fuzz-import: ready ## The long import fuzz: a million damaged inputs per format, bounds checked
+fuzz-import: ready $(TOOLS) ## The long import fuzz: a million damaged inputs per format, bounds checked
 	@cd tests/support && for format in "trace.dat" "ftrace text" "xentrace"; do \
 	  PYTHONPATH=../naive NUMBA_BOUNDSCHECK=1 ../../$(BIN)/python import_fuzz.py "$$format" --from $(FROM) \
 	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
 	done
 
 FILES ?= traces machines tables histories runs sequences
-fuzz-files: ready ## The long fuzz of files: INPUTS damaged ones per kind (FILES=traces machines ...)
+fuzz-files: ready $(TOOLS) ## The long fuzz of files: INPUTS damaged ones per kind (FILES=traces machines ...)
 	@cd tests/support && for kind in $(FILES); do \
 	  PYTHONPATH=../naive ../../$(BIN)/python file_fuzz.py "$$kind" --from $(FROM) \
 	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
 	done
 
 N ?= 1000
-fuzz-signals: ready ## N signals at random moments over all verbs that write: nothing is half-written
+fuzz-signals: ready $(TOOLS) ## N signals at random moments over all verbs that write: nothing is half-written
 	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python signals_fuzz.py --signals $(N) \
 	  --from $(FROM) --jobs $(JOBS)
 
-fuzz-truncate: ready ## Every recording, cut at 75,000 places each
+fuzz-truncate: ready $(TOOLS) ## Every recording, cut at 75,000 places each
 	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)
 
 # Without root: the package is fetched and unpacked into the cache, not installed. With SUITE= it is
@@ -156,18 +166,18 @@ otava: ## Install Apache Otava into an environment of its own, for the test side
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)
 
-mutants: ready ## Mistakes put into the kernel's source: which of them the witness notices
+mutants: ready $(TOOLS) ## Mistakes put into the kernel's source: which of them the witness notices
 	@trees="$(or $(TREES),$(wildcard /usr/src/linux-source-*.tar.* $(PACKAGE)/usr/src/linux-source-*.tar.*))" && \
 	  { test -n "$$trees" || { echo "no kernel source: make kernel-source"; exit 2; }; } && \
 	  mkdir -p build && REQUESTS=$(MUTANT_REQUESTS) $(BIN)/python tests/support/mutants.py $$trees \
 	    > build/mutants.json && $(BIN)/python docs/results.py mutants build/mutants.json
 
 docs: $(STAMP) ## Build the documentation from the sources into build/site
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r docs/requirements.lock
+	@$(PIP) -r docs/requirements.lock
 	$(BIN)/mkdocs build --quiet -f docs/mkdocs.yml
 	@echo "build/site/index.html"
 
-golden: ready ## Re-record the golden summaries of the shipped traces
+golden: ready $(TOOLS) ## Re-record the golden summaries of the shipped traces
 	REPLAY_RECORD_GOLDEN=1 $(BIN)/python -m pytest -q tests/test_golden.py
 
 # A recording is a folder with a trace.dat and the machine's files beside it, or an archive of
@@ -183,7 +193,7 @@ verify: ready ## Verify all recordings below RECORDINGS, and note the results in
 	  { status=1; $(BIN)/replay verify $$out.arrow; test -s $$out.json || rm -f $$out.json; }; \
 	done; $(BIN)/python docs/results.py verify reports/verify/*.json && exit $$status
 
-cases: ready ## Try the public cases below CASES, and note in the docs which come out right
+cases: ready $(TOOLS) ## Try the public cases below CASES, and note in the docs which come out right
 	@mkdir -p build; REPLAY_CASES=$(abspath $(CASES)) $(BIN)/python -m pytest -q -m case \
 	  --junitxml=build/cases.xml tests; status=$$?; \
 	$(BIN)/python docs/results.py cases build/cases.xml && exit $$status

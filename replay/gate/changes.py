@@ -2,12 +2,13 @@
 
 The search is that of the library ruptures (change point detection with a linear kernel, Celisse et
 al. 2018); what is here keeps noise, single slow nights and correlated nights from being taken for a
-change. Thresholds are those that tests/test_drift.py holds against seeded noise.
+change. Thresholds are those that tests/gate/test_drift.py holds against seeded noise.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -79,19 +80,24 @@ def _noise(x: np.ndarray) -> float:
     return scale / np.sqrt(2)
 
 
-def _candidates(x: np.ndarray) -> list[int]:
-    from ruptures import KernelCPD
+@cache
+def _threshold(probability: float, freedom: float) -> float:
+    """What Student's t exceeds in size with a probability; finding it takes as long as a search."""
     from scipy.stats import t
 
-    penalty = float(t.isf(LOOSE / 2, 0.6 * len(x))) ** 2
+    return float(t.isf(probability / 2, freedom))
+
+
+def _candidates(x: np.ndarray) -> list[int]:
+    from ruptures import KernelCPD
+
+    penalty = _threshold(LOOSE, 0.6 * len(x)) ** 2
     search = KernelCPD(kernel="linear", min_size=PERSISTS).fit(x[:, None])
     return [int(at) for at in search.predict(pen=penalty)[:-1]]
 
 
 def _significant(x: np.ndarray, at: list[int]) -> tuple[list[int], float]:
     """Drop the weakest until all pass a two-sample t; and the spread they were held against."""
-    from scipy.stats import t
-
     while True:
         parts = np.split(x, at)
         freedom = len(x) - len(parts)
@@ -101,7 +107,7 @@ def _significant(x: np.ndarray, at: list[int]) -> tuple[list[int], float]:
         scores = [abs(b.mean() - a.mean()) / np.sqrt(1 / len(a) + 1 / len(b))
                   for a, b in zip(parts, parts[1:], strict=False)]
         weakest = int(np.argmin(scores))
-        if scores[weakest] >= spread * t.isf(STRICT / 2, freedom):
+        if scores[weakest] >= spread * _threshold(STRICT, freedom):
             return at, spread
         at = at[:weakest] + at[weakest + 1:]
 
