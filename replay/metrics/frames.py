@@ -162,13 +162,14 @@ class FramesWithin:
     def entries(self) -> np.ndarray:
         """(distinct frames,) of FRAME, by frame."""
         blocks = self._blocks.entries()
-        blocks = blocks[blocks["place"] >= 0]
-        first = np.zeros(int(self._at[0]["blocks"]), np.int64)
-        first[blocks["place"] >> BLOCK_BITS] = blocks["value"] << BLOCK_BITS
-        used = np.flatnonzero(self._counts)
+        blocks = np.sort(blocks[blocks["place"] >= 0], order="value")
+        counts = self._counts.reshape(-1, BLOCK_FRAMES)[blocks["place"] >> BLOCK_BITS].ravel()
+        used = np.flatnonzero(counts)
+        block, within = used >> BLOCK_BITS, used & (BLOCK_FRAMES - 1)
         found = np.zeros(len(used), FRAME)
-        found["value"] = first[used >> BLOCK_BITS] + (used & (BLOCK_FRAMES - 1))
-        found["count"] = self._counts[used]
+        found["value"] = (blocks["value"][block] << BLOCK_BITS) + within
+        found["count"] = counts[used]
+        firsts = self._firsts[blocks["place"][block] + within]
         for name in FIRST.names:
-            found[name] = self._firsts[name][used]
-        return found[np.argsort(found["value"])]
+            found[name] = firsts[name]
+        return found

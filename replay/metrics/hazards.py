@@ -141,13 +141,21 @@ def _handed_out(case: Case, name: str, what: str) -> Found:
         return 0, found_rows()
     within = case.folded.within[name]
     found = within.entries()
-    early = found[np.sort(np.argsort(found["begin_ns"], kind="stable")[:MAX_LISTED])]
+    early = found[_earliest(found["begin_ns"], MAX_LISTED)]
     frame = np.ascontiguousarray(early["value"])
     return len(found), found_rows(
         time_ns=early["begin_ns"], frame=frame, count=early["count"],
         user=case.names(early["caller"]),
         other=[within.ranges.name(k) for k in within.ranges.find(frame).tolist()],
         what=what, assumed=False)
+
+
+def _earliest(times: np.ndarray, most: int) -> np.ndarray:
+    """Places of so many of the least, of equal ones the first, in their order."""
+    if len(times) > most:
+        near = np.flatnonzero(times <= np.partition(times, most - 1)[most - 1])
+        return np.sort(near[np.argsort(times[near], kind="stable")[:most]])
+    return np.arange(len(times))
 
 
 def _sections_over(o: Ended, types: tuple[str, ...], what: str) -> Found:
