@@ -21,9 +21,9 @@ def start() -> None:
         needed, here = (".".join(map(str, v[:2])) for v in (OLDEST_PYTHON, sys.version_info))
         sys.stderr.write(f"replay: needs Python {needed} or later, this is {here}\n")
         raise SystemExit(2)
-    # One short-lived process with few cycles: collecting costs a tenth of the start-up. Threads of a
-    # BLAS take longer to start than what it is used for.
-    gc.disable()
+    # Few cycles are made: looking for them as often as usual costs a tenth of the start-up. Threads
+    # of a BLAS take longer to start than what it is used for.
+    gc.set_threshold(100_000)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     usual = signal.getsignal(signal.SIGINT)  # ignored, where a shell started it in the background
     if usual is signal.default_int_handler:

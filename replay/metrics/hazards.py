@@ -50,8 +50,8 @@ class Case:
         return [self.folded.tally.callers[k] for k in caller.tolist()]
 
 
-Columns = dict[str, list[Any]]
-Found = tuple[int, Columns]
+HazardColumns = dict[str, list[Any]]
+Found = tuple[int, HazardColumns]
 """How many, and a row for each that is listed; see examine()."""
 
 
@@ -108,7 +108,7 @@ ENTRY_FIRST = ("the scratch mapping silently replaced the 1:1 entry: device DMA 
                "the wrong page")
 
 
-def found_rows(**columns: Any) -> Columns:
+def found_rows(**columns: Any) -> HazardColumns:
     """Rows of these columns; one value stands for all rows. Whose they are examine() fills in."""
     size = max((len(v) for v in columns.values() if not isinstance(v, str | bool)), default=0)
     return {name: [v] * size if isinstance(v, str | bool) or v is None else

@@ -97,12 +97,15 @@ def latency_by(tally: Tally, key: str) -> list[dict[str, Any]]:
     codes = tally.codes(seen["group"], key)
     times, of_time = _sorted(seen, codes, seen["value"])
     found = [{key: tally.names(key)[code], **_of_groups(groups[within(of_group, code)]),
-              **_percentiles(times[within(of_time, code)])} for code in sorted(set(of_group.tolist()))]
+              **_percentiles(times[within(of_time, code)])}
+             for code in sorted(set(of_group.tolist()))]
     if not tally.exact:
         for row in found:
             row.update({name: min(row[name], row["max"]) for name, _ in PERCENTILES
                         if row[name] is not None})
-    return sorted(found, key=lambda row: (-row["calls"], row["caller"])) if key == "caller" else found
+    if key == "caller":
+        found.sort(key=lambda row: (-row["calls"], row["caller"]))
+    return found
 
 
 def _sorted(rows: np.ndarray, codes: np.ndarray, then: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -42,9 +42,9 @@ Sections = tuple[np.ndarray, np.ndarray, np.ndarray]
 """As occupancy.by_address() gives them."""
 
 
-Columns = Mapping[str, Sequence[Any] | np.ndarray]
+PlainTable = Mapping[str, Sequence[Any] | np.ndarray]
 
-TABLES: dict[str, dict[str, type[int | float | str]]] = {
+TIMELINE_TABLES: dict[str, dict[str, type[int | float | str]]] = {
     "gauges": {"time_ns": int, "live_pages": int, "section_pages": int, "live_in_sections": int,
                "unusable_free_index": float},
     "cells": {"cell": int, "row": int, "column": int, "start_pfn": int, "nr_pages": int,
@@ -57,12 +57,12 @@ TABLES: dict[str, dict[str, type[int | float | str]]] = {
 
 @dataclass(frozen=True)
 class Timeline:
-    """tables: columns of each of TABLES, which are also there as data frames. gauges: a row per
-    instant. cells: a row per cell of the map. states: a row per span of instants in which a cell
-    holds the same number of live pages, where it holds any. ages: a row per instant and row of
+    """tables: columns of each of TIMELINE_TABLES, which are also there as data frames. gauges: a
+    row per instant. cells: a row per cell of the map. states: a row per span of instants in which a
+    cell holds the same number of live pages, where it holds any. ages: a row per instant and row of
     cells that holds live pages."""
 
-    tables: Mapping[str, Columns]
+    tables: Mapping[str, PlainTable]
 
     @cached_property
     def gauges(self) -> pl.DataFrame:
@@ -88,14 +88,14 @@ class Timeline:
         return frame_of(name, self.tables[name])
 
 
-def frame_of(name: str, columns: Columns) -> pl.DataFrame:
-    """One of TABLES as a data frame; what polars raises where the columns are of other types."""
+def frame_of(name: str, columns: PlainTable) -> pl.DataFrame:
+    """A table as a data frame; what polars raises where the columns are of other types."""
     # Pictures need frames, a replay does not: importing polars takes longer than a short one.
     import polars as pl
 
     kinds = {int: pl.Int64, float: pl.Float64, str: pl.String}
     return pl.DataFrame(dict(columns), strict=True,
-                        schema={key: kinds[kind] for key, kind in TABLES[name].items()})
+                        schema={key: kinds[kind] for key, kind in TIMELINE_TABLES[name].items()})
 
 
 class TimelineFold:
@@ -167,7 +167,7 @@ def _inside(frame: np.ndarray, start: np.ndarray, pages: np.ndarray) -> np.ndarr
     return np.where(held, at, -1)
 
 
-def _gauges(sections: Sections, edges: np.ndarray, at: np.ndarray, block: int) -> Columns:
+def _gauges(sections: Sections, edges: np.ndarray, at: np.ndarray, block: int) -> PlainTable:
     """block: 0 where there is no unusable free index."""
     added, start, pages = sections
     section = _inside(edges["value"], start, pages)
@@ -219,7 +219,7 @@ def _unusable(sections: Sections, edges: np.ndarray, section: np.ndarray, at: np
     return found
 
 
-def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int) -> Columns:
+def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int) -> PlainTable:
     """Cells over all sections and all 2 MiB blocks that frames were ever handed out of, the gaps
     between them left out.
 
@@ -265,7 +265,8 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     return [str(kind) for kind in found]
 
 
-def _map(cells: Columns, edges: np.ndarray, at: np.ndarray) -> tuple[Columns, Columns]:
+def _map(cells: PlainTable, edges: np.ndarray, at: np.ndarray
+         ) -> tuple[PlainTable, PlainTable]:
     start = np.asarray(cells["start_pfn"])
     nr = len(start)
     size = int(cells["nr_pages"][0]) if nr else 1  # a strategy that served nothing has no cells
@@ -283,7 +284,7 @@ def _map(cells: Columns, edges: np.ndarray, at: np.ndarray) -> tuple[Columns, Co
     return _spans(live), _ages(at, count, high, low)
 
 
-def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) -> Columns:
+def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) -> PlainTable:
     """Of (instants, rows) live pages; they began at high << LIMB_BITS | low ns in all."""
     k, row = np.nonzero(count)
     count, high, low = count[k, row], high[k, row], low[k, row]
@@ -293,7 +294,7 @@ def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) 
     return {"instant": k, "row": row, "live_pages": count, "age_s": (age_ns / NS_PER_S).round(9)}
 
 
-def _spans(live: np.ndarray) -> Columns:
+def _spans(live: np.ndarray) -> PlainTable:
     """(instants, cells) counts as spans of equal ones, without those of nothing."""
     instant_count, nr = live.shape
     by_cell = live.T

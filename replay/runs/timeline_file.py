@@ -9,7 +9,8 @@ from typing import Any
 
 from replay.base.errors import InputError
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, INSTANTS, MAP_INSTANTS, MAP_CELLS, TABLES, Columns, Timeline, frame_of,
+    CELLS_PER_ROW, INSTANTS, MAP_CELLS, MAP_INSTANTS, TIMELINE_TABLES, PlainTable, Timeline,
+    frame_of,
 )  # fmt: skip
 
 AGAIN_HINT = "run `replay run` again, with this version"
@@ -36,17 +37,17 @@ def read_timeline(path: Path, check: Callable[[Any], None]) -> Timeline:
     if not isinstance(data, dict):
         raise InputError(path, "expected an object of tables", hint=AGAIN_HINT)
     check(data.get("run"))
-    return Timeline({name: _table(path, name, data.get(name)) for name in TABLES})
+    return Timeline({name: _table(path, name, data.get(name)) for name in TIMELINE_TABLES})
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no number here")
 
 
-def _table(path: Path, name: str, given: Any) -> Columns:
+def _table(path: Path, name: str, given: Any) -> PlainTable:
     import polars as pl
 
-    schema = TABLES[name]
+    schema = TIMELINE_TABLES[name]
     if not isinstance(given, dict) or set(given) != set(schema) or not all(
             isinstance(column, list) for column in given.values()):
         raise InputError(path, f"expected the columns {', '.join(schema)}", where=name,

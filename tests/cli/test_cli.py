@@ -191,16 +191,6 @@ def test_check_tests_the_invariants(trace: Path, tmp_path: Path) -> None:
     assert cli("run", trace, "--out", tmp_path, "--check").code == 0
 
 
-def test_a_strategy_of_ones_own(trace: Path, tmp_path: Path) -> None:
-    source = (ROOT / "replay" / "allocators" / "nop.py").read_text()
-    (tmp_path / "mine.py").write_text(source.replace('name="nop"', 'name="mine"'))
-    result = cli("run", trace, "--out", tmp_path / "out", "--json", "--allocator",
-                 tmp_path / "mine.py", "--allocator", "nop")
-    data = json.loads(result.out)
-    assert data["order"] == ["mine", "nop"]
-    assert data["allocators"]["mine"]["frames_digest"] == data["allocators"]["nop"]["frames_digest"]
-
-
 OWN_HELPER = """
 from replay.base.compiled import inline
 
@@ -212,16 +202,23 @@ def _frame(at, k):
 def alloc("""
 
 
-def test_its_helpers_are_found_again_by_the_next_process(trace: Path, tmp_path: Path) -> None:
+def test_a_strategy_of_ones_own_is_found_compiled_by_the_next_process(trace: Path, tmp_path: Path
+                                                                      ) -> None:
+    """One process compiles its loop, helpers of its own and all; the next one loads it."""
     source = (ROOT / "replay" / "allocators" / "nop.py").read_text()
     source = source.replace('name="nop"', 'name="mine"').replace("= at + k", "= _frame(at, k)")
     (tmp_path / "mine.py").write_text(source.replace("\n@compiled\ndef alloc(", OWN_HELPER))
-    for _ in range(2):
-        result = subprocess.run(
-            [sys.executable, "-c", "from replay.cli import main; main()", "run", trace,
-             "--out", tmp_path / "out", "--allocator", tmp_path / "mine.py"],
-            capture_output=True, text=True, check=False)
+    words = ("run", trace, "--out", tmp_path / "out", "--json", "--allocator",
+             tmp_path / "mine.py", "--allocator", "nop")
+    for forbidden in ("", "sys.modules['numba'] = None; "):
+        program = f"import sys; {forbidden}from replay.cli import main; main()"
+        result = subprocess.run([sys.executable, "-c", program, *words], capture_output=True,
+                                text=True, check=False)
         assert result.returncode == 0, result.stderr
+        data = json.loads(result.stdout)
+        assert data["order"] == ["mine", "nop"]
+        mine, nop = (data["allocators"][name]["frames_digest"] for name in data["order"])
+        assert mine == nop
 
 
 def test_info_as_text_and_as_json() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from replay.metrics.timeline import INSTANTS, TABLES, instants, timeline
+from replay.metrics.timeline import INSTANTS, TIMELINE_TABLES, instants, timeline
 from replay.base.alike import Counting
 from replay.report.page.latency import curve
 from replay.runs.run import read_run
@@ -298,8 +298,8 @@ def test_the_time_line_counts_what_is_there() -> None:
     sections = [(100, 4096, 2048, 0)]
     o = outcome(calls, [(0, 1, 0, 0, 1)] * 4, frames, sections=sections, duration_ns=1000)
     made = timeline(o)
-    assert {name: getattr(made, name).columns for name in TABLES} == {
-        name: list(columns) for name, columns in TABLES.items()}
+    assert {name: getattr(made, name).columns for name in TIMELINE_TABLES} == {
+        name: list(columns) for name, columns in TIMELINE_TABLES.items()}
     at = instants(700, INSTANTS)
     life = [(0, 500), (0, 700), (300, 700)]
     for k, t in enumerate(at.tolist()):

@@ -24,8 +24,8 @@ TRACERS: Final = cache_root() / "tracers" / "bin"
 """Where `make tracers` puts trace-cmd and xenalyze; what is installed goes before."""
 os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), str(TRACERS)))
 
-NO_RECORDINGS: Final = "no recordings: they lie beside the checkout, or where REPLAY_RECORDINGS says"
-NO_CASES: Final = "no public cases: they lie beside the checkout, or where REPLAY_CASES says"
+NO_RECORDINGS: Final = "no recordings: beside the checkout, or where REPLAY_RECORDINGS says"
+NO_CASES: Final = "no public cases: beside the checkout, or where REPLAY_CASES says"
 NO_NEWER_TRACE_CMD: Final = "no trace-cmd that writes version 6"
 NO_NEW_KERNEL: Final = "no tree of Linux 7: make kernel-source SUITE=..."
 NO_MOUNT: Final = "no right to mount a file system"

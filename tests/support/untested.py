@@ -43,7 +43,7 @@ def _skipped(config: pytest.Config) -> dict[str, list[str]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that passed but for an unexpected skip has failed; a worker leaves that to the whole."""
+    """A run with an unexpected skip has failed; a worker leaves that to the whole run."""
     if (not hasattr(session.config, "workerinput") and session.exitstatus == pytest.ExitCode.OK
             and unexpected(_skipped(session.config), os.environ)):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
