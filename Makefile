@@ -103,10 +103,10 @@ fuzz-import: ready $(TOOLS) ## The long import fuzz: a million damaged inputs pe
 	done
 
 FILES ?= traces machines tables histories runs sequences
-fuzz-files: ready $(TOOLS) ## The long fuzz of files: INPUTS damaged ones per kind (FILES=traces machines ...)
+fuzz-files: ready $(TOOLS) ## The long fuzz of files: INPUTS damaged ones per kind (FILES=traces ..., CGROUP=1)
 	@cd tests/support && for kind in $(FILES); do \
 	  PYTHONPATH=../naive ../../$(BIN)/python file_fuzz.py "$$kind" --from $(FROM) \
-	    --inputs $(INPUTS) --jobs $(JOBS) || exit 1; \
+	    --inputs $(INPUTS) --jobs $(JOBS) $(if $(CGROUP),--group) || exit 1; \
 	done
 
 N ?= 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ MOST_LINE: Final = 1 << 14
 
 MOST_DIGITS: Final = 1000
 _ENDLESS: Final = re.compile(rf"\d{{{MOST_DIGITS},}}")
+_ODD: Final = re.compile(rb"[\x80-\xff\\]|\"[^\"]{%d}" % (MOST_LETTERS + 1))
+"""In a JSON text without it no text is too long, and none is what a file cannot hold."""
 
 
 def cut(text: str, most: int = MOST_LETTERS) -> str:
@@ -31,6 +34,12 @@ def cut_all(value: Any) -> Any:
     if isinstance(value, dict):
         return {cut(name): cut_all(one) for name, one in value.items()}
     return [cut_all(one) for one in value] if isinstance(value, list) else value
+
+
+def value_of(text: bytes) -> Any:
+    """The value of a JSON text, its texts cut. ValueError or RecursionError where it is none."""
+    value = json.loads(text)
+    return cut_all(value) if _ODD.search(text) else value
 
 
 def cut_lines(text: str) -> str:

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from replay.base.errors import ReplayError
 
+MOST_SHOWN = 60
+"""Letters of a value that cannot be."""
 DOM0, DRIVER_DOMAIN = "dom0", "driver domain"
 DOMAIN_NAMES = (DOM0, DRIVER_DOMAIN)
 HOST_TYPES = ("ram_dom0", "ram_other", "ram_xen", "mmio", "reserved")
@@ -121,8 +124,40 @@ class Physmap:
         return tuple(f"{match[1]} {match[2]}" for match in found if match)
 
 
-def _extents(value: Any, what: str) -> tuple[tuple[int, int], ...]:
-    return tuple((int(start), int(end)) for start, end in value or ())
+def _odd(name: str, value: Any, expected: str) -> ReplayError:
+    said = repr(value)
+    said = said if len(said) <= MOST_SHOWN else f"{said[:MOST_SHOWN]}..."
+    return ReplayError(f"physmap: {name} is {said}, expected {expected}")
+
+
+def _whole(value: Any, name: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise _odd(name, value, "a whole number") from None
+
+
+def _extent(value: Any, name: str) -> tuple[int, int]:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise _odd(name, value, "[start, end]")
+    return _whole(value[0], name), _whole(value[1], name)
+
+
+def _each(value: Any, name: str, kind: Any) -> Iterator[tuple[str, Any]]:
+    """The entries of a list by their place, all of one kind."""
+    if not isinstance(value, list | tuple):
+        raise _odd(name, value, "a list")
+    for k, one in enumerate(value):
+        if not isinstance(one, kind):
+            raise _odd(f"{name}[{k}]", one, "a table" if kind is dict else "a list")
+        yield f"{name}[{k}]", one
+
+
+def _memory(value: Any) -> Memory:
+    names = [one.name for one in fields(Memory)]
+    if not isinstance(value, dict) or not set(value) <= set(names):
+        raise _odd("memory", value, f"a table of {', '.join(names)}")
+    return Memory(**{name: _whole(pages, f"memory.{name}") for name, pages in value.items()})
 
 
 def from_dict(data: dict[str, Any]) -> Physmap:
@@ -131,26 +166,29 @@ def from_dict(data: dict[str, Any]) -> Physmap:
         table = data.get("grant_table")
         return validated(Physmap(
             name=str(data["name"]), arch=data["arch"], mode=data["mode"],
-            page_bytes=int(data["page_bytes"]), section_bytes=int(data["section_bytes"]),
+            page_bytes=_whole(data["page_bytes"], "page_bytes"),
+            section_bytes=_whole(data["section_bytes"], "section_bytes"),
             direct_mapped=bool(data["direct_mapped"]), iommu=bool(data["iommu"]),
-            iomem_end=int(data["iomem_end"]),
-            pluggable=(int(data["pluggable"][0]), int(data["pluggable"][1])),
-            iomem=tuple(Resource(int(r["start"]), int(r["end"]), str(r["name"]))
-                        for r in data["iomem"]),
-            clip=_extents(data.get("clip"), "clip"),
-            regions=_extents(data.get("regions"), "regions"),
-            host=tuple(HostRange(int(h["start"]), int(h["end"]), str(h["type"]),
-                                 str(h.get("name", ""))) for h in data["host"]),
-            memory=Memory(**{k: int(v) for k, v in data["memory"].items()}),
-            grant_table=None if not table else (int(table[0]), int(table[1])),
-            source=str(data.get("source", "")), notes=tuple(map(str, data.get("notes", ()))),
+            iomem_end=_whole(data["iomem_end"], "iomem_end"),
+            pluggable=_extent(data["pluggable"], "pluggable"),
+            iomem=tuple(Resource(_whole(r["start"], f"{at}.start"), _whole(r["end"], f"{at}.end"),
+                                 str(r["name"])) for at, r in _each(data["iomem"], "iomem", dict)),
+            clip=tuple(_extent(one, at) for at, one in _each(data.get("clip") or (), "clip", list | tuple)),
+            regions=tuple(_extent(one, at) for at, one in _each(data.get("regions") or (), "regions", list | tuple)),
+            host=tuple(HostRange(_whole(h["start"], f"{at}.start"), _whole(h["end"], f"{at}.end"),
+                                 str(h["type"]), str(h.get("name", "")))
+                       for at, h in _each(data["host"], "host", dict)),
+            memory=_memory(data["memory"]),
+            grant_table=_extent(table, "grant_table") if table else None,
+            source=str(data.get("source", "")),
+            notes=tuple(str(note) for _, note in _each(data.get("notes") or (), "notes", object)),
             unusable_known=bool(data.get("unusable_known", True)),
             domain=str(data.get("domain", DOM0)),
         ))
     except KeyError as error:
         raise ReplayError(f"physmap: field {error} is missing") from None
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
-        raise ReplayError(f"physmap: {error}") from None
+        raise ReplayError(f"physmap: a field is not of its type ({error})") from None
 
 
 def from_json(text: str) -> Physmap:

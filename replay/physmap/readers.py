@@ -135,6 +135,9 @@ def _x86(found: _Read) -> Physmap:
     bits, is_read = x86.phys_bits(top, files.text("cpuinfo"))
     bits = int(files.settle("phys_bits", (bits if is_read else None, "cpuinfo"), bits,
                             "the least that holds the resource tree"))
+    if not 32 <= bits <= 64:
+        raise ReplayError(f"phys_bits is {min(bits, 65)}{' or more' * (bits > 64)}, expected 32 to 64 "
+                          "(--set phys_bits=...)")
     children, scratch = iomem.first_level(top)
     if scratch:
         notes.append(_scratch_note(scratch))

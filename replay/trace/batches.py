@@ -29,16 +29,13 @@ from replay.engine.start import Start
 from replay.trace.checks import as_schema, check_frames, check_values
 from replay.trace.columns import NONE, ints
 from replay.trace.cut import CutFile
-from replay.trace.messages import empty_columns
 from replay.trace.decode import COLUMNS_READ, Batch, Decoder
 from replay.trace.expand import without_releases
 from replay.trace.schema import STORED
 from replay.trace.start import BEFORE, pages_of, start_of
 from replay.trace.meta import Meta
 from replay.trace.old import current
-from replay.trace.opening import (
-    WholeFile, bounds_of, metadata, opened, read_head, seen_as_arrow,
-)  # fmt: skip
+from replay.trace.opening import bounds_of, metadata, opened, read_head, seen_as_arrow
 from replay.trace.store import BATCH_ROWS, Trace, load
 from replay.trace.stored import compact
 
@@ -69,10 +66,7 @@ class Batches:
                 raise InputError(path, f"columns differ: missing {missing}")
             if file:
                 as_schema(path, reader.schema.empty_table(), STORED)
-                empty = empty_columns(source.messages, reader.schema) if isinstance(
-                    source, WholeFile) else set()
-                self._unread = [name for name in STORED.names
-                                if name not in COLUMNS_READ and name not in empty]
+                self._unread = [name for name in STORED.names if name not in COLUMNS_READ]
             self.bounds = bounds_of(path, reader, self.meta)
             self.rows = int(reader.count_rows())
 
@@ -91,7 +85,7 @@ class Batches:
         wanted = {*COLUMNS_READ, *besides, *(() if checked else self._unread)}
         for number, batch in enumerate(self._read(wanted)):
             if not checked:
-                self._validate(batch.select(self._unread), number)
+                self._validate(batch, number)
             begin = int(decoder.carried["event"][0])
             values: dict[str, np.ndarray] = {}
             for part in decoder.parts(batch):

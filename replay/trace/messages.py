@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 
 from replay.base import memory
 from replay.base.errors import InputError
@@ -27,15 +26,14 @@ CONTINUES = 0xFFFFFFFF
 SCHEMA_MESSAGE, DICTIONARY, BATCH = 1, 2, 3
 KIND_FIELD, HEADER_FIELD, BODY_FIELD = 1, 2, 3
 """Numbers of a message's fields: its kind, what it is, the bytes behind it."""
-ROWS_FIELD, NODES_FIELD, BUFFERS_FIELD, COMPRESSION_FIELD = 0, 1, 2, 3
+ROWS_FIELD, BUFFERS_FIELD, COMPRESSION_FIELD = 0, 2, 3
 """Of a batch."""
 VALUES_FIELD = 1
 """Of a dictionary: its batch."""
 DICTIONARIES_FIELD, BATCHES_FIELD = 2, 3
 """Of a footer."""
-NODE, BUFFER, BLOCK = struct.Struct("<qq"), struct.Struct("<qq"), struct.Struct("<qi4xq")
-"""Values of a column and how many of them are null; begin and length of a buffer; begin of a
-message, length of its head and of its body."""
+BUFFER, BLOCK = struct.Struct("<qq"), struct.Struct("<qi4xq")
+"""Begin and length of a buffer; begin of a message, length of its head and of its body."""
 NOT_COMPRESSED = -1
 """In place of the bytes that a buffer becomes: it is stored as it is."""
 MOST_BATCH_ROWS = 1 << 40
@@ -50,15 +48,13 @@ NO_MESSAGE = "bytes that are no part of a trace"
 @dataclass(frozen=True)
 class Message:
     """kind: SCHEMA_MESSAGE, DICTIONARY or BATCH. at, size: bytes of the file. rows: of a batch.
-    unpacked: bytes that its buffers take in memory. nodes: of each column, and behind a list of
-    its values, how many values and how many nulls."""
+    unpacked: bytes that its buffers take in memory."""
 
     kind: int
     at: int
     size: int
     rows: int
     unpacked: int
-    nodes: tuple[tuple[int, ...], ...] = ()
 
 
 class NoMessageError(ValueError):
@@ -117,20 +113,6 @@ def listed_messages(path: Path) -> list[Message]:
     return found
 
 
-def empty_columns(messages: Iterable[Message], schema: pa.Schema) -> set[str]:
-    """Columns that hold nothing but nulls, by what the messages say of them."""
-    batches = [message.nodes for message in messages if message.kind == BATCH]
-    found, at = set(), 0
-    for field in schema:
-        if all(at < len(nodes) and nodes[at][0] == nodes[at][1] for nodes in batches):
-            found.add(field.name)
-        kind = field.type
-        while pa.types.is_list(kind):
-            at, kind = at + 1, kind.value_type
-        at += 1
-    return found
-
-
 def _footer(file: Any, size: int) -> bytes:
     ending = 4 + len(MAGIC)
     if size < MAGIC_BYTES + ending:
@@ -158,7 +140,7 @@ def _next(file: Any, at: int, size: int) -> tuple[str, Message | None]:
         return "the file ends within a batch", None
     begin = at + 8 + length
     try:
-        kind, body, rows, nodes, buffers, compressed = _said_by(file.read(length))
+        kind, body, rows, buffers, compressed = _said_by(file.read(length))
         if body >= 0 and begin + body > size:
             return "the file ends within a batch", None
         unpacked = _unpacked(file, begin, body, buffers) if compressed else body
@@ -167,23 +149,20 @@ def _next(file: Any, at: int, size: int) -> tuple[str, Message | None]:
     if (body < 0 or kind not in (SCHEMA_MESSAGE, DICTIONARY, BATCH)
             or not 0 <= rows < MOST_BATCH_ROWS):
         return NO_MESSAGE, None
-    return "", Message(kind, at, 8 + length + body, rows, unpacked, nodes)
+    return "", Message(kind, at, 8 + length + body, rows, unpacked)
 
 
-def _said_by(data: bytes) -> tuple[int, int, int, tuple[tuple[int, ...], ...],
-                                   list[tuple[int, ...]], bool]:
-    """Of a message its kind, the bytes behind it, and the rows of a batch, else 0; its nodes, its
-    buffers, and whether they are compressed. struct.error or ValueError where these bytes are no
-    message."""
+def _said_by(data: bytes) -> tuple[int, int, int, list[tuple[int, ...]], bool]:
+    """Of a message its kind, the bytes behind it, and the rows of a batch, else 0; its buffers, and
+    whether they are compressed. struct.error or ValueError where these bytes are no message."""
     message = _at(data, 0, "<I")
     kind, body = _field(data, message, KIND_FIELD, "<B"), _field(data, message, BODY_FIELD, "<q")
     header = _table(data, message, HEADER_FIELD)
     batch = header if kind == BATCH else _table(data, header, VALUES_FIELD)
     if kind not in (BATCH, DICTIONARY) or not batch:
-        return kind, body, 0, (), [], False
+        return kind, body, 0, [], False
     rows = _field(data, batch, ROWS_FIELD, "<q")
     return (kind, body, rows if kind == BATCH else 0,
-            tuple(_structs(data, batch, NODES_FIELD, NODE)),
             list(_structs(data, batch, BUFFERS_FIELD, BUFFER)),
             bool(_table(data, batch, COMPRESSION_FIELD)))
 

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from replay.base.errors import InputError, ReplayError
-from replay.base.texts import cut_all
+from replay.base.texts import value_of
 from replay.physmap.model import from_dict
 from replay.trace.cut import CutFile, cut_file
 from replay.trace.decode import MOST_BOUNDS, announced_too_much
@@ -179,7 +179,7 @@ def metadata(meta: Meta) -> dict[bytes, bytes]:
 def read_meta(path: Path, metadata: dict[bytes, bytes] | None) -> tuple[Meta, int]:
     """What a file says of itself, and its schema version."""
     try:
-        data = cut_all(json.loads((metadata or {}).get(KEY, b"")))
+        data = value_of((metadata or {}).get(KEY, b""))
         version = int(data["schema_version"])
     except (KeyError, ValueError, TypeError, OverflowError, RecursionError):
         raise InputError(path, "has no readable `replay` metadata: an Arrow file, but not a trace",

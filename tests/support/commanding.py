@@ -10,8 +10,12 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +25,11 @@ import click
 
 from replay.base import progress
 from replay.base.errors import ReplayError
+from replay.metrics import summary
+from replay.metrics.catalogue import FRAMES
+from replay.metrics.measured import Measured
 
+from driving import ROOT  # isort: skip
 from import_checks import Broken, need  # isort: skip
 
 DIFFERING = ("verify", "diff", "gate")
@@ -31,6 +39,10 @@ HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e]")
 NO_FAULT = ("memory", "holds no alloc", "no physmap", "shows no kernel's allocator",
             "unknown recorded strategy")
 """Refusals of what a file does not have, or of what this machine does not: another verb may do."""
+
+
+_real: list[int] = []
+"""Not empty: the next command is also run as a process of its own."""
 
 
 class Closing(io.StringIO):
@@ -83,7 +95,45 @@ def command(folder: Path, *words: Any) -> Answer:
     need(code in (0, 2) or given[0] in DIFFERING, "ends with", code, given)
     need(not HARMFUL.search(out.getvalue()), "prints what a terminal obeys:", given)
     _need_json(given, code, out.getvalue())
+    if _real:
+        _real.clear()
+        _as_process(given, code)
     return Answer(code, out.getvalue(), said, refusal)
+
+
+def also_real() -> None:
+    """Have the next command run as a process of its own besides."""
+    _real[:] = [1]
+
+
+def _as_process(given: list[str], code: int) -> None:
+    """What a command in this process came to, a process of its own comes to."""
+    done = subprocess.run(
+        [sys.executable, "-m", "replay", *given], capture_output=True, text=True, timeout=300,
+        stdin=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    said = done.stderr[-500:]
+    need(done.returncode == code or "memory" in said, "ends in a process with", done.returncode,
+         "and here with", code, given, said)
+    need("Traceback" not in said and "defect" not in said, "says it is at fault:", given, said)
+
+
+@contextmanager
+def briefly(brief: bool = True) -> Iterator[None]:
+    """Summaries within hold each frame's digest and the work done, not all tables, which take
+    longer than the replay of a few rows."""
+    whole = summary.one
+    if brief:
+        vars(summary).update(one=_briefly)
+    try:
+        yield
+    finally:
+        vars(summary).update(one=whole)
+
+
+def _briefly(m: Measured) -> dict[str, Any]:
+    found: dict[str, Any] = {"work": m.work, "strategy": m.ended.strategy.name}
+    FRAMES.put(found, m)
+    return found
 
 
 def function(folder: Path, verb: Callable[..., Any], *args: Any, **options: Any) -> Answer:

@@ -21,7 +21,7 @@ from pyarrow import parquet
 from replay.gate.history import HISTORY_COLUMNS
 
 from commanding import Answer, command  # isort: skip
-from file_kinds import ALONE, STRATEGIES, agreed, count, fresh  # isort: skip
+from file_kinds import ALONE, STRATEGIES, agreed, count, fresh, rarely  # isort: skip
 from import_checks import need  # isort: skip
 from import_fuzz import Tally  # isort: skip
 from mutations import by_byte, edge  # isort: skip
@@ -52,13 +52,16 @@ def by_json(rng: Random, path: Path) -> None:
 
 
 # -- histories and baselines ---------------------------------------------------------------------
+FEW_NIGHTS, MANY_NIGHTS = 5, 28
+
+
 @cache
-def _histories(folder: Path) -> Path:
-    """A good history of measured and recorded figures, and a gate with its baseline."""
+def _histories(folder: Path, count: int) -> Path:
+    """A good history of some nights, the last three slower, and a gate with its baseline."""
     shutil.rmtree(folder, ignore_errors=True)
     rng = np.random.default_rng(1)
-    nights(folder / "history", {"fast": 1000 + rng.normal(size=25), "slow": np.r_[
-        1000 + rng.normal(size=20), 2000 + rng.normal(size=8)]})
+    nights(folder / "history", {"fast": 1000 + rng.normal(size=count), "slow": np.r_[
+        1000 + rng.normal(size=count - 3), 2000 + rng.normal(size=3)]})
     shutil.copy(bases(folder.parent / "bases")[0], folder / "good.arrow")
     (folder / "gate.toml").write_text(
         '[[check]]\ntrace = "good.arrow"\nallocators = ["pool", "balloon"]\n')
@@ -72,7 +75,8 @@ def history(rng: Random, folder: Path, tally: Tally) -> None:
     """A history with a damaged file, or a damaged baseline, given to all that read it."""
     here = folder / "here"
     shutil.rmtree(here, ignore_errors=True)
-    shutil.copytree(_histories(folder / "histories"), here)
+    nights = MANY_NIGHTS if rarely(rng) else FEW_NIGHTS
+    shutil.copytree(_histories(folder / f"histories-{nights}", nights), here)
     if rng.random() < 0.25:
         path = _file(rng, here / "baseline")
         rng.choice((by_json, by_json, by_bytes))(rng, path)
@@ -89,7 +93,7 @@ def history(rng: Random, folder: Path, tally: Tally) -> None:
     count(tally, found["drift"])
     need(found["drift"].good == found["export"].good, "drift and export disagree:",
          [one.said for one in found.values()])
-    if found["drift"].good:
+    if found["drift"].good and rarely(rng):
         out = command(here, "gate", "drift", "--history", here / "history", "--out", here / "drift")
         need(out.good, out.said)
         tally.tables += 1

@@ -25,7 +25,8 @@ from mutations import EDGES, by_byte, edge, put  # isort: skip
 from odd_values import TEXTS, damage, json_text  # isort: skip
 
 Random = random.Random
-ROWS = 96
+ROWS = (24, 12, 3, 96)
+"""Of the bases: mostly few, since what is there to be damaged lies before the rows."""
 SHIPPED = ("pvh-dom0", "pv-dom0", "arm64-dom0", "arm64-dom0-no-regions")
 
 
@@ -46,19 +47,21 @@ class Stored:
 def bases(folder: Path) -> tuple[Path, ...]:
     """Small good traces of both versions: of models, and the beginnings of recordings."""
     folder.mkdir(exist_ok=True)
-    made = [small(folder / "models.arrow", "gntdev", "target", "xenbus")]
-    for name in SHIPPED:
-        whole = load(ROOT / f"traces/{name}.arrow")
-        part = Trace(whole.table.slice(0, ROWS), whole.meta)
-        save(part, folder / f"{name}.arrow", "none")
-        made.append(folder / f"{name}.arrow")
-    return (*made, *(rewrite(path, folder / f"old-{path.name}") for path in made[:3]))
+    wholes = {"models": load(small(folder / "whole.arrow", "gntdev", "target", "xenbus")),
+              **{name: load(ROOT / f"traces/{name}.arrow") for name in SHIPPED}}
+    made = []
+    for rows in ROWS:
+        for name, whole in wholes.items():
+            made.append(folder / f"{name}-{rows}.arrow")
+            begin = whole.table["kind"].to_pylist().index("alloc")
+            save(Trace(whole.table.slice(begin, rows), whole.meta), made[-1], "none")
+    return (*made, *(rewrite(path, folder / f"old-{path.name}") for path in made))
 
 
 @cache
 def _read(path: Path) -> tuple[bytes, pa.Table]:
     with pa.OSFile(str(path)) as file:
-        table = pa.ipc.open_file(file).read_all().slice(0, ROWS).combine_chunks()
+        table = pa.ipc.open_file(file).read_all().combine_chunks()
     return table.schema.metadata[KEY], table
 
 
@@ -258,7 +261,7 @@ def _buffers(data: bytes) -> Iterator[tuple[int, int]]:
         if continues != messages.CONTINUES or length <= 0:
             return
         head = data[at + 8:at + 8 + length]
-        kind, body, _, _, buffers, _ = messages._said_by(head)
+        kind, body, _, buffers, _ = messages._said_by(head)
         if kind in (messages.BATCH, messages.DICTIONARY):
             yield from ((at + 8 + length + offset, size) for offset, size in buffers if size)
         at += 8 + length + body
