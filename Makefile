@@ -18,7 +18,8 @@ EMULATED := --set emulated="QEMU TCG"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench lint golden traces verify cases twin fuzz fuzz-import fuzz-files \
-  fuzz-signals fuzz-truncate noise witness mutants dom0 pairs recorder kernel-source browser tracers otava docs clean
+  fuzz-signals fuzz-report fuzz-truncate noise wheel witness mutants dom0 pairs recorder kernel-source \
+  browser tracers otava docs clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,7 +86,6 @@ pairs: ready ## Record the pairs of traces/pairs anew (root, Debian)
 recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay-record.pyz
 	@$(PYTHON) -m replay.record.bundle replay-record.pyz
 
-.PHONY: wheel
 wheel: $(STAMP) ## Build a wheel that runs at once, with a trace and compiled code: build/wheel
 	@$(BIN)/python packaging/wheel.py build/wheel
 
@@ -113,6 +113,9 @@ N ?= 1000
 fuzz-signals: ready $(TOOLS) ## N signals at random moments over all verbs that write: nothing is half-written
 	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python signals_fuzz.py --signals $(N) \
 	  --from $(FROM) --jobs $(JOBS)
+
+fuzz-report: ready $(TOOLS) ## Damaged trace.dat files whose fields trace-cmd prints as well (INPUTS=, default a million)
+	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python report_fuzz.py --inputs $(INPUTS) --from $(FROM)
 
 fuzz-truncate: ready $(TOOLS) ## Every recording, cut at 75,000 places each
 	@cd tests/support && PYTHONPATH=../naive ../../$(BIN)/python truncation.py --from $(FROM) --jobs $(JOBS)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from replay.base.errors import ReplayError
-from replay.base.files import replaced
+from replay.base.files import all_written
 
 ZSTD_PROGRAM: Final = "zstd"
 ENDINGS: Final = (".tar.zst", ".tar.gz")
@@ -41,10 +41,11 @@ def check_name(output: Path) -> None:
 
 
 def pack(folder: Path, names: list[str], output: Path) -> int:
-    """Write `names` of `folder` to `output`, aside first; the number of bytes written."""
+    """Write `names` of `folder` to `output`, aside first; the number of bytes written. InputError
+    where it cannot be written."""
     check_name(output)
-    with replaced(output) as aside:
-        with _compressed(aside, output.name.endswith(ENDINGS[0])) as packed:
+    with all_written([output]) as asides:
+        with _compressed(asides[output], output.name.endswith(ENDINGS[0])) as packed:
             with tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive:
                 for name in names:
                     _add(archive, folder / name, name)

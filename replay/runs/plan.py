@@ -26,7 +26,7 @@ from replay.trace.requests import MAX_SLOTS, to_workload
 from replay.trace.meta import Meta
 from replay.trace.rescale import in_pages_of
 from replay.trace.store import Trace, load
-from replay.trace.weight import Weight, weigh
+from replay.trace.weight import SLOT_BYTES, SLOT_BYTES_EACH, Weight, weigh
 
 
 BASE_BYTES = 300 << 20
@@ -49,11 +49,6 @@ process, Linux 6.1, Python 3.11); at most a fifth more there."""
 SWEEPING = AtOnce(250, 225, 20, 5)
 """The same of `sensitivity`, which keeps no rows of an outcome: 1,436 and 1,917 MiB at 10^6 rows.
 """
-
-
-SLOT_BYTES, SLOT_BYTES_EACH = 24, 80
-"""Of a page that is live at once, a slot, and of these for each allocator: its frame, its list, its
-state."""
 
 
 @dataclass(frozen=True, kw_only=True)

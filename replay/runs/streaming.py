@@ -29,11 +29,12 @@ from replay.runs.compiling import compile_loops
 from replay.runs.course import Course, Keeping
 from replay.runs.options import RunOptions
 from replay.runs.outcome_file import OutcomeFile
-from replay.runs.plan import SLOT_BYTES, SLOT_BYTES_EACH, Named, start_on
+from replay.runs.plan import Named, start_on
 from replay.runs.run import NOT_KEPT, Run
 from replay.trace.batches import Batches
 from replay.trace.decode import Batch
 from replay.trace.repaged import Repaged
+from replay.trace.weight import SLOT_BYTES, SLOT_BYTES_EACH
 
 WORKING_BYTES = 128 << 20
 """Beyond the slots: a batch, its rows, what is counted."""

@@ -38,6 +38,7 @@ from replay.trace.old import current
 from replay.trace.opening import bounds_of, metadata, opened, read_head, seen_as_arrow
 from replay.trace.store import BATCH_ROWS, Trace, load
 from replay.trace.stored import compact
+from replay.trace.weight import SLOT_BYTES, SLOT_BYTES_EACH
 
 COLUMNS_BEFORE = ("slots", "frames")
 """What tells the frames of pages that were live before the recording."""
@@ -179,7 +180,7 @@ class Batches:
 def open_batches(path: Path, allow_loss: bool = False) -> Batches:
     """The batches of a trace file; InputError says what is wrong with it. allow_loss: of one that
     was cut those that are whole."""
-    source = current(seen_as_arrow(path), allow_loss)
+    source = current(seen_as_arrow(path), allow_loss, SLOT_BYTES + SLOT_BYTES_EACH)
     return Batches(path, source, lambda: load(path, allow_loss), file=True)
 
 

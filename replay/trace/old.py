@@ -15,12 +15,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
+from replay.base import memory
 from replay.base.errors import InputError, ReplayError
 from replay.base.progress import advance, step
 from replay.base.scratch import HELD_BYTES, Growing, Scratch
-from replay.trace.calls import calls_of
+from replay.trace.calls import Calls, calls_of
 from replay.trace.checks import check_frames, check_table
 from replay.trace.columns import ragged
 from replay.trace.meta import Meta
@@ -31,19 +33,23 @@ from replay.trace.stored import compacted, moves_of, resized, without_calls
 
 ROWS_AT_ONCE: Final = 1 << 16
 BATCH_ROWS: Final = 1 << 17
+PLACING_BYTES: Final = 9
+"""To number a page: its slot, and half a byte for each slot of twice as many, see slots.py."""
 PACKED: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
-def current(path: Path, allow_loss: bool = False) -> FileSource:
+def current(path: Path, allow_loss: bool = False, live_bytes: int = 0) -> FileSource:
     """A source for opening.opened() that gives the rows of the current version, whatever the file's
-    is. InputError says what is wrong with one of the first. allow_loss: see readable()."""
+    is. InputError says what is wrong with one of the first. allow_loss: see readable(). live_bytes:
+    what the caller takes at least for each page that is live at once; pages are not numbered where
+    that would not do."""
     source = readable(path, allow_loss)
     with opened(path, source) as reader:
         meta, version = read_head(path, reader)
         if version != OLD_VERSION:
             return source
         with step(f"reading {path.name}", reader.count_rows(), "rows"):
-            return _turned(_Old(path, reader, meta))
+            return _turned(_Old(path, reader, meta), live_bytes)
 
 
 class _Old:
@@ -78,10 +84,10 @@ class _Old:
 
 class _Found:
     """What all calls do with slots. rows: of the file. target: the highest. last: time of the last
-    row. asks: whether any row is a request."""
+    row. asks: whether any row is a request. most: pages that are live at once, at least."""
 
     def __init__(self, old: _Old, scratch: Scratch) -> None:
-        self.rows = self.target = self.last = 0
+        self.rows = self.target = self.last = self.most = self._live = 0
         self.asks = False
         self._columns = {name: Growing(scratch) for name in Moves._fields}
         for table in old.tables():
@@ -95,16 +101,25 @@ class _Found:
         part = part._replace(slot_at=part.slot_at + self._columns["slots"].count)
         for name, column in self._columns.items():
             column.append(getattr(part, name))
+        self._weigh(calls)
         self.asks |= bool((calls.alloc | calls.free | calls.target).any())
         self.target = max(self.target, int(calls.goal[calls.target].max(initial=0)))
         self.rows, self.last = self.rows + table.num_rows, int(calls.time[-1])
+
+    def _weigh(self, calls: Calls) -> None:
+        """Those that failed are live for a while, nobody has said yet how long."""
+        taken = np.where(calls.alloc, calls.pages, 0)
+        live = self._live + np.cumsum(np.where(calls.errno < 0, 0, taken)
+                                      - np.where(calls.free, calls.pages, 0))
+        self._live = int(live[-1])
+        self.most = max(self.most, int(live.max()), int(taken.max()))
 
     @property
     def moves(self) -> Moves:
         return Moves(**{name: column.array for name, column in self._columns.items()})
 
 
-def _turned(old: _Old) -> FileSource:
+def _turned(old: _Old, live_bytes: int) -> FileSource:
     """The same rows as a file of the current version. InputError names the row that cannot be."""
     scratch = Scratch()
     try:
@@ -113,6 +128,8 @@ def _turned(old: _Old) -> FileSource:
             return _written(replace(old.meta, bounds={}), resized((
                 pa.Table.from_batches([without_calls(batch)]) for batch in old.batches()),
                 BATCH_ROWS), found.rows, scratch)
+        memory.need(memory.used() + found.most * (PLACING_BYTES + live_bytes),
+                    f"numbering {found.most:,} pages that are live at once", "split it by time")
         made = compacted(found.moves, found.rows, found.target, found.last, old.meta.name,
                          old.meta.start, scratch, lambda _: old.batches())
     except InputError:

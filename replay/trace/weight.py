@@ -23,6 +23,9 @@ from replay.trace.opening import opened, readable, seen_as_arrow
 from replay.trace.schema import SCHEMA
 from replay.trace.store import Trace, in_memory, load
 
+SLOT_BYTES, SLOT_BYTES_EACH = 24, 80
+"""Of a replay, for a page that is live at once, a slot, and of these for each allocator: its frame,
+its list, its state."""
 PROCESS_BYTES = 230 << 20
 """Of a process with all that it imports."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from replay.base import memory
 from replay.base.texts import MOST_LETTERS, cut, cut_all, cut_lines
 from replay.importers.source.settings import check_settings
 from replay.base.errors import ReplayError
+from replay.trace import messages
 from replay.trace.messages import NoMessageError, listed_messages
 from replay.trace.opening import KEY
 from replay.trace.store import load
@@ -71,6 +74,19 @@ def test_a_request_of_a_terabyte_is_refused_before_it_is_tried(verb: str, good: 
         refused(*_words(verb, path, tmp_path), "--memory-limit", f"{(begun >> 20) + 600}M",
                 naming=("memory",))
     assert memory.used() < begun + (700 << 20)
+
+
+def test_a_request_of_a_terabyte_is_refused_before_its_pages_are_numbered(good: Path,
+                                                                          tmp_path: Path) -> None:
+    table = load(good).table
+    one = table.slice(table["kind"].to_pylist().index("alloc"), 1)
+    at = one.schema.get_field_index("nr_pages")
+    path = rewrite(good, tmp_path / "bad.arrow", table=one.set_column(
+        at, "nr_pages", pa.array([1 << 28], one.schema.field(at).type)))
+    begun, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused("run", path, "--memory-limit", "4G", naming=(path, "268,435,456", "memory"))
+    assert time.process_time() - begun < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + (100 << 10)
 
 
 @pytest.mark.parametrize("verb", READ_BY)
@@ -158,3 +174,35 @@ def test_a_footer_that_lies_is_no_footer(good: Path, tmp_path: Path) -> None:
         except NoMessageError:
             continue
         assert all(0 < m.at < len(whole) and m.at + m.size <= len(whole) for m in found)
+
+
+def _nulls(data: bytes) -> list[int]:
+    """Places of the counts of nulls in the heads of a file's batches."""
+    found, at = [], messages.MAGIC_BYTES
+    while at + 8 <= len(data):
+        continues, length = struct.unpack_from("<Ii", data, at)
+        if continues != messages.CONTINUES or length <= 0:
+            break
+        head = data[at + 8:at + 8 + length]
+        kind, body, *_ = messages._said_by(head)
+        if kind == messages.BATCH:
+            batch = messages._table(head, messages._at(head, 0, "<I"), messages.HEADER_FIELD)
+            nodes = messages._table(head, batch, 1)
+            found += [at + 8 + nodes + 4 + 16 * k + 8
+                      for k in range(messages._at(head, nodes, "<I"))]
+        at += 8 + length + body
+    return found
+
+
+def test_a_lie_on_how_many_values_are_null_is_seen_by_every_verb(good: Path, tmp_path: Path) -> None:
+    whole, path = good.read_bytes(), tmp_path / "bad.arrow"
+    places, refusals = _nulls(whole), 0
+    assert len(places) > 20
+    for place in places:
+        (nulls,) = struct.unpack_from("<q", whole, place)
+        said = nulls - 1 if nulls else 1
+        path.write_bytes(whole[:place] + struct.pack("<q", said) + whole[place + 8:])
+        ended = {verb: cli(*_words(verb, path, tmp_path)).code for verb in ("info", "run")}
+        assert len(set(ended.values())) == 1, (place, nulls, said, ended)
+        refusals += ended["run"] == 2
+    assert refusals > len(places) // 2

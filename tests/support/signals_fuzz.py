@@ -3,7 +3,9 @@
 Run as a program it is the long form (`make fuzz-signals N=1000`). After each signal every file is the
 one that was there before or the one that the command makes; a command that was told to end has left
 nothing, and what one that was killed has left the same command removes when it is run again. Exit
-codes: 143 for SIGTERM, 130 for SIGINT, as a shell sees them.
+codes: 143 for SIGTERM, 130 for SIGINT, as a shell sees them. Half of the signals come at any moment,
+the others once the command has begun to write. One command in AS_PROCESS is started as a user does,
+the others are forked from a process that has loaded the program (forking.py).
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import local
+from typing import Any
 
 from driving import ROOT, cli  # isort: skip
+from forking import Forking  # isort: skip
 from import_corpus import text_inputs  # isort: skip
 from nights import stepped  # isort: skip
 from nights import history as nights  # isort: skip
@@ -52,6 +58,48 @@ VERBS: dict[str, tuple[str, ...]] = {
 MADE = ("made", "tmp")
 """Folders that commands write in: what they are told to make, and temporary files."""
 NEED_RECORDING = ("import", "import of an archive", "collect")
+
+
+AS_PROCESS = 10
+AT_WRITING = 0.3
+"""Of a verb's duration, for the moments behind its first file."""
+
+
+class _Started:
+    """A command started as a user does."""
+
+    def __init__(self, words: tuple[str, ...], folder: Path) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "replay", *words], cwd=folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")})
+        self.pid = self._child.pid
+
+    def ended(self) -> tuple[int, str]:
+        """How it ended, and what it said on standard error."""
+        _, said = self._child.communicate(timeout=300)
+        return self._child.returncode, said.decode(errors="replace")
+
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._child.poll() is not None
+
+
+class _Starting:
+    """Starts commands, each of them within a folder of its own."""
+
+    def __enter__(self) -> _Starting:
+        self._forking = Forking().__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._forking.__exit__()
+
+    def start(self, words: tuple[str, ...], folder: Path, as_process: bool = False) -> Any:
+        """Begin a command in a folder, with temporary files of its own."""
+        for name in MADE:
+            (folder / name).mkdir(exist_ok=True)
+        return _Started(words, folder) if as_process else self._forking.start(words, folder)
 
 
 @dataclass
@@ -95,16 +143,6 @@ def prepare(folder: Path) -> None:
         (folder / "t.txt").write_bytes(text_inputs()[0])
 
 
-def started(folder: Path, words: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    """A command in a folder, with temporary files of its own."""
-    for name in MADE:
-        (folder / name).mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [sys.executable, "-m", "replay", *words], cwd=folder, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")})
-
-
 def digests(folder: Path) -> dict[str, str]:
     """Each file that was made, or left, by its digest."""
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -112,21 +150,35 @@ def digests(folder: Path) -> dict[str, str]:
             if path.is_file()}
 
 
-def tried_out(folder: Path, name: str) -> Verb:
+def tried_out(folder: Path, name: str, starting: _Starting) -> Verb:
     """A verb run to its end, the second time for its duration."""
     words = VERBS[name]
     for _ in range(2):
         began = time.monotonic()
-        child = started(folder, words)
-        _, said = child.communicate()
-        assert child.returncode == 0, (name, said)
+        code, said = starting.start(words, folder).ended()
+        assert code == 0, (name, said)
         seconds = time.monotonic() - began
     made = digests(folder)
     shutil.rmtree(folder / "made")
     return Verb(name, words, seconds, made)
 
 
-def one(verb: Verb, base: Path, seed: int, number: int) -> tuple[str, str, bool]:
+def _wait(rng: random.Random, verb: Verb, child: Any, folder: Path, before: dict[str, str]) -> None:
+    """Until the moment of the signal: any, or a while after the first file is there."""
+    if rng.random() < 0.5:
+        time.sleep(rng.random() * verb.seconds * 1.1)
+        return
+    while not child.over():
+        names = {str(path.relative_to(folder)) for part in MADE
+                 for path in (folder / part).rglob("*") if path.is_file()}
+        if names - set(before):
+            time.sleep(rng.random() * verb.seconds * AT_WRITING)
+            return
+        time.sleep(0.001)
+
+
+def one(verb: Verb, base: Path, seed: int, number: int, starting: _Starting
+        ) -> tuple[str, str, bool]:
     """One signal: how the command ended, what is wrong ("": nothing), and whether it left files."""
     rng = random.Random(hash((seed, number)))
     how, old = SIGNALS[number % len(SIGNALS)], rng.random() < 0.5
@@ -136,30 +188,31 @@ def one(verb: Verb, base: Path, seed: int, number: int) -> tuple[str, str, bool]
             if path.name not in MADE:
                 (folder / path.name).symlink_to(path)
         before = _old_files(folder, verb) if old else {}
-        child = started(folder, verb.words)
-        time.sleep(rng.random() * verb.seconds * 1.1)
-        child.send_signal(how)
-        _, said = child.communicate(timeout=120)
+        child = starting.start(verb.words, folder, number // len(SIGNALS) % AS_PROCESS == 0)
+        _wait(rng, verb, child, folder, before)
+        os.kill(child.pid, how)
+        code, said = child.ended()
         found = digests(folder)
-        wrong = _wrong(verb, how, child.returncode, said.decode(errors="replace"), before, found)
+        wrong = _wrong(verb, how, code, said, before, found)
         left = any(path not in verb.makes for path in found)
-        if how == KILL or left:
-            wrong += _again(verb, folder, child.pid)
-        return _end(child.returncode), wrong and f"{verb.name}, {how.name}, {number}: {wrong}", left
+        if left or any((folder / "tmp").iterdir()) or (
+                how == KILL and found not in (before, verb.makes)):
+            wrong += _again(verb, folder, child.pid, starting)
+        return _end(code), wrong and f"{verb.name}, {how.name}, {number}: {wrong}", left
 
 
-def _again(verb: Verb, folder: Path, ended: int) -> str:
+def _again(verb: Verb, folder: Path, ended: int, starting: _Starting) -> str:
     """Run a verb that was ended once more; what is wrong then."""
-    again = started(folder, verb.words)
-    _, said = again.communicate(timeout=120)
-    if again.returncode:
-        return f"; run again it ends with {again.returncode}: {said.decode()[-300:]}"
+    again = starting.start(verb.words, folder)
+    code, said = again.ended()
+    if code:
+        return f"; run again it ends with {code}: {said[-300:]}"
     found = digests(folder)
     if found == verb.makes and not any((folder / "tmp").iterdir()):
         return ""
     return (f"; process {ended} was ended, run again as {again.pid} it leaves "
             f"{[path for path in found if found[path] != verb.makes.get(path)][:3]} and says "
-            f"{said.decode()[-300:]}")
+            f"{said[-300:]}")
 
 
 def _old_files(folder: Path, verb: Verb) -> dict[str, str]:
@@ -201,18 +254,24 @@ def run(signals: range, seed: int, base: Path, jobs: int = 1,
         names: tuple[str, ...] | None = None) -> Tried:
     """So many signals, over all verbs that can be had here."""
     prepare(base)
-    names = names or tuple(VERBS)
-    verbs = [tried_out(base, name) for name in names
-             if RECORDINGS.is_dir() or name not in NEED_RECORDING]
-    tried, said = Tried(), time.monotonic()
+    names = tuple(name for name in names or tuple(VERBS)
+                  if RECORDINGS.is_dir() or name not in NEED_RECORDING)
+    tried, said, mine = Tried(), time.monotonic(), local()
+    with ExitStack() as stack:
+        all_of_them = [stack.enter_context(_Starting()) for _ in range(jobs)]
+        verbs = [tried_out(base, name, all_of_them[0]) for name in names]
 
-    def task(number: int) -> tuple[str, str, bool]:
-        try:
-            return one(verbs[number // len(SIGNALS) % len(verbs)], base, seed, number)
-        except subprocess.TimeoutExpired:
-            return "hangs", f"{number}: does not end", False
+        def begin() -> None:
+            mine.starting = all_of_them.pop()
 
-    with ThreadPoolExecutor(jobs) as pool:
+        def task(number: int) -> tuple[str, str, bool]:
+            try:
+                return one(verbs[number // len(SIGNALS) % len(verbs)], base, seed, number,
+                           mine.starting)
+            except subprocess.TimeoutExpired:
+                return "hangs", f"{number}: does not end", False
+
+        pool = stack.enter_context(ThreadPoolExecutor(jobs, initializer=begin))
         for end, wrong, left in pool.map(task, signals):
             tried.signals += 1
             tried.ends[end] += 1
