@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from replay.base import memory
-from replay.base.texts import MOST_LETTERS, cut, cut_all, cut_lines
+from replay.base.texts import MOST_LETTERS, cut, cut_all, cut_lines, value_of
 from replay.importers.source.settings import check_settings
 from replay.base.errors import ReplayError
 from replay.trace import messages
@@ -126,6 +126,15 @@ def test_a_name_without_end_takes_no_time(letters: str, good: Path, tmp_path: Pa
         assert "defect" not in done.err
         assert len(done.out) < 200_000
     assert time.process_time() - begun < 20
+
+
+@pytest.mark.parametrize("text", ["short", "a" * 1001, '"' * 600, "\u00e9" * 3, "\ud800", "\\" * 600])
+def test_texts_of_json_are_cut_whatever_its_bytes(text: str) -> None:
+    for value in (text, {"a": [text, 1]}, {text: None}):
+        for body in (json.dumps(value).encode(),
+                     json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+                     json.dumps(value).encode("utf-16")):
+            assert value_of(body) == cut_all(value)
 
 
 def test_texts_are_cut_and_say_by_how_much() -> None:

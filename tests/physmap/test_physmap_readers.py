@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from recordings import RECORDINGS, recordings
 from replay.base.errors import InputError, ReplayError
 from replay.physmap import fdt, iomem, presets, proc, x86
 from replay.physmap.host import paint
-from replay.physmap.model import HostRange, Physmap
+from replay.physmap.model import HostRange, Physmap, from_dict
 from replay.physmap.readers import read_machine
 
 WHOLE = 1 << 62
@@ -93,6 +94,31 @@ def test_a_malformed_machine_file_is_an_input_error(tmp_path: Path) -> None:
 
 
 @recordings
+@pytest.mark.parametrize(("field", "value", "says"), [
+    ("page_bytes", "x", "page_bytes is 'x', expected a whole number"),
+    ("iomem_end", float("inf"), "iomem_end is inf, expected a whole number"),
+    ("iomem", 5, "iomem is 5, expected a list"), ("host", None, "host is None, expected a list"),
+    ("iomem", [3], r"iomem\[0\] is 3, expected a table"),
+    ("host", [{"start": "a", "end": 1}], r"host\[0\].start is 'a', expected a whole number"),
+    ("host", [{"start": 1}], "field 'end' is missing"),
+    ("pluggable", [1], r"pluggable is \[1\], expected \[start, end\]"),
+    ("clip", [[1, "b"]], r"clip\[0\] is 'b', expected a whole number"),
+    ("memory", {"low": "9" * 90 + "x"}, "memory.low is '9{59}..., expected a whole number"),
+    ("memory", {"most": 1}, "memory is .* expected a table of available")])
+def test_what_a_field_cannot_be_is_said_by_its_place(field: str, value: object, says: str) -> None:
+    said = json.loads(presets.load("qemu-q35-pvh").to_json())
+    with pytest.raises(ReplayError, match=says) as caught:
+        from_dict({**said, field: value})
+    assert "int()" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", ["5", "65", "9" * 900])
+def test_bits_of_an_address_that_no_processor_has_are_refused(written: Path, bits: str) -> None:
+    (written / "cpuinfo").write_text(f"address sizes\t: {bits} bits physical, 48 bits virtual\n")
+    with pytest.raises(InputError, match="phys_bits is .* expected 32 to 64"):
+        read_machine(written)
+
+
 @pytest.mark.parametrize(("folder", "first"), [
     ("x86-pvh-churn", 0xC0000000), ("x86-pvh-guests", 0xC0000000), ("x86-pv-churn", 0x68000000),
     ("x86-pv-concurrent", 0x68000000), ("x86-pv-blkback", 0x68000000),

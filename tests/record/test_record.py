@@ -26,7 +26,7 @@ from driving import ROOT, cli, refused
 from fake_tracefs import TARGET, FakeTracefs, build, program, recorder, snapshot
 from recordings import RECORDINGS, recordings
 
-from replay.base.errors import ReplayError
+from replay.base.errors import InputError, ReplayError
 from replay.importers import archive
 from replay.importers.dat.read import read_trace_dat
 from replay.importers.joining.normalise import MEMSTART, VMEMMAP
@@ -771,6 +771,18 @@ def test_stop_without_a_recording(text: str | None, says: str, tmp_path: Path) -
 def test_collect_refuses_what_is_no_recording(tmp_path: Path) -> None:
     refused("record", "collect", "-o", tmp_path / "x.tar.zst", "--dir", tmp_path,
             naming=(tmp_path, "holds no ftrace recording"))
+
+
+def test_an_archive_is_put_into_a_folder_that_is_not_there(dom0: Path) -> None:
+    tracefs = fake(dom0, recorded=text_recording())
+    recorder(dom0, tracefs).start(TARGET, buffer_kb=512)
+    appears(dom0 / "rec/xentrace.bin")
+    assert recorder(dom0, tracefs).stop()
+    assert recorder(dom0, tracefs).collect(dom0 / "new/folder/mine.tar.gz") > 0
+    assert [path.name for path in (dom0 / "new/folder").iterdir()] == ["mine.tar.gz"]
+    (dom0 / "file").write_text("")
+    with pytest.raises(InputError, match=r"file/mine.tar.gz: cannot be written"):
+        recorder(dom0, tracefs).collect(dom0 / "file/mine.tar.gz")
 
 
 # -- archives

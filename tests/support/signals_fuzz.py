@@ -260,6 +260,8 @@ def run(signals: range, seed: int, base: Path, jobs: int = 1,
     with ExitStack() as stack:
         all_of_them = [stack.enter_context(_Starting()) for _ in range(jobs)]
         verbs = [tried_out(base, name, all_of_them[0]) for name in names]
+        if len(signals) > 100:
+            print(", ".join(f"{verb.name} {verb.seconds:.1f} s" for verb in verbs), flush=True)
 
         def begin() -> None:
             mine.starting = all_of_them.pop()
