@@ -153,6 +153,11 @@ def _each(value: Any, name: str, kind: Any) -> Iterator[tuple[str, Any]]:
         yield f"{name}[{k}]", one
 
 
+def _extents(data: dict[str, Any], name: str) -> tuple[tuple[int, int], ...]:
+    return tuple(_extent(one, at)
+                 for at, one in _each(data.get(name) or (), name, list | tuple))
+
+
 def _memory(value: Any) -> Memory:
     names = [one.name for one in fields(Memory)]
     if not isinstance(value, dict) or not set(value) <= set(names):
@@ -173,8 +178,7 @@ def from_dict(data: dict[str, Any]) -> Physmap:
             pluggable=_extent(data["pluggable"], "pluggable"),
             iomem=tuple(Resource(_whole(r["start"], f"{at}.start"), _whole(r["end"], f"{at}.end"),
                                  str(r["name"])) for at, r in _each(data["iomem"], "iomem", dict)),
-            clip=tuple(_extent(one, at) for at, one in _each(data.get("clip") or (), "clip", list | tuple)),
-            regions=tuple(_extent(one, at) for at, one in _each(data.get("regions") or (), "regions", list | tuple)),
+            clip=_extents(data, "clip"), regions=_extents(data, "regions"),
             host=tuple(HostRange(_whole(h["start"], f"{at}.start"), _whole(h["end"], f"{at}.end"),
                                  str(h["type"]), str(h.get("name", "")))
                        for at, h in _each(data["host"], "host", dict)),

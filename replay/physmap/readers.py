@@ -136,8 +136,8 @@ def _x86(found: _Read) -> Physmap:
     bits = int(files.settle("phys_bits", (bits if is_read else None, "cpuinfo"), bits,
                             "the least that holds the resource tree"))
     if not 32 <= bits <= 64:
-        raise ReplayError(f"phys_bits is {min(bits, 65)}{' or more' * (bits > 64)}, expected 32 to 64 "
-                          "(--set phys_bits=...)")
+        raise ReplayError(f"phys_bits is {min(bits, 65)}{' or more' * (bits > 64)}, expected 32 to "
+                          "64 (--set phys_bits=...)")
     children, scratch = iomem.first_level(top)
     if scratch:
         notes.append(_scratch_note(scratch))
