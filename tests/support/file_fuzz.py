@@ -116,7 +116,7 @@ def _packed(folder: Path) -> bytes:
 
 
 # -- the long form -------------------------------------------------------------------------------
-SLICE, MOST_FAILURES = 200, 5
+SLICE, MOST_FAILURES = 50, 5
 AS_PROCESS = 500
 HANGS_EACH = 120
 """Seconds of a clock: others may hold up this machine."""

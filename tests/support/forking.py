@@ -63,9 +63,7 @@ class Forking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._server.stdin is not None
-        self._server.stdin.close()
-        self._server.wait()
+        self._server.communicate()
 
     def start(self, words: tuple[str, ...], folder: Path) -> Child:
         """Begin `replay WORDS` in a folder, with temporary files in its own `tmp`."""

@@ -135,7 +135,8 @@ def _hold_event(stream: ProbeStream, row: int, said: dict[str, str], held: Held)
         _count(held, name, _is_list(said.get(name), values), values, said)
     for name, texts in stream.texts.items():
         text = texts[row]
-        if text is None or not text.isascii() or not text.isprintable() or "=" in text:
+        if (text is None or not text.isascii() or not text.isprintable() or "=" in text
+                or "\\" in text):
             held.skipped["texts that are no plain ones"] += 1
         elif not text and said.get(name):
             held.skipped["texts beyond their record, from where trace-cmd takes them"] += 1
@@ -178,7 +179,8 @@ def _is_list(text: str | None, values: list[int]) -> bool | None:
 
 
 def _is_text(text: str | None, value: str) -> bool | None:
-    return None if text is None else text.rstrip() == value.rstrip()
+    """Without the place within a function, which this program leaves out."""
+    return None if text is None else re.sub(r"\+0x[0-9a-f/x]+$", "", text).rstrip() == value.rstrip()
 
 
 def run(seed: int, numbers: range, folder: Path) -> Held:
