@@ -57,7 +57,7 @@ def ended(command: Callable[[], Any], given: Sequence[str]) -> int:
     except BaseException as error:  # a panic of a library in Rust is no Exception
         if isinstance(error, SystemExit | GeneratorExit):
             raise
-        return _defect(error, given)
+        return _panicked(error, given)
 
 
 def _code(command: Callable[[], Any]) -> int:
@@ -90,6 +90,17 @@ def _defect(error: BaseException, given: Sequence[str]) -> int:
         raise error
     return refused(f"{_about(given)}a defect of replay, please report it: {type(error).__name__}: "
                    f"{_first_line(error)}; REPLAY_TRACEBACK=1 shows where")
+
+
+def _panicked(error: BaseException, given: Sequence[str]) -> int:
+    """A signal that meets Python within a library in Rust comes out of it as a panic that tells the
+    class of what was raised there."""
+    said = str(error)
+    if repr(KeyboardInterrupt) in said:
+        return _stopped("interrupted", INTERRUPTED)
+    if repr(Terminated) in said:
+        return _stopped("told to end (SIGTERM)", TERMINATED)
+    return _defect(error, given)
 
 
 def _first_line(error: BaseException) -> str:

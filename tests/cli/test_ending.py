@@ -41,6 +41,8 @@ class PanicException(BaseException):
     (OSError(errno.ENOMEM, "Cannot allocate memory", "x.arrow"), 2, "x.arrow: out of memory"),
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "x"), 2, "x: No such file"),
     (EOFError("ends early"), 2, "a defect of replay"), (ValueError("odd"), 2, "a defect of replay"),
+    (PanicException(f"no capsule: PyErr {{ type: {KeyboardInterrupt!r} }}"), 130, "interrupted"),
+    (PanicException(f"no capsule: PyErr {{ type: {Terminated!r} }}"), 143, "told to end (SIGTERM)"),
     (RecursionError(), 2, "a defect of replay"), (PanicException("not implemented"), 2,
      "a defect of replay, please report it: PanicException: not implemented"),
     (UnicodeEncodeError("ascii", "\u2192", 0, 1, "no"), 2, "a defect of replay")])

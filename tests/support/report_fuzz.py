@@ -35,7 +35,9 @@ from mutations import dat_by_page, dat_by_place, dat_by_text, dat_bytes, dat_sha
 
 TRACE_CMD = shutil.which("trace-cmd")
 DAMAGES = (dat_by_page, dat_by_page, dat_by_text, dat_by_text, dat_by_place, dat_shapes, dat_bytes)
-LINE = re.compile(r"\s*(?P<buffer>\w+:)?.*-\d+\s+\[(?P<cpu>\d+)\]\s+(?P<time>[\d.]+): (?P<event>\w+): +(?P<rest>.*)")
+LINE = re.compile(r"\s*(?P<buffer>\w+:)?.*-\d+\s+\[(?P<cpu>\d+)\]\s+(?P<time>[\d.]+): "
+                  r"(?P<event>\w+): +(?P<rest>.*)")
+WARNED = re.compile("error|fail|corrupt|invalid record|bad page|could not", re.IGNORECASE)
 FIELD = re.compile(r"(?:^| )(\w+)=(.*?)(?= \w+=|$)")
 ALIGNED = 4096
 """Of the data of a CPU: trace-cmd reads none that does not begin at a page of memory."""
@@ -76,8 +78,7 @@ def theirs(path: Path) -> dict[Key, Printed] | None:
     done = subprocess.run([str(TRACE_CMD), "report", "-t", "-R", str(path)], capture_output=True,
                           timeout=60)
     said = done.stderr.decode("utf-8", "replace")
-    if done.returncode or re.search("error|fail|corrupt|invalid record|bad page|could not", said.replace(
-            "Unknown error -22", ""), re.IGNORECASE):
+    if done.returncode or WARNED.search(said.replace("Unknown error -22", "")):
         return None
     found: dict[Key, Printed] = {}
     for line in done.stdout.decode("utf-8", "surrogateescape").split("\n"):
@@ -180,7 +181,9 @@ def _is_list(text: str | None, values: list[int]) -> bool | None:
 
 def _is_text(text: str | None, value: str) -> bool | None:
     """Without the place within a function, which this program leaves out."""
-    return None if text is None else re.sub(r"\+0x[0-9a-f/x]+$", "", text).rstrip() == value.rstrip()
+    if text is None:
+        return None
+    return re.sub(r"\+0x[0-9a-f/x]+$", "", text).rstrip() == value.rstrip()
 
 
 def run(seed: int, numbers: range, folder: Path) -> Held:
