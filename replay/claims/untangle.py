@@ -68,8 +68,10 @@ UNTANGLED = Claim(
          "latency, waits), if the pool gives up RAM while the target stays, or if its only caller "
          "in the recording, which asks when its call before has returned, ever waits; supported if "
          "the target changes what the callers of balloon and hotplug see; depends if not of both",
-    caveats=(("the pool shares iomem_resource with the balloon thread; no collision of the two is "
-             "in these streams"), "the recorded load maps by one task; its backends are not real"))
+    caveats=(("the recorded run is closed-loop: at its recorded times the one task would ask while "
+              "it waits for its own section, and be charged with that (the rule would say refuted)"),
+             ("the pool shares iomem_resource with the balloon thread; no collision of the two is "
+              "in these streams"), "the recorded load maps by one task; its backends are not real"))
 
 
 def in_place(rows: Rows) -> Finding:
