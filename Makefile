@@ -47,7 +47,12 @@ ready: $(STAMP)
 run: $(STAMP) ## Set up, then replay a real PVH dom0 through the four strategies
 	$(BIN)/replay run traces/pvh-dom0.arrow
 
-test: ready $(TOOLS) browser tracers kernel-source otava ## Set up, then run the tests
+# What could not be fetched: the tests that need it are skipped, and named at the end.
+WITHOUT := $(VENV)/.not-fetched
+.PHONY: fetch
+fetch: $(TOOLS)
+	@rm -f $(WITHOUT)
+test: ready fetch browser tracers kernel-source otava ## Set up, then run the tests
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
 bench: ready $(TOOLS) ## Measure the program itself (pytest-benchmark, with result digests)
@@ -135,7 +140,8 @@ ifeq ($(SUITE),)
 	  package=$$(apt-cache search --names-only '^linux-source-[0-9.]*$$' | sort -V | head -1 | \
 	    cut -d' ' -f1) && test -n "$$package" && apt-get download -qq "$$package" && \
 	  dpkg-deb -x "$$package"_*.deb . && rm -f "$$package"_*.deb; } || \
-	  echo "no kernel source package can be had here: what needs one is skipped"
+	  { echo kernel-source >> $(abspath $(WITHOUT)); \
+  echo "no kernel source package can be had here: what needs one is skipped"; }
 else
 	@trap 'rm -rf $(LISTS)' EXIT; mkdir -p $(LISTS)/lists/partial $(LISTS)/cache/archives/partial && cd $(LISTS) && \
 	  of=$$(case $(SUITE) in *-security) echo security;; *) echo 'debian/\|ubuntu/\|ports';; esac) && \
@@ -156,19 +162,22 @@ browser: ## Install Chromium and its driver (Debian, Ubuntu; as root), for the t
 	@command -v chromedriver > /dev/null || { test "$$(id -u)" = 0 && command -v apt-get > /dev/null && \
 	  { apt-get install -y -qq chromium chromium-driver || \
 	  { apt-get update -qq && apt-get install -y -qq chromium chromium-driver; }; } > /dev/null 2>&1; } || \
-	  echo "no Chromium can be had here: the tests of pages in a browser are skipped"
+	  { echo browser >> $(WITHOUT); \
+  echo "no Chromium can be had here: the tests of pages in a browser are skipped"; }
 
 tracers: ## Fetch trace-cmd and xenalyze (Debian, Ubuntu), for the tests beside them
 	@for program in trace-cmd xenalyze; do \
 	  tests/support/tracers.sh $(CACHE)/tracers $$program > /dev/null 2>&1 || \
-	  echo "no $$program can be had here: the tests beside it are skipped"; done
+	  { echo tracers >> $(WITHOUT); \
+	  echo "no $$program can be had here: the tests beside it are skipped"; }; done
 
 OTAVA := .otava
 otava: ## Install Apache Otava into an environment of its own, for the test side by side with it
 	@test -f $(OTAVA)/.installed -a ! tests/support/otava.txt -nt $(OTAVA)/.installed || \
 	  { $(PYTHON) -m venv $(OTAVA) && $(OTAVA)/bin/pip install --quiet \
 	  --disable-pip-version-check --no-deps -r tests/support/otava.txt && touch $(OTAVA)/.installed; } || \
-	  { rm -rf $(OTAVA); echo "no Apache Otava can be had here: its tests are skipped"; }
+	  { rm -rf $(OTAVA); echo otava >> $(WITHOUT); \
+	  echo "no Apache Otava can be had here: its tests are skipped"; }
 
 witness: ready ## Models against the kernel's own source: 10 million requests per strategy
 	$(BIN)/replay witness --requests $(REQUESTS) $(TREES:%=--kernel-tree %)

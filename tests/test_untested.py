@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import needs
 from driving import ROOT
 from needs import NO_RECORDINGS
 from untested import unexpected
@@ -50,3 +51,14 @@ def test_what_is_skipped_is_listed_and_fails_in_ci_unless_expected(
 def test_ci_is_set_by_a_word_that_means_it() -> None:
     assert [unexpected(["no luck"], {"CI": ci}) for ci in ("", "0", "false", "1", "true")] == [
         [], [], [], ["no luck"], ["no luck"]]
+
+
+def test_what_could_not_be_fetched_may_be_skipped(monkeypatch: pytest.MonkeyPatch,
+                                                  tmp_path: Path) -> None:
+    reason, environment = "no trace-cmd: make tracers", {"CI": "1"}
+    monkeypatch.setattr(needs, "NOT_FETCHED", tmp_path / "names")
+    assert unexpected([reason], environment) == [reason]
+    (tmp_path / "names").write_text("otava\n")
+    assert unexpected([reason], environment) == [reason]
+    (tmp_path / "names").write_text("otava\ntracers\n")
+    assert unexpected([reason], environment) == []

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 
-from replay.base.object_code import cache_root
+from replay.base.code_files import cache_root
 from replay.c.kernel_tree import source
 
 ROOT: Final = Path(__file__).parents[2]
@@ -38,7 +38,17 @@ NO_OLD_PYTHON: Final = "no Python 3.9"
 EXPECTED_IN_CI: Final = (NO_RECORDINGS, NO_CASES, NO_NEW_KERNEL, NO_NEWER_TRACE_CMD, NO_MOUNT,
                          ROOT_MAY, NO_CLANG, NO_ZIG, NO_SYSTEMD, NO_OLD_PYTHON, "no zsh", "no fish")
 """What a machine for CI may be without, since nothing that `make test` fetches brings it: where CI
-is set, a test that is skipped for any other reason is a failure."""
+is set, a test that is skipped for any other reason is a failure, unless what it needs could not be
+fetched."""
+
+
+NOT_FETCHED: Final = ROOT / ".venv/.not-fetched"
+"""What `make test` tried to fetch and could not, a target of the Makefile a line."""
+
+
+def not_fetched() -> tuple[str, ...]:
+    """Those targets."""
+    return tuple(NOT_FETCHED.read_text().split()) if NOT_FETCHED.is_file() else ()
 
 
 def need(here: object, otherwise: str) -> pytest.MarkDecorator:
