@@ -244,7 +244,8 @@ def calibrate(traces: Sequence[Trace], hashes: Sequence[str], base: Profile,
                               f"({reasons or 'no calls'})")
     calls = joined(parts)
     if calls.frame.height < MIN_CALLS:
-        raise ReplayError(f"{calls.frame.height} calls of known service time: a fit needs "
+        named = ", ".join(f"trace {trace.meta.name!r}" for trace in traces)
+        raise ReplayError(f"{named}: {calls.frame.height} calls of known service time, a fit needs "
                           f"{MIN_CALLS}")
     with step("fitting"):
         solution = _solved(calls, base)

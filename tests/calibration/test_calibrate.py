@@ -326,7 +326,7 @@ def test_what_cannot_be_calibrated_is_refused(tmp_path: Path, fitted: Path) -> N
     refused("predict", tmp_path / "gone.arrow", "--profile", fitted, naming=("gone.arrow",))
     refused("predict", pvh, "--profile", tmp_path / "gone.toml", naming=("gone.toml",))
     few = rewrite(pvh, tmp_path / "few.arrow", table=table[:9])
-    refused("calibrate", few, "-o", out, naming=("a fit needs 10",))
+    refused("calibrate", few, "-o", out, naming=("trace '", "a fit needs 10"))
     assert not out.exists()
 
 

@@ -61,7 +61,7 @@ def run(name: str, seed: int, numbers: range, folder: Path, most_failures: int =
     tally, at = Tally(), AtWork(folder)
     signal.signal(signal.SIGPROF, _too_slow)
     for number in numbers:
-        at.begins(number)
+        at.begins(number, seconds)
         if number % AS_PROCESS == 0:
             also_real()
         began, peak = time.process_time(), _peak()
@@ -86,20 +86,23 @@ def run(name: str, seed: int, numbers: range, folder: Path, most_failures: int =
 
 
 class AtWork:
-    """Says in a file at which input a process is, for when it dies, and ends it where it hangs: in
-    a compiled loop no signal is heard."""
+    """Says in a file at which input a process is, for when it dies, and ends it where it hangs in a
+    compiled loop, in which Python hears no signal."""
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / "at", os.O_WRONLY | os.O_CREAT)
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGVTALRM, file=sys.__stderr__, chain=True)
 
-    def begins(self, number: int) -> None:
-        """An input begins."""
+    def begins(self, number: int, seconds: int) -> None:
+        """An input begins, which may take so long."""
         os.pwrite(self._file, b"%-20d" % number, 0)
-        faulthandler.dump_traceback_later(HANGS_EACH, exit=True)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 3 * seconds)
 
     def ended(self) -> None:
         """The last one is over."""
-        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        faulthandler.unregister(signal.SIGVTALRM)
         os.close(self._file)
 
 
@@ -118,8 +121,6 @@ def _packed(folder: Path) -> bytes:
 # -- the long form -------------------------------------------------------------------------------
 SLICE, MOST_FAILURES = 50, 5
 AS_PROCESS = 500
-HANGS_EACH = 120
-"""Seconds of a clock: others may hold up this machine."""
 ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",
               "ARROW_DEFAULT_MEMORY_POOL": "system", "RUST_BACKTRACE": "0"}
 """For a process whose inputs are a few rows each."""

@@ -227,6 +227,11 @@ class ProbeTable:
 BUILT_IN: Final = Path(__file__).with_name("probes.toml")
 
 
+def _in_words(error: Exception) -> str:
+    return f"a probe without its {error}" if isinstance(error, KeyError) else (
+        "a table, a list or a text stands where another kind is expected")
+
+
 def load_table(user_file: Path | None = None) -> ProbeTable:
     """The built-in probe table; a user's TOML of the same form adds to it and overrides it."""
     roles: dict[str, dict[str, tuple[str, ...]]] = {}
@@ -276,7 +281,7 @@ def _merge(
                 for event in entry.get(place, []):
                     hints[str(event)] = (function, place)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(path, f"not a probe table: {type(error).__name__} {error}",
+        raise InputError(path, f"not a probe table: {_in_words(error)}",
                          hint="see importers/source/probes.toml for the form") from None
     except ReplayError as error:
         raise InputError(path, str(error)) from None

@@ -358,7 +358,8 @@ def test_a_users_table_adds_functions_and_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "says"), [
     ("[[probe]]\nfunction = 'f'\nrole = 'alocc'\n", "Did you mean 'alloc'"),
     ("[role.nothing]\n", "unknown probe role"), ("[[probe]]\nrole = 'alloc'\n", "function"),
-    ("probe = 3\n", "not a probe table"), ("= =", "not TOML"),
+    ("probe = 3\n", "not a probe table: a table, a list"),
+    ("[[probe]]\nfunction = 'x'\n", "not a probe table: a probe without its 'role'"), ("= =", "not TOML"),
 ])
 def test_a_users_wrong_table_is_explained(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "bad.toml"
