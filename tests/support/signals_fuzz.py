@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import local
@@ -190,7 +190,8 @@ def one(verb: Verb, base: Path, seed: int, number: int, starting: _Starting
         before = _old_files(folder, verb) if old else {}
         child = starting.start(verb.words, folder, number // len(SIGNALS) % AS_PROCESS == 0)
         _wait(rng, verb, child, folder, before)
-        os.kill(child.pid, how)
+        with suppress(ProcessLookupError):  # ended, and seen to
+            os.kill(child.pid, how)
         code, said = child.ended()
         found = digests(folder)
         wrong = _wrong(verb, how, code, said, before, found)
