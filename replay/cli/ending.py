@@ -77,11 +77,11 @@ def _code(command: Callable[[], Any]) -> int:
 def leave(code: int) -> NoReturn:
     """End the process, without taking apart what the system frees at once: that takes a tenth of a
     short command."""
+    atexit._run_exitfuncs()
     with suppress(OSError):
         sys.stdout.flush()
     with suppress(OSError):
         sys.stderr.flush()
-    atexit._run_exitfuncs()
     os._exit(code)
 
 
