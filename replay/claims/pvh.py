@@ -51,6 +51,6 @@ BETTER = Claim(
          "better, but frames lie in device windows where the balloon's do not",
     caveats=(("latencies are modelled with costs that are mostly assumed: `replay sensitivity "
               "traces/pvh-dom0.arrow` moves them across their ranges"),
-             ("the pool's longest call adds a section, and nearly all of it is the assumed wait for "
-              "RCU (grace_period: 18 ms, 8 to 200); of RAM, entries, p50, p99 and mean the pool has "
-              "less")))
+             ("the pool's longest call adds a section, and nearly all of it is the assumed wait "
+              "for RCU (grace_period: 18 ms, 8 to 200); of RAM, entries, p50, p99 and mean the "
+              "pool has less")))

@@ -69,7 +69,7 @@ UNTANGLED = Claim(
          "in the recording, which asks when its call before has returned, ever waits; supported if "
          "the target changes what the callers of balloon and hotplug see; depends if not of both",
     caveats=(("the recorded run is closed-loop: at its recorded times the one task would ask while "
-              "it waits for its own section, and be charged with that (the rule would say refuted)"),
+              "it waits for its own section, and be charged with it (the rule would say refuted)"),
              ("the pool shares iomem_resource with the balloon thread; no collision of the two is "
               "in these streams"), "the recorded load maps by one task; its backends are not real"))
 
