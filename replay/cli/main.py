@@ -281,13 +281,18 @@ def main(args: list[str] | None = None, interrupted: Any = None) -> NoReturn:
     from here on, None for what it does now.
     """
     given = sys.argv[1:] if args is None else args
-    if args is None:
-        raise_at_sigterm()
-        ending.encodable()
-    if interrupted is not None:
-        signal.signal(signal.SIGINT, interrupted)
+
+    def command() -> None:
+        # Within ended(): a signal that is heard from here on must find it.
+        if args is None:
+            raise_at_sigterm()
+            ending.encodable()
+        if interrupted is not None:
+            signal.signal(signal.SIGINT, interrupted)
+        _run(given)
+
     with progress.heard(ending.say):
-        code = ending.ended(lambda: _run(given), given)
+        code = ending.ended(command, given)
     if args is None:
         ending.leave(code)
     sys.exit(code)

@@ -61,6 +61,18 @@ def test_each_end_has_its_code(error: BaseException | None, code: int, says: str
         assert said.count("\n") == (1 if says else 0)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_before_the_first_step_is_an_end_like_any_other(number: int, code: int) -> None:
+    program = ("import os, signal, sys; from replay.cli import ending, main; "
+               f"ending.encodable = lambda: os.kill(os.getpid(), {int(number)}); "
+               "sys.argv = ['replay', 'list']; main(interrupted=signal.default_int_handler)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == code
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("replay: ")
+
+
 def test_a_defect_names_the_files_it_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         raise PanicException("Box<dyn Any>")
