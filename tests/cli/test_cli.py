@@ -296,7 +296,7 @@ def test_import_accounts_for_every_line(tmp_path: Path) -> None:
     assert "lines unmatched" in result.out.replace("_", " ")
 
 
-@pytest.mark.parametrize("loading", ["replay.cli", "typer", "replay.cli.run", "polars"])
+@pytest.mark.parametrize("loading", ["replay.cli", "typer", "replay.cli.run", "pyarrow"])
 def test_an_interrupt_while_loading_is_no_traceback(loading: str) -> None:
     code = ("import importlib.abc, os, runpy, signal, sys\n"
             "class Interrupt(importlib.abc.MetaPathFinder):\n"

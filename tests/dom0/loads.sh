@@ -84,8 +84,8 @@ held() { # PAUSE: more pages at once than a section of memory has
   touch /root/go; python3 /dom0/hold.py /root/go "$1" $(printf '300 %.0s' $(seq 120))
 }
 
-# -- what adding a region of memory takes: two of them beside a load, and what the kernel does then, by
-# probes in an instance of their own; see regions.trace
+# -- what adding a region of memory takes: two of them beside a load, and what the kernel does then,
+# by probes in an instance of their own; see regions.trace
 region_calls() { # [SUFFIX]: a line per call
   printf "%s$1\n" synchronize_rcu init_memory_mapping add_pages memmap_init_zone_device \
     add_memory_resource memremap_pages

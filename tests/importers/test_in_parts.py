@@ -102,7 +102,7 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
 def test_an_import_that_is_interrupted_leaves_nothing(tmp_path: Path) -> None:
     source, out = tmp_path / "long.txt", tmp_path / "out"
     line = "{:>16}-{:<7} [000] ..... {}: alloc: (xen_alloc_unpopulated_pages+0x0/0x9) nr=1\n"
-    source.write_text("".join(line.format("task", 1, k) for k in range(400_000)))
+    source.write_text("".join(line.format("task", 1, k) for k in range(1_500_000)))
     out.mkdir()
     program = ("import replay.base.scratch as s; s.HELD_BYTES = 0\n"
                "from replay.cli.main import app; app()")

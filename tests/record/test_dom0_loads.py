@@ -48,7 +48,7 @@ def test_each_usual_load_is_a_function() -> None:
     named = {load for words in usual for load in words.split()}
     assert {"storm", "low", "block", "frames"} <= named <= functions
     assert {name for name in functions if name.startswith("before_")} == {
-        "before_low", "before_block", "before_persistent"}
+        "before_low", "before_block", "before_persistent", "before_regions"}
 
 
 def test_a_guest_grants_spans_that_the_dom0_reads(

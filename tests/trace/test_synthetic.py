@@ -355,7 +355,7 @@ def test_an_interrupted_command_leaves_nothing(tmp_path: Path) -> None:
     command = "from replay.cli import main; main()"
     with subprocess.Popen(
             [sys.executable, "-c", command, "synth", "-o", str(tmp_path / "long.arrow"),
-             "--model", "blkback", "--seconds", "1000"], stderr=subprocess.PIPE) as process:
+             "--model", "blkback", "--seconds", "50000"], stderr=subprocess.PIPE) as process:
         while not (parts := list(tmp_path.iterdir())):
             assert process.poll() is None
             time.sleep(0.01)
