@@ -32,20 +32,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the kernels that were compiled."""
-    made: list[str] = []
-    real = jit.compile_for
-
-    def counted(kernel: Any, args: Any) -> Any:
-        made.append(kernel.__name__)
-        return real(kernel, args)
-
-    monkeypatch.setattr(jit, "compile_for", counted)
-    return made
-
-
-@pytest.fixture
 def for_level(tmp_path: Path, cache: Path) -> Path:
     """The file of the small kernel, for the level of this processor, and nothing else in the
     cache."""

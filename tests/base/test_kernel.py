@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from replay.base import built_for, jit, object_code
+from replay.base import built_for, object_code
 from replay.base.compiled import (
     address_of, compiled, index, inline, interpreted, lowest_bit, record, row_at, seen_as, template,
 )  # fmt: skip
@@ -37,20 +36,6 @@ class Two(NamedTuple):
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("REPLAY_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "compiled"
-
-
-@pytest.fixture
-def compilations(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Names of the kernels that were compiled."""
-    made: list[str] = []
-    real = jit.compile_for
-
-    def counted(kernel: Any, args: Any) -> Any:
-        made.append(kernel.__name__)
-        return real(kernel, args)
-
-    monkeypatch.setattr(jit, "compile_for", counted)
-    yield made
 
 
 @compiled
