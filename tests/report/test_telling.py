@@ -142,14 +142,14 @@ def flat(text: str) -> str:
 def test_every_kind_of_warning_has_a_case() -> None:
     assert set(CASES) == set(WARNING_KINDS)
     assert told(made()).warnings == ()
-    assert told(made()).verdict == ()
+    assert told(made()).failures == ()
 
 
 @pytest.mark.parametrize("kind", WARNING_KINDS)
 def test_a_warning_is_given_where_it_is_due_and_only_there(kind: str) -> None:
     data = CASES[kind]()
     assert {w.kind for w in told(data).warnings} - IMPLIED.get(kind, set()) == {kind}
-    assert bool(told(data).verdict) == WARNING_KINDS[kind].fails
+    assert bool(told(data).failures) == WARNING_KINDS[kind].fails
 
 
 @pytest.fixture

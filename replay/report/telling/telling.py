@@ -1,4 +1,4 @@
-"""What every form of a report says of a run, as data: header, warnings, hazards, notes, verdict.
+"""What every form of a report says of a run, as data: header, warnings, hazards, notes, failures.
 
 Made from the summary alone (metrics.summary), so that a run read from a folder says the same as one
 in memory. Terminal, page, Markdown, CSV, JUnit and gate draw it; none of them words anything anew.
@@ -119,8 +119,8 @@ class Note:
 @dataclass(frozen=True)
 class Told:
     """All that is said of a run, harmless to print; a form escapes what it takes for more than
-    text. clear: names of hazards that were not met. verdict: what makes the run fail, for the end
-    of a long text.
+    text. clear: names of hazards that were not met. failures: what makes the run fail, for the
+    end of a long text.
     """
 
     header: tuple[tuple[str, str], ...]
@@ -128,7 +128,7 @@ class Told:
     hazards: tuple[Met, ...]
     clear: tuple[str, ...]
     notes: tuple[Note, ...]
-    verdict: tuple[str, ...]
+    failures: tuple[str, ...]
 
     def about(self, what: str) -> list[str]:
         """The notes about one thing."""

@@ -115,5 +115,5 @@ def report(data: dict[str, Any], *, color: bool = False) -> str:
         Text("Notes", style="bold"),
         notes(["* marks the best of a row (among all strategies, if a table is split)",
                *said.about("strategies")]),
-        *(Text(line, style="bold red") for line in said.verdict),
+        *(Text(line, style="bold red") for line in said.failures),
     ], color=color)
