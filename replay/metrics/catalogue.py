@@ -25,7 +25,8 @@ class Metric:
     path: where it stands there. unit: ns (modelled time), pages, bytes, count, share (0 to 1) or
     ratio; empty for what is no number. better: which way is an improvement; empty where neither is.
     what: one sentence. compute: its value in a replay, None where it has none. in_tables: whether
-    the terminal gives it a row; not where another table has the same number.
+    the terminal gives it a row; not where another table has the same number. first: whether it has
+    a row in the short table of `replay run`.
     """
 
     path: tuple[str, ...]
@@ -35,6 +36,7 @@ class Metric:
     what: str
     compute: Callable[[Measured], Any]
     in_tables: bool = True
+    first: bool = False
 
     @property
     def name(self) -> str:
@@ -60,39 +62,43 @@ _RANKS = (("p50", "50 %"), ("p90", "90 %"), ("p99", "99 %"), ("p99_9", "99.9 %")
           ("p99_99", "99.99 %"))
 
 
-def _latency(part: str, name: str, label: str, what: str, unit: Unit = "ns") -> Metric:
+def _latency(part: str, name: str, label: str, what: str, unit: Unit = "ns", *,
+             first: bool = False) -> Metric:
     """One figure of a distribution; a histogram gives all of its figures at once."""
-    return Metric((part, name), label, unit, "lower", what, lambda m: m.latency[part][name])
+    return Metric((part, name), label, unit, "lower", what, lambda m: m.latency[part][name],
+                  first=first)
 
 
 LATENCY_METRICS = (
     Metric(("requests",), "requests", "count", "", "allocations asked for",
            lambda m: int(m.tally.totals.allocations)),
     Metric(("failed",), "failed", "count", "lower", "allocations that got no pages",
-           lambda m: int(m.tally.totals.failed)),
+           lambda m: int(m.tally.totals.failed), first=True),
     *(_latency("latency_ns", name, name.replace("_", "."),
-               f"{share} of the allocations took at most this long") for name, share in _RANKS),
-    _latency("latency_ns", "max", "max", "the longest allocation, exact"),
-    _latency("latency_ns", "mean", "mean", "arithmetic mean over allocations, exact"),
+               f"{share} of the allocations took at most this long",
+               first=name in ("p50", "p99", "p99_9")) for name, share in _RANKS),
+    _latency("latency_ns", "max", "max", "the longest allocation, exact", first=True),
+    _latency("latency_ns", "mean", "mean", "arithmetic mean over allocations, exact", first=True),
     _latency("wait_ns", "p99", "waiting for the lock, p99",
              "99 % of the allocations waited at most this long"),
-    _latency("wait_ns", "max", "waiting for the lock, max", "the longest wait"),
+    _latency("wait_ns", "max", "waiting for the lock, max", "the longest wait", first=True),
     _latency("service_ns", "p99", "in the lock, p99",
              "99 % of the allocations held it this long at most"),
     _latency("slow", "share", "slow path, share of calls",
-             "allocations that did more than take pages off a list", "share"),
+             "allocations that did more than take pages off a list", "share", first=True),
     _latency("slow", "p50", "slow path, p50", "median of the allocations off the fast path"),
     _latency("slow", "p99", "slow path, p99",
              "99th percentile of the allocations off the fast path"),
     _latency("free_latency_ns", "p50", "free, p50", "median of the frees"),
-    _latency("free_latency_ns", "p99", "free, p99", "99th percentile of the frees"),
+    _latency("free_latency_ns", "p99", "free, p99", "99th percentile of the frees", first=True),
 )
 
 
-def _gauge(name: str, part: str, label: str, unit: Unit, better: Better, what: str) -> Metric:
+def _gauge(name: str, part: str, label: str, unit: Unit, better: Better, what: str, *,
+           first: bool = False) -> Metric:
     """part: end, peak, or mean: exact over modelled time, integrated at each change."""
     return Metric(("fragmentation", name, part), f"{label}, {part}", unit, better, what,
-                  lambda m: m.gauges[name][part])
+                  lambda m: m.gauges[name][part], first=first)
 
 
 UNUSABLE = "share of the free frames outside wholly free 2 MiB blocks"
@@ -100,37 +106,40 @@ _RUNS = "runs of neighbouring frames that one request gets"
 
 MEMORY_METRICS = (
     _gauge("live_pages", "mean", "live pages", "pages", "", "pages that callers hold"),
-    _gauge("live_pages", "peak", "live pages", "pages", "", "pages that callers hold"),
+    _gauge("live_pages", "peak", "live pages", "pages", "", "pages that callers hold",
+           first=True),
     _gauge("idle_pages", "mean", "listed, unused pages", "pages", "lower", "held - live"),
     _gauge("held_pages", "peak", "held (live + listed)", "pages", "lower",
-           "address space taken, in pages"),
+           "address space taken, in pages", first=True),
     Metric(("high_water_ratio",), "held peak / live mean", "ratio", "lower",
            "most pages held against the mean of those in use",
            lambda m: m.singles["high_water_ratio"]),
-    _gauge("unusable_free_index", "mean", "unusable free index", "share", "lower", UNUSABLE),
+    _gauge("unusable_free_index", "mean", "unusable free index", "share", "lower", UNUSABLE,
+           first=True),
     _gauge("unusable_free_index", "end", "unusable free index", "share", "lower", UNUSABLE),
     _gauge("largest_free_run", "mean", "largest free run", "share", "higher",
            "longest run of wholly free 2 MiB blocks / free frames"),
-    _gauge("runs_per_request", "mean", "runs per request", "ratio", "lower", _RUNS),
+    _gauge("runs_per_request", "mean", "runs per request", "ratio", "lower", _RUNS,
+           first=True),
     _gauge("runs_per_request", "peak", "runs per request", "count", "lower", _RUNS),
     Metric(("nr_sections",), "sections added", "count", "lower",
            "memory sections added, without what the list was seeded with at boot",
-           lambda m: int((m.ended.sections["kind"] != SECTION_SEED).sum())),
+           lambda m: int((m.ended.sections["kind"] != SECTION_SEED).sum()), first=True),
     _gauge("added_pages", "end", "pages of sections", "pages", "lower", "pages of sections added"),
     _gauge("section_use", "mean", "use of added sections", "share", "higher",
-           "live / added pages"),
+           "live / added pages", first=True),
     _gauge("pinned_section_use", "mean", "use of pinned sections", "share", "higher",
            "live pages / pages of the sections they pin"),
     _gauge("pinned_sections", "peak", "sections pinned", "count", "lower",
            "sections with at least one live page"),
     _gauge("memmap_overhead_bytes", "end", "struct pages", "bytes", "lower",
-           "64 bytes per page of added sections"),
+           "64 bytes per page of added sections", first=True),
     _gauge("ram_given_bytes", "mean", "own RAM given up", "bytes", "lower",
            "own RAM ballooned out to make room"),
     _gauge("ram_given_bytes", "peak", "own RAM given up", "bytes", "lower",
-           "own RAM ballooned out to make room"),
+           "own RAM ballooned out to make room", first=True),
     _gauge("superpages_broken", "end", "superpages broken", "count", "lower",
-           "2 MiB stage-2 entries of own RAM broken up; nothing mends them"),
+           "2 MiB stage-2 entries of own RAM broken up; nothing mends them", first=True),
 )
 
 WORK_METRICS = (

@@ -58,14 +58,16 @@ Found = tuple[int, HazardColumns]
 @dataclass(frozen=True)
 class Hazard:
     """A kind of hazard. means: what its count is of; a frame number counts once, however often it
-    is handed out. find: the count and the rows of a replay. possible: whether it can be met at all,
-    by the header of a summary. within: ranges in which the frames handed out are to be found, see
-    Folded.within. whole: whether a trace on a machine must be replayed whole to look for it.
+    is handed out. brief: the same behind a number, in a sentence. find: the count and the rows of a
+    replay. possible: whether it can be met at all, by the header of a summary. within: ranges in
+    which the frames handed out are to be found, see Folded.within. whole: whether a trace on a
+    machine must be replayed whole to look for it.
     """
 
     name: str
     severity: Severity
     means: str
+    brief: str
     find: Callable[[Case], Found]
     possible: Callable[[Mapping[str, Any]], bool] = lambda run: True
     within: Callable[[Physmap], Ranges] | None = None
@@ -81,13 +83,13 @@ HAZARDS: dict[str, Hazard] = {}
 """Every hazard by name: a function with `@hazard` is all that one takes."""
 
 
-def hazard(severity: Severity, means: str, **more: Any
+def hazard(severity: Severity, means: str, brief: str, **more: Any
            ) -> Callable[[Callable[[Case], Found]], Callable[[Case], Found]]:
     """Register a function as the hazard of its name; more: the other fields of Hazard."""
     def register(find: Callable[[Case], Found]) -> Callable[[Case], Found]:
         name = find.__name__
         assert name not in HAZARDS, f"two hazards are called {name}"
-        HAZARDS[name] = Hazard(name, severity, means, find, **more)
+        HAZARDS[name] = Hazard(name, severity, means, brief, find, **more)
         return find
     return register
 
@@ -189,6 +191,7 @@ def _refused(case: Case, refused: Listed, what: str) -> Found:
 # -- the hazards ---------------------------------------------------------------------------------
 @hazard("corrupts", "a scratch page and the 1:1 entry of a granted page had one frame number at "
         "the same time: one silently replaced the other",
+        "frames were a scratch page and the 1:1 entry of a grant at one time",
         possible=lambda run: bool(run["direct_mapped"] and run["iommu"]),
         whole=lambda machine, kinds: needs_identity(machine) and "grant_map" in kinds)
 def identity_collision(case: Case) -> Found:
@@ -219,21 +222,24 @@ def identity_collision(case: Case) -> Found:
 
 
 @hazard("corrupts", "frames handed out inside a device window: a BAR placed there later, or a "
-        "device passed through, meets them", within=windows)
+        "device passed through, meets them",
+        "frames handed out lie inside a device window", within=windows)
 def mmio_window(case: Case) -> Found:
     """Frames of device memory, or of a window in which a device may appear."""
     return _handed_out(case, "mmio_window", _at_window(case.ended.machine))
 
 
 @hazard("corrupts", "frames handed out that are machine RAM of another domain or of Xen "
-        "(direct-mapped dom0 only)", within=foreign_ram)
+        "(direct-mapped dom0 only)",
+        "frames handed out are RAM of another domain or of Xen", within=foreign_ram)
 def ram_of_others(case: Case) -> Found:
     """Frames over RAM that is not dom0's."""
     return _handed_out(case, "ram_of_others", _at_ram(case.ended.machine))
 
 
 @hazard("corrupts", "pages hot-added as System RAM over RAM of another domain or of Xen "
-        "(direct-mapped dom0 only)")
+        "(direct-mapped dom0 only)",
+        "pages were hot-added over RAM of another domain or of Xen")
 def hotplug_over_foreign_ram(case: Case) -> Found:
     """Hot-added sections over RAM that is not dom0's."""
     if not case.ended.machine.direct_mapped:
@@ -243,13 +249,15 @@ def hotplug_over_foreign_ram(case: Case) -> Found:
         "populate fails (the page is not dom0's); as scratch space it meets 1:1 entries")
 
 
-@hazard("corrupts", "pages hot-added as System RAM over a device window or reserved range")
+@hazard("corrupts", "pages hot-added as System RAM over a device window or reserved range",
+        "pages were hot-added over a device window or reserved range")
 def hotplug_over_mmio(case: Case) -> Found:
     """Hot-added sections over what is no RAM."""
     return _sections_over(case.ended, ("mmio", "reserved"), _at_window(case.ended.machine))
 
 
-@hazard("corrupts", "pages from a run-time answer that was out of date when used")
+@hazard("corrupts", "pages from a run-time answer that was out of date when used",
+        "pages came from an answer of the hypervisor that was out of date")
 def stale_region_pages(case: Case) -> Found:
     """Sections in a range that the hypervisor had named and used itself by then."""
     added = case.ended.sections
@@ -260,13 +268,15 @@ def stale_region_pages(case: Case) -> Found:
         what="the mapping is refused, or replaces the newer use", assumed=False)
 
 
-@hazard("refuses", "requests refused with -ENOMEM")
+@hazard("refuses", "requests refused with -ENOMEM",
+        "requests were refused for want of memory")
 def out_of_memory(case: Case) -> Found:
     """Where own RAM ran out."""
     return _refused(case, case.folded.refused.of(errno.ENOMEM), "the mapping fails with -ENOMEM")
 
 
-@hazard("refuses", "requests refused with any other error")
+@hazard("refuses", "requests refused with any other error",
+        "requests were refused with another error")
 def refused_otherwise(case: Case) -> Found:
     """What code of a user's own returns, say. With -ENOMEM, no region and those that wait without
     end, these are all that failed."""
@@ -276,7 +286,8 @@ def refused_otherwise(case: Case) -> Found:
                     "the mapping fails")
 
 
-@hazard("refuses", "requests refused because no region was found (-EBUSY, -EINVAL)")
+@hazard("refuses", "requests refused because no region was found (-EBUSY, -EINVAL)",
+        "requests were refused because no region was found")
 def no_region(case: Case) -> Found:
     """Where the resource tree had no room that Linux takes."""
     return _refused(case, case.folded.refused.of(*NO_REGION),
@@ -284,20 +295,23 @@ def no_region(case: Case) -> Found:
 
 
 @hazard("refuses", "of these: whole free sections would have covered the request, but not in one "
-        "piece or not where the search looks first")
+        "piece or not where the search looks first",
+        "requests were refused while whole sections were free")
 def no_region_while_free(case: Case) -> Found:
     """Where the search is at fault, not the machine."""
     return _refused(case, case.folded.refused.while_free,
                     "fails for good: the search finds the same again")
 
 
-@hazard("stalls", "requests still asleep on a wait queue at the end")
+@hazard("stalls", "requests still asleep on a wait queue at the end",
+        "requests wait without end")
 def waits_without_end(case: Case) -> Found:
     """Tasks that hang."""
     return _refused(case, case.folded.refused.of(E_WAIT), "the task hangs")
 
 
-@hazard("stalls", "passes of a background thread that got nowhere and would repeat at once")
+@hazard("stalls", "passes of a background thread that got nowhere and would repeat at once",
+        "passes of the balloon thread got nowhere and would repeat at once")
 def thread_spins(case: Case) -> Found:
     """Of the balloon thread; counted alone, without rows."""
     return case.ended.tallies["thread_spins"], found_rows()

@@ -16,6 +16,7 @@ from replay.base.errors import InputError, unknown_name
 from replay.base.files import folder_name, text_writer, write_files
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
+from replay.report.telling.telling import told
 from replay.report.telling.text import report
 from replay.runs.belonging import KEY, belonging, check_belonging, metadata_of, tell
 from replay.runs.files import arrow_writer
@@ -139,6 +140,11 @@ class Run:
                   .with_columns(pl.lit(name).alias("allocator"))
                   for name, figures in self.allocators.items() if figures[f"latency_by_{key}"]]
         return pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """What came out, in a few sentences."""
+        return told(self.summary).verdict
 
     @cached_property
     def text(self) -> str:

@@ -34,6 +34,10 @@ def _object(properties: dict[str, Any], *, rest: Any = True) -> dict[str, Any]:
             "additionalProperties": rest}
 
 
+COST_SHAPE = _object({"ns": NUMBER_SHAPE})
+COST_SHAPE["properties"] |= {"low": NUMBER_SHAPE, "high": NUMBER_SHAPE}
+
+
 def _rows(properties: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": _object(properties)}
 
@@ -80,7 +84,7 @@ def _validator() -> Any:
         "rescaled": TEXT_SHAPE,
         "start": {"type": "array", "items": TEXT_SHAPE},
         "assumed": {"type": "array", "items": TEXT_SHAPE},
-        "costs_ns": {"type": "object", "additionalProperties": _object({"ns": NUMBER_SHAPE})},
+        "costs_ns": {"type": "object", "additionalProperties": COST_SHAPE},
         "profile_fitted_on": _object({"arch": TEXT_SHAPE, "dom0_mode": TEXT_SHAPE})}
     whole = _object({
         "run": header,

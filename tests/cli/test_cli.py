@@ -59,10 +59,10 @@ def test_each_verb_has_help(verb: str) -> None:
 
 def test_a_run_prints_at_most_100_columns_and_writes_what_it_prints(trace: Path, ran: Path,
                                                                     tmp_path: Path) -> None:
-    result = cli("run", trace, "--out", tmp_path / "out")
+    result = cli("run", trace, "--out", tmp_path / "out", "--all")
     assert result.code == 0
     assert result.err == ""
-    body = result.out[: result.out.index("Results: ")]
+    body = result.out[: result.out.index("Results in ")]
     assert max(len(line) for line in body.splitlines()) <= 100
     assert (tmp_path / "out" / "report.txt").read_text() == body
     assert "MODELLED" in body

@@ -39,7 +39,7 @@ def metric(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fres
 @pytest.fixture
 def hazard(fresh: None) -> Iterator[str]:
     """One more hazard: every odd frame that is handed out."""
-    @hazards.hazard("refuses", "frames with odd numbers, which nobody likes",
+    @hazards.hazard("refuses", "frames with odd numbers, which nobody likes", "frames are odd",
                     whole=lambda machine, kinds: True)
     def odd_frame(case: hazards.Case) -> hazards.Found:
         assert case.outcome is not None
@@ -112,7 +112,7 @@ def test_hazards_are_told_by_severity(hazard: str) -> None:
 def test_one_that_cannot_be_met_is_not_said_to_be_absent(
         monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     done = cli("run", small(tmp_path / "small.arrow"), "--allocator", "pool", "--out",
-               tmp_path / "out")
+               tmp_path / "out", "--all")
     assert "identity collision," not in done.out
     monkeypatch.setitem(hazards.HAZARDS, "thread_spins", replace(
         hazards.HAZARDS["thread_spins"], possible=lambda run: False))

@@ -19,11 +19,11 @@ from replay.runs.run import Run
 
 
 def markdown(runs: Sequence[Run]) -> str:
-    """The summary table and what it rests on."""
+    """What came out, the summary table and what it rests on."""
     lines: list[str] = []
     for run in runs:
         said = told(run.summary)
-        lines += [f"# {cell(run.name)}", ""]
+        lines += [f"# {cell(run.name)}", "", *(f"- {cell(line)}" for line in said.verdict), ""]
         lines += [f"- {cell(name)}: {cell(text)}" for name, text in said.header]
         lines += _listed("Warnings", [f"**{w.label}**: {cell(w.said)}" for w in said.warnings])
         lines += ["", *_figures(run), "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"}
                         | {sign: f"\\{sign}" for sign in "\\`*_{}[]#|~"})
 """What Markdown would take for more than text."""
@@ -14,6 +16,12 @@ def plain(value: object) -> str:
     """
     return "".join(c if c.isprintable() or c == " " else
                    c.encode("unicode_escape").decode("ascii") for c in str(value))
+
+
+def named(names: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    *most, last = [plain(name) for name in names]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def cell(value: object) -> str:

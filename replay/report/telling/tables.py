@@ -184,13 +184,13 @@ def warning_rows(rows: Sequence[tuple[str, str, bool]]) -> list[RenderableType]:
         (label, Text(said, style="bold red" if fails else "")) for label, said, fails in rows])]
 
 
-def notes(lines: Sequence[str]) -> RenderableType:
-    """Short remarks beneath a table, indented and wrapped."""
+def notes(lines: Sequence[str], style: str = "dim") -> RenderableType:
+    """Short remarks, as beneath a table, indented and wrapped."""
     made = Table.grid(padding=(0, 1))
     made.add_column(no_wrap=True)
     made.add_column(overflow="fold")
     for line in lines:
-        made.add_row(Text("-"), Text(line, style="dim"))
+        made.add_row(Text("-"), Text(line, style=style))
     return Group(Padding(made, (0, 0, 0, 2)), Text())
 
 

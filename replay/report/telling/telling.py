@@ -1,4 +1,4 @@
-"""What every form of a report says of a run, as data: header, warnings, hazards, notes, failures.
+"""What every form of a report says of a run, as data: verdict, warnings, hazards, notes.
 
 Made from the summary alone (metrics.summary), so that a run read from a folder says the same as one
 in memory. Terminal, page, Markdown, CSV, JUnit and gate draw it; none of them words anything anew.
@@ -16,6 +16,7 @@ from replay.metrics.catalogue import UNUSABLE
 from replay.metrics.hazards import HAZARDS, by_severity
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import duration, missing
+from replay.report.telling.verdict import verdict
 
 FEW_SAMPLES = 10
 """A percentile with fewer samples above it is said to rest on few."""
@@ -119,10 +120,11 @@ class Note:
 @dataclass(frozen=True)
 class Told:
     """All that is said of a run, harmless to print; a form escapes what it takes for more than
-    text. clear: names of hazards that were not met. failures: what makes the run fail, for the
-    end of a long text.
+    text. verdict: what came out, in a few sentences. clear: names of hazards that were not met.
+    failures: what makes the run fail, for the end of a long text.
     """
 
+    verdict: tuple[str, ...]
     header: tuple[tuple[str, str], ...]
     warnings: tuple[Warned, ...]
     hazards: tuple[Met, ...]
@@ -144,8 +146,9 @@ def told(summary: Mapping[str, Any]) -> Told:
     chosen = {name: summary["allocators"][name] for name in summary["order"]}
     found = warnings(run, chosen, summary.get("failed_allocators", {}))
     return Told(
-        tuple(_header(run)), found, tuple(_hazards(chosen)), tuple(_clear(run, chosen)),
-        tuple(_notes(chosen)), tuple(f"{w.label}, {w.said}" for w in found if w.fails))
+        verdict(run, chosen), tuple(_header(run)), found, tuple(_hazards(chosen)),
+        tuple(_clear(run, chosen)), tuple(_notes(chosen)),
+        tuple(f"{w.label}, {w.said}" for w in found if w.fails))
 
 
 def warnings(run: Mapping[str, Any], chosen: Strategies,

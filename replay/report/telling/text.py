@@ -1,4 +1,5 @@
-"""The report of a run in the terminal: strategies side by side, one table per metric family."""
+"""The report of a run in the terminal: what came out, and one table; or all tables, one per family.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from rich.text import Text
 
 from replay.base.width import fitting
 from replay.metrics.calls import PATHS, SIZE_CLASSES
-from replay.metrics.catalogue import Metric, families
-from replay.report.telling.figures import TITLES, rows_of
+from replay.metrics.catalogue import Metric, catalogue, families
+from replay.report.telling.figures import TITLES, Row, rows_of
 from replay.report.telling.tables import (
     NO_VALUE, best_marked, count, duration, fitted, heading, notes, pairs, render, table,
     warning_rows,
@@ -19,6 +20,9 @@ from replay.report.telling.tables import (
 from replay.report.telling.telling import Told, told
 
 CALLERS_SHOWN = 6
+SHORT_TABLE_ROWS = 20
+"""Of the short table."""
+SHORT_HEADER = ("Trace", "Machine", "Costs")
 
 Chosen = dict[str, dict[str, Any]]
 
@@ -34,17 +38,29 @@ def _parts(names: Sequence[str], label: int, each: int) -> list[list[str]]:
 
 def _family(title: str, rows: Sequence[Metric], chosen: Chosen) -> list[RenderableType]:
     """One table of a family; the best of each row is sought among all strategies."""
-    rows = [metric for metric in rows if metric.in_tables]
+    return _rows(title, rows_of([metric for metric in rows if metric.in_tables], chosen), chosen)
+
+
+def _rows(title: str, rows: Sequence[Row], chosen: Chosen) -> list[RenderableType]:
     if not rows:
         return []
     marked: list[tuple[str, dict[str, Text]]] = []
-    for row in rows_of(rows, chosen):
+    for row in rows:
         cells = (best_marked(row.values, row.shown, lowest=row.metric.better == "lower")
                  if row.metric.better else [Text(f"{s}  ") for s in row.shown])
         marked.append((row.metric.label, dict(zip(chosen, cells, strict=True))))
     return [table(title, ["", *(heading(n, 13, "  ") for n in part)],
                   [[label, *(cells[n] for n in part)] for label, cells in marked])
             for part in _parts(list(chosen), 28, 14)]
+
+
+def _first(chosen: Chosen) -> list[Row]:
+    """The rows of the short table: those that say something, then hazards as far as there is room.
+    """
+    hazards = {metric.name for metric in families()["hazards"]}
+    found = [row for row in rows_of(catalogue(), chosen)
+             if (row.metric.first or row.metric.name in hazards) and any(row.values)]
+    return found[:SHORT_TABLE_ROWS]
 
 
 def _groups(chosen: Chosen) -> list[RenderableType]:
@@ -98,14 +114,39 @@ def _hazards(said: Told, chosen: Chosen) -> list[RenderableType]:
             notes(lines)]
 
 
+def _verdict(said: Told) -> list[RenderableType]:
+    return [Text("Verdict", style="bold"), notes(said.verdict, style="")] if said.verdict else []
+
+
+def _warnings(said: Told) -> list[RenderableType]:
+    return warning_rows([(w.label, w.said, w.fails) for w in said.warnings])
+
+
+def brief(data: dict[str, Any], *, after: Sequence[tuple[str, str]] = (), color: bool = False
+          ) -> str:
+    """What came out, one table of at most SHORT_TABLE_ROWS rows, warnings. after: commands to go on
+    with, and what each answers."""
+    said = told(data)
+    chosen: Chosen = {n: data["allocators"][n] for n in data["order"]}
+    return render([
+        pairs([(name, text) for name, text in said.header if name in SHORT_HEADER]),
+        *_verdict(said),
+        *_rows("Allocations and memory (times modelled; * marks the best of a row)",
+               _first(chosen), chosen),
+        *_warnings(said),
+        *([Text("Next", style="bold"), pairs(after)] if after else []),
+        *(Text(line, style="bold red") for line in said.failures),
+    ], color=color)
+
+
 def report(data: dict[str, Any], *, color: bool = False) -> str:
-    """The text of a summary (metrics.summary.summary)."""
+    """All of a summary (metrics.summary.summary)."""
     said = told(data)
     chosen: Chosen = {n: data["allocators"][n] for n in data["order"]}
     works = sorted({name for d in chosen.values() for name in d["work"]})
     of = families()
     return render([
-        pairs(said.header), *warning_rows([(w.label, w.said, w.fails) for w in said.warnings]),
+        pairs(said.header), *_verdict(said), *_warnings(said),
         *_family(TITLES["latency"], of["latency"], chosen), notes(said.about("latency")),
         *_groups(chosen),
         *_family(TITLES["memory"], of["memory"], chosen), notes(said.about("memory")),
