@@ -78,15 +78,19 @@ dom0: ready ## Record a real dom0 under QEMU (root, Debian; SUITE=, MODE=pv|pvh|
 # some four minutes each. Archives and how each was made stay in build/dom0. The -again traces are
 # further recordings of the same with other disk images, and stay.
 PAIR_LOAD := PV dom0: one task that grants and maps its own pages, the same list of requests once \
-served by the pool and once, with initcall_blacklist=unpopulated_init, by the balloon
-pairs: ready ## Record the pairs of traces/pairs anew (root, Debian)
-	@for load in paced dense; do for of in pool balloon; do \
+served by the pool and once by the balloon, with
+PAIR_NO_POOL_debian := initcall_blacklist=unpopulated_init
+PAIR_NO_POOL_built := a kernel of the same source without CONFIG_XEN_UNPOPULATED_ALLOC
+pairs: ready ## Record the pairs of traces/pairs anew (root, Debian); builds two kernels
+	@for kernel in debian built; do for load in paced dense; do for of in pool balloon; do \
+	  without="$(PAIR_NO_POOL_debian)"; test $$kernel = debian || without="$(PAIR_NO_POOL_built)"; \
 	  pool=1; test $$of = pool || pool=0; \
-	  LOADS=$$load POOL=$$pool RUN=$$load-$$of CLOCK=instructions TURNS=50 CHECKS=quick \
+	  name=$$load-$$of; test $$kernel = debian || name=$$load-built-$$of; \
+	  LOADS=$$load POOL=$$pool KERNEL=$$kernel RUN=$$name CLOCK=instructions TURNS=50 CHECKS=quick \
 	    tests/dom0/run.sh bookworm pv && \
-	  $(BIN)/replay import build/dom0/$$load-$$of/out/$$load.tar.zst -o traces/pairs/$$load-$$of.arrow \
-	    --set emulated="QEMU TCG, 2 ns per instruction" --set description="$(PAIR_LOAD)" || exit 1; \
-	done; done
+	  $(BIN)/replay import build/dom0/$$name/out/$$load.tar.zst -o traces/pairs/$$name.arrow \
+	    --set emulated="QEMU TCG, 2 ns per instruction" --set description="$(PAIR_LOAD) $$without" || exit 1; \
+	done; done; done
 
 recorder: ## Pack `replay record` into one file for a dom0 (Python 3.9+): replay-record.pyz
 	@$(PYTHON) -m replay.record.bundle replay-record.pyz

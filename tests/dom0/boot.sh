@@ -2,7 +2,7 @@
 
 words() { # Linux's command line
   local pool=
-  [ "$POOL" = 0 ] && pool=" initcall_blacklist=unpopulated_init"
+  [ "$POOL $KERNEL" = "0 debian" ] && pool=" initcall_blacklist=unpopulated_init"
   echo "console=${1:-hvc0} loglevel=7 panic=5 nokaslr mitigations=off$pool"
 }
 

@@ -23,6 +23,8 @@
 # resource to take pages from and passes each call on to the balloon, as on Arm without regions:
 # what a kernel without CONFIG_XEN_UNPOPULATED_ALLOC does. LOADS=paced, once with POOL=0 and once
 # without, makes two recordings of one list of requests; dense is another. See `make pairs`.
+# KERNEL=built: the dom0's kernel is built first, from the distribution's source package (kernel.sh:
+# some ten minutes of two processors, 5 GB); with POOL=0 it then lacks CONFIG_XEN_UNPOPULATED_ALLOC.
 #
 # Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
 # qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from
@@ -35,6 +37,10 @@ case $suite in
   bookworm) xen=4.17 ;;
   trixie) xen=4.20 ;;
   *) echo "$suite: expected bookworm or trixie"; exit 2 ;;
+esac
+case ${KERNEL:=debian} in
+  debian | built) ;;
+  *) echo "KERNEL=$KERNEL: expected debian or built"; exit 2 ;;
 esac
 arch=amd64 memory=1280 many="bursts=8 steps=20" program=qemu-system-x86_64
 usual="first again together small large pauses target guest storm low block"
@@ -54,10 +60,12 @@ name=$suite-$mode
 [ "$REGIONS" = 0 ] && name+=-noregions
 [ "$CLOCK" = instructions ] && name+=-instructions
 [ "$POOL" = 0 ] && name+=-nopool
+[ "$KERNEL" = built ] && name+=-built
 work=$top/build/dom0/$suite-$arch run=$top/build/dom0/${RUN:-$name}
 interpreter=${REPLAY_PYTHON:-$top/.venv/bin/python}
 . "$here/build.sh"
 . "$here/boot.sh"
+. "$here/kernel.sh"
 for one in $program mmdebstrap mkfs.ext4 modprobe cpio; do
   command -v $one > /dev/null || { echo "$one is missing; see the head of $0"; exit 2; }
 done
@@ -85,7 +93,7 @@ told() { # ARCHIVE: what it is of, beside it
 - loads of this boot, in this order, from tests/dom0/loads.sh: $LOADS, SEED=$SEED where none stands
 - STORM="$STORM", LONG="$LONG", BUFFER=$BUFFER (KiB per CPU)
 - repeat: \`make dom0 SUITE=$suite MODE=$mode REGIONS=$REGIONS CLOCK=$CLOCK CHECKS=$CHECKS
-  POOL=$POOL TURNS=$TURNS LOADS="$LOADS" SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`
+  POOL=$POOL KERNEL=$KERNEL TURNS=$TURNS LOADS="$LOADS" SEED=$SEED MEMORY=$MEMORY BUFFER=$BUFFER\`
 
 What the load said, and the balloon's statistics:
 
@@ -96,7 +104,7 @@ END
 main() {
   local failed=0 archive
   mkdir -p "$run"
-  root && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
+  root && chosen_kernel && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
   grep '^FAIL' "$run/out/checks" && failed=1
   grep -q '^ok   end' "$run/out/checks" ||
     { echo "FAIL: the dom0 did not come to the end"; failed=1; }

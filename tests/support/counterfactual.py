@@ -20,7 +20,8 @@ from replay.trace.columns import ints, is_kind, strings
 from replay.trace.store import Trace, load
 
 TRACES = Path(__file__).parents[2] / "traces"
-LOADS = ("paced", "dense")
+LOADS = ("paced", "dense", "paced-built", "dense-built")
+"""Of traces/pairs: a load list, and where it says so, by kernels that were built for the pair."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Moved:
 
 
 def traces(name: str) -> dict[str, Trace]:
-    """The recordings of a load list, by the strategy that was recorded; the balloon's twice."""
-    return {of: load(TRACES / "pairs" / f"{name}-{of}.arrow")
-            for of in ("pool", "balloon", "balloon-again")}
+    """The recordings of a load list, by the strategy that was recorded; the balloon's once or
+    twice."""
+    paths = {of: TRACES / "pairs" / f"{name}-{of}.arrow"
+             for of in ("pool", "balloon", "balloon-again")}
+    return {of: load(path) for of, path in paths.items() if path.exists()}
 
 
 def asked(trace: Trace) -> list[tuple[int, int]]:
