@@ -15,6 +15,8 @@ WHAT = ("RUN (a folder of `replay run`), TRACE.arrow (replayed at its defaults),
 def compare(
     sides: Annotated[list[str], typer.Argument(
         metavar="A [B...]", help=f"{WHAT}. Of a single one the strategies are compared.")],
+    everything: Annotated[bool, typer.Option(
+        "--all", help="Print all metrics that differ, however little.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Runs, traces or strategies side by side: what differs, how much, and which is better."""
@@ -25,7 +27,7 @@ def compare(
     if as_json:
         emit_json(data)
     else:
-        show(comparison, data)
+        show(comparison, data, everything=everything)
 
 
 def diff(

@@ -18,6 +18,7 @@ from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.summary import rounded
 from replay.report.telling.escapes import plain
 from replay.report.telling.telling import WARNING_KINDS, told
+from replay.report.telling.verdict import alike, verdict
 from replay.runs.rows import Rows, is_served, side_by_side
 
 SIZES = ((0.01, "negligible"), (0.1, "small"), (1.0, "moderate"))
@@ -131,6 +132,32 @@ def warnings(sides: Sequence[Side]) -> list[dict[str, Any]]:
                 found.items(), key=lambda one: order.index(one[0][0]))]
 
 
+def said_first(sides: Sequence[Side]) -> list[str]:
+    """What came out, see telling.verdict; the order of all work only where the costs are the same.
+    Nothing of sides that came to the same, or count in pages of other sizes."""
+    headers = [side.run.header for side in sides]
+    chosen = dict(zip(_shortest([s.label for s in sides]), (s.figures for s in sides), strict=True))
+    if len({h["page_bytes"] for h in headers}) > 1 or len(chosen) < len(sides):
+        return []
+    if len(alike(chosen)) == 1:
+        return []
+    first = dict(headers[0])
+    if any(h.get("costs_ns") != first.get("costs_ns") for h in headers):
+        first.pop("costs_ns", None)
+    return list(verdict(first, chosen))
+
+
+def _shortest(labels: Sequence[str]) -> list[str]:
+    """Labels without the trace or the strategy that all of them share."""
+    parts = [label.rpartition(":")[::2] for label in labels]
+    traces, strategies = zip(*parts, strict=True)
+    if not all(traces):
+        return list(labels)
+    if len(set(traces)) == 1:
+        return list(strategies)
+    return list(traces if len(set(strategies)) == 1 else labels)
+
+
 def unpaired(base: Side, other: Side) -> str:
     """Why requests of two sides cannot be held against each other; "" if they can."""
     if base.run.header["requests_digest"] != other.run.header["requests_digest"]:
@@ -195,7 +222,7 @@ def compared(sides: Sequence[Side]) -> dict[str, Any]:
     return {
         "sides": [{"label": s.label, "trace": s.run.name, "allocator": s.allocator}
                   for s in sides],
-        "provenance": provenance(sides), "warnings": warnings(sides),
+        "verdict": said_first(sides), "provenance": provenance(sides), "warnings": warnings(sides),
         "metrics": [
             {"metric": metric.name, "label": metric.label, "unit": metric.unit,
              "better": metric.better, "values": values,

@@ -9,32 +9,38 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from replay.base.width import fitting
-from replay.metrics.catalogue import families
+from replay.compare.importance import by_importance
 from replay.report.telling.escapes import plain
-from replay.report.telling.figures import SHOWN, TITLES
+from replay.report.telling.figures import SHOWN
 from replay.report.telling.tables import (
     NO_VALUE, duration, fitted, heading, notes, pairs, render, share, table, warning_rows,
 )  # fmt: skip
 from replay.report.telling.telling import WARNING_KINDS
 
 VERDICT_STYLES = {"better": "green", "worse": "red"}
-SIGNS = {"better": "+", "worse": "-", "differs": "o"}
+MOST_DIFFERENCES = 20
+"""Rows of a table, unless all are asked for."""
 
 
-def comparison(data: dict[str, Any], *, color: bool = False) -> str:
-    """Provenance first, then a table per family of metrics, then the requests in pairs."""
+def comparison(data: dict[str, Any], *, everything: bool = False, color: bool = False) -> str:
+    """Of each group of sides: what came out, what they rest on, the metrics that differ by their
+    importance, the requests in pairs. everything: all metrics that differ."""
     parts: list[RenderableType] = []
     said: set[tuple[str, ...]] = set()
     for one in data["tables"]:
         labels = [side["label"] for side in one["sides"]]
-        parts += [*_provenance(one, labels), *_warnings(one, labels, said), *_families(one, labels),
-                  *_paired(one, labels)]
+        parts += [*_verdict(one), *_provenance(one, labels), *_warnings(one, labels, said),
+                  *_metrics(one, labels, everything), *_paired(one, labels)]
     parts.append(notes([
         "all times are MODELLED (work counts x costs + waiting); nothing else is a time",
-        ("each is held against the first; + better, - worse, o neither way is better; one sign "
-         "below 10 %, two below a factor of 2.7, three beyond; ~ below 1 %"),
-        "metrics that are equal on all sides are left out; --json has them"]))
+        "each is held against the first; metrics that are equal on all sides are left out",
+        *([] if everything else ["--all prints all that differ, --json every metric"])]))
     return render(parts, color=color)
+
+
+def _verdict(one: dict[str, Any]) -> list[RenderableType]:
+    said = one.get("verdict", ())
+    return [Text("Verdict", style="bold"), notes(said, style="")] if said else []
 
 
 def _provenance(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
@@ -61,22 +67,29 @@ def _warnings(one: dict[str, Any], labels: Sequence[str], said: set[tuple[str, .
     return warning_rows(rows)
 
 
-def _families(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
+def _metrics(one: dict[str, Any], labels: Sequence[str], everything: bool
+             ) -> list[RenderableType]:
+    matters, small = by_importance(one["metrics"])
+    rows = [*matters, *small] if everything else matters[:MOST_DIFFERENCES]
+    if not matters and not small:
+        return [Text(f"{_named(labels)}: equal in every metric", style="bold"), ""]
     found: list[RenderableType] = []
-    per_table = fitting(42, 28)  # beside the first side, which each is held against
-    rows_of = {row["metric"]: row for row in one["metrics"]}
-    for family, metrics in families().items():
-        rows = [_row(rows_of[m.name]) for m in metrics
-                if any(e["verdict"] != "equal" for e in rows_of[m.name]["effects"])]
-        if not rows:
-            found += [Text(f"{TITLES[family]}: all equal", style="bold"), ""]
-            continue
-        for part in range(0, len(labels) - 1, per_table):
-            names = labels[1 + part:][:per_table]
-            found.append(table(
-                TITLES[family], ["", heading(labels[0], 12), *(heading(n, 22) for n in names)],
-                [[label, base, *cells[part:][:per_table]] for label, base, cells in rows]))
-    return found
+    per_table = fitting(42, 30)  # beside the first side, which each is held against
+    cells = [_row(row) for row in rows]
+    for part in range(0, len(labels) - 1, per_table):
+        names = labels[1 + part:][:per_table]
+        found.append(table(
+            "What differs, the most important first (times modelled)",
+            ["", heading(labels[0], 12), *(heading(n, 26) for n in names)],
+            [[label, base, *its[part:][:per_table]] for label, base, its in cells]))
+    left = [f"{len(matters) - MOST_DIFFERENCES} further metrics"] if (
+        len(matters) > MOST_DIFFERENCES) else []
+    left += [f"{len(small)} whose difference is below 1 %"] if small else []
+    return found if everything or not left else [*found, notes([f"left out: {', '.join(left)}"])]
+
+
+def _named(labels: Sequence[str]) -> str:
+    return ", ".join(plain(label) for label in labels)
 
 
 def _row(row: dict[str, Any]) -> tuple[str, str, list[Text]]:
@@ -87,31 +100,32 @@ def _row(row: dict[str, Any]) -> tuple[str, str, list[Text]]:
         said = show(value)
         if verdict not in ("equal", "unknown"):
             said += f"  {change(effect)}"
-        cells.append(Text(f"{said} {_mark(effect):<3}", style=VERDICT_STYLES.get(verdict, "")))
+        word = verdict if verdict in VERDICT_STYLES and effect["size"] != "negligible" else ""
+        cells.append(Text(f"{said}  {word:<6}", style=VERDICT_STYLES.get(word, "")))
     return fitted(row["label"], 26), show(row["values"][0]), cells
 
 
-def _mark(effect: dict[str, Any]) -> str:
-    """Direction and size of an effect, not by colour alone."""
-    if effect["verdict"] not in SIGNS:
-        return ""
-    if effect["size"] == "negligible":
-        return "~"
-    return SIGNS[effect["verdict"]] * {"small": 1, "moderate": 2}.get(effect["size"], 3)
-
-
 def change(effect: dict[str, Any]) -> str:
-    """The change as a percentage, from a factor of ten on as that factor."""
+    """The change as people say it: a percentage, from a factor of two on that factor."""
     ratio = effect["ratio"]
     if effect["change"] is None:
         return NO_VALUE
+    if not effect["change"]:
+        return "equal"
     if ratio is None:
-        return "0" if not effect["change"] else "from 0" if not effect["base"] else "to 0" \
-            if not effect["value"] else NO_VALUE
-    if ratio >= 10 or ratio <= 0.1:
-        return f"x {ratio:,.2g}"
+        return "from none" if not effect["base"] else "to none" if not effect["value"] else NO_VALUE
+    if ratio >= 2:
+        return f"{_factor(ratio)} times"
+    if ratio <= 0.5:
+        return f"1/{_factor(1 / ratio)}"
     percent = 100 * (ratio - 1)
-    return f"{percent:+.1f} %" if abs(percent) >= 0.05 or not percent else f"{percent:+.1g} %"
+    return f"{percent:+.1f} %" if abs(percent) >= 0.05 else "under 0.1 %"
+
+
+def _factor(ratio: float) -> str:
+    """To two digits, whole from ten on."""
+    digits = max(0, len(f"{ratio:.0f}") - 2)
+    return f"{round(ratio, -digits):,.0f}" if ratio >= 9.95 else f"{ratio:.2g}"
 
 
 def _paired(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
@@ -126,7 +140,7 @@ def _paired(one: dict[str, Any], labels: Sequence[str]) -> list[RenderableType]:
                      f"{pair['cliffs_delta']:+.3f} {pair['size']}", "same" if same else "differ"])
     return [table(f"The same requests, each held against {fitted(labels[0], 30)} (modelled)",
                   ["", "calls", "faster", "slower", "equal", "median change", "Cliff's delta",
-                   "frames"], rows)]
+                   "frames"], rows, align="wrrrrrrr")]
 
 
 def _signed(ns: float) -> str:

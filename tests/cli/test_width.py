@@ -78,7 +78,7 @@ def test_wide_terminals_have_more_side_by_side(
         "best of a row") for columns in (60, 80, 120)}
     assert tables == {60: 2, 80: 2, 120: 1}
     wide = on(200, given("compare", tmp_path), monkeypatch)
-    assert wide.count("Latency of an allocation") == 1
+    assert wide.count("What differs, the most") == 1
     helped = on(120, ("-h",), monkeypatch)
     assert "..." in on(60, ("-h",), monkeypatch)
     assert "Hold the model against the recording, frame for frame; exit 1 on any difference.\n" in (

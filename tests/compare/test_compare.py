@@ -15,14 +15,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replay.api import compare_runs
 from replay.base.alike import Counting, Counts
 from replay.base.errors import InputError
 from replay.compare.diff import diff
 from replay.compare.effects import cliffs_delta, effect
+from replay.compare.importance import by_importance
 from replay.compare.sides import Side
 from replay.metrics.catalogue import Metric, catalogue
 from replay.metrics.part import whole
 from replay.metrics.summary import summary
+from replay.report.compared import MOST_DIFFERENCES, change
 from replay.runs.columns import fill, room
 from replay.runs.files import arrow_writer, outcome_table
 from replay.runs.run import Run, read_run
@@ -111,7 +114,7 @@ def test_runs_are_compared_strategy_by_strategy_and_provenance_comes_first(
     [table] = data["tables"]
     assert {"physmap", "machine_digest"} <= {row["name"] for row in table["provenance"]}
     text = cli("compare", folder, other).out
-    assert text.index("What the runs differ in") < text.index("Latency of an allocation")
+    assert text.index("What the runs differ in") < text.index("equal in every metric")
 
 
 def test_a_trace_is_replayed_for_a_comparison(folder: Path) -> None:
@@ -310,3 +313,46 @@ def test_outcomes_carry_first_frames(folder: Path) -> None:
     allocs = rows.filter(pl.col("kind").cast(pl.String) == "alloc")
     assert (allocs["first_pfn"] > 0).all()
     assert (rows.filter(pl.col("kind").cast(pl.String) == "free")["first_pfn"] == -1).all()
+
+
+@pytest.mark.parametrize(("base", "value", "said"), [
+    (100, 100, "equal"), (100, 130, "+30.0 %"), (100, 55, "-45.0 %"), (100, 290, "2.9 times"),
+    (1, 4926, "4,900 times"), (100, 2.8, "1/36"), (0, 7, "from none"), (7, 0, "to none"),
+    (1e9, 1e9 + 6, "under 0.1 %"), (None, 3, "-")])
+def test_a_change_reads_as_people_say_it(base: float, value: float, said: str) -> None:
+    assert change(effect(LOWER, base, value).as_dict()) == said
+
+
+def row(metric: str, ratio: float | None, change_: float = 1.0, size: str = "large"
+        ) -> dict[str, Any]:
+    verdict = "equal" if not change_ else "worse"
+    return {"metric": metric, "effects": [
+        {"ratio": ratio, "change": change_, "size": size, "verdict": verdict}]}
+
+
+def test_what_matters_comes_first_and_what_is_small_is_folded() -> None:
+    rows = [row("latency_ns.p90", 1000.0), row("latency_ns.p99", 2.0), row("failed", None),
+            row("latency_ns.mean", 0.1), row("requests", 1.0, 0.0, "none"),
+            row("latency_ns.max", 1.001, size="negligible")]
+    matters, small = by_importance(rows)
+    assert [one["metric"] for one in matters] == [
+        "failed", "latency_ns.mean", "latency_ns.p99", "latency_ns.p90"]
+    assert [one["metric"] for one in small] == ["latency_ns.max"]
+
+
+def test_the_verdict_names_strategies_without_the_trace_they_share(folder: Path) -> None:
+    trace = f"{ROOT}/traces/pvh-dom0.arrow"
+    [table] = compare_runs(f"{trace}:pool", f"{trace}:balloon").tables
+    assert any(one.startswith("Fastest in the mean: pool, ") for one in table["verdict"])
+    [same] = compare_runs(f"{folder}:pool", f"{trace}:pool").tables
+    assert same["verdict"] == []
+
+
+def test_twenty_rows_unless_all_are_asked_for() -> None:
+    trace = f"{ROOT}/traces/arm64-dom0.arrow"
+    short, full = (cli("compare", f"{trace}:pool", f"{trace}:balloon", *more).out
+                   for more in ((), ("--all",)))
+    rows = short.split("What differs, the most")[1].split("\n\n")[0].splitlines()[4:]
+    assert len(rows) == MOST_DIFFERENCES
+    assert "left out:" in short and "left out:" not in full
+    assert "use of pinned sections" in full and "use of pinned sections" not in short
