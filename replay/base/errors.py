@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,6 +28,19 @@ class InputError(ReplayError):
         place = f"{path}, {where}" if where else str(path)
         super().__init__(f"{place}: {problem}" + (f"; {hint}" if hint else ""))
         self.path, self.where, self.problem, self.hint = str(path), where, problem, hint
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Errors from within that name no file say whose they are."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ReplayError as error:
+        if what in str(error):
+            raise
+        raise ReplayError(f"{what}: {error}") from None
 
 
 def shortened(text: str) -> str:

@@ -97,7 +97,7 @@ def _named(text: str, run: Run, allocator: str) -> Side:
         if len(known) == 1 and run.folder is None:
             name = known[0]
         else:
-            raise unknown_name("allocator of this run", name, known)
+            raise unknown_name(f"allocator of {text}", name, known)
     return Side(name, run, name)
 
 

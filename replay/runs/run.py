@@ -77,7 +77,8 @@ class Run:
 
     def _check_kept(self, allocator: str) -> None:
         if allocator not in self.summary["order"]:
-            raise unknown_name("allocator of this run", allocator, self.summary["order"])
+            raise unknown_name(f"allocator of {self.folder or self.name}", allocator,
+                               self.summary["order"])
         if not self.kept:
             raise InputError(self.folder or Path(self.name), "keeps the summary alone, no row per "
                              "request (--no-outcome)", hint="run `replay run` again without it")

@@ -16,6 +16,7 @@ import numpy as np
 
 from replay.base import memory
 from replay.base.ahead import ahead
+from replay.base.errors import naming
 from replay.base.progress import advance, step
 from replay.engine.arrivals import OPEN, Arrivals, scaled
 from replay.engine.drive import Extent, UnderWay
@@ -59,7 +60,8 @@ def replay_batches(source: Batches | Repaged, named: Named, plan: RunOptions, fo
 
     folder: where the files with a row per request go, by allocator; None keeps the summary alone.
     """
-    courses = _courses(source, named, plan, folder)
+    with naming(f"trace {source.meta.name!r}"):
+        courses = _courses(source, named, plan, folder)
     compile_loops([course.under_way for course in courses])
     digest, base = RequestsDigest(source.bounds["slots"]), 0
     with step("replaying", source.rows, "rows"), ThreadPoolExecutor(_workers(courses)) as beside:

@@ -23,6 +23,7 @@ from replay.base.units import MAX_PAGES
 from replay.engine.drive import LARGEST_REQUEST
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.trace.columns import NONE
+from replay.trace.released import Released, Rows
 from replay.trace.rows import (
     ANNOUNCED, CARRIED, NO_REQUEST, RELEASES, WRONG_ROWS, all_ask, filled, gather_texts, in_order,
     listed, moves, select,
@@ -101,6 +102,7 @@ class Decoder:
         self.carried = np.zeros(1, CARRIED)
         self.carried["live"] = self.carried["peak"] = max(start_pages, bounds["before"])
         self._task, self._caller = _Texts(), _Texts()
+        self._released = Released(path)
         self._batch = 0
         self._numbers = np.zeros(0, np.int64)
         self._nulls: dict[str, np.ndarray] = {}
@@ -109,6 +111,7 @@ class Decoder:
         """The requests of the next batch; one without any gives none. InputError with its row."""
         columns, kinds = self._columns(batch), self._kinds(batch)
         self._check_times(columns["time_ns"])
+        self._check_releases(batch, columns, kinds)
         size, carried, first = batch.num_rows, self.carried, int(self.carried["event"][0])
         asks = np.empty(size, np.int64)
         if all_ask(columns["kind"], kinds, columns["nr_pages"], PART_PAGES, carried, asks):
@@ -176,6 +179,35 @@ class Decoder:
                              "the last", self._at(row))
         self.carried["last"] = ns[-1]
 
+    def _check_releases(self, batch: pa.RecordBatch, columns: dict[str, np.ndarray],
+                        kinds: np.ndarray) -> None:
+        """Where calls failed: what they would have got is released when it should be. Where it is
+        read again, or was written here, the columns that tell are left out."""
+        if any(batch.schema.get_field_index(name) < 0 for name in ("errno", "pid")):
+            return
+        codes = columns["kind"]
+        if (self._released.idle and RELEASES not in kinds and not self._failed(batch)) or (
+                len(codes) and not 0 <= codes.min() <= codes.max() < len(kinds)):
+            return  # nothing failed; or a number of a kind is wrong, which select() tells
+        asks, pages = kinds[codes], columns["nr_pages"]
+        errno, pid = (self._more(batch, name, null) for name, null in (("errno", 0), ("pid", -1)))
+        made_up = np.cumsum(asks == RELEASES)
+        self._released.take(Rows(
+            columns["time_ns"], pid,
+            int(self.carried["event"][0]) + np.arange(batch.num_rows) - made_up, columns["value"],
+            failed=np.flatnonzero((asks == ALLOC) & (pages > 0) & (errno < 0)),
+            released=np.flatnonzero(asks == RELEASES),
+            frees=np.flatnonzero((asks == FREE) & (pages > 0))), self._batch)
+
+    def _failed(self, batch: pa.RecordBatch) -> bool:
+        """Whether an errno is negative."""
+        return bool((self._more(batch, "errno", 0) < 0).any())
+
+    def _more(self, batch: pa.RecordBatch, name: str, null: int) -> np.ndarray:
+        """A column that is read where calls failed."""
+        self._check_column(batch, name)
+        return self._numbers_of(name, batch[name], null)
+
     def _fail_if(self, failed: bool) -> None:
         if failed:
             at = self.carried[0]
@@ -184,6 +216,7 @@ class Decoder:
 
     def end(self) -> None:
         """No batch follows: what was announced must have come."""
+        self._released.end()
         found, says = self.carried[0], self._announced[0]
         for name, value in (("live_pages", found.peak), ("request_pages", found.most),
                             ("target_pages", found.target), ("before", found.before),
@@ -208,11 +241,7 @@ class Decoder:
         """The batch's numbers, once Arrow has found that its bytes are as many as it needs."""
         where = f"batch {self._batch}"
         for name in COLUMNS_READ:
-            if batch.schema.get_field_index(name) < 0:
-                raise InputError(self.path, f"a column {name} is missing", where)
-            if batch[name].type != STORED.field(name).type:
-                raise InputError(self.path, f"{name} is of type {batch[name].type}, expected "
-                                 f"{STORED.field(name).type}", where)
+            self._check_column(batch, name)
         try:
             batch.validate()
             for name in ("kind", "task", "caller"):
@@ -235,6 +264,14 @@ class Decoder:
         columns = {name: self._numbers_of(name, batch[name], null)
                    for name, null in COLUMNS_READ.items() if name != "slots"}
         return {**columns, "ends": ends, "runs": _numbers(runs, 0)}
+
+    def _check_column(self, batch: pa.RecordBatch, name: str) -> None:
+        where, wanted = f"batch {self._batch}", STORED.field(name).type
+        if batch.schema.get_field_index(name) < 0:
+            raise InputError(self.path, f"a column {name} is missing", where)
+        if batch[name].type != wanted:
+            raise InputError(self.path, f"{name} is of type {batch[name].type}, expected {wanted}",
+                             where)
 
     def _numbers_of(self, name: str, column: pa.Array, null: int) -> np.ndarray:
         """A column's numbers; of one without any, those of the batch before are taken."""

@@ -135,7 +135,7 @@ def _other_number(rng: Random, line: str) -> str:
     text = spot[0]
     base = 16 if re.search("[a-fA-Fx]", text) or len(text) > 7 else 10
     value = edge(rng, int(text, base))
-    new = rng.choice((f"{value:x}" if base == 16 else str(value), f"-{value}", "", "9" * 30, "9" * 5000,
+    new = rng.choice((f"{value:x}" if base == 16 else str(value), f"-{value:x}", "", "9" * 30, "9" * 5000,
                       text + "0", "\u0661\u0662", "1_000", f"{value:#x}"))
     return line[:spot.start()] + new + line[spot.end():]
 

@@ -107,8 +107,11 @@ def json_text(rng: Random, value: Any) -> bytes:
 
 def toml_text(rng: Random, value: Any) -> bytes:
     """A TOML text of a table, as far as TOML has what it holds; now and then with damage."""
-    lines = [f"{_key(name)} = {_inline(one)}" for name, one in value.items()
-             ] if isinstance(value, dict) else [_inline(value)]
+    try:
+        lines = [f"{_key(name)} = {_inline(one)}" for name, one in value.items()
+                 ] if isinstance(value, dict) else [_inline(value)]
+    except RecursionError:  # of what the value is; the text of it may be as deep
+        lines = ["deep = " + "[" * 5000]
     text = "\n".join(lines).encode("utf-8", "surrogatepass")
     return by_byte(rng, text, [text]) if rng.random() < 0.15 and text else text
 

@@ -76,7 +76,7 @@ WRONG = {
     "target below 0": (nth("target", 3, target_pages=-1), "a target of -1 pages"),
     "release of nothing": (nth("alloc", 60, kind="release", value=1 << 40), "a release of row"),
     "release without": (nth("alloc", 60, kind="release", value=None), "a release of row -1"),
-    "release of a free slot": (nth("alloc", 60, kind="release", value=0), "frees slot"),
+    "release of a free slot": (nth("alloc", 60, kind="release", value=0), "which did not fail"),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from replay import allocators
-from replay.base.errors import ReplayError, unknown_name
+from replay.base.errors import ReplayError, naming, unknown_name
 from replay.physmap.model import Physmap
 from replay.trace.columns import is_kind
 from replay.trace.store import Trace
@@ -31,6 +31,14 @@ def _recorded(trace: Trace) -> tuple[str, Physmap]:
 
 def verify_recording(trace: Trace) -> list[Verification]:
     """One verification per part of the kernel that the recording shows."""
+    with naming(f"trace {trace.meta.name!r}"):
+        results = _verified(trace)
+    for result in results:
+        result.notes.extend(_open_points(trace))
+    return results
+
+
+def _verified(trace: Trace) -> list[Verification]:
     strategy, machine = _recorded(trace)
     if strategy == "balloon":
         results = [verify_balloon(trace, machine, pool=False)]
@@ -38,8 +46,6 @@ def verify_recording(trace: Trace) -> list[Verification]:
         results = [verify_pool(trace, allocators.load(strategy), machine)]
         if is_kind(trace.table, "increase", "decrease").any():
             results.append(verify_balloon(trace, machine, pool=True))
-    for result in results:
-        result.notes.extend(_open_points(trace))
     return results
 
 
