@@ -12,6 +12,8 @@ from replay.base.arrow import compute as pc
 
 MOST_LETTERS: Final = 1000
 """Of a name or a sentence; the longest of a shipped trace has 166."""
+TOLD_LETTERS: Final = 40
+"""Room for what is said of the letters that are left out."""
 MOST_LINE: Final = 1 << 14
 """Letters of a line of a log or a listing."""
 
@@ -22,9 +24,13 @@ _ODD: Final = re.compile(rb"[\x80-\xff\\]|\"[^\"]{%d}" % (MOST_LETTERS + 1))
 
 
 def cut(text: str, most: int = MOST_LETTERS) -> str:
-    """The text, or its beginning and how much more there was; what no file can hold is replaced."""
+    """The text, or its beginning and how much more there was, which is not cut again; what no file
+    can hold is replaced."""
     text = text if text.isascii() else text.encode("utf-8", "replace").decode()
-    return text if len(text) <= most else f"{text[:most]}... ({len(text) - most:,} letters more)"
+    if len(text) <= most:
+        return text
+    kept = max(0, most - TOLD_LETTERS)
+    return f"{text[:kept]}... ({len(text) - kept:,} letters more)"
 
 
 def cut_all(value: Any) -> Any:

@@ -195,7 +195,11 @@ class Segments:
         """The zeroed array with all contents in place."""
         if self.end > 1 << 33:
             raise ReplayError(f"the state would need {self.end * 8 >> 30} GiB: physmap too large")
-        m = np.zeros(self.end, np.int64)  # calloc: untouched pages cost no memory
+        try:
+            m = np.zeros(self.end, np.int64)  # calloc: untouched pages cost no memory
+        except MemoryError:
+            raise ReplayError(f"the state would need {self.end * 8 >> 20} MiB, which this process "
+                              "does not get: physmap too large") from None
         for at, values in self.contents:
             m[at : at + len(values)] = values
         return m

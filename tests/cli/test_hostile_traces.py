@@ -139,9 +139,12 @@ def test_texts_of_json_are_cut_whatever_its_bytes(text: str) -> None:
 
 def test_texts_are_cut_and_say_by_how_much() -> None:
     assert cut("a" * MOST_LETTERS) == "a" * MOST_LETTERS
-    assert cut("a" * (MOST_LETTERS + 7)) == "a" * MOST_LETTERS + "... (7 letters more)"
+    assert cut("a" * (MOST_LETTERS + 7)) == "a" * 960 + "... (47 letters more)"
+    for longer in (1, 7, 10**6):
+        once = cut("a" * (MOST_LETTERS + longer))
+        assert len(once) <= MOST_LETTERS and cut(once) == once
     assert cut_all({"b" * 5000: ["c" * 1001, 5, None, {"d": "e"}]}) == {
-        "b" * 1000 + "... (4,000 letters more)": ["c" * 1000 + "... (1 letters more)", 5, None,
+        "b" * 960 + "... (4,040 letters more)": ["c" * 960 + "... (41 letters more)", 5, None,
                                                   {"d": "e"}]}
     assert cut_lines("short\n" + "x" * (1 << 15) + "\nlast").endswith("letters more)\nlast")
 

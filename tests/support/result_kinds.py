@@ -47,7 +47,7 @@ def by_json(rng: Random, path: Path) -> None:
     try:
         path.write_bytes(json_text(rng, damage(rng, json.loads(path.read_text()),
                                                rng.choice((1, 1, 1, 2, 5)))))
-    except (ValueError, RecursionError):  # damaged twice
+    except (OSError, ValueError, RecursionError):  # damaged twice
         path.write_bytes(b"\xff{}")
 
 
