@@ -286,7 +286,8 @@ def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
 
     All checks are replayed before the first file is written, and all files before one is renamed.
     """
-    from replay.gate.baseline import commit_of, difference, load, save_all
+    from replay.gate.baseline import difference, load, save_all
+    from replay.gate.commits import commit_of
     from replay.gate.exact import replayed
 
     its, chosen = _gate(config, baseline, only)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from replay.base.errors import InputError
 from replay.base.files import all_written
 from replay.compare.effects import PROVENANCE
+from replay.gate.commits import code_digest
+from replay.gate.inputs import INPUTS_SHAPE, Inputs, costs_in
 from replay.metrics.catalogue import catalogue
 from replay.runs.run import Run
 from replay.runs.shape import NUMBER_SHAPE
@@ -24,6 +25,7 @@ SHAPE: dict[str, Any] = {
         "accepted": {"type": "object", "required": ["commit", "why"],
                      "additionalProperties": {"type": "string"}},
         "provenance": {"type": "object", "additionalProperties": {"type": "string"}},
+        "inputs": INPUTS_SHAPE,
         "allocators": {"type": "object", "additionalProperties": {
             "type": "object", "required": ["frames_digest", "metrics"],
             "additionalProperties": False, "properties": {
@@ -31,45 +33,58 @@ SHAPE: dict[str, Any] = {
                 "metrics": {"type": "object", "additionalProperties": NUMBER_SHAPE}}}}}}
 
 
+COSTS = "costs_ns"
+"""In what a run says of itself: of the inputs, each for itself; once one text."""
+VERSION = "replay_version"
+
+
 @dataclass(frozen=True)
 class Baseline:
-    """Figures that were accepted, at which commit and why; frames: digests by allocator."""
+    """Figures that were accepted, at which commit and why; frames: digests by allocator.
+
+    inputs: what the figures rest on, one by one; of a file from before they were kept only what it
+    tells. rounded: of these, the groups whose numbers have six digits. version, code: of `replay`,
+    see gate.commits.code_digest(); empty where the file does not say.
+    """
 
     commit: str
     why: str
     provenance: dict[str, str]
     figures: dict[str, dict[str, float | None]]
     frames: dict[str, str] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=dict)
+    rounded: tuple[str, ...] = ()
+    version: str = ""
+    code: str = ""
 
     def text(self) -> str:
         """The file: JSON with sorted keys."""
+        made_by = {VERSION: self.version, "code": self.code}
         return json.dumps({
-            "accepted": {"commit": self.commit, "why": self.why},
-            "provenance": self.provenance,
+            "accepted": {"commit": self.commit, "why": self.why,
+                         **{name: said for name, said in made_by.items() if said}},
+            "provenance": self.provenance, "inputs": self.inputs,
             "allocators": {name: {"frames_digest": self.frames[name], "metrics": values}
                            for name, values in self.figures.items()},
         }, indent=1, sort_keys=True) + "\n"
 
     def says_the_same(self, other: Baseline | None) -> bool:
-        """Whether nothing but commit and reason differs."""
-        return other is not None and (self.provenance, self.figures, self.frames) == (
-            other.provenance, other.figures, other.frames)
+        """Whether nothing but commit, reason and code differs."""
+        return other is not None and (
+            self.provenance, self.figures, self.frames, self.inputs) == (
+            other.provenance, other.figures, other.frames, other.inputs)
 
 
-def of_run(run: Run, commit: str, why: str, names: Mapping[str, str]) -> Baseline:
+def of_run(run: Run, commit: str, why: str, names: Mapping[str, str],
+           inputs: Inputs | None = None) -> Baseline:
     """What is accepted when a run is; names: what some of its strategies are called instead."""
-    header = {name: _text(run.header[name]) for name in PROVENANCE if name != "replay_version"}
+    header = {name: str(run.header[name]) for name in PROVENANCE if name not in (COSTS, VERSION)}
     rows = {names.get(name, name): data for name, data in run.allocators.items()}
     return Baseline(
         commit, why, header,
         {name: {m.name: m.of(data) for m in catalogue()} for name, data in rows.items()},
-        {name: data["frames_digest"] for name, data in rows.items()})
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):  # costs: the value of each is what counts here
-        return ", ".join(f"{k}={v['ns']:g}" for k, v in sorted(value.items()))
-    return str(value)
+        {name: data["frames_digest"] for name, data in rows.items()}, inputs or {},
+        version=str(run.header[VERSION]), code=code_digest())
 
 
 def file_of(folder: Path, check: str) -> Path:
@@ -96,9 +111,19 @@ def load(folder: Path, check: str) -> Baseline | None:
     if wrong is not None:
         place = ".".join(map(str, wrong.absolute_path)) or "the whole"
         raise InputError(path, wrong.message[:160], where=place, hint=hint)
-    return Baseline(data["accepted"]["commit"], data["accepted"]["why"], data["provenance"],
+    return _read(data)
+
+
+def _read(data: dict[str, Any]) -> Baseline:
+    """What a file of the right shape holds."""
+    accepted, provenance, inputs = data["accepted"], data["provenance"], data.get("inputs", {})
+    rounded: tuple[str, ...] = ()
+    if COSTS not in inputs and (costs := costs_in(provenance.get(COSTS, ""))) is not None:
+        inputs, rounded = {**inputs, COSTS: costs}, (COSTS,)
+    return Baseline(accepted["commit"], accepted["why"], provenance,
                     {name: one["metrics"] for name, one in data["allocators"].items()},
-                    {name: one["frames_digest"] for name, one in data["allocators"].items()})
+                    {name: one["frames_digest"] for name, one in data["allocators"].items()},
+                    inputs, rounded, accepted.get(VERSION, ""), accepted.get("code", ""))
 
 
 def save_all(folder: Path, baselines: Mapping[str, Baseline]) -> None:
@@ -115,30 +140,3 @@ def difference(check: str, old: Baseline | None, new: Baseline) -> str:
     return "\n".join(difflib.unified_diff(
         before, new.text().splitlines(), f"a/{check}.json" if old else "/dev/null",
         f"b/{check}.json", lineterm="", n=2))
-
-
-def commit_of(folder: Path) -> str:
-    """The commit that is checked out around a folder, with + for uncommitted changes; else empty.
-    """
-    head = _git(folder, "rev-parse", "HEAD")
-    if not head:
-        return ""
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return head[:12] + ("+" if changed else "")
-
-
-def commits_since(folder: Path, commit: str) -> int | None:
-    """How many commits have come behind one; None where that is not known."""
-    counted = _git(folder, "rev-list", "--count", f"{commit.rstrip('+')}..HEAD") if commit else ""
-    return int(counted) if counted.isdigit() else None
-
-
-def _git(folder: Path, *args: str) -> str:
-    while not folder.is_dir() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        done = subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True,
-                              timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()

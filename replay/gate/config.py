@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Amount:
     def __str__(self) -> str:
         if self.relative:
             return f"{100 * self.relative:g} %"
-        return f"{self.absolute:g}"
+        return f"{self.absolute:,.12g}"
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,14 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Check:
-    """One trace, and how it is replayed."""
+    """One trace, and how it is replayed. written: the options as the file writes them, which does
+    not hang on where it lies."""
 
     name: str
     trace: Path
     options: RunOptions = RunOptions()
     allow_loss: bool = False
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def load_config(path: Path) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(path, "is missing", hint="name the file with --config, or write one: "
-                         "docs/pages/nightly.md shows how") from None
+        raise InputError(path, "is missing", hint="name the file with --config, or let `replay gate "
+                         "init` write one") from None
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"not TOML: {error}") from None
     wrong = best_match(Draft202012Validator(_schema()).iter_errors(data))
@@ -137,7 +139,17 @@ def _check(path: Path, root: Path, k: int, entry: dict[str, Any]) -> Check:
                          where=f"check.{k}.trace")
     options = given({key: _from(root, key, value) for key, value in entry.items()
                      if key in gate_schema()})
-    return Check(name, trace, options, entry.get("allow_loss", False))
+    return Check(name, trace, options, entry.get("allow_loss", False), dict(_written(entry)))
+
+
+def _written(entry: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options of a check as texts, each setting for itself."""
+    for key in sorted(entry.keys() & gate_schema().keys()):
+        value = entry[key]
+        if isinstance(value, dict):
+            yield from ((f"{key}.{name}", str(one)) for name, one in sorted(value.items()))
+        else:
+            yield key, ", ".join(value) if isinstance(value, list) else value
 
 
 FILE_ENDINGS = {"allocators": (".py", ".so"), "physmap": (".toml", ".json"),

@@ -6,6 +6,7 @@ otherwise.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,8 +16,11 @@ from replay.base.errors import InputError, ReplayError
 from replay.base.progress import each
 from replay.compare.effects import effect
 from replay.engine.requests_digest import differ
-from replay.gate.baseline import Baseline, commits_since, load, of_run
+from replay.gate.baseline import Baseline, load, of_run
+from replay.gate.cause import Cause, as_rows, cause_of
+from replay.gate.commits import commit_of, commits_since
 from replay.gate.config import Check, Config
+from replay.gate.inputs import inputs_of
 from replay.metrics.catalogue import FRAMES, Metric, catalogue
 from replay.report.telling.telling import Warned, told
 from replay.runs.run import Run
@@ -29,7 +33,8 @@ NOT_PASSED = (REGRESSED, CHANGED)
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure against its baseline; base and value are numbers, or texts of a digest."""
+    """One figure against its baseline; base and value are numbers, or texts of a digest. size: of
+    the change, see compare.effects.SIZES; none of texts."""
 
     allocator: str
     metric: str
@@ -40,13 +45,29 @@ class Finding:
     ratio: float | None
     tolerance: str
     status: str
+    size: str = "none"
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Sorts the gravest first: what is not let through, then by how many times it moved."""
+        if self.ratio:
+            moved = abs(math.log(self.ratio))
+        else:  # from or to nothing, or of no number at all
+            moved = 0.0 if self.size == "none" else math.inf
+        return self.status not in NOT_PASSED, -moved
+
+
+STRATEGY = "strategy"
+"""Stands for a metric where all of a strategy is missing on one side."""
 
 
 @dataclass(frozen=True)
 class Checked:
     """One check. problem: why it could not be compared, else empty. provenance: what the replay
-    rests on other than the baseline did: name, then, now. findings: all but those that are ok.
-    counts: figures by status. warnings: what the replay says of itself."""
+    rests on other than the baseline did: name, then, now. cause: the same, and what is known of the
+    code. findings: all but those that are ok, the gravest first. counts: figures by status.
+    warnings: what the replay says of itself. figures: by strategy and metric what was accepted and
+    what is now. new: nothing was accepted yet."""
 
     name: str
     trace: str
@@ -60,6 +81,9 @@ class Checked:
     strategies: list[str]
     commands: dict[str, str] = field(default_factory=dict)
     warnings: list[Warned] = field(default_factory=list)
+    cause: Cause = Cause()
+    figures: dict[str, dict[str, dict[str, float | None]]] = field(default_factory=dict)
+    new: bool = False
 
     @property
     def passed(self) -> bool:
@@ -107,7 +131,8 @@ def replayed(config: Config, check: Check, commit: str = "", why: str = "") -> B
         raise
     except ReplayError as error:
         raise InputError(config.path, str(error), f"check {check.name}") from None
-    return of_run(run, commit, why, _names(check, run))
+    names = _names(check, run)
+    return of_run(run, commit, why, names, inputs_of(check, run, names))
 
 
 def _names(check: Check, run: Run) -> dict[str, str]:
@@ -119,27 +144,31 @@ def _names(check: Check, run: Run) -> dict[str, str]:
 
 def check_all(config: Config, chosen: Sequence[Check]) -> list[Checked]:
     """Replay and compare each check; what cannot be done is the problem of that check alone."""
-    return [_checked(config, check) for check in each(chosen, "checking", "checks")]
+    commit = commit_of(config.path.parent)
+    return [_checked(config, check, commit) for check in each(chosen, "checking", "checks")]
 
 
-def _checked(config: Config, check: Check) -> Checked:
+def _checked(config: Config, check: Check, commit: str) -> Checked:
     base: Baseline | None = None
+    cause = Cause()
     try:
         if not check.trace.is_file():
             raise InputError(check.trace, "is missing", hint=f"{config.path} names it")
         base = load(config.baseline, check.name)
         if base is None:
-            raise ReplayError(f"no baseline in {config.baseline}: `replay gate accept` makes one")
+            return _made(config, check, None, cause,
+                         f"no accepted figures yet in {config.baseline}: `replay gate accept` "
+                         "makes them", new=True)
         run = replay_check(check)
-        now = of_run(run, "", "", _names(check, run))
+        names = _names(check, run)
+        now = of_run(run, commit, "", names, inputs_of(check, run, names))
+        cause = cause_of(base, now)
         if differ(now.provenance["requests_digest"], base.provenance.get("requests_digest", "")):
             raise ReplayError("the trace holds other requests than those of the baseline: "
                               "accept it anew")
     except (ReplayError, OSError) as error:
-        return _made(config, check, base, str(error), [], [])
-    moved = [(name, base.provenance.get(name, ""), text)
-             for name, text in now.provenance.items() if base.provenance.get(name, "") != text]
-    return _made(config, check, base, "", moved, findings(config, check, base, now),
+        return _made(config, check, base, cause, str(error))
+    return _made(config, check, base, cause, "", now, findings(config, check, base, now),
                  _warnings(check, run))
 
 
@@ -149,19 +178,26 @@ def _warnings(check: Check, run: Run) -> list[Warned]:
             for w in told(run.summary).warnings]
 
 
-def _made(config: Config, check: Check, base: Baseline | None, problem: str,
-          moved: list[tuple[str, str, str]], found: list[Finding],
-          warnings: Sequence[Warned] = ()) -> Checked:
+def _made(config: Config, check: Check, base: Baseline | None, cause: Cause, problem: str,
+          now: Baseline | None = None, found: Sequence[Finding] = (),
+          warnings: Sequence[Warned] = (), new: bool = False) -> Checked:
     since = base.commit if base else ""
-    shown = [f for f in found if f.status != OK]
+    shown = sorted((f for f in found if f.status != OK), key=lambda f: f.rank)
     return Checked(
         check.name, str(check.trace), check.options.command(check.trace), since,
-        commits_since(config.baseline, since), problem, moved, shown,
+        commits_since(config.baseline, since), problem, as_rows(cause), shown,
         dict(sorted(Counter(f.status for f in found).items())),
         sorted({f.allocator for f in found}),
         {name: check.options.command(check.trace, name)
          for name in sorted({f.allocator for f in shown})},
-        list(warnings))
+        list(warnings), cause, _figures(base, now) if base and now else {}, new)
+
+
+def _figures(base: Baseline, now: Baseline) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Both values of each metric that has one now."""
+    return {name: {metric: {"accepted": base.figures.get(name, {}).get(metric), "now": value}
+                   for metric, value in values.items() if value is not None}
+            for name, values in now.figures.items()}
 
 
 def findings(config: Config, check: Check, base: Baseline, now: Baseline) -> list[Finding]:
@@ -170,8 +206,8 @@ def findings(config: Config, check: Check, base: Baseline, now: Baseline) -> lis
     for name in sorted({*base.figures, *now.figures}):
         if name not in now.figures or name not in base.figures:
             then, here = ("there" if name in side.figures else "missing" for side in (base, now))
-            found.append(Finding(name, "strategy", "the strategy itself", "", then, here, None, "0",
-                                 CHANGED))
+            found.append(Finding(name, STRATEGY, "the strategy itself", "", then, here, None, "0",
+                                 CHANGED, "large"))
             continue
         found.append(_frames(config, check.name, name, base.frames[name], now.frames[name]))
         found += [_figure(config, check.name, name, metric, base.figures[name], now.figures[name])
@@ -203,4 +239,4 @@ def _figure(config: Config, check: str, allocator: str, metric: Metric,
     elif not rule.worse.allows(found.change, a):
         status = REGRESSED
     return Finding(allocator, metric.name, metric.label, metric.unit, a, b, found.ratio,
-                   str(rule.worse), status)
+                   str(rule.worse), status, found.size)

@@ -63,7 +63,7 @@ def tolerating(folder: Path, *tables: str) -> None:
 def test_accepted_figures_pass(folder: Path) -> None:
     done = gate(folder)
     assert done.code == 0, done.out
-    assert "passed: 1 checks" in done.out
+    assert "passed: 1 check\n" in done.out
     data = json.loads(gate(folder, "--json").out)
     assert data["passed"]
     assert data["checks"][0]["counts"]["ok"] > 40
@@ -88,7 +88,7 @@ def test_an_improvement_is_reported_and_passes_unless_strict(folder: Path) -> No
     changed(folder, "latency_ns.mean", 2)
     done = gate(folder)
     assert done.code == 0
-    assert "1 figures are better than accepted" in " ".join(done.out.split())
+    assert "1 figure is better than accepted" in " ".join(done.out.split())
     assert gate(folder, "--strict").code == 1
 
 
@@ -168,7 +168,7 @@ def test_other_costs_are_said_first(folder: Path) -> None:
     (folder / "gate.toml").write_text(text)
     done = gate(folder)
     assert done.code == 1
-    assert done.out.index("rests on") < done.out.index("profile") < done.out.index("strategy")
+    assert done.out.index("What changed") < done.out.index("profile") < done.out.index("strategy")
 
 
 def test_a_trace_with_losses_is_refused_unless_allowed(folder: Path, monkeypatch: Any) -> None:

@@ -201,7 +201,7 @@ def test_a_warning_stands_in_every_form_of_a_gate(kind: str, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     data = CASES[kind]()
     one = warned(data, kind)
-    (tmp_path / "a.arrow").touch()
+    small(tmp_path / "a.arrow")
     monkeypatch.setattr("replay.trace.batches.open_batches", lambda *_: trace(EVENTS))
     monkeypatch.setattr("replay.runs.replaying.replay_source", lambda *_: Run(data))
     save_all(tmp_path, {"a": of_run(Run(made()), "", "", {})})
