@@ -271,34 +271,40 @@ def check_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
 
     `passed` says whether a gate lets it through; strict: not with improvements either.
     """
+    from replay import __version__
+    from replay.gate.commits import commit_of
     from replay.gate.exact import IMPROVED, check_all
 
     its, chosen = _gate(config, baseline, only)
-    found = check_all(its, chosen)
+    commit = commit_of(its.path.parent)
+    found = check_all(its, chosen, commit)
     better = any(f.status == IMPROVED for c in found for f in c.findings)
-    return {"checks": [c.as_dict() for c in found], "strict": strict,
+    return {"checks": [c.as_dict() for c in found], "strict": strict, "config": str(config),
+            "commit": commit, "replay_version": __version__,
             "passed": all(c.passed for c in found) and not (strict and better)}
 
 
 def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
-                only: Sequence[str] = (), why: str = "", dry_run: bool = False) -> dict[str, str]:
-    """Replay, and write what came out as the accepted figures; gives each file's change as a diff.
+                only: Sequence[str] = (), why: str = "", dry_run: bool = False) -> dict[str, Any]:
+    """Replay, and write what came out as the accepted figures; gives by check the figures that
+    move, the cause, and the file's change as a diff; see gate.accepting.
 
     All checks are replayed before the first file is written, and all files before one is renamed.
     """
-    from replay.gate.baseline import difference, load, save_all
-    from replay.gate.commits import commit_of
-    from replay.gate.exact import replayed
+    from replay.gate.accepting import accept
 
     its, chosen = _gate(config, baseline, only)
-    commit = commit_of(its.path.parent)
-    made = {check.name: replayed(its, check, commit, why) for check in chosen}
-    old = {name: load(its.baseline, name) for name in made}
-    moved = {name: new for name, new in made.items() if not new.says_the_same(old[name])}
-    if not dry_run:
-        save_all(its.baseline, moved)
-    return {name: difference(name, old[name], moved[name]) if name in moved else ""
-            for name in made}
+    return accept(its, chosen, why, dry_run=dry_run)
+
+
+def init_gate(*traces: Source, config: Source = "gate.toml", overwrite: bool = False
+              ) -> dict[str, Any]:
+    """Write gate.toml, a check for each trace: of these, or of those in its folder and in traces/;
+    gives its checks, what was left out, and what to commit. overwrite: a gate.toml that is there.
+    """
+    from replay.gate.starting import start
+
+    return start(Path(config), [Path(trace) for trace in traces], overwrite=overwrite)
 
 
 def add_results(*results: Source, history: Source = "reports/history", machine: str = "",

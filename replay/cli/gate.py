@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from replay.base.errors import unknown_name
-from replay.cli.options import AsJson, emit, emit_json, folded, show
+from replay.base.files import check_output
+from replay.cli.options import AsJson, emit, emit_json, folded, named, show
 from replay.cli.outputs import STANDARD_OUTPUT
 
 app = typer.Typer(
@@ -25,6 +26,9 @@ Baselines = Annotated[Path | None, typer.Option(
 Only = Annotated[list[str] | None, typer.Option(
     "--only", metavar="NAME", help="Check of the configuration; repeatable. Default: all.")]
 
+Everything = Annotated[bool, typer.Option(
+    "--all", help="Show small changes too, which are one line else.")]
+
 
 @app.command()
 def check(
@@ -35,25 +39,36 @@ def check(
         metavar="DIR", help="Also write gate.json, gate.xml (JUnit), gate.md, gate.txt and "
         "gate.html there.",
     )] = None,
+    openmetrics: Annotated[Path | None, typer.Option(
+        "--openmetrics", metavar="FILE", help="Also write the figures there in the OpenMetrics "
+        "text format, for a monitoring system.")] = None,
+    everything: Everything = False,
     as_json: AsJson = False,
 ) -> None:
     """Replay what gate.toml names; exit 1 if a figure is worse or has changed, 2 if it cannot be
     compared."""
     from replay.api import check_gate
     from replay.report import gated
+    from replay.report.openmetrics import openmetrics as exposed
     from replay.base.files import text_writer, write_files
 
+    if openmetrics:
+        check_output(openmetrics, [config])
     data = check_gate(config, baseline=baseline, only=only or (), strict=strict)
     if out:
         write_files(out, {name: text_writer(body) for name, body in {
             "gate.json": json.dumps(data, indent=1, sort_keys=True) + "\n",
-            "gate.xml": gated.junit(data), "gate.md": gated.markdown(data),
-            "gate.txt": gated.text(data), "gate.html": gated.html(data),
+            "gate.xml": gated.junit(data, everything=everything),
+            "gate.md": gated.markdown(data, everything=everything),
+            "gate.txt": gated.text(data, everything=everything),
+            "gate.html": gated.html(data, everything=everything),
         }.items()})
+    if openmetrics:
+        write_files(openmetrics.parent, {openmetrics.name: text_writer(exposed(data))})
     if as_json:
         emit_json(data)
     else:
-        show(gated.text, data)
+        show(gated.text, data, everything=everything)
     _end(data)
 
 
@@ -63,22 +78,49 @@ def _end(data: dict[str, Any]) -> None:
 
 
 @app.command()
+def init(
+    traces: Annotated[list[Path] | None, typer.Argument(
+        metavar="[TRACE]...", help="Traces to check. Default: those beside gate.toml and in "
+        "traces/ there.")] = None,
+    config: ConfigFile = Path("gate.toml"),
+    overwrite: Annotated[bool, typer.Option(
+        "--overwrite", help="Write anew a file that is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a gate.toml for the traces that are here; says what to commit and what to type next."""
+    from replay.api import init_gate
+    from replay.report import started
+
+    data = init_gate(*map(named, traces or ()), config=config, overwrite=overwrite)
+    if as_json:
+        emit_json(data)
+    else:
+        show(started.text, data)
+
+
+@app.command()
 def accept(
     config: ConfigFile = Path("gate.toml"), baseline: Baselines = None, only: Only = None,
     why: Annotated[str, typer.Option(
         metavar="TEXT", help="The reason, kept with the figures.")] = "",
     dry_run: Annotated[bool, typer.Option(
-        "--dry-run", help="Show the change of the files, write nothing.")] = False,
+        "--dry-run", help="Show what would change, write nothing.")] = False,
+    diff: Annotated[bool, typer.Option(
+        "--diff", help="Show the change of the files instead of a table.")] = False,
+    everything: Everything = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replay, and make the figures the accepted ones: a change of text files, for review."""
     from replay.api import accept_gate
+    from replay.report import accepted
 
-    changes = accept_gate(config, baseline=baseline, only=only or (), why=why, dry_run=dry_run)
-    for name, change in changes.items():
-        emit(change or f"{name}: as accepted")
-    moved = sum(bool(change) for change in changes.values())
-    emit(f"{moved} of {len(changes)} baselines "
-         f"{'would change' if dry_run else 'changed'}")
+    data = accept_gate(config, baseline=baseline, only=only or (), why=why, dry_run=dry_run)
+    if as_json:
+        emit_json(data)
+    elif diff:
+        show(accepted.diffs, data)
+    else:
+        show(accepted.text, data, everything=everything)
 
 
 HistoryDir = Annotated[Path, typer.Option(

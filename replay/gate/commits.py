@@ -31,9 +31,11 @@ def commits_since(folder: Path, commit: str) -> int | None:
     return int(counted) if counted.isdigit() else None
 
 
-def in_checkout(folder: Path) -> bool:
-    """Whether a folder lies in a git repository's files, be it before its first commit."""
-    return _git(folder, "rev-parse", "--is-inside-work-tree") == "true"
+def checkout_of(folder: Path) -> Path | None:
+    """The top of the git repository's files that a folder lies in, be it before the first commit.
+    """
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    return Path(top) if top else None
 
 
 def ignored(folder: Path, paths: Iterable[Path]) -> list[Path]:

@@ -15,9 +15,13 @@ from replay.runs.options import RunOptions, gate_schema, given
 
 CHECK_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$"
 """Of a check: it is the name of its baseline's file."""
+MOST_NAME = 100
+"""Letters of it."""
+DEFAULT_BASELINE = "reports/baseline"
+"""Folder of the accepted figures, beside gate.toml."""
 
 CHECK = {
-    "name": {"type": "string", "pattern": CHECK_NAME, "maxLength": 100},
+    "name": {"type": "string", "pattern": CHECK_NAME, "maxLength": MOST_NAME},
     "trace": {"type": "string"}, "allow_loss": {"type": "boolean"}, **gate_schema(),
 }
 TOLERANCE = {
@@ -126,7 +130,7 @@ def load_config(path: Path) -> Config:
         if names.count(name) > 1:
             raise InputError(path, f"two checks are called {name!r}", where="check",
                              hint="give each a name of its own")
-    return Config(path, root / data.get("baseline", "reports/baseline"), checks,
+    return Config(path, root / data.get("baseline", DEFAULT_BASELINE), checks,
                   tuple(_tolerance(path, k, entry)
                         for k, entry in enumerate(data.get("tolerance", []))))
 

@@ -18,7 +18,7 @@ from replay.compare.effects import effect
 from replay.engine.requests_digest import differ
 from replay.gate.baseline import Baseline, load, of_run
 from replay.gate.cause import Cause, as_rows, cause_of
-from replay.gate.commits import commit_of, commits_since
+from replay.gate.commits import commits_since
 from replay.gate.config import Check, Config
 from replay.gate.inputs import inputs_of
 from replay.metrics.catalogue import FRAMES, Metric, catalogue
@@ -96,7 +96,7 @@ class Checked:
                 "warnings": [w.as_dict() for w in self.warnings]}
 
 
-def _lacks(meta: Meta) -> str:
+def lacks(meta: Meta) -> str:
     """What is missing of a recording, in words."""
     from replay.report.telling.tables import missing
 
@@ -110,7 +110,7 @@ def replay_check(check: Check) -> Run:
 
     trace = open_batches(check.trace)
     if (trace.meta.lost or trace.meta.cut) and not check.allow_loss:
-        raise ReplayError(f"{check.trace}: {_lacks(trace.meta)}; record "
+        raise ReplayError(f"{check.trace}: {lacks(trace.meta)}; record "
                           f"again, or set allow_loss = true for check {check.name!r}")
     plan = replace(check.options, check=True, no_outcome=True)
     run = replay_source(trace, plan, check.trace.parent)
@@ -142,9 +142,10 @@ def _names(check: Check, run: Run) -> dict[str, str]:
     return {name: "kernel" if not k else f"kernel-{k + 1}" for k, name in enumerate(rows)}
 
 
-def check_all(config: Config, chosen: Sequence[Check]) -> list[Checked]:
-    """Replay and compare each check; what cannot be done is the problem of that check alone."""
-    commit = commit_of(config.path.parent)
+def check_all(config: Config, chosen: Sequence[Check], commit: str = "") -> list[Checked]:
+    """Replay and compare each check; what cannot be done is the problem of that check alone.
+
+    commit: the one that is checked out."""
     return [_checked(config, check, commit) for check in each(chosen, "checking", "checks")]
 
 

@@ -23,14 +23,14 @@ MARKDOWN_ALIGN = "llrrrrl"
 
 def text(data: dict[str, Any], *, color: bool = False, everything: bool = False) -> str:
     """A line per check, what changed, what moved in each, then the verdict and what to type."""
-    parts: list[RenderableType] = [table(
-        "Model results against the accepted ones (times modelled)",
-        ["check", "accepted at", "result"],
-        [[plain(c["name"]), telling.since(c), telling.said(c)] for c in telling.ordered(data)],
-        left=3)]
+    parts: list[RenderableType] = [
+        Text("Model results against the accepted ones (times modelled)", style="bold"),
+        table("", ["check", "accepted at", "result"],
+              [[plain(c["name"]), telling.since(c), telling.said(c)]
+               for c in telling.ordered(data)], left=3)]
     rows, left = telling.causes(data, everything)
     if rows:
-        parts.append(table(CAUSE_TITLE, CAUSE_COLUMNS, rows, align="wwww"))
+        parts += [Text(CAUSE_TITLE, style="bold"), table("", CAUSE_COLUMNS, rows, align="wwww")]
     if left:
         parts.append(notes([left]))
     for one in telling.told(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from replay.gate.baseline import difference, load
 from replay.gate.config import Amount, load_config
 from replay.report.telling.escapes import cell
+from replay.report.telling.tables import duration
 
 from driving import ROOT, cli, refused  # isort: skip
 
@@ -188,6 +190,29 @@ def test_a_trace_with_losses_is_refused_unless_allowed(folder: Path, monkeypatch
     assert "records lost" in done.out, "the accepted recording had none, and that is said"
 
 
+def test_accept_prints_a_short_table(folder: Path) -> None:
+    value = changed(folder, "latency_ns.mean", 2)
+    changed(folder, "fragmentation.idle_pages.mean", 1.001)
+    done = cli("gate", "accept", "--config", folder / "gate.toml", "--dry-run")
+    rows = [line.split() for line in done.out.splitlines()]
+    assert ["strategy", "figure", "before", "after", "change"] in rows
+    [row] = [row for row in rows if row[:2] == ["pool", "mean"]]
+    assert row[2:] == [*duration(2 * value).split(), *duration(value).split(), "-50.0", "%"]
+    assert "1 more figure is better, by less than 1 %" in " ".join(done.out.split())
+    assert "{" not in done.out and "frames_digest" not in done.out
+    every = cli("gate", "accept", "--config", folder / "gate.toml", "--all").out
+    assert "listed, unused pages, mean" in every and "1 more figure" not in every
+    assert "1 of 1 baselines changed" in every
+    again = cli("gate", "accept", "--config", folder / "gate.toml")
+    assert again.out == "small: as accepted\n0 of 1 baselines changed\n"
+
+
+def test_accept_of_a_first_baseline_says_how_many(folder: Path) -> None:
+    (folder / "accepted/small.json").unlink()
+    done = cli("gate", "accept", "--config", folder / "gate.toml")
+    assert re.match(r"small: \d\d figures of 1 strategy, the first ones accepted\n", done.out)
+
+
 def test_accept_is_a_readable_change_of_text(folder: Path) -> None:
     before = (folder / "accepted/small.json").read_bytes()
     done = cli("gate", "accept", "--config", folder / "gate.toml", "--why", "nothing")
@@ -195,7 +220,7 @@ def test_accept_is_a_readable_change_of_text(folder: Path) -> None:
     assert (folder / "accepted/small.json").read_bytes() == before
     changed(folder, "latency_ns.mean", 2)
     moved = (folder / "accepted/small.json").read_bytes()
-    dry = cli("gate", "accept", "--config", folder / "gate.toml", "--dry-run").out
+    dry = cli("gate", "accept", "--config", folder / "gate.toml", "--dry-run", "--diff").out
     assert (folder / "accepted/small.json").read_bytes() == moved
     signs = [line for line in dry.splitlines() if line[:1] in "+-" and line[:3] not in
              ("+++", "---")]

@@ -102,7 +102,7 @@ def shown(checked: Checked, everything: bool = False) -> tuple[list[Finding], li
     kept = [f for f in found if f["size"] != "negligible"][:MOST_SHOWN] or found[:1]
     rest = [f for f in found if not any(f is one for one in kept)]
     return kept, [_folded([f for f in rest if f["status"] in statuses], word)
-                  for statuses, word in ((FAILING, "not as accepted"), (("improved",), "better"))
+                  for statuses, word in ((FAILING, "worse or changed"), (("improved",), "better"))
                   if any(f["status"] in statuses for f in rest)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN
 from replay.report.telling.tables import NO_VALUE
@@ -39,7 +41,7 @@ def _text(value: Number) -> str:
 
 def _number(value: float, digits: int) -> str:
     """To so many digits, none of them as a power of ten."""
-    return f"{float(f'{value:.{digits}g}'):,.{MOST_DIGITS}f}".rstrip("0").rstrip(".")
+    return f"{Decimal(f'{value:.{digits}g}'):,f}"
 
 
 def moved(base: Number, value: Number) -> str:
