@@ -73,13 +73,13 @@ def start(config: Path, traces: Sequence[Path], *, overwrite: bool) -> dict[str,
 def _found(root: Path, top: Path, path: Path, taken: Sequence[str]) -> Found:
     if path.suffix != ".arrow":
         raise InputError(path, "expected a trace (.arrow)")
-    meta = open_batches(path).meta
     seen = os.path.relpath(path, root)
     try:
         seen.encode("utf-8")
     except UnicodeEncodeError:
         raise InputError(path, "its name is no UTF-8, which gate.toml cannot hold",
                          hint="rename it") from None
+    meta = open_batches(path).meta
     return Found(_name(path.stem, taken), seen, lacks(meta) if meta.lost or meta.cut else "",
                  not path.resolve().is_relative_to(top.resolve()))
 

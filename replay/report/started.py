@@ -36,7 +36,8 @@ def text(data: dict[str, Any], *, color: bool = False) -> str:
 def commands(data: dict[str, Any]) -> list[str]:
     """What to type, in this order."""
     config = "" if data["config"] == "gate.toml" else f" --config {_word(data['config'])}"
-    force = "-f " if data["ignored"] else ""
+    force = ("-f " if data["ignored"] else "") + (
+        "-- " if any(path.startswith("-") for path in data["commit"]) else "")
     files = " ".join(map(_word, data["commit"]))
     return [*([] if data["in_checkout"] else ["git init"]),
             f'replay gate accept{config} --why "first figures"',

@@ -40,7 +40,9 @@ def _text(value: Number) -> str:
 
 
 def _number(value: float, digits: int) -> str:
-    """To so many digits, none of them as a power of ten."""
+    """To so many digits, or all before the point; none of them as a power of ten."""
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
     return f"{Decimal(f'{value:.{digits}g}'):,f}"
 
 
