@@ -38,7 +38,8 @@ def accept(config: Config, chosen: Sequence[Check], why: str, *, dry_run: bool) 
                                    if not new.says_the_same(old[name])})
     found = [_accepted(config, check, old[check.name], made[check.name]) for check in chosen]
     return {"checks": [asdict(one) for one in found], "dry_run": dry_run,
-            "baseline": str(config.baseline), "in_checkout": checkout_of(config.path.parent) is not None,
+            "baseline": str(config.baseline),
+            "in_checkout": checkout_of(config.path.parent) is not None,
             "ignored": bool(ignored(config.path.parent, [config.baseline]))}
 
 

@@ -33,9 +33,9 @@ SHAPE: dict[str, Any] = {
                 "metrics": {"type": "object", "additionalProperties": NUMBER_SHAPE}}}}}}
 
 
-COSTS = "costs_ns"
+COSTS_NS = "costs_ns"
 """In what a run says of itself: of the inputs, each for itself; once one text."""
-VERSION = "replay_version"
+REPLAY_VERSION = "replay_version"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Baseline:
 
     def text(self) -> str:
         """The file: JSON with sorted keys."""
-        made_by = {VERSION: self.version, "code": self.code}
+        made_by = {REPLAY_VERSION: self.version, "code": self.code}
         return json.dumps({
             "accepted": {"commit": self.commit, "why": self.why,
                          **{name: said for name, said in made_by.items() if said}},
@@ -78,13 +78,14 @@ class Baseline:
 def of_run(run: Run, commit: str, why: str, names: Mapping[str, str],
            inputs: Inputs | None = None) -> Baseline:
     """What is accepted when a run is; names: what some of its strategies are called instead."""
-    header = {name: str(run.header[name]) for name in PROVENANCE if name not in (COSTS, VERSION)}
+    header = {name: str(run.header[name]) for name in PROVENANCE
+              if name not in (COSTS_NS, REPLAY_VERSION)}
     rows = {names.get(name, name): data for name, data in run.allocators.items()}
     return Baseline(
         commit, why, header,
         {name: {m.name: m.of(data) for m in catalogue()} for name, data in rows.items()},
         {name: data["frames_digest"] for name, data in rows.items()}, inputs or {},
-        version=str(run.header[VERSION]), code=code_digest())
+        version=str(run.header[REPLAY_VERSION]), code=code_digest())
 
 
 def file_of(folder: Path, check: str) -> Path:
@@ -118,12 +119,12 @@ def _read(data: dict[str, Any]) -> Baseline:
     """What a file of the right shape holds."""
     accepted, provenance, inputs = data["accepted"], data["provenance"], data.get("inputs", {})
     rounded: tuple[str, ...] = ()
-    if COSTS not in inputs and (costs := costs_in(provenance.get(COSTS, ""))) is not None:
-        inputs, rounded = {**inputs, COSTS: costs}, (COSTS,)
+    if COSTS_NS not in inputs and (costs := costs_in(provenance.get(COSTS_NS, ""))) is not None:
+        inputs, rounded = {**inputs, COSTS_NS: costs}, (COSTS_NS,)
     return Baseline(accepted["commit"], accepted["why"], provenance,
                     {name: one["metrics"] for name, one in data["allocators"].items()},
                     {name: one["frames_digest"] for name, one in data["allocators"].items()},
-                    inputs, rounded, accepted.get(VERSION, ""), accepted.get("code", ""))
+                    inputs, rounded, accepted.get(REPLAY_VERSION, ""), accepted.get("code", ""))
 
 
 def save_all(folder: Path, baselines: Mapping[str, Baseline]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from replay.engine.requests_digest import differ
 from replay.gate.baseline import Baseline
-from replay.gate.inputs import GROUPS, SHORT, Value
+from replay.gate.inputs import GROUPS, SHORT_DIGEST, Value
 
 CHANGED, SAME, NOT_RECORDED = "changed", "same", "not recorded"
 """What can be said of the code."""
@@ -106,7 +106,7 @@ def _of_header(base: Baseline, now: Baseline, found: list[Input]) -> Iterator[In
 
 
 def _short(digest: str) -> str:
-    return digest.rpartition(":")[2][:SHORT]
+    return digest.rpartition(":")[2][:SHORT_DIGEST]
 
 
 def as_rows(cause: Cause) -> list[tuple[str, str, str]]:

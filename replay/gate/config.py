@@ -115,8 +115,8 @@ def load_config(path: Path) -> Config:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(path, "is missing", hint="name the file with --config, or let `replay gate "
-                         "init` write one") from None
+        raise InputError(path, "is missing", hint="name the file with --config, or let "
+                         "`replay gate init` write one") from None
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"not TOML: {error}") from None
     wrong = best_match(Draft202012Validator(_schema()).iter_errors(data))

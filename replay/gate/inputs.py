@@ -31,9 +31,9 @@ INPUTS_SHAPE = {"type": "object", "additionalProperties": False, "properties": {
     name: {"type": "object", "additionalProperties": {
         "type": ["string", "number"], "minimum": -1e19, "maximum": 1e19}} for name in GROUPS}}
 
-EVENTS = "events."
+OF_EVENTS = "events."
 """Before the kind of event that is counted."""
-SHORT = 12
+SHORT_DIGEST = 12
 """Digits of a digest that are kept."""
 
 
@@ -63,8 +63,8 @@ def _of_trace(path: Path) -> dict[str, Value]:
     del rows[RELEASE]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": digest[:SHORT], "last_event_ns": last[0] if last else 0, "pages": pages,
-            **{EVENTS + kind: n for kind, n in sorted(rows.items())}}
+    return {"file": digest[:SHORT_DIGEST], "last_event_ns": last[0] if last else 0, "pages": pages,
+            **{OF_EVENTS + kind: n for kind, n in sorted(rows.items())}}
 
 
 def _parts(machine: Mapping[str, Any], before: str = "") -> list[tuple[str, Value]]:
@@ -80,7 +80,7 @@ def _parts(machine: Mapping[str, Any], before: str = "") -> list[tuple[str, Valu
             found.append((before + name, " to ".join(f"{one:#x}" for one in value)))
         elif isinstance(value, list):
             digest = hashlib.sha256(json.dumps(value).encode()).hexdigest()
-            found.append((before + name, f"{len(value)} ({digest[:SHORT]})"))
+            found.append((before + name, f"{len(value)} ({digest[:SHORT_DIGEST]})"))
         else:
             found.append((before + name, _value(value)))
     return found
@@ -103,7 +103,7 @@ def _of_strategies(run: Run, names: Mapping[str, str]) -> dict[str, Value]:
 def _files(check: Check) -> dict[str, Value]:
     """Of strategies that are files, a digest of each."""
     paths = {Path(name) for name in check.options.allocators if name.endswith((".py", ".so"))}
-    return {f"{path.name}.file": hashlib.sha256(path.read_bytes()).hexdigest()[:SHORT]
+    return {f"{path.name}.file": hashlib.sha256(path.read_bytes()).hexdigest()[:SHORT_DIGEST]
             for path in sorted(paths)}
 
 

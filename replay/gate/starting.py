@@ -19,11 +19,11 @@ from replay.trace.batches import open_batches
 
 FOLDERS = (".", "traces")
 """Beside gate.toml, where traces are looked for."""
-HEAD = """\
+GATE_HEAD = """\
 # What `replay gate check` replays, and how far each figure may move before it fails.
 # A replay is deterministic: without a tolerance every change counts.
 """
-TAIL = """\
+GATE_TAIL = """\
 # [[tolerance]]            # the last one that matches counts
 # metric = "latency_ns.*"  # `replay gate metrics` lists the names
 # worse = "2 %"            # or a number, in the metric's unit
@@ -97,7 +97,7 @@ def _name(stem: str, taken: Sequence[str]) -> str:
 
 
 def _text(found: Sequence[Found]) -> str:
-    lines = [HEAD]
+    lines = [GATE_HEAD]
     for one in found:
         lines.append("[[check]]")
         if one.name != Path(one.path).stem:
@@ -107,7 +107,7 @@ def _text(found: Sequence[Found]) -> str:
             lines.append("allow_loss = true  # without it the check is refused: "
                          + "".join(c for c in one.lost if c.isprintable()))
         lines.append("")
-    return "\n".join([*lines, TAIL])
+    return "\n".join([*lines, GATE_TAIL])
 
 
 def _quoted(text: str) -> str:

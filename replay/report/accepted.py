@@ -12,7 +12,7 @@ from replay.report.telling import gate as telling
 from replay.report.telling.escapes import plain
 from replay.report.telling.tables import notes, render, table
 
-COLUMNS = ("strategy", "figure", "before", "after", "change")
+MOVED_COLUMNS = ("strategy", "figure", "before", "after", "change")
 
 
 def text(data: dict[str, Any], *, color: bool = False, everything: bool = False) -> str:
@@ -47,9 +47,9 @@ def _end(data: dict[str, Any]) -> list[str]:
 
 def _moved(one: dict[str, Any], everything: bool) -> list[RenderableType]:
     kept, folded = telling.shown(one, everything)
-    rows: list[list[str | Text]] = [[*telling.cells(f)[:len(COLUMNS)]] for f in kept]
+    rows: list[list[str | Text]] = [[*telling.cells(f)[:len(MOVED_COLUMNS)]] for f in kept]
     return [Text(f"{plain(one['name'])}: {telling.cause(one)}", style="bold"),
-            table("", COLUMNS, rows, align="lwrrr"),
+            table("", MOVED_COLUMNS, rows, align="lwrrr"),
             *([notes([*folded, "--all shows them, --diff the change of the file"])]
               if folded else [])]
 

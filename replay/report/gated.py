@@ -13,7 +13,7 @@ from replay.report.page.document import document
 from replay.report.telling import gate as telling
 from replay.report.telling import markdown as md
 from replay.report.telling.escapes import cell, fenced, plain, xml_text
-from replay.report.telling.gate import CAUSE_COLUMNS, CAUSE_TITLE, FAILING, FINDING_COLUMNS
+from replay.report.telling.gate import CAUSE_COLUMNS, CAUSE_TITLE, NOT_LET_THROUGH, FINDING_COLUMNS
 from replay.report.telling.tables import notes, pairs, render, table, warning_rows
 from replay.report.telling.worst import drawn, worst
 
@@ -153,8 +153,9 @@ def _cases(one: dict[str, Any], everything: bool, case_type: Any) -> Sequence[An
     made = []
     for name in one["strategies"]:
         case = case_type(xml_text(name), xml_text(one["name"]))
-        bad, better = ([f for f in one["findings"] if f["allocator"] == name
-                        and f["status"] in statuses] for statuses in (FAILING, ("improved",)))
+        own = [f for f in one["findings"] if f["allocator"] == name]
+        bad = [f for f in own if f["status"] in NOT_LET_THROUGH]
+        better = [f for f in own if f["status"] == "improved"]
         if bad:
             failure = Failure(xml_text(
                 f"{telling.figures(len(bad))} {'is' if len(bad) == 1 else 'are'} not as accepted "

@@ -15,11 +15,9 @@ from replay.base.units import NS_PER_S
 from replay.metrics.catalogue import Metric, catalogue
 from replay.report.telling.escapes import plain
 
-UNITS = {"ns": "seconds", "bytes": "bytes", "pages": "pages", "share": "ratio", "ratio": "ratio"}
+BASE_UNITS = {"ns": "seconds", "bytes": "bytes", "pages": "pages", "share": "ratio",
+              "ratio": "ratio"}
 """The unit of a family for that of a metric; counts have none."""
-SAID = {"ns": ("ns",), "share": ("share",), "ratio": ("ratio",), "bytes": ("bytes",),
-        "pages": ("pages",)}
-"""Words of a metric's name that say its unit, which stands at the end here."""
 STATUSES = ("ok", "improved", "regressed", "changed")
 
 Labels = Mapping[str, str]
@@ -69,7 +67,7 @@ def _figures(metric: Metric, checks: list[dict[str, Any]]) -> Family:
     modelled = " MODELLED, not measured." if metric.unit == "ns" else ""
     scale = NS_PER_S if metric.unit == "ns" else 1
     return Family(
-        family_name(metric), "gauge", UNITS.get(metric.unit, ""),
+        family_name(metric), "gauge", BASE_UNITS.get(metric.unit, ""),
         f"{metric.label}: {metric.what}.{modelled}", [
             ({"check": one["name"], "strategy": name}, values[metric.name]["now"] / scale)
             for one in checks for name, values in sorted(one["figures"].items())
@@ -79,10 +77,11 @@ def _figures(metric: Metric, checks: list[dict[str, Any]]) -> Family:
 def family_name(metric: Metric) -> str:
     """The metric's name with its unit at the end."""
     words = [re.sub("[^a-zA-Z0-9_]", "_", word) for word in metric.path]
-    for said in SAID.get(metric.unit, ()):
-        words = [re.sub(rf"(?:^|_){said}$", "", word) for word in words]
-    unit = UNITS.get(metric.unit)
-    return "_".join(["replay", *filter(None, words), *([unit] if unit else [])])
+    unit = BASE_UNITS.get(metric.unit)
+    if unit is None:
+        return "_".join(["replay", *words])
+    words = [re.sub(rf"(?:^|_){metric.unit}$", "", word) for word in words]
+    return "_".join(["replay", *filter(None, words), unit])
 
 
 def _lines(family: Family) -> Iterator[str]:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from replay.report import gated
-from replay.report.telling.gate import MOST_SHOWN, shown
+from replay.report.telling.gate import MOST_FINDINGS, shown
 from replay.report.telling.moved import both, moved
 from replay.report.telling.worst import Picture, drawn, worst
 
@@ -125,7 +125,7 @@ def test_where_all_are_small_the_largest_is_shown() -> None:
 
 def test_many_large_ones_are_folded_and_not_called_small() -> None:
     kept, [line] = shown({"findings": [found(2 - k / 100, "moderate") for k in range(30)]})
-    assert len(kept) == MOST_SHOWN
+    assert len(kept) == MOST_FINDINGS
     assert line.startswith("10 more figures are worse or changed; the largest change: a, l, +80.0 %")
 
 

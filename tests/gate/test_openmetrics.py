@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from replay.metrics.catalogue import catalogue
-from replay.report.openmetrics import UNITS, family_name, openmetrics
+from replay.report.openmetrics import BASE_UNITS, family_name, openmetrics
 
 from driving import cli, refused, small  # isort: skip
 
@@ -56,7 +56,7 @@ def test_a_strict_parser_reads_what_json_says(folder: Path) -> None:
         family = found.pop(family_name(metric), None)
         assert (samples(family) if family else {}) == pytest.approx(expected), metric.name
         if family:
-            assert family.unit == UNITS.get(metric.unit, "") and family.type == "gauge"
+            assert family.unit == BASE_UNITS.get(metric.unit, "") and family.type == "gauge"
             assert metric.what in family.documentation
             assert ("MODELLED" in family.documentation) == (metric.unit == "ns")
     assert samples(found["replay_gate_passed"]) == {("a",): 0, ("gone",): 0}
@@ -87,7 +87,7 @@ def test_names_of_families_are_valid_end_in_their_unit_and_are_told_apart() -> N
     assert len(set(names)) == len(names)
     for name, metric in zip(names, catalogue(), strict=True):
         assert re.fullmatch("[a-zA-Z_:][a-zA-Z0-9_:]*", name), name
-        assert name.endswith(UNITS.get(metric.unit, "")), name
+        assert name.endswith(BASE_UNITS.get(metric.unit, "")), name
         assert not re.search(r"_(ns|share)(_|$)", name), name
 
 

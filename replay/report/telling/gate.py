@@ -19,12 +19,12 @@ Checked = dict[str, Any]
 Finding = dict[str, Any]
 
 WORDS = {"regressed": "worse", "changed": "changed", "improved": "better", "ok": "as accepted"}
-FAILING = ("regressed", "changed")
+NOT_LET_THROUGH = ("regressed", "changed")
 FINDING_COLUMNS = ("strategy", "figure", "accepted", "now", "change", "allowed", "result")
 CAUSE_COLUMNS = ("input", "then", "now", "checks")
 CAUSE_TITLE = "What changed since the figures were accepted"
 
-MOST_SHOWN, MOST_INPUTS, FEW_INPUTS = 20, 20, 3
+MOST_FINDINGS, MOST_INPUTS, FEW_INPUTS = 20, 20, 3
 """Findings of a check; rows of inputs; inputs named in a sentence."""
 
 OF_GROUPS = {"trace": "trace: ", "machine": "machine: ", "options": "option ", "strategies": "",
@@ -33,7 +33,7 @@ OF_GROUPS = {"trace": "trace: ", "machine": "machine: ", "options": "option ", "
 GROUP_TITLES = {"trace": "the trace's events", "machine": "the machine",
                 "options": "the options", "strategies": "the strategies' options",
                 "costs_ns": "the costs"}
-NAMES = {"file": "its file", "last_event_ns": "the last event", "pages": "pages asked for"}
+TRACE_FACTS = {"file": "its file", "last_event_ns": "the last event", "pages": "pages asked for"}
 """Of facts of a trace."""
 
 
@@ -99,11 +99,12 @@ def shown(checked: Checked, everything: bool = False) -> tuple[list[Finding], li
     found = checked["findings"]
     if everything:
         return found, []
-    kept = [f for f in found if f["size"] != "negligible"][:MOST_SHOWN] or found[:1]
+    kept = [f for f in found if f["size"] != "negligible"][:MOST_FINDINGS] or found[:1]
     rest = [f for f in found if not any(f is one for one in kept)]
-    return kept, [_folded([f for f in rest if f["status"] in statuses], word)
-                  for statuses, word in ((FAILING, "worse or changed"), (("improved",), "better"))
-                  if any(f["status"] in statuses for f in rest)]
+    better = [f for f in rest if f["status"] == "improved"]
+    failing = [f for f in rest if f["status"] in NOT_LET_THROUGH]
+    return kept, [_folded(part, word) for part, word in (
+        (failing, "worse or changed"), (better, "better")) if part]
 
 
 def _folded(rest: Sequence[Finding], word: str) -> str:
@@ -112,12 +113,12 @@ def _folded(rest: Sequence[Finding], word: str) -> str:
     each = "each " if len(rest) > 1 else ""
     small = f", {each}by less than 1 %" if all(f["size"] == "negligible" for f in rest) else ""
     count = f"{len(rest):,} more figure{' is' if len(rest) == 1 else 's are'}"
-    return (f"{count} {word}{small}; the largest change: {fitted(most['allocator'], 18)}, {most['label']}, "
-            f"{moved(most['base'], most['value'])}")
+    return (f"{count} {word}{small}; the largest change: {fitted(most['allocator'], 18)}, "
+            f"{most['label']}, {moved(most['base'], most['value'])}")
 
 
 def _name(one: dict[str, Any]) -> str:
-    name = NAMES.get(one["name"], one["name"]) if one["group"] == "trace" else one["name"]
+    name = TRACE_FACTS.get(one["name"], one["name"]) if one["group"] == "trace" else one["name"]
     if one["group"] == "header":
         name = name.replace("_", " ")
     return OF_GROUPS[one["group"]] + fitted(name, 60)

@@ -8,10 +8,10 @@ from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN
 from replay.report.telling.tables import NO_VALUE
 
-MOST_DIGITS = 15
+TELLING_DIGITS = 15
 LEAST_PERCENT = 0.05
 """Shown as 0.1 %: what is less is said to be less."""
-FACTOR = 10
+AS_FACTOR = 10
 """From here on a change is told as a factor."""
 MOST_TEXT = 16
 """Letters of a digest."""
@@ -28,7 +28,7 @@ def both(unit: str, base: Number, value: Number) -> tuple[str, str]:
         return shown
     factor, sign = (100.0, " %") if unit == "share" else (1.0, "" if unit in (
         "count", "ratio", "pages") else " B" if unit == "bytes" else f" {unit}")
-    for digits in range(4, MOST_DIGITS):
+    for digits in range(4, TELLING_DIGITS):
         shown = (_number(factor * base, digits) + sign, _number(factor * value, digits) + sign)
         if shown[0] != shown[1]:
             break
@@ -57,9 +57,9 @@ def moved(base: Number, value: Number) -> str:
     if (base < 0) != (value < 0):
         return "changed its sign"
     ratio = value / base
-    if ratio >= FACTOR:
+    if ratio >= AS_FACTOR:
         return f"{_times(ratio)} times"
-    if ratio <= 1 / FACTOR:
+    if ratio <= 1 / AS_FACTOR:
         return f"{_times(base / value)} times less"
     percent = 100 * (ratio - 1)
     if abs(percent) < LEAST_PERCENT:
