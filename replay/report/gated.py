@@ -140,7 +140,9 @@ def junit(data: dict[str, Any], *, everything: bool = False) -> str:
             suite.add_testcase(case)
         if one["problem"]:
             case = TestCase("comparison", xml_text(one["name"]))
-            case.result = [Error(xml_text(one["problem"]), "problem")]
+            error = Error(xml_text(one["problem"]), "problem")
+            error.text = xml_text(telling.cause(one))
+            case.result = [error]
             suite.add_testcase(case)
         xml.add_testsuite(suite)
     made: bytes = xml.tostring()  # type: ignore[no-untyped-call]

@@ -129,7 +129,9 @@ def test_of_the_same_machine_the_part_that_changed_is_named(folder: Path) -> Non
         f"available = {machine.memory.available}", "available = 4242"))
     data = checked(folder, code=0)  # it moves nothing here, and is said all the same
     assert inputs(data) == [("machine", "memory.available", machine.memory.available, 4242)]
-    assert "machine: memory.available" in forms(folder)["txt"]
+    told = forms(folder)
+    assert "machine: memory.available" in told["txt"] and "passed: 1 check" in told["txt"]
+    assert "No figure moved, though this changed: machine: memory.available" in told["html"]
 
 
 def test_of_another_trace_the_kinds_of_events_are_counted(folder: Path) -> None:
@@ -140,6 +142,9 @@ def test_of_another_trace_the_kinds_of_events_are_counted(folder: Path) -> None:
     assert {name.removeprefix("events.") for name in named} >= {"alloc", "file", "pages"}
     assert all(named[f"events.{kind}"][1] == told[kind] for kind in ("alloc", "free"))
     assert "trace: alloc" in forms(folder)["txt"]
+    [error] = ElementTree.parse(folder / "out/gate.xml").iter("error")
+    assert "trace: alloc" in (error.text or "")
+    assert "FAILED: 1 of 1 check (small): trace: " in forms(folder)["txt"]
 
 
 def test_other_times_of_the_same_requests_are_the_trace_not_the_code(folder: Path) -> None:

@@ -129,6 +129,12 @@ def test_many_large_ones_are_folded_and_not_called_small() -> None:
     assert line.startswith("10 more figures are worse or changed; the largest change: a, l, +80.0 %")
 
 
+def test_other_frames_are_never_folded() -> None:
+    frames = {**found(1, "none", "changed"), "ratio": None, "base": "ab", "value": "cd"}
+    kept, _ = shown({"findings": [*(found(2 - k / 100, "moderate") for k in range(30)), frames]})
+    assert kept[-1] is frames and len(kept) == MOST_FINDINGS + 1
+
+
 def test_the_picture_is_of_the_worst_one(folder: Path) -> None:
     picture = worst(data_of(folder))
     assert isinstance(picture, Picture)
@@ -188,7 +194,7 @@ def test_changes_are_written_as_people_write_them(base: Any, value: Any, said: s
     ("share", 0.00693126, 0.00693154, ("0.6931 %", "0.6932 %")),
     ("bytes", 20 << 20, (20 << 20) + 1, ("20,971,520 B", "20,971,521 B")),
     ("pages", 93.4095, 93.41, ("93.409", "93.41")), ("count", 5, 5, ("5", "5")),
-    ("ns", None, 5, ("-", "5 ns")), ("", "ab" * 40, "\x1b[1m", ("ab" * 8, "\\x1b[1m"))])
+    ("ns", None, 5, ("-", "5 ns")), ("", "ab" * 40, "\x1b[1m", ("ab" * 6, "\\x1b[1m"))])
 def test_two_values_are_told_apart(unit: str, base: Any, value: Any, said: Any) -> None:
     assert both(unit, base, value) == said
 

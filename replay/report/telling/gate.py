@@ -99,7 +99,9 @@ def shown(checked: Checked, everything: bool = False) -> tuple[list[Finding], li
     found = checked["findings"]
     if everything:
         return found, []
-    kept = [f for f in found if f["size"] != "negligible"][:MOST_FINDINGS] or found[:1]
+    large = [f for f in found if f["size"] != "negligible"]
+    # Other frames have no size, and are no small matter.
+    kept = [f for k, f in enumerate(large) if k < MOST_FINDINGS or f["size"] == "none"] or found[:1]
     rest = [f for f in found if not any(f is one for one in kept)]
     better = [f for f in rest if f["status"] == "improved"]
     failing = [f for f in rest if f["status"] in NOT_LET_THROUGH]
@@ -254,7 +256,7 @@ def _listed(checks: Sequence[Checked]) -> str:
 
 def _shared_cause(bad: Sequence[Checked]) -> str:
     """The cause, where all that failed share it."""
-    found = {cause(one) for one in bad if one["findings"]}
+    found = {why for one in bad if (why := cause(one))}
     return f": {found.pop()}" if len(found) == 1 else ""
 
 

@@ -13,7 +13,7 @@ LEAST_PERCENT = 0.05
 """Shown as 0.1 %: what is less is said to be less."""
 AS_FACTOR = 10
 """From here on a change is told as a factor."""
-MOST_TEXT = 16
+MOST_TEXT = 12
 """Letters of a digest."""
 
 Number = float | str | None

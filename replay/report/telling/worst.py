@@ -65,8 +65,8 @@ def _picture(one: dict[str, Any], found: dict[str, Any]) -> Picture:
     for name, (accepted, now) in zip(names, lengths, strict=True):
         then, here = both(found["unit"], *pairs[name])
         change = moved(*pairs[name])
-        bars.append(Bar(fitted(name, 18), accepted, now, f"{then} -> {here}" + (
-            "" if change == "none" else f" ({change})"), status.get(name, "")))
+        said = here if change == "none" else f"{then} -> {here} ({change})"
+        bars.append(Bar(fitted(name, 18), accepted, now, said, status.get(name, "")))
     return Picture(f"{found['label']}{modelled}, of {plain(one['name'])}",
                    "all on one scale" if common else "each against its own accepted figure",
                    tuple(bars))
