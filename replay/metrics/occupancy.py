@@ -18,6 +18,7 @@ from replay.engine.paused import under_way
 from replay.engine.requests import ALLOC, FREE, Requests
 from replay.engine.state import NEVER, SECTION
 from replay.metrics.counted import Counted, count, full, place_of
+from replay.metrics.holders import HOLDING_AT_START, MOST_HOLDERS, Holders
 from replay.metrics.part import Part
 
 HELD = record("frame", "begin_ns")
@@ -25,9 +26,10 @@ HELD = record("frame", "begin_ns")
 FREED = record("request", "slot", "end_ns")
 """A page whose free came before anything was known of its allocation."""
 EDGE = record("group", "value", "count", "pages", "begin_high", "begin_low")
-"""By instant (group) and first frame of a piece (value) that is within one 2 MiB block: pages that
-live there from this instant on, less those that do no more; the sum of their begin_ns likewise, as
-begin_high << LIMB_BITS | begin_low. count: of changes."""
+"""By instant and holder (group: instant * MOST_HOLDERS + holder) and first frame of a piece (value)
+that is within one 2 MiB block: pages that live there from this instant on, less those that do no
+more; the sum of their begin_ns likewise, as begin_high << LIMB_BITS | begin_low. count: of changes.
+"""
 LIMB_BITS = 32
 """Bits: sums of 2^31 pages stay within 63 bits."""
 CURSOR = record("row", "part_row", "page", "freed", "instant")
@@ -51,6 +53,8 @@ class Kept(NamedTuple):
     """The first frame behind each."""
     held: np.ndarray
     """HELD by slot."""
+    whose: np.ndarray
+    """Holder by slot, see holders.py."""
     freed: np.ndarray
     """FREED."""
     edges: np.ndarray
@@ -91,13 +95,14 @@ def _piece(kept: Kept, frame: int, shift: int) -> tuple[int, int]:
 
 
 @inline
-def _moved(kept: Kept, instant: int, low: int, pages: int, begin_ns: int) -> None:
+def _moved(kept: Kept, instant: int, whose: int, low: int, pages: int, begin_ns: int) -> None:
     """Pages live in a piece from an instant on, or, if negative, live there no more."""
     if instant == kept.at.shape[0]:
         return
-    entry = kept.edges[place_of(kept.edges, instant, low)]
+    group = instant * MOST_HOLDERS + whose
+    entry = kept.edges[place_of(kept.edges, group, low)]
     kept.nr_edges[0] += int(entry.count == 0)
-    entry.group, entry.value = instant, low
+    entry.group, entry.value = group, low
     entry.count += 1
     entry.pages += pages
     entry.begin_high += pages * (begin_ns >> LIMB_BITS)
@@ -118,7 +123,7 @@ def _instant(kept: Kept, ns: int) -> int:
 
 @inline
 def _take(kept: Kept, frames: Any, place: int, slot: int, pages: int, served: bool, begin_ns: int,
-          mark: int, shift: int) -> bool:
+          mark: int, shift: int, whose: int) -> bool:
     """An allocation's pages come to its slots, or to those alone that hold `mark`, if negative;
     False, and the cursor says where, if a table must grow before."""
     for k in range(kept.cursor[0].page, pages):
@@ -133,6 +138,7 @@ def _take(kept: Kept, frames: Any, place: int, slot: int, pages: int, served: bo
         held = kept.held[index(slot + k)]
         if mark >= 0 or held.frame == mark:
             held.frame, held.begin_ns = max(frame, NO_FRAME), begin_ns
+            kept.whose[index(slot + k)] = whose
     return True
 
 
@@ -140,7 +146,7 @@ def _take(kept: Kept, frames: Any, place: int, slot: int, pages: int, served: bo
 def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, shift: int) -> bool:
     """A free's pages leave their slots; else as _take()."""
     cursor, went = kept.cursor[0], _instant(kept, end_ns)
-    low = high = begin_ns = alike = came = 0
+    low = high = begin_ns = alike = came = whose = 0
     before = kept.at[went - 1] if went > 0 else np.int64(-1)  # of what came since, nothing is seen
     done = True
     for k in range(cursor.page, pages):
@@ -158,29 +164,30 @@ def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, shift: in
             early.request, early.slot, early.end_ns = under_way(frame), slot, end_ns
             cursor.freed += 1
         elif unlikely(frame >= 0 and since <= before):
-            if since != begin_ns or not low <= frame < high:
+            holder = np.int64(kept.whose[index(slot)])
+            if since != begin_ns or holder != whose or not low <= frame < high:
                 if alike:
-                    _moved(kept, came, low, alike, begin_ns)
-                    _moved(kept, went, low, -alike, begin_ns)
+                    _moved(kept, came, whose, low, alike, begin_ns)
+                    _moved(kept, went, whose, low, -alike, begin_ns)
                 alike = 0
                 if full(kept.edges, kept.nr_edges[0], 2):
                     cursor.page, done = k, False
                     break
                 low, high = _piece(kept, frame, shift)
-                begin_ns = since
+                begin_ns, whose = since, holder
                 came = _instant(kept, since)
             alike += 1
         held.frame = NO_FRAME
     if alike:
-        _moved(kept, came, low, alike, begin_ns)
-        _moved(kept, went, low, -alike, begin_ns)
+        _moved(kept, came, whose, low, alike, begin_ns)
+        _moved(kept, went, whose, low, -alike, begin_ns)
     cursor.instant = went
     return done
 
 
 @compiled
 def _fold(kept: Kept, shift: int, base: int, kind: Any, pages: Any, first: Any, slots: Any,
-          number: Any, time: Any, place: Any, rows: Any, frames: Any) -> bool:
+          number: Any, time: Any, place: Any, rows: Any, frames: Any, holders: Any) -> bool:
     """Take requests in from the cursor on; whether all are."""
     cursor = kept.cursor[0]
     for r in range(cursor.row, kind.shape[0]):
@@ -191,7 +198,7 @@ def _fold(kept: Kept, shift: int, base: int, kind: Any, pages: Any, first: Any, 
             row = rows[index(p)]
             served = row.errno == 0 or row.path == SLEPT
             done = _take(kept, frames, place[index(p)], first[r], pages[r], served,
-                         time[index(p)] + row.wait_ns, 0, shift)
+                         time[index(p)] + row.wait_ns, 0, shift, np.int64(holders[index(p)]))
         elif kind[r] == ALLOC:
             for k in range(first[r], first[r] + pages[r]):
                 kept.held[k].frame = under_way(base + r)
@@ -208,14 +215,14 @@ def _fold(kept: Kept, shift: int, base: int, kind: Any, pages: Any, first: Any, 
 
 @compiled
 def _take_late(kept: Kept, shift: int, mark: int, slot: int, pages: int, served: bool,
-               begin_ns: int, frames: Any) -> bool:
+               begin_ns: int, frames: Any, whose: int) -> bool:
     """A call that was under way has its pages; those freed meanwhile are another affair."""
-    return bool(_take(kept, frames, 0, slot, pages, served, begin_ns, mark, shift))
+    return bool(_take(kept, frames, 0, slot, pages, served, begin_ns, mark, shift, whose))
 
 
 @compiled
 def _give_back(kept: Kept, shift: int, request: int, slot: int, served: bool, begin_ns: int,
-               frames: Any) -> bool:
+               frames: Any, whose: int) -> bool:
     """The pages of a call that were freed before it returned; else as _fold()."""
     cursor = kept.cursor[0]
     for k in range(cursor.page, cursor.freed):
@@ -229,8 +236,8 @@ def _give_back(kept: Kept, shift: int, request: int, slot: int, served: bool, be
             cursor.page = k
             return False
         low, _ = _piece(kept, frame, shift)
-        _moved(kept, went, low, -1, begin_ns)
-        _moved(kept, _instant(kept, begin_ns), low, 1, begin_ns)
+        _moved(kept, went, whose, low, -1, begin_ns)
+        _moved(kept, _instant(kept, begin_ns), whose, low, 1, begin_ns)
     return True
 
 
@@ -262,12 +269,14 @@ class Occupancy:
         assert block == 1 << self._shift
         self._held = np.zeros(nr_slots + len(before), HELD)
         self._held["frame"] = NO_FRAME
+        self._whose, self.holders = np.zeros(len(self._held), np.uint16), Holders()
         self._freed, self._cursor = np.zeros(ROOM_FOR_FREED, FREED), np.zeros(1, CURSOR)
         self._edges, self._blocks = Counted(EDGE), Counted()
         self._noted = np.full(NOTED, -1, np.int64)
         self._sections = by_address(np.zeros(0, SECTION))
         self._under_way: dict[int, int] = {}
-        self._run(_take_late, NO_FRAME, nr_slots, len(before), True, 0, before)
+        self._run(_take_late, NO_FRAME, nr_slots, len(before), True, 0, before,
+                  HOLDING_AT_START)
 
     def fold(self, part: Part, q: Requests, base: int = 0) -> None:
         """Take in a batch. q: all its requests, in bounds; base: the number of the first of them.
@@ -277,7 +286,7 @@ class Occupancy:
         """
         self._look_at(part.sections)
         self._run(_fold, base, q.kind, q.pages, q.first, q.slots, part.number, part.time,
-                  part.place, part.rows, part.frames)
+                  part.place, part.rows, part.frames, self.holders.of(part))
         if len(part) < len(q.kind):
             missing = q.kind == ALLOC
             missing[part.number - base] = False
@@ -287,26 +296,31 @@ class Occupancy:
     def settle(self, part: Part) -> None:
         """Take in allocations that were under way when their batch was folded."""
         self._look_at(part.sections)
+        holders = self.holders.of(part).tolist()
         for row, number in enumerate(part.number.tolist()):
             slot, begin_ns = self._under_way.pop(number), int(part.start_ns[row])
             place, pages = int(part.place[row]), int(part.pages[row])
             frames = part.frames[place : place + pages]
             got = part.rows[row]
             served = bool(got.errno == 0 or got.path == SLEPT) and len(frames) == pages
-            self._run(_take_late, under_way(number), slot, pages, served, begin_ns, frames)
-            self._run(_give_back, number, slot, served, begin_ns, frames)
+            self._run(_take_late, under_way(number), slot, pages, served, begin_ns, frames,
+                      holders[row])
+            self._run(_give_back, number, slot, served, begin_ns, frames, holders[row])
             freed = self._freed[: self._cursor[0].freed]
             left = freed[freed["request"] != number]
             self._freed[: len(left)] = left
             self._cursor[0].freed = len(left)
 
-    def edges(self) -> np.ndarray:
-        """(changes,) of EDGE, by instant and place; what lives now lives to the end, and nothing
-        can be folded any more."""
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """(changes,) of EDGE, by instant, which is their group, and the holder of each; what lives
+        now lives to the end, and nothing can be folded any more."""
         for first in range(0, len(self._held), SLOTS_AT_ONCE):
             held = self._held[first : first + SLOTS_AT_ONCE]["frame"] >= 0
             self._run(_leave, np.flatnonzero(held) + first)
-        return self._edges.entries()
+        found = self._edges.entries()
+        holder = found["group"] % MOST_HOLDERS
+        found["group"] //= MOST_HOLDERS
+        return found, holder
 
     def blocks(self) -> np.ndarray:
         """Numbers of the 2 MiB blocks that any frame was of, ascending."""
@@ -324,7 +338,7 @@ class Occupancy:
 
     def _kept(self) -> Kept:
         _, start, pages = self._sections
-        return Kept(self.at, start, start + pages, self._held, self._freed, self._edges.seen,
+        return Kept(self.at, start, start + pages, self._held, self._whose, self._freed, self._edges.seen,
                     self._edges.filled, self._blocks.seen, self._blocks.filled, self._noted,
                     self._cursor)
 

@@ -18,6 +18,7 @@ import numpy as np
 from replay.base.units import NS_PER_S, SUPERPAGE_BYTES
 from replay.engine.drive import Ended, Outcome
 from replay.engine.requests import Requests
+from replay.metrics.holders import MOST_HOLDERS, Holders
 from replay.metrics.occupancy import LIMB_BITS, Occupancy, by_address
 from replay.metrics.part import Part, whole
 from replay.metrics.ranges import Ranges, others_ram, windows
@@ -33,7 +34,11 @@ MAP_INSTANTS = 48
 MAP_EVERY = INSTANTS // MAP_INSTANTS
 assert INSTANTS % MAP_INSTANTS == 0 and MAP_EVERY % 2
 MAP_CELLS = 1024
+"""In rows that frames were handed out of, or that sections lie in."""
 CELLS_PER_ROW = 64
+CONTEXT_ROWS = 1
+"""Before and behind each of them, to see what lies around it."""
+MOST_CELLS = MAP_CELLS * (1 + 2 * CONTEXT_ROWS)
 MAX_BLOCKS = 1 << 16
 """2 MiB blocks of sections beyond which the unusable free index is not sampled."""
 
@@ -49,7 +54,9 @@ TIMELINE_TABLES: dict[str, dict[str, type[int | float | str]]] = {
                "unusable_free_index": float},
     "cells": {"cell": int, "row": int, "column": int, "start_pfn": int, "nr_pages": int,
               "what": str, "added_ns": int},
-    "states": {"cell": int, "from": int, "to": int, "live_pages": int},
+    "states": {"cell": int, "from": int, "to": int, "live_pages": int, "holder": int,
+               "holder_pages": int},
+    "holders": {"caller": str, "size": str},
     "ages": {"instant": int, "row": int, "live_pages": int, "age_s": float},
 }
 """Columns of each table, as files hold them."""
@@ -59,8 +66,9 @@ TIMELINE_TABLES: dict[str, dict[str, type[int | float | str]]] = {
 class Timeline:
     """tables: columns of each of TIMELINE_TABLES, which are also there as data frames. gauges: a
     row per instant. cells: a row per cell of the map. states: a row per span of instants in which a
-    cell holds the same number of live pages, where it holds any. ages: a row per instant and row of
-    cells that holds live pages."""
+    cell holds the same number of live pages, where it holds any, and most of them are of the same
+    holder. holders: a row per caller and class of size. ages: a row per instant and row of cells
+    that holds live pages."""
 
     tables: Mapping[str, PlainTable]
 
@@ -78,6 +86,11 @@ class Timeline:
     def states(self) -> pl.DataFrame:
         """A row per span of a cell."""
         return self._frame("states")
+
+    @cached_property
+    def holders(self) -> pl.DataFrame:
+        """A row per holder; states name them by their place."""
+        return self._frame("holders")
 
     @cached_property
     def ages(self) -> pl.DataFrame:
@@ -127,16 +140,20 @@ class TimelineFold:
         pages of sections: free ones outside wholly free 2 MiB blocks; null where none is free, or
         where own RAM was given up). cells: cell, row, column, start_pfn, nr_pages, what (of the
         address space), added_ns (-1 if no section). states: cell, from, to (instants, the latter
-        excluded), live_pages. ages: instant, row, live_pages, age_s (mean).
+        excluded), live_pages, holder (row of holders: who has most of
+        them, of equals the first), holder_pages. holders: caller, size (class of pages asked for at
+        once), in alphabetical order. ages: instant, row, live_pages, age_s (mean).
         """
-        sections, edges = by_address(ended.sections), self._occupancy.edges()
+        sections = by_address(ended.sections)
+        edges, holder = self._occupancy.edges()
         at = instants(self.span_ns, INSTANTS)
         cells = _cells(self.machine, sections, self._occupancy.blocks(), self.block)
-        states, ages = _map(cells, edges, of_map(at))
+        holders, holder = _by_name(self._occupancy.holders, holder)
+        states, ages = _map(cells, edges, holder, of_map(at))
         gives = ended.peaks["given_pages"] > 0  # own RAM: its place in the list is not kept
         return Timeline({
             "gauges": _gauges(sections, edges, at, 0 if gives else self.block),
-            "cells": cells, "states": states, "ages": ages})
+            "cells": cells, "states": states, "holders": holders, "ages": ages})
 
 
 def timeline(o: Outcome) -> Timeline:
@@ -220,11 +237,11 @@ def _unusable(sections: Sections, edges: np.ndarray, section: np.ndarray, at: np
 
 
 def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int) -> PlainTable:
-    """Cells over all sections and all 2 MiB blocks that frames were ever handed out of, the gaps
-    between them left out.
+    """Cells over all sections and all 2 MiB blocks that frames were ever handed out of, in whole
+    rows with CONTEXT_ROWS around them; what lies between is left out.
 
-    A cell is 2 MiB or a power of two of that, so that there are at most MAP_CELLS; a row of cells
-    starts at a multiple of its size.
+    A cell is 2 MiB or a power of two of that, so that there are at most MAP_CELLS, context aside; a
+    row of cells starts at a multiple of its size.
     """
     added, start, pages = sections
     blocks = [touched]
@@ -237,6 +254,8 @@ def _cells(machine: Physmap, sections: Sections, touched: np.ndarray, block: int
         scale *= 2
     size = block * scale
     rows = np.unique(touched // (scale * CELLS_PER_ROW))
+    rows = np.unique(rows[:, None] + np.arange(-CONTEXT_ROWS, CONTEXT_ROWS + 1)[None, :])
+    rows = rows[rows >= 0]
     first = (rows[:, None] * CELLS_PER_ROW + np.arange(CELLS_PER_ROW)[None, :]).ravel() * size
     section = _inside(first + size // 2, start, pages)
     when = np.where(section >= 0, added[section] if len(added) else 0, -1)
@@ -265,7 +284,18 @@ def _what(machine: Physmap, first: np.ndarray, size: int) -> list[str]:
     return [str(kind) for kind in found]
 
 
-def _map(cells: PlainTable, edges: np.ndarray, at: np.ndarray
+def _by_name(holders: Holders, holder: np.ndarray) -> tuple[PlainTable, np.ndarray]:
+    """The table of holders, and the place in it of each: their numbers hang on who came first."""
+    numbers, place = np.unique(holder, return_inverse=True)
+    names = holders.names(numbers.tolist())
+    order = sorted(range(len(names)), key=lambda k: names[k])
+    row = np.empty(len(order), np.int64)
+    row[order] = np.arange(len(order))
+    return ({"caller": [names[k][0] for k in order], "size": [names[k][-1] for k in order]},
+            row[place])
+
+
+def _map(cells: PlainTable, edges: np.ndarray, holder: np.ndarray, at: np.ndarray
          ) -> tuple[PlainTable, PlainTable]:
     start = np.asarray(cells["start_pfn"])
     nr = len(start)
@@ -276,12 +306,26 @@ def _map(cells: PlainTable, edges: np.ndarray, at: np.ndarray
     # What comes between two of the map's instants is there at the latter.
     instant = (edges["group"] + MAP_EVERY // 2) // MAP_EVERY
     seen = instant < MAP_INSTANTS
-    edges, instant, cell = edges[seen], instant[seen], cell[seen]
+    edges, instant, cell, holder = edges[seen], instant[seen], cell[seen], holder[seen]
     live = _summed(instant, cell, edges["pages"], MAP_INSTANTS, nr)
     row = cell // CELLS_PER_ROW
     count, high, low = (_summed(instant, row, edges[name], MAP_INSTANTS, nr // CELLS_PER_ROW)
                         for name in ("pages", "begin_high", "begin_low"))
-    return _spans(live), _ages(at, count, high, low)
+    most = _most(instant, cell * MOST_HOLDERS + holder, edges["pages"], nr)
+    return _spans(live, *most), _ages(at, count, high, low)
+
+
+def _most(instant: np.ndarray, key: np.ndarray, pages: np.ndarray, nr: int
+          ) -> tuple[np.ndarray, np.ndarray]:
+    """(instants, cells): who holds most of a cell's pages, and how many, by keys of cell and holder.
+    """
+    keys, place = np.unique(key, return_inverse=True)
+    held = _summed(instant, place, pages, MAP_INSTANTS, len(keys))
+    who, many = np.zeros((2, MAP_INSTANTS, nr), np.int64)
+    for k, (cell, holder) in enumerate(zip(*np.divmod(keys, MOST_HOLDERS), strict=True)):
+        more = held[:, k] > many[:, cell]
+        who[more, cell], many[more, cell] = holder, held[more, k]
+    return who, many
 
 
 def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) -> PlainTable:
@@ -294,18 +338,18 @@ def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) 
     return {"instant": k, "row": row, "live_pages": count, "age_s": (age_ns / NS_PER_S).round(9)}
 
 
-def _spans(live: np.ndarray) -> PlainTable:
+def _spans(live: np.ndarray, who: np.ndarray, many: np.ndarray) -> PlainTable:
     """(instants, cells) counts as spans of equal ones, without those of nothing."""
     instant_count, nr = live.shape
-    by_cell = live.T
     change = np.ones((nr, instant_count), bool)
-    change[:, 1:] = by_cell[:, 1:] != by_cell[:, :-1]
+    change[:, 1:] = np.any([now.T[:, 1:] != now.T[:, :-1] for now in (live, who, many)], axis=0)
     cell, since = np.nonzero(change)
     until = np.append(since[1:], instant_count)
     until = np.where(until <= since, instant_count, until)
-    value = by_cell[cell, since]
-    held = value > 0
-    return {"cell": cell[held], "from": since[held], "to": until[held], "live_pages": value[held]}
+    held = live[since, cell] > 0
+    cell, since, until = cell[held], since[held], until[held]
+    return {"cell": cell, "from": since, "to": until, "live_pages": live[since, cell],
+            "holder": who[since, cell], "holder_pages": many[since, cell]}
 
 
 def columns(found: Timeline) -> dict[str, dict[str, list[float | int | str | None]]]:

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError
+from replay.metrics.holders import MOST_HOLDERS
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, INSTANTS, MAP_CELLS, MAP_INSTANTS, TIMELINE_TABLES, PlainTable, Timeline,
-    frame_of,
+    CELLS_PER_ROW, INSTANTS, MAP_CELLS, MAP_INSTANTS, MOST_CELLS, TIMELINE_TABLES, PlainTable,
+    Timeline, frame_of,
 )  # fmt: skip
 
 AGAIN_HINT = "run `replay run` again, with this version"
 MOST_TIMELINE_BYTES = 16 << 20
-MOST_ROWS = {"gauges": INSTANTS, "cells": MAP_CELLS, "states": MAP_CELLS * MAP_INSTANTS,
-             "ages": MAP_CELLS // CELLS_PER_ROW * MAP_INSTANTS}
-BOUNDS = {"cell": MAP_CELLS, "row": MAP_CELLS // CELLS_PER_ROW, "column": CELLS_PER_ROW,
-          "from": MAP_INSTANTS, "to": MAP_INSTANTS + 1, "instant": MAP_INSTANTS}
+MOST_ROWS = {"gauges": INSTANTS, "cells": MOST_CELLS, "states": MAP_CELLS * MAP_INSTANTS,
+             "holders": MOST_HOLDERS, "ages": MAP_CELLS // CELLS_PER_ROW * MAP_INSTANTS}
+BOUNDS = {"cell": MOST_CELLS, "row": MOST_CELLS // CELLS_PER_ROW, "column": CELLS_PER_ROW,
+          "from": MAP_INSTANTS, "to": MAP_INSTANTS + 1, "instant": MAP_INSTANTS,
+          "holder": MOST_HOLDERS}
 """Exclusive; every whole number is from -1 on and below 2^62 besides."""
 
 

@@ -15,7 +15,9 @@ from replay.engine.drive import Outcome, Workload
 from replay.engine.outcome import NO_FRAME, ROW
 from replay.engine.requests import ALLOC, FREE, TARGET, Requests
 from replay.engine.state import SECTION
+from replay.metrics.calls import NO_CALLER
 from replay.metrics.counted import SMALLEST
+from replay.metrics.holders import AT_START, MOST_HOLDING, OTHER_CALLERS, Holders
 from replay.metrics.occupancy import ROOM_FOR_FREED
 from replay.metrics.part import Part, whole
 from replay.metrics.timeline import INSTANTS, Timeline, TimelineFold, columns, instants, timeline
@@ -77,21 +79,28 @@ def random_frames(rng: np.random.Generator, sections: list[tuple[int, int, int]]
     return np.where(rng.random(size) < 0.02, NO_FRAME, found).tolist()
 
 
-def lives(o: Outcome) -> np.ndarray:
-    """(pages, 3): frame, from, to."""
+def size_of(pages: int) -> str:
+    return next((name for most, name in ((1, "1"), (8, "2-8"), (64, "9-64"), (512, "65-512"))
+                 if pages <= most), ">512")
+
+
+def lives(o: Outcome) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """(pages, 3): frame, from, to; and who holds each."""
     q, never = o.workload.requests, 1 << 62
     began = {o.workload.nr_slots + k: (int(f), 0) for k, f in enumerate(o.before)}
+    whose = dict.fromkeys(began, (AT_START, ""))
     ended: dict[int, int] = {}
     for r, (kind, pages, first) in enumerate(zip(q.kind, q.pages, q.first, strict=True)):
         start = int(q.time[r]) + int(o.rows[r]["wait_ns"])
         for k in range(first, first + pages):
             if kind == ALLOC and (o.rows[r]["errno"] == 0 or o.rows[r]["path"] == 2):
-                began[k] = int(o.frames[k]), start
+                began[k], whose[k] = (int(o.frames[k]), start), (NO_CALLER, size_of(pages))
             elif kind == FREE:
                 ended[int(q.slots[k])] = start
     found = [(frame, since, ended.get(slot, never)) for slot, (frame, since) in began.items()
              if frame >= 0]
-    return np.array(found, np.int64).reshape(-1, 3)
+    return (np.array(found, np.int64).reshape(-1, 3),
+            [whose[slot] for slot, (frame, _) in began.items() if frame >= 0])
 
 
 def unusable(o: Outcome, live: np.ndarray, ns: int) -> float | None:
@@ -107,7 +116,8 @@ def unusable(o: Outcome, live: np.ndarray, ns: int) -> float | None:
 
 def check(o: Outcome, found: Timeline) -> None:
     """Every table against the lives."""
-    (frame, since, until), span = lives(o).T, max(int(o.workload.requests.time.max()), 1)
+    table, whose = lives(o)
+    (frame, since, until), span = table.T, max(int(o.workload.requests.time.max()), 1)
     assert found.gauges["time_ns"].to_list() == instants(span, INSTANTS).tolist()
     sections = o.sections.tolist()
     for row in found.gauges.iter_rows(named=True):
@@ -121,17 +131,26 @@ def check(o: Outcome, found: Timeline) -> None:
     size = found.cells["nr_pages"][0]
     first = dict(found.cells.select("start_pfn", "cell").iter_rows())
     assert {int(start) for start in frame // size * size} <= set(first)  # if no instant saw it, too
-    states = {(cell, k): pages for cell, a, b, pages in found.states.iter_rows()
+    states = {(cell, k): pages for cell, a, b, pages, *_ in found.states.iter_rows()
               for k in range(a, b)}
+    names = found.holders.rows()
+    assert names == sorted(set(names))
+    most = {(cell, k): (-pages, names[holder])
+            for cell, a, b, _, holder, pages in found.states.iter_rows() for k in range(a, b)}
+    holding: dict[tuple[int, int], dict[tuple[str, str], int]] = defaultdict(
+        lambda: defaultdict(int))
     ages = {(row, k): (pages, age) for k, row, pages, age in found.ages.iter_rows()}
     cells, rows = defaultdict(int), defaultdict(list)
     for k, ns in enumerate(instants(span, 48).tolist()):
         there = (since <= ns) & (ns < until)
-        for start, begin in zip((frame[there] // size * size).tolist(), since[there].tolist(),
-                                strict=True):
+        for start, begin, who in zip((frame[there] // size * size).tolist(),
+                                     since[there].tolist(), np.flatnonzero(there), strict=True):
             cells[first[start], k] += 1
+            holding[first[start], k][whose[who]] += 1
             rows[first[start] // 64, k].append(ns - begin)
     assert states == cells
+    assert most == {at: min((-pages, name) for name, pages in held.items())
+                    for at, held in holding.items()}
     assert ages == {at: (len(age), pytest.approx(sum(age) / len(age) / 1e9, abs=1e-9))
                     for at, age in rows.items()}
 
@@ -234,3 +253,28 @@ def test_a_stream_of_one_moment_has_instants() -> None:
     assert set(found.gauges["live_pages"]) == {2}
     assert set(found.gauges["unusable_free_index"]) == {None}
     assert found.states["live_pages"].to_list() == [1, 1]
+
+
+def test_callers_beyond_those_told_apart_are_one() -> None:
+    """The first that allocate have numbers of their own, whatever their order in the list."""
+    many = MOST_HOLDING + 5
+    q = Requests(*(np.array(column, np.int64) for column in (
+        range(many), [ALLOC] * many, [1] * many, range(many), [])))
+    o = replace(outcome([], [], []), workload=Workload(q, many, many, np.arange(many)),
+                rows=np.zeros(many, ROW), frames=np.arange(many))
+    part = replace(whole(o), callers=[f"f{k}" for k in range(many)],
+                   caller=np.arange(many)[::-1].copy())
+    holders = Holders()
+    numbers = holders.of(part).tolist()
+    assert holders.names(numbers) == [(f"f{k}", "1") for k in range(many - 1, 4, -1)] + [
+        (OTHER_CALLERS, "1")] * 5
+    assert holders.names(holders.of(only(part, [0])).tolist()) == [(f"f{many - 1}", "1")]
+
+
+def test_rows_of_context_lie_around_what_was_handed_out() -> None:
+    q = Requests(*(np.array(column, np.int64) for column in ([0], [ALLOC], [2], [0], [])))
+    o = replace(outcome([], [], []), workload=Workload(q, 2, 2, np.arange(1)),
+                rows=np.zeros(1, ROW), frames=np.array([5, 64 * BLOCK * 9]),
+                peaks={"given_pages": 1.0})
+    starts = timeline(o).cells.filter(column=0)["start_pfn"] // (64 * BLOCK)
+    assert starts.to_list() == [0, 1, 8, 9, 10]
