@@ -146,7 +146,8 @@ def _take(kept: Kept, frames: Any, place: int, slot: int, pages: int, served: bo
 def _give(kept: Kept, slots: Any, first: int, pages: int, end_ns: int, shift: int) -> bool:
     """A free's pages leave their slots; else as _take()."""
     cursor, went = kept.cursor[0], _instant(kept, end_ns)
-    low = high = begin_ns = alike = came = whose = 0
+    low = high = begin_ns = alike = came = 0
+    whose = np.int64(0)
     before = kept.at[went - 1] if went > 0 else np.int64(-1)  # of what came since, nothing is seen
     done = True
     for k in range(cursor.page, pages):

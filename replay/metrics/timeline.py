@@ -200,10 +200,10 @@ def _gauges(sections: Sections, edges: np.ndarray, at: np.ndarray, block: int) -
 
 def _alive(edges: np.ndarray, nr_at: int) -> np.ndarray:
     """(nr_at,): how many are there at each instant."""
-    return _summed(edges["group"], np.zeros_like(edges["group"]), edges["pages"], nr_at, 1).ravel()
+    return summed(edges["group"], np.zeros_like(edges["group"]), edges["pages"], nr_at, 1).ravel()
 
 
-def _summed(instant: np.ndarray, cell: np.ndarray, change: np.ndarray, nr_at: int, nr_cells: int
+def summed(instant: np.ndarray, cell: np.ndarray, change: np.ndarray, nr_at: int, nr_cells: int
             ) -> np.ndarray:
     """(nr_at, nr_cells): what the changes up to each instant come to."""
     moved = np.zeros((nr_at, nr_cells), np.int64)
@@ -307,20 +307,20 @@ def _map(cells: PlainTable, edges: np.ndarray, holder: np.ndarray, at: np.ndarra
     instant = (edges["group"] + MAP_EVERY // 2) // MAP_EVERY
     seen = instant < MAP_INSTANTS
     edges, instant, cell, holder = edges[seen], instant[seen], cell[seen], holder[seen]
-    live = _summed(instant, cell, edges["pages"], MAP_INSTANTS, nr)
+    live = summed(instant, cell, edges["pages"], MAP_INSTANTS, nr)
     row = cell // CELLS_PER_ROW
-    count, high, low = (_summed(instant, row, edges[name], MAP_INSTANTS, nr // CELLS_PER_ROW)
+    count, high, low = (summed(instant, row, edges[name], MAP_INSTANTS, nr // CELLS_PER_ROW)
                         for name in ("pages", "begin_high", "begin_low"))
-    most = _most(instant, cell * MOST_HOLDERS + holder, edges["pages"], nr)
-    return _spans(live, *most), _ages(at, count, high, low)
+    most = most_of(instant, cell * MOST_HOLDERS + holder, edges["pages"], nr)
+    return spans(live, *most), _ages(at, count, high, low)
 
 
-def _most(instant: np.ndarray, key: np.ndarray, pages: np.ndarray, nr: int
+def most_of(instant: np.ndarray, key: np.ndarray, pages: np.ndarray, nr: int
           ) -> tuple[np.ndarray, np.ndarray]:
     """(instants, cells): who holds most of a cell's pages, and how many, by keys of cell and holder.
     """
     keys, place = np.unique(key, return_inverse=True)
-    held = _summed(instant, place, pages, MAP_INSTANTS, len(keys))
+    held = summed(instant, place, pages, MAP_INSTANTS, len(keys))
     who, many = np.zeros((2, MAP_INSTANTS, nr), np.int64)
     for k, (cell, holder) in enumerate(zip(*np.divmod(keys, MOST_HOLDERS), strict=True)):
         more = held[:, k] > many[:, cell]
@@ -338,7 +338,7 @@ def _ages(at: np.ndarray, count: np.ndarray, high: np.ndarray, low: np.ndarray) 
     return {"instant": k, "row": row, "live_pages": count, "age_s": (age_ns / NS_PER_S).round(9)}
 
 
-def _spans(live: np.ndarray, who: np.ndarray, many: np.ndarray) -> PlainTable:
+def spans(live: np.ndarray, who: np.ndarray, many: np.ndarray) -> PlainTable:
     """(instants, cells) counts as spans of equal ones, without those of nothing."""
     instant_count, nr = live.shape
     change = np.ones((nr, instant_count), bool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,14 +27,13 @@ class Figure:
     data: pl.DataFrame
 
 
+SEPARATE = ("factors", "physmap", "ages")
+"""Figures that a page draws in a way of its own, with the same numbers."""
+
+
 def colours(names: list[str], alt: Any) -> Any:
     """One colour per strategy, the same in every figure."""
     return alt.Scale(domain=names, range=[PALETTE[k % len(PALETTE)] for k in range(len(names))])
-
-
-def dashes(names: list[str], alt: Any) -> Any:
-    """One dash per strategy, so that a curve is not known by its colour alone."""
-    return alt.Scale(domain=names, range=[DASHES[k % len(DASHES)] for k in range(len(names))])
 
 
 NS_LABEL = ("datum.value >= 1e9 ? format(datum.value / 1e9, '~g') + ' s' : datum.value >= 1e6 ? "
@@ -41,6 +42,14 @@ NS_LABEL = ("datum.value >= 1e9 ? format(datum.value / 1e9, '~g') + ' s' : datum
 """A Vega expression: nanoseconds for a person."""
 
 
-def ns_axis(alt: Any, title: str) -> Any:
-    """A logarithmic axis of modelled time."""
-    return alt.Axis(title=title, labelExpr=NS_LABEL, tickCount=6)
+def decades(values: Sequence[float]) -> list[float]:
+    """The powers of ten around positive values, at least two."""
+    low = math.floor(math.log10(min(values, default=1)))
+    high = max(math.ceil(math.log10(max(values, default=1))), low + 1)
+    return [10.0 ** k for k in range(low, high + 1)]
+
+
+def ns_axis(alt: Any, title: str, at: Sequence[float]) -> Any:
+    """A logarithmic axis of modelled time, labelled at these decades."""
+    return alt.Axis(title=title, labelExpr=NS_LABEL, values=list(at), labelOverlap="greedy",
+                    labelSeparation=8)

@@ -1,4 +1,4 @@
-"""Figures of space: gauges over time, the physmap as a map with a slider, ages of live pages."""
+"""Figures of space that stand alone: the physmap as a map with a slider, ages of live pages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import polars as pl
 
 from replay.base.units import NS_PER_S, human_bytes
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, DEVICE, INSTANTS, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
+    CELLS_PER_ROW, DEVICE, INSTANTS, MAP_EVERY, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
     of_map,
 )  # fmt: skip
-from replay.report.page.figure import Figure, colours, dashes
+from replay.report.page.figure import Figure
 from replay.report.telling.escapes import plain
 from replay.runs.run import Run
 
@@ -22,17 +22,12 @@ AREA_COLOURS = {RAM: "#9ecae1", DEVICE: "#fdae6b", OTHER: "#bcbddc", NOTHING: "#
 """Of the map: what the address space is, a section's free part, live pages over it."""
 
 
-def space_figures(run: Run) -> list[Figure]:
-    """Gauges, map, ages; of a run that keeps no time lines none."""
+def space_figures(run: Run, lines: dict[str, Timeline]) -> list[Figure]:
+    """Map and ages, with a slider and a choice of their own; lines: of those that have cells."""
     import altair as alt
 
-    lines = {name: run.timeline(name) for name in run.allocators}
-    page = int(run.header["page_bytes"])
-    if not any(line.cells.height for line in lines.values()):
-        return _gauges(alt, run, lines)
     at = _map_instants(lines, int(run.header["modelled_span_ns"]))
-    return [*_gauges(alt, run, lines), _map(alt, run, lines, page, at),
-            _ages(alt, run, lines, at)]
+    return [_map(alt, run, lines, int(run.header["page_bytes"]), at), _ages(alt, run, lines, at)]
 
 
 def _map_instants(lines: dict[str, Timeline], span: int) -> np.ndarray:
@@ -43,38 +38,6 @@ def _map_instants(lines: dict[str, Timeline], span: int) -> np.ndarray:
     full = [of_map(line.gauges["time_ns"].to_numpy()) for line in lines.values()
             if line.gauges.height == INSTANTS]
     return max(full, key=lambda at: int(at[-1]), default=instants(max(span, 1), MAP_INSTANTS))
-
-
-def _gauges(alt: Any, run: Run, lines: dict[str, Timeline]) -> list[Figure]:
-    names = list(run.allocators)
-    frame = pl.concat([line.gauges.with_columns(strategy=pl.lit(name),
-                                                s=(pl.col("time_ns") / NS_PER_S).round(6))
-                       for name, line in lines.items()])
-    found = []
-    for column, title, said, axis in (
-            ("live_pages", "Live pages", ("Pages that callers hold. Strategies differ where one "
-             "refuses requests, or serves them later."), alt.Axis(title="pages", format="~s")),
-            ("section_pages", "Pages of sections", ("Address space taken as memory sections; each "
-             "page costs a struct page of 64 bytes, for ever."),
-             alt.Axis(title="pages", format="~s")),
-            ("unusable_free_index", "Unusable free index",
-             ("Share of the free pages of sections that lie outside wholly free 2 MiB blocks: the "
-             "lower, the less broken up. Not shown for a strategy that gives up own RAM."),
-             alt.Axis(title="share of free pages", format="~%"))):
-        shown = frame.filter(pl.col(column).is_not_null()).select("strategy", "s", column)
-        if not shown.height or not shown[column].max():
-            continue
-        chart = alt.Chart(shown).mark_line(interpolate="step-after", strokeWidth=2).encode(
-            x=alt.X("s:Q", title="modelled time, s"), y=alt.Y(f"{column}:Q", axis=axis),
-            color=alt.Color("strategy:N", scale=colours(names, alt), title=None),
-            strokeDash=alt.StrokeDash("strategy:N", scale=dashes(names, alt), title=None),
-            tooltip=["strategy:N", alt.Tooltip("s:Q", title="s, modelled"),
-                     alt.Tooltip(f"{column}:Q", title=title, format=",.4~r")],
-        ).properties(height=200)
-        wide = shown.pivot("strategy", index="s", values=column)
-        found.append(Figure(column.replace("_", "-"), f"{title} over time", said, chart,
-                            wide.gather_every(max(1, wide.height // 24))))
-    return found
 
 
 def _label(cells: pl.DataFrame) -> pl.Series:
@@ -101,14 +64,21 @@ def _cells(lines: dict[str, Timeline], at: np.ndarray) -> pl.DataFrame:
     return pl.concat(frames).with_row_index("key")
 
 
+def _peak(lines: dict[str, Timeline]) -> int:
+    """The instant of the map at which most pages are live."""
+    live = [line.gauges["live_pages"].to_numpy()[MAP_EVERY // 2 :: MAP_EVERY]
+            for line in lines.values()]
+    return int(np.argmax(np.max([one for one in live if len(one) == MAP_INSTANTS], axis=0)))
+
+
 def _map(alt: Any, run: Run, lines: dict[str, Timeline], page: int, at_ns: np.ndarray) -> Figure:
-    names = list(run.allocators)
+    names = list(lines)
     cells = _cells(lines, at_ns)
     states = pl.concat([
         line.states.with_columns(strategy=pl.lit(name)) for name, line in lines.items()
     ]).join(cells.select("key", "strategy", "cell", "what"), on=["strategy", "cell"], how="inner")
     at = at_ns / NS_PER_S
-    instant = alt.param(name="instant", value=MAP_INSTANTS // 2, bind=alt.binding_range(
+    instant = alt.param(name="instant", value=_peak(lines), bind=alt.binding_range(
         min=0, max=MAP_INSTANTS - 1, step=1, name="Time (drag, or arrow keys) "))
     pick = _pick(alt, names, "map_strategy")
     mine = "datum.strategy == map_strategy"
@@ -175,7 +145,8 @@ def _hazards(run: Run, cells: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
     """Where and from when the hazards lie that the summary tells in full: of each kind the first.
     """
     rows = []
-    for name, data in run.allocators.items():
+    for name in dict.fromkeys(cells["strategy"]):
+        data = run.allocators[name]
         mine = cells.filter(strategy=name)
         start = mine["start_pfn"].to_numpy()
         for example in data["hazard_examples"]:
@@ -195,7 +166,7 @@ def _hazards(run: Run, cells: pl.DataFrame, at: np.ndarray) -> pl.DataFrame:
 
 
 def _ages(alt: Any, run: Run, lines: dict[str, Timeline], at_ns: np.ndarray) -> Figure:
-    names = list(run.allocators)
+    names = list(lines)
     cells = _cells(lines, at_ns)
     at = at_ns / NS_PER_S
     frame = pl.concat([line.ages.with_columns(strategy=pl.lit(name))

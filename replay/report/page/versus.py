@@ -9,14 +9,9 @@ import polars as pl
 
 from replay.compare.effects import paired
 from replay.compare.sides import Side
-from replay.metrics.catalogue import Metric, families
 from replay.report.page.figure import Figure
-from replay.report.telling.figures import SHOWN
+from replay.report.page.heat import BEYOND, heat
 from replay.runs.run import Run
-
-BEYOND = 1000.0
-"""Factors are shown up to this."""
-
 
 def versus_figures(run: Run) -> list[Figure]:
     """Nothing where a run has a single strategy; pairs of requests where it keeps them."""
@@ -27,29 +22,11 @@ def versus_figures(run: Run) -> list[Figure]:
     return [_factors(alt, run), *([_pairs(alt, run)] if run.kept else [])]
 
 
-def _factor(metric: Metric, value: float | None, best: float | None) -> float | None:
-    """How many times worse than the best; None where nothing can be said."""
-    if value is None or best is None:
-        return None
-    if value == best:
-        return 1.0
-    low, high = sorted((value, best))
-    return BEYOND if low <= 0 else min(high / low, BEYOND)
-
-
 def _factors(alt: Any, run: Run) -> Figure:
     names = list(run.allocators)
-    rows = []
-    for family, metrics in families().items():
-        for metric in metrics:
-            values = [metric.of(run.allocators[name]) for name in names]
-            known = [v for v in values if v is not None]
-            if not metric.better or len(set(known)) < 2:
-                continue
-            best = min(known) if metric.better == "lower" else max(known)
-            rows += [{"strategy": name, "metric": metric.label, "family": family,
-                      "factor": _factor(metric, value, best), "shown": SHOWN[metric.unit](value)}
-                     for name, value in zip(names, values, strict=True)]
+    rows = [{"strategy": name, "metric": row.metric.label, "family": row.family,
+             "factor": cell.factor, "shown": cell.shown}
+            for row in heat(run) for name, cell in zip(names, row.cells, strict=True)]
     frame = pl.DataFrame(rows, schema={"strategy": pl.String, "metric": pl.String,
                                        "family": pl.String, "factor": pl.Float64,
                                        "shown": pl.String})
