@@ -12,6 +12,7 @@ function draw(id, spec) {
       place.dataset.drawn = "yes";
       const svg = place.querySelector("svg");
       svg.setAttribute("role", "img");
+      for (const child of svg.children) child.setAttribute("aria-hidden", "true");
       svg.setAttribute("aria-label", place.dataset.title);
       place.view = view;
     })

@@ -11,7 +11,7 @@ import polars as pl
 
 from replay.base.alike import Counts
 from replay.report.page.figure import Figure, colours, decades, ns_axis
-from replay.report.page.series import Series, chosen, lines, series_of
+from replay.report.page.series import APART, Series, chosen, lines, series_of
 from replay.report.telling.tables import fitted
 from replay.runs.run import Run
 
@@ -102,8 +102,7 @@ def latency_figures(run: Run) -> list[Figure]:
     found = [Figure(
         "latency", "Latency of an allocation (modelled)",
         "How many allocations took at most how long: the further right, the rarer. A curve that "
-        "rises late has a short tail. The last step of each curve is its longest call. Curves "
-        "are drawn a few pixels apart where they lie on each other.",
+        "rises late has a short tail. The last step of each curve is its longest call. " + APART,
         latency_curves(alt, series, frame, "latency"), _table(frame, "latency"))]
     waited = bool(frame.filter(part="waiting for the lock")["ns"].max())
     if waited:

@@ -10,7 +10,7 @@ import polars as pl
 from replay.base.units import NS_PER_S
 from replay.metrics.timeline import Timeline
 from replay.report.page.figure import Figure
-from replay.report.page.series import Series, chosen, lines
+from replay.report.page.series import APART, Series, chosen, lines
 
 GAUGE_HEIGHT = 150
 ROWS_SHOWN = 24
@@ -44,7 +44,7 @@ def gauge_figures(series: Sequence[Series], found: Lines, at_s: float) -> list[F
             continue
         wide = shown.pivot("strategy", index="s", values=column)
         made.append(Figure(
-            column.replace("_", "-"), f"{title} over time", said,
+            column.replace("_", "-"), f"{title} over time", f"{said} {APART}",
             _chart(alt, shown, series, at_s, column, title, axis, form),
             wide.gather_every(max(1, wide.height // ROWS_SHOWN))))
     return made

@@ -1,7 +1,7 @@
 // Draws the physmap of each strategy, and the ages of its pages, at the instant of the slider.
 // What lies in the address space is a colour; a section over it is a hatched frame; live pages are
 // bars that leave the colour above them free, so that what is under a section can always be seen.
-const GAP = 14, LABEL = 58, BAR = 0.72;
+const GAP = 14, LABEL = 62, BAR = 0.72;
 const AREA_INK = ["--nothing", "--ram", "--device", "--others"];
 const ink = (name) => getComputedStyle(document.body).getPropertyValue(name).trim();
 const number = (value) => Math.round(value).toLocaleString("en-US");

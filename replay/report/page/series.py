@@ -10,8 +10,10 @@ from replay.report.page.figure import DASHES, PALETTE
 from replay.report.telling.escapes import plain
 from replay.runs.run import Run
 
-PIXELS_APART = 3
+PIXELS_APART = 2.5
 """Between curves that have one value."""
+APART = "Curves that lie on each other are drawn a few pixels apart."
+
 LINE_HEIGHT = 15
 """Of labels, in pixels."""
 LEADER = 16
