@@ -23,6 +23,7 @@ from replay.metrics.occupancy import LIMB_BITS, Occupancy, by_address
 from replay.metrics.part import Part, whole
 from replay.metrics.ranges import Ranges, others_ram, windows
 from replay.physmap.model import HostRange, Physmap
+from replay.trace.store import Trace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -156,12 +157,12 @@ class TimelineFold:
             "cells": cells, "states": states, "holders": holders, "ages": ages})
 
 
-def timeline(o: Outcome) -> Timeline:
+def timeline(o: Outcome, trace: Trace | None = None) -> Timeline:
     """The same of a replay whose requests are all at hand; in a closed loop its last request is the
-    last that came."""
+    last that came. trace: names the callers."""
     q = o.workload.requests
     folded = TimelineFold(o.machine, int(q.time.max(initial=0)), o.workload.nr_slots, o.before)
-    folded.fold(whole(o), q)
+    folded.fold(whole(o, trace), q)
     return folded.timeline(o)
 
 

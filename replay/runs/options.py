@@ -134,6 +134,11 @@ class RunOptions:
                 if key.startswith((f"{allocator}.", f"{FAULT_PREFIX}."))})
         return shlex.join(["replay", "run", str(trace), *shown.words()])
 
+    def again(self, trace: str) -> str:
+        """The same without what changes no figure, for a summary. trace: its name, which stands for
+        its file."""
+        return replace(self, check=False, no_outcome=False).command(trace)
+
     def words(self) -> Iterator[str]:
         """The command line's words for what is not at its default."""
         for name, written, default in options():

@@ -63,13 +63,14 @@ def _replay_whole(trace: Trace, plan: RunOptions) -> Run:
     with step("measuring", len(outcomes), "strategies"):
         data = summary(outcomes, trace)
     data["failed_allocators"] = failed
+    data["run"]["command"] = plan.again(trace.meta.name)
     if plan.no_outcome:
         data["run"]["outcome"] = NOT_KEPT
         return Run(data)
     named = list(zip(data["order"], outcomes, strict=True))
     tables, lines = {}, {}
     for name, o in each(named, "keeping outcomes", "strategies"):
-        tables[name], lines[name] = outcome_table(o, trace), timeline(o)
+        tables[name], lines[name] = outcome_table(o, trace), timeline(o, trace)
     return Run(data, None, tables, lines)
 
 

@@ -76,6 +76,7 @@ def replay_batches(source: Batches | Repaged, named: Named, plan: RunOptions, fo
     replays = [course.measured(str(plan.arrivals), plan.check) for course in courses]
     data = summary_of(replays, source.meta, digest.text())
     data["failed_allocators"] = {}
+    data["run"]["command"] = plan.again(source.meta.name)
     if folder is None:
         data["run"]["outcome"] = NOT_KEPT
         return Run(data)

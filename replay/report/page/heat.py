@@ -48,13 +48,15 @@ class HeatRow:
     """A metric and its cells, a strategy each."""
 
     family: str
+    hazard: bool
     metric: Metric
     cells: Sequence[Cell]
 
     @property
-    def alike(self) -> bool:
-        """Whether all are next to equal."""
-        return all(cell.factor is not None and cell.factor < ALIKE for cell in self.cells)
+    def first(self) -> bool:
+        """Whether it is among those that say most, and they are not next to equal."""
+        alike = all(cell.factor is not None and cell.factor < ALIKE for cell in self.cells)
+        return (self.metric.first or self.hazard) and not alike
 
 
 def _factor(value: float | None, best: float) -> float | None:
@@ -77,6 +79,6 @@ def heat(run: Run) -> list[HeatRow]:
             if not metric.better or len(set(known)) < 2:
                 continue
             best = min(known) if metric.better == "lower" else max(known)
-            found.append(HeatRow(TITLES[family], metric, [
+            found.append(HeatRow(TITLES[family], family == "hazards", metric, [
                 Cell(SHOWN[metric.unit](value), _factor(value, best)) for value in values]))
     return found

@@ -76,7 +76,7 @@ def latency_curves(alt: Any, series: Sequence[Series], frame: pl.DataFrame, part
     ).add_params(chosen(alt))
 
 
-def _table(frame: pl.DataFrame, part: str) -> pl.DataFrame:
+def percentiles(frame: pl.DataFrame, part: str) -> pl.DataFrame:
     """The usual percentiles, a column per strategy."""
     chosen = (50, 90, 99, 99.9, 99.99, 100)
     rows = []
@@ -103,19 +103,19 @@ def latency_figures(run: Run) -> list[Figure]:
         "latency", "Latency of an allocation (modelled)",
         "How many allocations took at most how long: the further right, the rarer. A curve that "
         "rises late has a short tail. The last step of each curve is its longest call. " + APART,
-        latency_curves(alt, series, frame, "latency"), _table(frame, "latency"))]
+        latency_curves(alt, series, frame, "latency"), percentiles(frame, "latency"))]
     waited = bool(frame.filter(part="waiting for the lock")["ns"].max())
     if waited:
         found.append(Figure(
             "waiting", "Waiting for the lock (modelled)",
             "Time before the allocator's lock was had, behind other callers and the allocator's "
             "own thread. 1 ns stands for none.", latency_curves(alt, series, frame, "waiting for the lock"),
-            _table(frame, "waiting for the lock")))
+            percentiles(frame, "waiting for the lock")))
     found.append(Figure(
         "in-the-lock", "In the lock (modelled)", "What the allocator itself did. " + (
             "The rest of the latency is waiting." if waited else
             "No allocation waited for the lock, so this is the whole of the latency."),
-        latency_curves(alt, series, frame, "in the lock"), _table(frame, "in the lock")))
+        latency_curves(alt, series, frame, "in the lock"), percentiles(frame, "in the lock")))
     return found + [figure for key, title in (("size", "request size"), ("caller", "caller"))
                     if (figure := _groups(alt, run, key, title))]
 

@@ -17,13 +17,13 @@ ROWS_SHOWN = 24
 """Of the numbers behind a figure."""
 
 GAUGES = (
-    ("live_pages", "Live pages", "Pages that callers hold. Strategies differ where one refuses "
-     "requests, or serves them later.", "pages", "~s"),
-    ("section_pages", "Pages of sections", "Address space taken as memory sections; each page costs "
-     "a struct page of 64 bytes, for ever.", "pages", "~s"),
-    ("unusable_free_index", "Unusable free index", "Share of the free pages of sections that lie "
+    ("live_pages", "Live pages", ("Pages that callers hold. Strategies differ where one refuses "
+     "requests, or serves them later."), "pages", "~s"),
+    ("section_pages", "Pages of sections", ("Address space taken as memory sections; each page costs "
+     "a struct page of 64 bytes, for ever."), "pages", "~s"),
+    ("unusable_free_index", "Unusable free index", ("Share of the free pages of sections that lie "
      "outside wholly free 2 MiB blocks: the lower, the less broken up. Not shown for a strategy "
-     "that gives up own RAM.", "share of free pages", "~%"))
+     "that gives up own RAM."), "share of free pages", "~%"))
 """Column, title, what it says, title of the axis and its format."""
 
 Lines = Mapping[int, Timeline]

@@ -21,6 +21,7 @@ from replay.report.page.summary_table import summary_table
 from replay.report.page.versus import versus_figures
 from replay.report.page.words import WORDS
 from replay.report.telling.escapes import plain
+from replay.report.telling.next_commands import next_commands
 from replay.report.telling.telling import told
 from replay.runs.run import Run
 
@@ -42,8 +43,8 @@ def drawn(run: Run) -> Drawn:
     """All of a run's figures."""
     if not run.kept:
         return Drawn(versus_figures(run), {}, [
-            "No pictures of latency, of space over time, of requests in pairs: the run "
-            "keeps its summary alone (--no-outcome)."])
+            ("No pictures of latency, of space over time, of requests in pairs: the run "
+            "keeps its summary alone (--no-outcome).")])
     series = series_of(run)
     found, said = time_lines(series)
     made, space = of_time_lines(series, found) if found else ([], {})
@@ -94,7 +95,9 @@ def shown(figure: Figure, part: str) -> dict[str, Any]:
 
 def page(runs: Sequence[Run]) -> str:
     """One HTML document: a part per run."""
-    parts, specs, drawings = [], {}, {}
+    parts = []
+    specs: dict[str, Any] = {}
+    drawings: dict[str, Any] = {}
     for k, (run, name) in enumerate(zip(runs, titles(runs), strict=True)):
         of, part = drawn(run), f"f{k}"
         vega = [figure for figure in of.figures if figure.name not in SEPARATE]
@@ -112,11 +115,11 @@ def _part(run: Run, name: str, part: str, of: Drawn, vega: list[dict[str, Any]])
     rows = heat(run)
     return {
         "id": part, "name": name, "synthetic": run.header["synthetic"], "told": said,
-        "verdict": list(getattr(said, "verdict", ())),
-        "next": list(getattr(said, "next_commands", ())),
+        "command": plain(run.header.get("command", "")),
+        "next": [one for one in next_commands(run.summary, run.name, "") if "report" not in one[0]],
         "missing": [plain(line) for line in of.missing], "map": of.map,
         "strategies": [(one.group, one.label) for one in series_of(run)],
-        "heat": [(family, [r for r in group if not r.alike], [r for r in group if r.alike])
+        "heat": [(family, [r for r in group if r.first], [r for r in group if not r.first])
                  for family, group in ((f, list(g)) for f, g in groupby(
                      rows, key=lambda row: row.family))],
         "figures": {figure["name"]: figure for figure in vega},

@@ -202,6 +202,6 @@ def _marks(one: Series, layout: Layout) -> list[list[Any]]:
         where = f" ({plain(row['other'])})" if row["other"] else ""
         found.append([
             int(layout.find(np.array([pfn]))[0]), round(ns / NS_PER_S, 6),
-            f"{plain(row['kind']).replace('_', ' ')} at pfn {pfn:#x}{where}, by "
-            f"{plain(row['user'])}: {plain(row['what'])}"])
+            (f"{plain(row['kind']).replace('_', ' ')} at pfn {pfn:#x}{where}, by "
+            f"{plain(row['user'])}: {plain(row['what'])}")])
     return found
