@@ -58,7 +58,7 @@ def against(a: Run, b: Run) -> str:
     part = {
         "id": "f0", "map": space, "strategies": list(enumerate(called)),
         "chosen": _most_different(called, effects), "missing": [plain(line) for line in missing],
-        "figures": {figure.name: shown(figure, "f0") for figure in drawn}}
+        "figures": {figure.name: shown(figure, "f0", " against ".join(names)) for figure in drawn}}
     return document(
         "against.html.j2", SCRIPTS,
         {"figures": {f"f0-{figure.name}": vega_lite(figure.chart) for figure in drawn},
@@ -113,10 +113,10 @@ def change(effect: dict[str, Any]) -> str:
         return NO_VALUE
     if not ratio:
         return "from none" if not effect["base"] else "to none" if not effect["value"] else NO_VALUE
-    if ratio >= TIMES_FROM or ratio <= 1 / TIMES_FROM:
-        factor = ratio if ratio > 1 else 1 / ratio
-        shown_as = f"{factor:,.0f}" if factor >= 10 else f"{factor:.2g}"
-        return f"{shown_as} times {'as much' if ratio > 1 else 'less'}"
+    if ratio >= TIMES_FROM:
+        return f"{ratio:,.0f} times A" if ratio >= 10 else f"{ratio:.2g} times A"
+    if ratio <= 1 / TIMES_FROM:
+        return f"{100 * ratio:.2g} % of A"
     percent = 100 * (ratio - 1)
     return f"{percent:+.1f} %" if abs(percent) >= 0.05 else "less than 0.1 %"
 

@@ -141,10 +141,13 @@ async function drawIn(part, chart) {
   await draw(chart.id, data.figures[chart.id]);
   if (chart.view) part.follow(chart);
 }
+// One after the other, from the top, with room between them for what the reader does meanwhile.
+const pause = () => new Promise((go) => { setTimeout(go); });
 async function drawAll() {
   for (const part of parts) {
     for (const chart of part.place.querySelectorAll(".chart")) {
       const folded = chart.closest("details:not([open])");
+      await pause();
       if (!folded) await drawIn(part, chart);
       else folded.addEventListener("toggle", () => { if (!chart.view) drawIn(part, chart); });
     }

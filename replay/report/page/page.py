@@ -87,9 +87,9 @@ def titles(runs: Sequence[Run]) -> list[str]:
                   else run.name) for run in runs]
 
 
-def shown(figure: Figure, part: str) -> dict[str, Any]:
-    """A figure as templates take it; part: before its id."""
-    return {"id": f"{part}-{figure.name}", "name": figure.name, "title": figure.title,
+def shown(figure: Figure, part: str, of: str) -> dict[str, Any]:
+    """A figure as templates take it; part: before its id; of: whose it is."""
+    return {"of": of, "id": f"{part}-{figure.name}", "name": figure.name, "title": figure.title,
             "said": figure.said, "columns": figure.data.columns, "rows": rows_of(figure.data)}
 
 
@@ -103,7 +103,7 @@ def page(runs: Sequence[Run]) -> str:
         vega = [figure for figure in of.figures if figure.name not in SEPARATE]
         specs |= {f"{part}-{figure.name}": vega_lite(figure.chart) for figure in vega}
         drawings[part] = of.map or None
-        parts.append(_part(run, name, part, of, [shown(figure, part) for figure in vega]))
+        parts.append(_part(run, name, part, of, [shown(figure, part, name) for figure in vega]))
     return document("page.html.j2", SCRIPTS, {"figures": specs, "maps": drawings}, parts=parts,
                     words=WORDS)
 
