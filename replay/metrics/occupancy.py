@@ -339,9 +339,9 @@ class Occupancy:
 
     def _kept(self) -> Kept:
         _, start, pages = self._sections
-        return Kept(self.at, start, start + pages, self._held, self._whose, self._freed, self._edges.seen,
-                    self._edges.filled, self._blocks.seen, self._blocks.filled, self._noted,
-                    self._cursor)
+        return Kept(self.at, start, start + pages, self._held, self._whose, self._freed,
+                    self._edges.seen, self._edges.filled, self._blocks.seen,
+                    self._blocks.filled, self._noted, self._cursor)
 
     def _make_room(self) -> None:
         for table, more in ((self._edges, 2), (self._blocks, 1)):

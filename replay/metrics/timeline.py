@@ -318,8 +318,7 @@ def _map(cells: PlainTable, edges: np.ndarray, holder: np.ndarray, at: np.ndarra
 
 def most_of(instant: np.ndarray, key: np.ndarray, pages: np.ndarray, nr: int
           ) -> tuple[np.ndarray, np.ndarray]:
-    """(instants, cells): who holds most of a cell's pages, and how many, by keys of cell and holder.
-    """
+    """(instants, cells): who holds most of a cell's pages, and how many. key: cell and holder."""
     keys, place = np.unique(key, return_inverse=True)
     held = summed(instant, place, pages, MAP_INSTANTS, len(keys))
     who, many = np.zeros((2, MAP_INSTANTS, nr), np.int64)

@@ -155,7 +155,7 @@ def test_a_warning_is_given_where_it_is_due_and_only_there(kind: str) -> None:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages without figures and without the library that draws them."""
-    monkeypatch.setattr(pages, "figures", lambda run: ([], []))
+    monkeypatch.setattr(pages, "drawn", lambda run: pages.Drawn([], {}, []))
     monkeypatch.setattr("vl_convert.javascript_bundle", lambda _: "")
 
 

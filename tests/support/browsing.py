@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,8 +47,42 @@ def opened(browser: Any, path: Path, width: int = 1100) -> None:
     browser.get_log("browser"), browser.get_log("performance")
     browser.get(path.as_uri())
     soon(lambda: browser.execute_script(
+        "return [...document.querySelectorAll('.chart:not([data-drawn])')].every("
+        "c => c.closest('details:not([open])'))"), "a figure was not drawn")
+
+
+def findings(browser: Any) -> list[str]:
+    """What axe-core finds wrong with the page: rule, and the first element that breaks it."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    assert found is not None and found.submodule_search_locations
+    script = Path(found.submodule_search_locations[0]) / "axe.min.js"
+    browser.execute_script(script.read_text(encoding="utf-8"))
+    rules = browser.execute_async_script(
+        "const done = arguments[arguments.length - 1];"
+        "axe.run(document).then((r) => done([r.passes.length, r.violations.map("
+        "(v) => v.id + ': ' + v.nodes[0].html.slice(0, 200))]))")
+    assert rules[0] > 20, "axe-core looked at nothing"
+    return list(rules[1])
+
+
+def unfolded(browser: Any) -> None:
+    """All folded parts opened, their figures drawn."""
+    browser.execute_script(
+        "document.querySelectorAll('details').forEach(d => { d.open = true })")
+    soon(lambda: browser.execute_script(
         "return document.querySelectorAll('.chart:not([data-drawn])').length === 0"),
-        "a figure was not drawn")
+        "a figure in a folded part was not drawn")
+
+
+def walked(browser: Any, panel: int, most: int) -> list[str]:
+    """What a keyboard is told of a map, cell by cell from the first on, at most so many."""
+    return list(browser.execute_script("""
+        const box = document.querySelector(`.map[data-panel="${arguments[0]}"]`), told = [];
+        for (let k = 0; k < arguments[1]; k++) {
+          box.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+          told.push(box.querySelector(".told").textContent);
+        }
+        return told;""", panel, most))
 
 
 def readable(browser: Any) -> None:

@@ -1,5 +1,5 @@
-"""One page of what differs between two runs: what they rest on, metrics by size of effect, curves of
-both in one figure, physmaps side by side, and the requests at which they part."""
+"""One page of what differs between two runs: what they rest on, metrics by size of effect, curves
+of both in one figure, physmaps side by side, and the requests at which they part."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from replay.report.page.document import document, vega_lite
 from replay.report.page.figure import DASHES, PALETTE, Figure
 from replay.report.page.latency import curves, latency_curves, percentiles
 from replay.report.page.page import SCRIPTS, of_time_lines, shown, time_lines, titles
-from replay.report.page.series import APART, Series
-from replay.report.page.words import WORDS
+from replay.report.page.series import DRAWN_APART, Series
+from replay.report.page.words import PAGE_WORDS
 from replay.report.telling.escapes import plain
 from replay.report.telling.figures import SHOWN
 from replay.report.telling.tables import NO_VALUE, duration
@@ -63,7 +63,7 @@ def against(a: Run, b: Run) -> str:
         "against.html.j2", SCRIPTS,
         {"figures": {f"f0-{figure.name}": vega_lite(figure.chart) for figure in drawn},
          "maps": {"f0": space or None}},
-        part=part, words=WORDS, names=names, told=[told(run.summary) for run in runs],
+        part=part, words=PAGE_WORDS, names=names, told=[told(run.summary) for run in runs],
         commands=[plain(run.header.get("command", "")) for run in runs],
         provenance=_provenance(called, tables),
         said=_said(called, tables, parting), parting=parting, warnings=_warnings(tables),
@@ -130,7 +130,7 @@ def _most_different(called: Sequence[str], effects: Sequence[dict[str, Any]]) ->
 
 def _said(called: Sequence[str], tables: Sequence[dict[str, Any]],
           parting: Sequence[dict[str, Any]]) -> list[str]:
-    """A sentence per strategy: whether it answers alike, and what the mean of an allocation does."""
+    """A sentence per strategy: whether it answers alike, and what an allocation's mean does."""
     parts = {one["strategy"]: one for one in parting}
     lines = []
     for name, table in zip(called, tables, strict=True):
@@ -170,7 +170,7 @@ def _pictures(series: Sequence[Series]) -> tuple[list[Figure], dict[str, Any], l
     frame = curves(series)
     found = [] if not frame.height else [Figure(
         "latency", "Latency of an allocation in both (modelled)",
-        f"A is a full line, B a dashed one, a colour per strategy. {APART}",
+        f"A is a full line, B a dashed one, a colour per strategy. {DRAWN_APART}",
         latency_curves(alt, series, frame, "latency"), percentiles(frame, "latency"))]
     lines, said = time_lines(series)
     if not lines:

@@ -11,7 +11,7 @@ import polars as pl
 
 from replay.base.alike import Counts
 from replay.report.page.figure import Figure, colours, decades, ns_axis
-from replay.report.page.series import APART, Series, chosen, lines, series_of
+from replay.report.page.series import DRAWN_APART, Series, chosen, lines, series_of
 from replay.report.telling.tables import fitted
 from replay.runs.run import Run
 
@@ -102,14 +102,16 @@ def latency_figures(run: Run) -> list[Figure]:
     found = [Figure(
         "latency", "Latency of an allocation (modelled)",
         "How many allocations took at most how long: the further right, the rarer. A curve that "
-        "rises late has a short tail. The last step of each curve is its longest call. " + APART,
+        "rises late has a short tail. The last step of each curve is its longest call. "
+        + DRAWN_APART,
         latency_curves(alt, series, frame, "latency"), percentiles(frame, "latency"))]
     waited = bool(frame.filter(part="waiting for the lock")["ns"].max())
     if waited:
         found.append(Figure(
             "waiting", "Waiting for the lock (modelled)",
             "Time before the allocator's lock was had, behind other callers and the allocator's "
-            "own thread. 1 ns stands for none.", latency_curves(alt, series, frame, "waiting for the lock"),
+            "own thread. 1 ns stands for none.",
+            latency_curves(alt, series, frame, "waiting for the lock"),
             percentiles(frame, "waiting for the lock")))
     found.append(Figure(
         "in-the-lock", "In the lock (modelled)", "What the allocator itself did. " + (

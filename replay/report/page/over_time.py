@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,16 +11,16 @@ import polars as pl
 from replay.base.units import NS_PER_S
 from replay.metrics.timeline import Timeline
 from replay.report.page.figure import Figure
-from replay.report.page.series import APART, Series, chosen, lines
+from replay.report.page.series import DRAWN_APART, Series, chosen, lines
 
 GAUGE_HEIGHT = 150
 ROWS_SHOWN = 24
 """Of the numbers behind a figure."""
 
-GAUGES = (
+GAUGES_DRAWN = (
     ("live_pages", "Live pages", ("Pages that callers hold. Strategies differ where one refuses "
      "requests, or serves them later."), "pages", "~s"),
-    ("section_pages", "Pages of sections", ("Address space taken as memory sections; each page costs "
+    ("section_pages", "Pages of sections", ("Address space taken as sections; each page costs "
      "a struct page of 64 bytes, for ever."), "pages", "~s"),
     ("unusable_free_index", "Unusable free index", ("Share of the free pages of sections that lie "
      "outside wholly free 2 MiB blocks: the lower, the less broken up. Not shown for a strategy "
@@ -38,13 +39,13 @@ def gauge_figures(series: Sequence[Series], found: Lines, at_s: float) -> list[F
         k=pl.lit(k, pl.Int64), strategy=pl.lit(series[k].label),
         s=(pl.col("time_ns") / NS_PER_S).round(6)) for k, line in found.items()])
     made = []
-    for column, title, said, axis, form in GAUGES:
+    for column, title, said, axis, form in GAUGES_DRAWN:
         shown = frame.filter(pl.col(column).is_not_null()).select("k", "strategy", "s", column)
         if not shown.height or not shown[column].max():
             continue
         wide = shown.pivot("strategy", index="s", values=column)
         made.append(Figure(
-            column.replace("_", "-"), f"{title} over time", f"{said} {APART}",
+            column.replace("_", "-"), f"{title} over time", f"{said} {DRAWN_APART}",
             _chart(alt, shown, series, at_s, column, title, axis, form),
             wide.gather_every(max(1, wide.height // ROWS_SHOWN))))
     return made
@@ -71,5 +72,5 @@ def _chart(alt: Any, shown: pl.DataFrame, series: Sequence[Series], at_s: float,
 
 def _rounded(most: float) -> float:
     """The next number of two digits that is not below."""
-    text = f"{most:.1e}"
-    return float(text) if float(text) >= most else float(text) + float("1e" + text.split("e")[-1]) / 10
+    step = 10.0 ** (math.floor(math.log10(most)) - 1)
+    return math.ceil(most / step) * step

@@ -138,19 +138,21 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 matchMedia("print").addEventListener("change", redraw);
 
 async function drawIn(part, chart) {
+  if (chart.dataset.begun) return;
+  chart.dataset.begun = "yes";
   await draw(chart.id, data.figures[chart.id]);
   if (chart.view) part.follow(chart);
 }
 // One after the other, from the top, with room between them for what the reader does meanwhile.
 const pause = () => new Promise((go) => { setTimeout(go); });
 async function drawAll() {
-  for (const part of parts) {
-    for (const chart of part.place.querySelectorAll(".chart")) {
-      const folded = chart.closest("details:not([open])");
-      await pause();
-      if (!folded) await drawIn(part, chart);
-      else folded.addEventListener("toggle", () => { if (!chart.view) drawIn(part, chart); });
-    }
+  const charts = parts.flatMap((part) => [...part.place.querySelectorAll(".chart")].map((chart) => [part, chart]));
+  for (const [part, chart] of charts) {
+    chart.closest("details")?.addEventListener("toggle", () => drawIn(part, chart));
+  }
+  for (const [part, chart] of charts) {
+    await pause();
+    if (!chart.closest("details:not([open])")) await drawIn(part, chart);
   }
   document.body.dataset.ready = "yes";
 }

@@ -1,4 +1,4 @@
-"""The HTML page: verdict, figures, tables and provenance in one file that asks nobody for anything."""
+"""The HTML page: verdict, figures, tables and provenance in one file that asks no network."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from replay.report.page.series import Series, series_of
 from replay.report.page.space import space_figures
 from replay.report.page.summary_table import summary_table
 from replay.report.page.versus import versus_figures
-from replay.report.page.words import WORDS
+from replay.report.page.words import PAGE_WORDS
 from replay.report.telling.escapes import plain
 from replay.report.telling.next_commands import next_commands
 from replay.report.telling.telling import told
@@ -105,7 +105,7 @@ def page(runs: Sequence[Run]) -> str:
         drawings[part] = of.map or None
         parts.append(_part(run, name, part, of, [shown(figure, part, name) for figure in vega]))
     return document("page.html.j2", SCRIPTS, {"figures": specs, "maps": drawings}, parts=parts,
-                    words=WORDS)
+                    words=PAGE_WORDS)
 
 
 def _part(run: Run, name: str, part: str, of: Drawn, vega: list[dict[str, Any]]) -> dict[str, Any]:

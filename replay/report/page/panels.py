@@ -19,7 +19,7 @@ from replay.report.page.series import Series
 from replay.report.telling.escapes import plain
 from replay.runs.run import Run
 
-AREAS = (NOTHING, RAM, DEVICE, OTHER)
+AREA_KINDS = (NOTHING, RAM, DEVICE, OTHER)
 """What the address space is, by the digit that stands for it; a blank: not looked at."""
 MOST_ROWS_DRAWN = 64
 MOST_SPANS = 40_000
@@ -45,7 +45,8 @@ class Layout:
                 + pfn % width // self.size)
 
 
-def maps(series: Sequence[Series], found: Mapping[int, Timeline], page_bytes: int) -> dict[str, Any]:
+def maps(series: Sequence[Series], found: Mapping[int, Timeline], page_bytes: int
+         ) -> dict[str, Any]:
     """All that is drawn: rows, instants in s, the one of most live pages, and a panel per series
     that has a time line. {} where no frame was ever handed out and no section added."""
     with_cells = {k: line for k, line in found.items() if line.cells.height}
@@ -62,8 +63,8 @@ def maps(series: Sequence[Series], found: Mapping[int, Timeline], page_bytes: in
     return {
         "rows": [int(row) * CELLS_PER_ROW * layout.size for row in layout.rows],
         "left_out": _left_out(layout, cell * CELLS_PER_ROW), "columns": CELLS_PER_ROW,
-        "cell_pages": layout.size, "cell": human_bytes(cell), "areas": list(AREAS), "times": times,
-        "open": int(np.searchsorted(times, at)), "panels": panels,
+        "cell_pages": layout.size, "cell": human_bytes(cell), "areas": list(AREA_KINDS),
+        "times": times, "open": int(np.searchsorted(times, at)), "panels": panels,
         "identity": all(bool(one.run.header["direct_mapped"] and one.run.header["iommu"])
                         for one in series)}
 
@@ -148,7 +149,7 @@ def _areas(line: Timeline, layout: Layout) -> str:
     cells = line.cells
     own = int(cells["nr_pages"][0])
     found = np.full(layout.cells, " ", object)
-    digits = {name: str(k) for k, name in enumerate(AREAS)}
+    digits = {name: str(k) for k, name in enumerate(AREA_KINDS)}
     signs = np.array([digits.get(what, " ") for what in cells["what"].to_list()], object)
     start = cells["start_pfn"].to_numpy()
     middle = (start % layout.size) == layout.size // 2 // own * own

@@ -12,7 +12,7 @@ from replay.runs.run import Run
 
 PIXELS_APART = 2.5
 """Between curves that have one value."""
-APART = "Curves that lie on each other are drawn a few pixels apart."
+DRAWN_APART = "Curves that lie on each other are drawn a few pixels apart."
 
 LINE_HEIGHT = 15
 """Of labels, in pixels."""

@@ -9,8 +9,8 @@ import polars as pl
 
 from replay.base.units import NS_PER_S, human_bytes
 from replay.metrics.timeline import (
-    CELLS_PER_ROW, DEVICE, INSTANTS, MAP_EVERY, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline, instants,
-    of_map,
+    CELLS_PER_ROW, DEVICE, INSTANTS, MAP_EVERY, MAP_INSTANTS, NOTHING, OTHER, RAM, Timeline,
+    instants, of_map,
 )  # fmt: skip
 from replay.report.page.figure import Figure
 from replay.report.telling.escapes import plain

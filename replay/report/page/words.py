@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-WORDS = {
+PAGE_WORDS = {
     "modelled": "counted work times a cost profile, plus waiting for the lock; not the time of a "
                 "machine",
     "recorded": "read from the clock of a recording",
