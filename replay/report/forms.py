@@ -44,10 +44,13 @@ def text_of(runs: Sequence[Run], form: str) -> str:
     if form in PICTURES:
         raise ReplayError(f"{form}: is a file per figure, and needs a folder: name one")
     if form == "html":
+        from replay.report.compared import change
         from replay.report.page.against import against, pairs_of
         from replay.report.page.page import page
 
-        return against(*runs) if len(runs) == 2 and pairs_of(*runs) else page(list(runs))
+        if len(runs) == 2 and pairs_of(*runs):
+            return against(runs[0], runs[1], change)
+        return page(list(runs))
     from replay.report.page import formats
 
     return {"md": formats.markdown, "csv": formats.table, "txt": formats.text}[form](list(runs))

@@ -4,11 +4,12 @@ of both in one figure, physmaps side by side, and the requests at which they par
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from replay.compare.diff import diff
 from replay.compare.effects import compared
+from replay.compare.importance import FOREMOST
 from replay.compare.sides import Side
 from replay.metrics.timeline import Timeline
 from replay.report.page.document import document, vega_lite
@@ -28,8 +29,11 @@ FOLDED = ("negligible", "small")
 """Sizes of effects that are folded, see compare.effects.SIZES."""
 WAYS = {"better": "better", "worse": "worse", "differs": "neither way is better",
         "unknown": "one has no value"}
-TIMES_FROM = 2.0
-"""From this factor on a change is told as a factor, else in percent."""
+MOST_EFFECTS = 20
+"""Shown at once."""
+
+Change = Callable[[dict[str, Any]], str]
+"""From A to B, as every form of a comparison says it."""
 
 
 def pairs_of(a: Run, b: Run) -> list[tuple[str, str]]:
@@ -41,14 +45,15 @@ def pairs_of(a: Run, b: Run) -> list[tuple[str, str]]:
     return shared
 
 
-def against(a: Run, b: Run) -> str:
+def against(a: Run, b: Run, change: Change) -> str:
     """One HTML document; they have strategies to hold against each other, see pairs_of()."""
     runs, names = (a, b), titles((a, b))
     pairs = pairs_of(a, b)
     called = [plain(x if x == y else f"{x} and {y}") for x, y in pairs]
     sides = [(Side("A", a, x), Side("B", b, y)) for x, y in pairs]
     tables = [compared(pair) for pair in sides]
-    effects = _effects(called, tables)
+    effects = _effects(called, tables, change)
+    large = [row for row in effects if not row["folded"]]
     series = [Series(f"{letter} {plain(name)}", run, name, k, PALETTE[k % len(PALETTE)],
                      DASHES[side])
               for k, pair in enumerate(pairs)
@@ -66,8 +71,10 @@ def against(a: Run, b: Run) -> str:
         part=part, words=PAGE_WORDS, names=names, told=[told(run.summary) for run in runs],
         commands=[plain(run.header.get("command", "")) for run in runs],
         provenance=_provenance(called, tables),
-        said=_said(called, tables, parting), parting=parting, warnings=_warnings(tables),
-        large=[row for row in effects if not row["folded"]],
+        said=_said(called, tables, parting, change),
+        more=[(name, table["verdict"]) for name, table in zip(called, tables, strict=True)
+              if table["verdict"]], parting=parting, warnings=_warnings(tables),
+        large=large[:MOST_EFFECTS], others=large[MOST_EFFECTS:],
         small=[row for row in effects if row["folded"]])
 
 
@@ -82,8 +89,10 @@ def _provenance(called: Sequence[str], tables: Sequence[dict[str, Any]]) -> list
 
 
 # -- metrics -------------------------------------------------------------------------------------
-def _effects(called: Sequence[str], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of all strategies the metrics that differ, the largest effect first."""
+def _effects(called: Sequence[str], tables: Sequence[dict[str, Any]], change: Change
+             ) -> list[dict[str, Any]]:
+    """Of all strategies the metrics that differ: those that say most, the largest effect first,
+    then all others likewise."""
     found = []
     for k, (name, table) in enumerate(zip(called, tables, strict=True)):
         for row in table["metrics"]:
@@ -95,8 +104,9 @@ def _effects(called: Sequence[str], tables: Sequence[dict[str, Any]]) -> list[di
                 "of": k, "strategy": name, "label": row["label"], "a": show(effect["base"]),
                 "b": show(effect["value"]), "change": change(effect),
                 "verdict": effect["verdict"], "way": WAYS[effect["verdict"]],
-                "folded": effect["size"] in (*FOLDED, "unknown"), "weight": _weight(effect)})
-    return sorted(found, key=lambda row: -row["weight"])
+                "folded": effect["size"] in (*FOLDED, "unknown"),
+                "rank": (row["metric"] not in FOREMOST, -_weight(effect))})
+    return sorted(found, key=lambda row: row["rank"])
 
 
 def _weight(effect: dict[str, Any]) -> float:
@@ -104,21 +114,6 @@ def _weight(effect: dict[str, Any]) -> float:
     if effect["verdict"] == "unknown":
         return 0.0
     return abs(math.log(effect["ratio"])) if effect["ratio"] else math.inf
-
-
-def change(effect: dict[str, Any]) -> str:
-    """From A to B, as a person says it."""
-    ratio = effect["ratio"]
-    if effect["change"] is None:
-        return NO_VALUE
-    if not ratio:
-        return "from none" if not effect["base"] else "to none" if not effect["value"] else NO_VALUE
-    if ratio >= TIMES_FROM:
-        return f"{ratio:,.0f} times A" if ratio >= 10 else f"{ratio:.2g} times A"
-    if ratio <= 1 / TIMES_FROM:
-        return f"{100 * ratio:.2g} % of A"
-    percent = 100 * (ratio - 1)
-    return f"{percent:+.1f} %" if abs(percent) >= 0.05 else "less than 0.1 %"
 
 
 def _most_different(called: Sequence[str], effects: Sequence[dict[str, Any]]) -> int:
@@ -129,7 +124,7 @@ def _most_different(called: Sequence[str], effects: Sequence[dict[str, Any]]) ->
 
 
 def _said(called: Sequence[str], tables: Sequence[dict[str, Any]],
-          parting: Sequence[dict[str, Any]]) -> list[str]:
+          parting: Sequence[dict[str, Any]], change: Change) -> list[str]:
     """A sentence per strategy: whether it answers alike, and what an allocation's mean does."""
     parts = {one["strategy"]: one for one in parting}
     lines = []

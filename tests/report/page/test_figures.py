@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from replay.report.page.against import change
 from replay.report.page.figure import decades
 from replay.report.page.heat import BEYOND, LEVELS, Cell
 from replay.report.page.series import apart
 from replay.report.page.words import PAGE_WORDS
-from replay.compare.effects import effect
-from replay.metrics.catalogue import catalogue
 
 from driving import ROOT  # isort: skip
 
@@ -47,16 +42,6 @@ def test_colours_go_by_the_logarithm_of_the_factor() -> None:
     (BEYOND, "×1,000+")])
 def test_factors_are_told_to_two_digits(factor: float | None, said: str) -> None:
     assert Cell("x", factor).times == said
-
-
-@pytest.mark.parametrize(("a", "b", "said"), [
-    (100, 102.7, "+2.7 %"), (100, 97, "-3.0 %"), (100, 250, "2.5 times A"),
-    (100, 4900, "49 times A"), (100, 17, "17 % of A"), (0, 5, "from none"), (5, 0, "to none"),
-    (1e9, 1e9 + 6, "less than 0.1 %"), (None, 5, "-")])
-def test_changes_are_told_as_people_do(a: float | None, b: float, said: str) -> None:
-    metric = next(m for m in catalogue() if m.unit == "ns")
-    assert change(effect(metric, a, b).as_dict()) == said
-    assert not any(sign in said for sign in ("e+", "e-")) and math.isfinite(b)
 
 
 def test_words_of_the_page_are_the_glossarys_too() -> None:
