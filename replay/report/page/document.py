@@ -34,7 +34,7 @@ def vega_lite(chart: Any, ink: str = "currentColor") -> dict[str, Any]:
                  "gridColor": "#8884", "labelFontSize": 12, "titleFontSize": 12,
                  "titleFontWeight": "normal"},
         "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "orient": "top",
-                   "labelLimit": 220, "columns": 3},
+                   "labelLimit": 220, "columns": 3, "symbolFillColor": ink},
         "text": {"fill": ink}, "title": {"color": ink}}
     return made
 

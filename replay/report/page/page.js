@@ -45,6 +45,8 @@ class Part {
     this.slider.addEventListener("input", () => this.update());
     this.place.querySelector("button.peak").addEventListener("click", () => this.go(this.map.open));
     this.oldest = Math.max(1, ...this.map.panels.flatMap((p) => p.ages.filter((_, i) => i % 4 === 2)));
+    const oldest = this.place.querySelector(".ramp .oldest");
+    if (oldest) oldest.textContent = `${Number(this.oldest.toPrecision(3))} s in the mean`;
     for (const [k, panel] of this.map.panels.entries()) {
       const box = this.place.querySelector(`.map[data-panel="${k}"]`), canvas = box.querySelector("canvas");
       const tell = (cell, x, y) => showTip(cellSaid(this.map, panel, cell, this.seconds), x, y);

@@ -56,7 +56,8 @@ def figures(run: Run) -> tuple[list[Figure], list[str]]:
     of = drawn(run)
     lines = {name: run.timeline(name) for name in run.allocators} if of.map else {}
     with_cells = {name: line for name, line in lines.items() if line.cells.height}
-    return [*of.figures, *(space_figures(run, with_cells) if with_cells else [])], of.missing
+    space = space_figures(run, with_cells, of.map) if with_cells else []
+    return [*of.figures, *space], of.missing
 
 
 def time_lines(series: Sequence[Series]) -> tuple[dict[int, Timeline], list[str]]:

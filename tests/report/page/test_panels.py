@@ -14,6 +14,7 @@ from replay.metrics.timeline import (
     CELLS_PER_ROW, DEVICE, INSTANTS, MAP_CELLS, MAP_INSTANTS, NOTHING, Timeline, instants,
 )  # fmt: skip
 from replay.report.page import panels
+from replay.report.page.map_figure import map_figure
 from replay.report.page.panels import maps
 from replay.report.page.series import Series, series_of
 from replay.runs.run import Run, read_run
@@ -139,6 +140,18 @@ def test_times_stand_in_where_a_file_has_few_instants(run: Run) -> None:
 
 def test_without_cells_there_is_no_map(run: Run) -> None:
     assert of(run, made([], [])) == {}
+
+
+def test_the_picture_shows_what_the_map_of_the_page_does(run: Run) -> None:
+    found = maps(*lines(run), 4096)
+    figure = map_figure(found)
+    pool = figure.data.filter(strategy="pool")
+    assert pool.rows() == [("pool", "live where a device may be", 16933)]
+    rows = figure.data.filter(strategy="balloon")
+    assert rows.rows() == [("balloon", "live", 16933)]
+    drawn = json.dumps(figure.chart.to_dict())
+    assert drawn.count('"0xc0000"') == 1
+    assert "1.25 GiB left out" in drawn
 
 
 def test_no_machine_tells_of_anothers_address_space(run: Run, tmp_path: Path) -> None:
