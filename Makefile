@@ -243,4 +243,4 @@ traces: ready ## Rebuild the shipped traces from the recordings below RECORDINGS
 
 clean: ## Remove the environment and the results of runs
 	rm -rf $(VENV) $(OTAVA) build *.egg-info
-	find reports -mindepth 1 -maxdepth 1 -type d ! -name baseline -exec rm -rf {} +
+	find reports -mindepth 1 -maxdepth 1 \( -type d ! -name baseline -o -name latest \) -exec rm -rf {} +

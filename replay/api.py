@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from replay.compare.comparison import Comparison
     from replay.engine.conformance import Finding
     from replay.gate.config import Check, Config
+    from replay.runs.listing import ListedRun
     from replay.runs.run import Run
     from replay.trace.store import Trace
     from replay.truth.verify.result import Verification
@@ -118,10 +119,19 @@ def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: 
     return replay_trace(Path(trace) if isinstance(trace, str | os.PathLike) else trace, plan)
 
 
-def read_run(folder: Source) -> Run:
-    """The run in a folder that `replay run` or Run.save() wrote."""
+def read_run(run: Source) -> Run:
+    """The run in a folder that `replay run` or Run.save() wrote; or by its name in `reports/`, or
+    `latest`."""
+    from replay.runs.finding import find_one
     from replay.runs.run import read_run as read
-    return read(Path(folder))
+    return read(find_one(Path(run)))
+
+
+def list_runs(folder: Source = "reports") -> list[ListedRun]:
+    """The runs in a folder, the newest first: name, trace, strategies, when, version, size, and
+    what is wrong with those that are not whole."""
+    from replay.runs.listing import list_runs as listed
+    return listed(Path(folder))
 
 
 def verify_trace(trace: Trace | Source) -> list[Verification]:
@@ -133,8 +143,8 @@ def verify_trace(trace: Trace | Source) -> list[Verification]:
 def compare_runs(*sides: str | Run) -> Comparison:
     """Runs, traces or strategies side by side, the first one as the base.
 
-    sides: a Run; or as text RUN or TRACE.arrow, with :STRATEGY behind it to take one strategy. Of a
-    single one its strategies are compared.
+    sides: a Run; or as text RUN (a folder, a name, `latest`, or a folder of runs) or TRACE.arrow,
+    with :STRATEGY behind it to take one strategy. Of a single one its strategies are compared.
     """
     from replay.compare.comparison import Comparison
     from replay.compare.effects import compared
@@ -157,7 +167,12 @@ def write_report(*runs: Run | Source, output: Source | None = None, form: str = 
     per figure, in a folder). Gives the files."""
     from replay.report.forms import write
 
-    return write(_read_all(runs), Path(output) if output is not None else None, form)
+    found = _read_all(runs)
+    first = runs[0] if runs else ""
+    # A page of all runs of a folder belongs to none of them.
+    home = Path(first) if len(found) > len(runs) == 1 and isinstance(
+        first, str | os.PathLike) else None
+    return write(found, Path(output) if output is not None else None, form, home)
 
 
 def report_text(*runs: Run | Source, form: str = "html") -> str:
@@ -168,7 +183,12 @@ def report_text(*runs: Run | Source, form: str = "html") -> str:
 
 
 def _read_all(runs: Sequence[Run | Source]) -> list[Run]:
-    return [read_run(run) if isinstance(run, str | os.PathLike) else run for run in runs]
+    """Each run; all of a folder of runs."""
+    from replay.runs.finding import find
+    from replay.runs.run import read_run as read
+
+    return [one for run in runs for one in (
+        map(read, find(Path(run))) if isinstance(run, str | os.PathLike) else (run,))]
 
 
 def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, samples: int = 1024,

@@ -101,4 +101,4 @@ def test_python_in_the_documents_runs(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True,
                               text=True, check=False)
         assert done.returncode == 0, done.stderr
-    assert replay.read_run(tmp_path / "reports/mine").name == "pvh-dom0"
+    assert replay.read_run(tmp_path / "reports/latest").name == "pvh-dom0"

@@ -33,6 +33,11 @@ def aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
+def is_aside(name: str) -> bool:
+    """Whether a file or folder of this name is being made, or was left by who made it."""
+    return _OF_FILE.fullmatch(name) is not None
+
+
 def claim(path: Path) -> int:
     """Lock what this process makes; a file is made by it. The descriptor holds the lock until it
     is closed. OSError where it cannot be made or opened."""

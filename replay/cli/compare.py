@@ -8,13 +8,14 @@ import typer
 
 from replay.cli.options import AsJson, emit_json, show
 
-WHAT = ("RUN (a folder of `replay run`), TRACE.arrow (replayed at its defaults), or either with "
-        ":STRATEGY behind it")
+WHAT = ("RUN (a name that `replay runs` lists, `latest`, a folder), TRACE.arrow (replayed at its "
+        "defaults), or either with :STRATEGY behind it")
 
 
 def compare(
     sides: Annotated[list[str], typer.Argument(
-        metavar="A [B...]", help=f"{WHAT}. Of a single one the strategies are compared.")],
+        metavar="A [B...]", help=f"{WHAT}. Of a single one the strategies are compared, "
+        "of a folder all runs in it.")],
     everything: Annotated[bool, typer.Option(
         "--all", help="Print all metrics that differ, however little.")] = False,
     as_json: AsJson = False,

@@ -65,6 +65,16 @@ def _traces() -> list[str]:
     return list(shipped_traces())
 
 
+def _runs() -> list[str]:
+    from replay.runs.finding import known_names
+
+    return known_names()
+
+
+def _sides() -> list[str]:
+    return [*_runs(), *_traces()]
+
+
 def _of_the_kernel() -> list[str]:
     from replay.truth.witness.streams import STRATEGIES
 
@@ -73,14 +83,15 @@ def _of_the_kernel() -> list[str]:
 
 KNOWN_NAMES: Final[dict[str, Callable[[], list[str]]]] = {
     "NAME|FILE.py|FILE.so": _strategies, "PRESET|FILE": _presets, "NAME|FILE": _profiles,
-    "KEY=VALUE": _settings, **dict.fromkeys(("TRACE", "TRACE...", "A", "B", "A [B...]"), _traces)}
+    "KEY=VALUE": _settings, "RUN...": _runs, **dict.fromkeys(("TRACE", "TRACE..."), _traces),
+    **dict.fromkeys(("A", "B", "A [B...]"), _sides)}
 """By the word in the help."""
 NAMES_OF_VERB: Final[dict[tuple[str, str], Callable[[], list[str]]]] = {
     ("synth", "model"): _models, ("witness", "strategy"): _of_the_kernel}
 """By verb and option, where the word is NAME."""
 ENDINGS_OF_FILES: Final = {"TRACE": (".arrow",), "TRACE...": (".arrow",), "A": (".arrow",),
                   "B": (".arrow",), "A [B...]": (".arrow",), "PRESET|FILE": (".toml", ".json"),
-                  "NAME|FILE": (".toml",), "NAME|FILE.py|FILE.so": (".py", ".so")}
+                  "RUN...": (), "NAME|FILE": (".toml",), "NAME|FILE.py|FILE.so": (".py", ".so")}
 
 
 def _files(incomplete: str, endings: tuple[str, ...]) -> Iterator[CompletionItem]:

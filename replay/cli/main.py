@@ -33,6 +33,7 @@ from replay.cli.outputs import without_dash
 from replay.cli.progress import with_shared_options
 from replay.cli.report import report
 from replay.cli.run import run
+from replay.cli.runs import runs
 from replay.cli.sensitivity import sensitivity
 from replay.cli.warm import warm
 
@@ -105,6 +106,7 @@ def info(trace: TraceFile, as_json: AsJson = False, allow_loss: AllowLoss = Fals
 
 
 app.command()(run)
+app.command()(runs)
 
 
 @app.command()

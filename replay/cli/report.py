@@ -13,10 +13,12 @@ from replay.cli.outputs import STANDARD_OUTPUT
 
 def report(
     runs: Annotated[list[Path], typer.Argument(
-        metavar="RUN...", help="Folders that `replay run` wrote, such as reports/pvh-dom0.")],
+        metavar="RUN...", help="Runs: names as `replay runs` lists them, `latest`, or folders; "
+        "of a folder with several, all of them.")],
     output: Annotated[Path | None, typer.Option(
         "-o", "--output", metavar="FILE|DIR", help="Default: report.html (md, csv, txt) in the "
-        "folder of the first run; a folder `figures` there for svg and png. -: standard output."),
+        "folder of the first run, or that of all runs; a folder `figures` there for svg and png. "
+        "-: standard output."),
     ] = None,
     form: Annotated[str, typer.Option(
         "--format", metavar="html|md|csv|txt|svg|png", help="html: one file with everything in "

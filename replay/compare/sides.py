@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replay.base.errors import ReplayError, unknown_name
+from replay.runs.finding import find, find_one, known_names
 from replay.runs.options import RunOptions
 from replay.runs.replaying import replay_trace
 from replay.runs.run import Run, read_run
-from replay.trace.shipped import named_trace
+from replay.trace.shipped import named_trace, shipped_traces
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,28 @@ class Side:
 
 
 def split(text: str) -> tuple[Path, str]:
-    """`RUN:STRATEGY` or `RUN`: the path, and the strategy or nothing.
+    """`RUN:STRATEGY` or `RUN`: what is named, and the strategy or nothing.
 
-    A path that exists is taken whole, colons and all; a shipped trace may be named.
+    A path that exists is taken whole, colons and all.
     """
     if Path(text).exists() or ":" not in text:
-        return named_trace(Path(text)), ""
+        return _place(Path(text)), ""
     path, _, allocator = text.rpartition(":")
-    return named_trace(Path(path)), allocator
+    return _place(Path(path)), allocator
+
+
+def _place(given: Path) -> Path:
+    """The path itself; that of a shipped trace of this name, where no run has it."""
+    return given if given.name in known_names() else named_trace(given)
+
+
+def _each(given: str | Run) -> list[tuple[Path, str, Run]]:
+    """All runs that a text stands for, which may be a folder of them."""
+    if isinstance(given, Run):
+        return [(Path(given.name), "", given)]
+    place, allocator = split(given)
+    return [(path, allocator, _run(path, allocator))
+            for path in find(place, list(shipped_traces()))]
 
 
 def _run(path: Path, allocator: str) -> Run:
@@ -47,20 +62,22 @@ def _run(path: Path, allocator: str) -> Run:
 
 def single(given: str | Run) -> Side:
     """One side, of a run or a text that names one strategy, or has only one."""
-    path, allocator = (None, "") if isinstance(given, Run) else split(given)
-    run = given if isinstance(given, Run) else _run(Path(path or ""), allocator)
-    return _named(str(path or run.name), run, allocator)
+    if isinstance(given, Run):
+        return _named(given.name, given, "")
+    place, allocator = split(given)
+    path = find_one(place, list(shipped_traces()))
+    return _named(str(path), _run(path, allocator), allocator)
 
 
 def groups(given: Sequence[str | Run]) -> list[list[Side]]:
     """The sides to compare, a list per table: each `RUN:STRATEGY` of one, or each strategy that
     all runs have.
 
-    given: runs; or folders of `replay run`, or traces, which are replayed at their defaults. A
-    single one has its own strategies side by side.
+    given: runs; or names or folders of runs, or a folder with several; or traces, which are
+    replayed at their defaults. A single one has its own strategies side by side.
     """
-    named = [(Path(g.name), "") if isinstance(g, Run) else split(g) for g in given]
-    runs = [g if isinstance(g, Run) else _run(*n) for g, n in zip(given, named, strict=True)]
+    found = [one for g in given for one in _each(g)]
+    named, runs = [(path, allocator) for path, allocator, _ in found], [run for *_, run in found]
     if len(runs) == 1 and not named[0][1]:
         return [_own(str(named[0][0]), runs[0])]
     if len(runs) == 1:

@@ -118,7 +118,8 @@ def about_costs(profile: Profile) -> dict[str, Any]:
                          for n, c in profile.costs.items()}}
 
 
-def _digest(text: str) -> str:
+def digest_of(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -146,7 +147,7 @@ def header(replays: Sequence[Ended], meta: Meta, requests_digest: str) -> dict[s
     machine = first.machine
     return {
         "replay_version": replay.__version__, **about_recording(meta),
-        "requests_digest": requests_digest, "machine_digest": _digest(machine.to_json()),
+        "requests_digest": requests_digest, "machine_digest": digest_of(machine.to_json()),
         **({"start": sentences(meta.start)} if first.start else {}),
         "mode": first.mode,
         "times": "modelled: work counts x cost profile + waiting",

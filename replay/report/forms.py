@@ -15,11 +15,12 @@ PICTURES: Final = ("svg", "png")
 FORMS: Final = ("html", "md", "csv", "txt", *PICTURES)
 
 
-def write(runs: Sequence[Run], output: Path | None, form: str) -> list[Path]:
-    """Write it, by default into the folder of the first run; the files."""
+def write(runs: Sequence[Run], output: Path | None, form: str, home: Path | None = None
+          ) -> list[Path]:
+    """Write it, by default into `home`, else the folder of the first run; the files."""
     if form not in FORMS:
         raise unknown_name("format", form, list(FORMS))
-    target = output if output is not None else (runs[0].folder or Path()) / (
+    target = output if output is not None else (home or runs[0].folder or Path()) / (
         "figures" if form in PICTURES else f"report.{form}")
     if form in PICTURES:
         from replay.report.page.formats import pictures

@@ -5,6 +5,7 @@ Batch by batch where that can be; whole where something needs all requests at on
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,6 +14,7 @@ from replay.engine.drive import Outcome, replay
 from replay.metrics.summary import summary
 from replay.metrics.timeline import timeline
 from replay.runs.files import outcome_table
+from replay.runs.naming import label
 from replay.runs.options import RunOptions
 from replay.runs.plan import Prepared, check_memory, looked_up, prepared
 from replay.runs.run import NOT_KEPT, Run
@@ -29,6 +31,11 @@ def replay_source(given: Batches, plan: RunOptions, folder: Path) -> Run:
 
     folder: where files with a row per request are written meanwhile; they are the run's `files`.
     """
+    run = _replayed(given, plan, folder)
+    return replace(run, label=label(run.name, plan))
+
+
+def _replayed(given: Batches, plan: RunOptions, folder: Path) -> Run:
     named = looked_up(given.meta, plan)
     own = page_bytes_of(given.meta) == named.machine.page_bytes
     source = given if own else Repaged(given, named.machine.page_bytes)
@@ -46,7 +53,7 @@ def replay_trace(trace: Trace | Path, plan: RunOptions) -> Run:
     if isinstance(trace, Trace):
         kinds = set(in_memory(trace).table["kind"].unique().to_pylist())
         if takes_all(looked_up(trace.meta, plan), plan, kinds):
-            return _replay_whole(trace, plan)
+            return replace(_replay_whole(trace, plan), label=label(trace.meta.name, plan))
     source = (batches_of(trace) if isinstance(trace, Trace)
               else open_batches(trace, plan.allow_loss))
     with TemporaryDirectory(prefix="replay-") as folder:

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from replay.base.errors import InputError, unknown_name
-from replay.base.files import folder_name, text_writer, write_files
+from replay.base.files import text_writer, write_files
+from replay.base.progress import say
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
 from replay.report.telling.telling import told
 from replay.report.telling.text import report
 from replay.runs.belonging import KEY, belonging, check_belonging, metadata_of, tell
 from replay.runs.files import arrow_writer
+from replay.runs.finding import point_latest
+from replay.runs.naming import RUNS_FOLDER, name_of, text_of
+from replay.runs.own_files import MOST_SUMMARY_BYTES, SUMMARY, remove, to_remove
 from replay.runs.rows import Rows
 from replay.runs.shape import checked
 from replay.runs.timeline_file import read_timeline
@@ -27,11 +31,8 @@ from replay.runs.timeline_file import read_timeline
 if TYPE_CHECKING:
     import polars as pl
 
-SUMMARY = "summary.json"
 NOT_KEPT = "not kept"
 """In the header of a run that is its summary alone."""
-MOST_SUMMARY_BYTES = 64 << 20
-"""Of a summary; the largest shipped one has 50 KB."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Run:
 
     summary: what `summary.json` holds. folder: where it was read from. tables, timelines: outcomes
     and time lines that are in memory; of a run read from a folder they are opened when asked for.
-    files: outcomes written while it was replayed, which save() moves into its folder.
+    files: outcomes written while it was replayed, which save() moves into its folder. label: what
+    its name begins with, of a run that has no folder yet.
     """
 
     summary: dict[str, Any]
@@ -48,6 +50,7 @@ class Run:
     tables: Mapping[str, pa.Table] = field(default_factory=dict, repr=False)
     timelines: Mapping[str, Timeline] = field(default_factory=dict, repr=False)
     files: Mapping[str, Path] = field(default_factory=dict, repr=False)
+    label: str = field(default="", repr=False)
 
     @property
     def name(self) -> str:
@@ -157,29 +160,44 @@ class Run:
         """C allocators that misbehaved, each with a sentence."""
         return dict(self.summary.get("failed_allocators", {}))
 
-    def save(self, folder: str | os.PathLike[str]) -> list[str]:
-        """Write summary, outcomes and the text report into a folder; gives the files' names.
+    @property
+    def default_folder(self) -> Path:
+        """Where it is saved unless told otherwise: `reports/` and a name of trace, strategies,
+        options, version, and a digest of all that it rests on and came to."""
+        return RUNS_FOLDER / name_of(self.label or self.name, self.summary)
 
-        What an earlier run left there of the same allocators, and this one does not keep, goes.
+    def save(self, folder: str | os.PathLike[str] | None = None, *, overwrite: bool = False
+             ) -> list[str]:
+        """Write summary, outcomes and the text report into a folder, by default default_folder;
+        gives the files' names. One in `reports/` is the latest from then on.
+
+        InputError where another run's files are in that folder, unless they are to be overwritten:
+        then all that replay knows as theirs goes. Other files never do.
         """
+        place = self.default_folder if folder is None else Path(folder)
+        files = self._writers()
+        old = to_remove(place, self.summary, files, overwrite)
+        for name, path in self.files.items():
+            tell(path, self.summary, name)
+        write_files(place, files)
+        remove(old)
+        if said := point_latest(place):
+            say(said)
+        return sorted(files)
+
+    def _writers(self) -> dict[str, Callable[[Path], Any]]:
+        """Its files by name, in the order in which they are renamed."""
         files: dict[str, Callable[[Path], Any]] = {
             f"outcome-{name}.arrow": arrow_writer(table.replace_schema_metadata(
                 {KEY: metadata_of(self.summary, name)})) for name, table in self.tables.items()}
         for name, path in self.files.items():
-            tell(path, self.summary, name)
             files[f"outcome-{name}.arrow"] = path.replace
         for name, made in self.timelines.items():
             said = {"run": belonging(self.summary, name), **columns(made)}
             files[f"timeline-{name}.json"] = text_writer(json.dumps(said) + "\n")
-        files[SUMMARY] = text_writer(
-            json.dumps(self.summary, indent=1, sort_keys=True) + "\n")
+        files[SUMMARY] = text_writer(text_of(self.summary))
         files["report.txt"] = text_writer(self.text)
-        write_files(Path(folder), files)
-        for name in self.summary["order"]:
-            for old in (f"outcome-{name}.arrow", f"timeline-{name}.json"):
-                if old not in files:
-                    (Path(folder) / old).unlink(missing_ok=True)
-        return sorted(files)
+        return files
 
 
 def read_run(folder: Path) -> Run:
@@ -189,10 +207,9 @@ def read_run(folder: Path) -> Run:
     names only, and every figure that reports use is there and is a number or null.
     """
     path = folder / SUMMARY if folder.is_dir() else folder
-    hint = "expected the folder that `replay run` wrote, such as reports/pvh-dom0"
+    hint = "expected the folder or the name of a run (`replay runs` lists them)"
     if path.suffix == ".arrow":
-        raise InputError(path, "is a trace, expected a run", hint=(
-            f"`replay run {path}` makes one, in reports/{folder_name(path)}"))
+        raise InputError(path, "is a trace, expected a run", hint=f"`replay run {path}` makes one")
     try:
         if path.stat().st_size > MOST_SUMMARY_BYTES:
             raise InputError(path, f"larger than {MOST_SUMMARY_BYTES >> 20} MiB", hint=hint)

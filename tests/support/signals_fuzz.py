@@ -45,8 +45,10 @@ VERBS: dict[str, tuple[str, ...]] = {
     "import": ("import", "recording/trace.dat", "-o", "made/i.arrow", "--machine", "recording"),
     "import of an archive": ("import", "recording.tar.gz", "-o", "made/a.arrow"),
     "convert": ("convert", "t.arrow", "made/c.arrow"),
-    "run": ("run", "t.arrow", "--allocator", "pool", "--allocator", "balloon", "--out", "made/run"),
-    "run without rows": ("run", "t.arrow", "--allocator", "pool", "--no-outcome", "--out", "made/run"),
+    "run": ("run", "t.arrow", "--allocator", "pool", "--allocator", "balloon", "--overwrite",
+            "--out", "made/run"),
+    "run without rows": ("run", "t.arrow", "--allocator", "pool", "--no-outcome",
+                         "--overwrite", "--out", "made/run"),
     "report": ("report", "run", "-o", "made/report.html"),
     "report in figures": ("report", "run", "--format", "svg", "-o", "made/figures"),
     "calibrate": ("calibrate", "t.arrow", "-o", "made/p.toml"),
@@ -222,7 +224,10 @@ def _old_files(folder: Path, verb: Verb) -> dict[str, str]:
         # what is there of a history or a baseline is read first, and must be one
         if not path.startswith(("made/history", "made/baseline")):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text("{}" if path.endswith(".json") else "old")
+            if not path.startswith("made/run/"):
+                (folder / path).write_text("{}" if path.endswith(".json") else "old")
+            elif (other := folder / "run" / Path(path).name).exists():  # no other file is replaced
+                shutil.copy(other, folder / path)
     return digests(folder)
 
 
