@@ -91,7 +91,8 @@ def one_core() -> Iterator[None]:
 def _run(trace: Path, *more: str) -> tuple[float, int]:
     """(seconds, peak memory in MiB) of a run."""
     begin = time.perf_counter()
-    peak = _command("run", str(trace), "--out", str(trace.parent / "out"), *more)
+    peak = _command("run", str(trace), "--overwrite", "--out",
+                    str(trace.parent / "out"), *more)
     return time.perf_counter() - begin, peak // 1024
 
 

@@ -13,8 +13,8 @@ from test_speed import TRACES, processor_s
 
 PVH, ARM = str(TRACES / "pvh-dom0.arrow"), str(TRACES / "arm64-dom0.arrow")
 COMMANDS = {
-    "run pvh-dom0": ("run", PVH, "--json", "--out", "{folder}/new"),
-    "run arm64-dom0": ("run", ARM, "--json", "--out", "{folder}/new"),
+    "run pvh-dom0": ("run", PVH, "--json", "--overwrite", "--out", "{folder}/new"),
+    "run arm64-dom0": ("run", ARM, "--json", "--overwrite", "--out", "{folder}/new"),
     "info": ("info", PVH, "--json"),
     "verify": ("verify", PVH, "--json"),
     "compare": ("compare", "{folder}/old", "--json"),
@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder with a run in it; its loops are then compiled."""
     made = tmp_path_factory.mktemp("start")
     for trace in (ARM, PVH):
-        _taken("-m", "replay", "run", trace, "--out", str(made / "old"))
+        _taken("-m", "replay", "run", trace, "--overwrite", "--out", str(made / "old"))
     return str(made)
 
 

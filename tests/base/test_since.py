@@ -49,7 +49,8 @@ def test_every_option_that_names_a_fact_is_off_before_it() -> None:
 
 
 def run(folder: Path, *words: object) -> dict[str, Any]:
-    done = cli("run", PVH, "--allocator", "hypervisor", *words, "--out", folder, "--json")
+    done = cli("run", PVH, "--allocator", "hypervisor", *words, "--overwrite",
+               "--out", folder, "--json")
     made: dict[str, Any] = json.loads(done.out)["allocators"]["hypervisor"]
     return made
 

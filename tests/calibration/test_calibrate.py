@@ -233,7 +233,7 @@ def test_a_profile_says_what_it_was_fitted_on_and_reports_repeat_it(
     assert "EMULATED by QEMU TCG: says nothing of hardware" in header
     assert "ANOTHER KIND OF MACHINE" not in header
     elsewhere = cli("run", TRACES / "pv-dom0.arrow", "--profile", fitted, "--allocator", "pool",
-                    "--out", tmp_path / "out")
+                    "--overwrite", "--out", tmp_path / "out")
     assert "FITTED ON ANOTHER KIND OF MACHINE (x86, pvh)" in " ".join(elsewhere.out.split())
     shown = cli("predict", ideal, "--profile", fitted)
     assert "EMULATED by QEMU TCG" in " ".join(shown.out.split())

@@ -355,7 +355,7 @@ def test_a_write_that_fails_leaves_the_old_results(when: int, good: Path, tmp_pa
         return real(self, *args, **named)
 
     monkeypatch.setattr(Path, "write_text", fails)
-    refused("run", good, "--out", out, "--allocator", "pool", "--profile", "arm64",
+    refused("run", good, "--out", out, "--allocator", "pool", "--profile", "arm64", "--overwrite",
             naming=(out, "No space left"))
     assert {p.name: p.read_bytes() for p in out.iterdir()} == old
 

@@ -272,13 +272,14 @@ def test_files_of_another_run_are_refused(copy: Path, tmp_path: Path) -> None:
     for recorded, options in (("pv-dom0", ()), ("pvh-dom0", ("--profile", "arm64")),
                            ("pvh-dom0", ("--set", "pool.section_pages=65536"))):
         assert cli("run", ROOT / f"traces/{recorded}.arrow", "--allocator", "pool", "--out", other,
-                   *options).code == 0
+                   "--overwrite", *options).code == 0
         shutil.copy(other / "outcome-pool.arrow", copy)
         for verb in ("diff", "compare"):
             said = refused(verb, f"{copy}:pool", f"{copy}:balloon",
                            naming=(copy / "outcome-pool.arrow", "is of another run"))
     assert "strategy or its options is not the same" in said
-    assert cli("run", ROOT / "traces/pvh-dom0.arrow", "--allocator", "pool", "--out", copy).code == 0
+    assert cli("run", ROOT / "traces/pvh-dom0.arrow", "--allocator", "pool", "--out", copy,
+               "--overwrite").code == 0
     shutil.copy(other / "timeline-pool.json", copy)
     with pytest.raises(InputError, match="timeline-pool.json: is of another run"):
         read_run(copy).timeline("pool")

@@ -87,7 +87,7 @@ def test_what_cannot_fail_is_refused_with_a_sentence(setting: str, said: str) ->
 
 
 def summary(folder: Path, *args: object) -> dict:
-    ended = cli("run", TRACE, "--out", folder, *args)
+    ended = cli("run", TRACE, "--overwrite", "--out", folder, *args)
     assert ended.code == 0, ended.err
     return json.loads((folder / "summary.json").read_text())
 

@@ -242,7 +242,7 @@ def sequence(rng: Random, folder: Path, tally: Tally) -> None:
     shutil.copy(rng.choice(bases(folder / "bases")), trace)
     steps: tuple[Callable[[], Answer], ...] = (
         lambda: command(here, "run", trace, "--allocator", rng.choice(STRATEGIES), "--allocator",
-                        "pool", "--out", out, *rng.choice(((), (), (ALONE,)))),
+                        "pool", "--out", out, "--overwrite", *rng.choice(((), (), (ALONE,)))),
         lambda: command(here, "report", out, "--format", rng.choice(("md", "txt", "csv"))),
         lambda: command(here, "compare", out),
         lambda: command(here, "diff", f"{out}:pool", trace),

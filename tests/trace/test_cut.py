@@ -111,7 +111,8 @@ def test_the_loss_stands_in_the_report_and_the_summary(whole: Path, tmp_path: Pa
     for text in (done.out, (out / "report.txt").read_text()):
         assert f"DATA LOSS {said}; all figures suffer from it" in " ".join(text.split())
     assert json.loads((out / "summary.json").read_text())["run"]["trace_cut"] == said
-    assert cli("run", cut, "--allow-loss", "--asap", "--allocator", "pool", "--out", out).code == 0
+    assert cli("run", cut, "--allow-loss", "--asap", "--allocator", "pool", "--out", out,
+               "--overwrite").code == 0
     assert said in (out / "summary.json").read_text(), "with all requests in memory as well"
 
 
