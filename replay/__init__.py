@@ -15,8 +15,7 @@ if TYPE_CHECKING:
         accept_gate, add_results, calibrate_costs, check_gate, check_strategy, compare_runs,
         convert_trace, describe_trace, diff_runs, export_history, find_drift, import_trace,
         init_gate, list_runs, load_trace, predict_latency, read_run, report_text, run_trace,
-        strategies,
-        sweep_costs, synthesize, try_claims, verify_trace, write_report,
+        strategies, sweep_costs, synthesize, try_claims, verify_trace, write_report,
     )  # fmt: skip
     from replay.base.errors import InputError, ReplayError
 
@@ -26,8 +25,8 @@ __all__ = [
     "InputError", "ReplayError", "accept_gate", "add_results", "calibrate_costs", "check_gate",
     "check_strategy", "compare_runs", "convert_trace", "describe_trace", "diff_runs",
     "export_history", "find_drift", "import_trace", "init_gate", "list_runs", "load_trace",
-    "predict_latency", "read_run", "report_text", "run_trace", "strategies", "sweep_costs", "synthesize",
-    "try_claims", "verify_trace", "write_report",
+    "predict_latency", "read_run", "report_text", "run_trace", "strategies", "sweep_costs",
+    "synthesize", "try_claims", "verify_trace", "write_report",
 ]
 
 

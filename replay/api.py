@@ -1,7 +1,7 @@
 """The verbs as functions: what `import replay` gives a notebook, and what the command line calls.
 
 Each raises ReplayError with one sentence for whatever the caller can act on. Times of a replay are
-modelled, in ns.
+modelled, in ns. Where several names are expected one alone may be given as it is.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from replay.base.errors import ReplayError, unknown_name
 from replay.base.files import check_output
+from replay.base.several import several
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,14 +87,14 @@ def convert_trace(trace: Source, output: Source, *, compression: str = "zstd",
     return found
 
 
-def synthesize(name: str, models: Sequence[str] | None = None, *, seed: int = 1, seconds: int = 60,
-               physmap: str = "qemu-q35-pvh", streamed: bool = False) -> Trace:
+def synthesize(name: str, models: str | Sequence[str] | None = None, *, seed: int = 1,
+               seconds: int = 60, physmap: str = "qemu-q35-pvh", streamed: bool = False) -> Trace:
     """A SYNTHETIC trace of models (None: all) from a seed; streamed: made when it is saved."""
     from replay.physmap import presets
     from replay.trace.synthetic import synthesize as made
 
-    return made(name, models, seed=seed, duration_s=seconds, machine=presets.load(physmap),
-                streamed=streamed)
+    return made(name, None if models is None else several(models), seed=seed,
+                duration_s=seconds, machine=presets.load(physmap), streamed=streamed)
 
 
 def describe_trace(trace: Trace | Source) -> dict[str, Any]:
@@ -106,16 +107,18 @@ def describe_trace(trace: Trace | Source) -> dict[str, Any]:
                          else events_of(trace)))
 
 
-def run_trace(trace: Trace | Source, allocators: Sequence[str] = (), **options: Any) -> Run:
+def run_trace(trace: Trace | Source, allocators: str | Sequence[str] = (), **options: Any) -> Run:
     """Replay a trace through strategies (none named: the mail thread's four).
 
-    allocators: names, FILE.py or FILE.so. options: the fields of runs.options.RunOptions, as the
-    command line writes them: settings (`strategy.option` to text), physmap, profile, loop, lock,
-    time_scale, kernel_trees and so on. `failed` of the run names C code that misbehaved.
+    allocators: a name or several, FILE.py or FILE.so. options: the fields of
+    runs.options.RunOptions, as the command line writes them: settings (`strategy.option` to text),
+    physmap, profile, loop ("open", "closed", "asap"), lock ("fifo", "spin", "lifo"), iommu ("on",
+    "off", or a bool), time_scale, page_bytes (texts or numbers), kernel_trees and so on. `failed`
+    of the run names C code that misbehaved.
     """
     from replay.runs.options import given
     from replay.runs.replaying import replay_trace
-    plan = given({"allocators": tuple(allocators), **options})
+    plan = given({"allocators": allocators, **options})
     return replay_trace(Path(trace) if isinstance(trace, str | os.PathLike) else trace, plan)
 
 
@@ -140,7 +143,7 @@ def verify_trace(trace: Trace | Source) -> list[Verification]:
     return verify_recording(_trace(trace, "verify"))
 
 
-def compare_runs(*sides: str | Run) -> Comparison:
+def compare_runs(*sides: Source | Run) -> Comparison:
     """Runs, traces or strategies side by side, the first one as the base.
 
     sides: a Run; or as text RUN (a folder, a name, `latest`, or a folder of runs) or TRACE.arrow,
@@ -150,15 +153,17 @@ def compare_runs(*sides: str | Run) -> Comparison:
     from replay.compare.effects import compared
     from replay.compare.sides import groups
 
-    return Comparison([compared(group) for group in groups(sides)])
+    return Comparison([compared(group) for group in groups(
+        [os.fspath(side) if isinstance(side, os.PathLike) else side for side in sides])])
 
 
-def diff_runs(a: str | Run, b: str | Run) -> dict[str, Any]:
+def diff_runs(a: Source | Run, b: Source | Run) -> dict[str, Any]:
     """Two outcomes down to the first request where they part; keys as in compare.diff.diff()."""
     from replay.compare.diff import diff
     from replay.compare.sides import single
 
-    return diff(single(a), single(b))
+    return diff(*(single(os.fspath(side) if isinstance(side, os.PathLike) else side)
+                  for side in (a, b)))
 
 
 def write_report(*runs: Run | Source, output: Source | None = None, form: str = "html"
@@ -191,7 +196,7 @@ def _read_all(runs: Sequence[Run | Source]) -> list[Run]:
         map(read, find(Path(run))) if isinstance(run, str | os.PathLike) else (run,))]
 
 
-def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, samples: int = 1024,
+def sweep_costs(trace: Trace | Source, allocators: str | Sequence[str] = (), *, samples: int = 1024,
                 seed: int = 1, **options: Any) -> dict[str, Any]:
     """How far rankings hold when every constant moves across its range (`replay sensitivity`).
 
@@ -219,14 +224,14 @@ def sweep_costs(trace: Trace | Source, allocators: Sequence[str] = (), *, sample
                 header([r.outcome for r in made.values()], p.trace.meta, ""))]}
 
 
-def try_claims(claims: Sequence[int] = ()) -> dict[str, Any]:
+def try_claims(claims: int | Sequence[int] = ()) -> dict[str, Any]:
     """The mail thread's claims as experiments (none named: all), with outcome and verdict."""
     from replay.claims.found import claims as found
 
-    return found(list(claims))
+    return found(several(claims))
 
 
-def calibrate_costs(traces: Sequence[Source], output: Source, base: str | None = None
+def calibrate_costs(traces: Source | Sequence[Source], output: Source, base: str | None = None
                     ) -> Calibration:
     """Fit a cost profile to recorded latencies and write it to a .toml file."""
     # Before numpy loads its BLAS: threads of it make these small matrices slower, up to 14 times
@@ -235,7 +240,7 @@ def calibrate_costs(traces: Sequence[Source], output: Source, base: str | None =
     from replay.calibration.calibrate import calibrate, load_all
     from replay.costs import profile, written
 
-    paths, target = [Path(t) for t in traces], Path(output)
+    paths, target = [Path(t) for t in several(traces)], Path(output)
     if target.suffix != ".toml":
         raise ReplayError(f"{target}: expected a file name that ends in .toml")
     check_output(target, paths)
@@ -286,7 +291,7 @@ def strategies() -> pl.DataFrame:
 
 
 def check_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
-               only: Sequence[str] = (), strict: bool = False) -> dict[str, Any]:
+               only: str | Sequence[str] = (), strict: bool = False) -> dict[str, Any]:
     """Replay what gate.toml names and hold it against the accepted figures; see gate.exact.
 
     `passed` says whether a gate lets it through; strict: not with improvements either.
@@ -305,7 +310,8 @@ def check_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
 
 
 def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
-                only: Sequence[str] = (), why: str = "", dry_run: bool = False) -> dict[str, Any]:
+                only: str | Sequence[str] = (), why: str = "", dry_run: bool = False
+                ) -> dict[str, Any]:
     """Replay, and write what came out as the accepted figures; gives by check the figures that
     move, the cause, and the file's change as a diff; see gate.accepting.
 
@@ -380,15 +386,15 @@ def export_history(history: Source = "reports/history", *, out: Source, form: st
     return [Path(out) / name for name in made]
 
 
-def _gate(config: Source, baseline: Source | None, only: Sequence[str]
+def _gate(config: Source, baseline: Source | None, only: str | Sequence[str]
           ) -> tuple[Config, list[Check]]:
     from replay.gate.config import load_config
 
     its = load_config(Path(config))
     if baseline is not None:
         its = replace(its, baseline=Path(baseline))
-    names = [check.name for check in its.checks]
-    for name in only:
+    names, wanted = [check.name for check in its.checks], several(only)
+    for name in wanted:
         if name not in names:
             raise unknown_name("check", name, names)
-    return its, [check for check in its.checks if not only or check.name in only]
+    return its, [check for check in its.checks if not wanted or check.name in wanted]

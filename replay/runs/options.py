@@ -6,6 +6,7 @@ The command line reads it at each start, so that what it names is imported only 
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.several import several
 
 if TYPE_CHECKING:
     from replay.engine.arrivals import Arrivals
@@ -176,22 +178,42 @@ def options() -> Iterator[tuple[str, Written, Any]]:
 
 
 def given(values: Mapping[str, Any]) -> RunOptions:
-    """The options of these values, whatever sequences they are; ReplayError for unknown names."""
-    known = {name: default for name, _, default in options()}
+    """The options of these values, whatever sequences they are, a text alone for one of a
+    sequence; ReplayError for unknown names."""
+    known = {name: (written, default) for name, written, default in options()}
     found: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise unknown_name("option of a run", name, list(known))
-        default = known[name]
+        written, default = known[name]
         if isinstance(default, tuple):
-            if isinstance(value, str):
-                raise ReplayError(f"{name}: expected several texts, not one: {value!r}")
-            found[name] = tuple(map(str, value or ()))
+            found[name] = tuple(map(str, several(value or ())))
         elif isinstance(default, Mapping):
             found[name] = {key: str(text) for key, text in (value or {}).items()}
         else:
-            found[name] = value
+            found[name] = _one(name, written, default, value)
     return RunOptions(**found)
+
+
+def _one(name: str, written: Written, default: Any, value: Any) -> Any:
+    """The value of an option that has a single one; numbers and paths as the text that they are."""
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ReplayError(f"{name}: expected True or False, not {value!r}")
+    elif isinstance(default, float):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise ReplayError(f"{name}: expected a number, not {value!r}")
+    elif value is None and default is None:
+        return None
+    elif isinstance(value, bool) and written.metavar == "on|off":
+        return "on" if value else "off"
+    elif isinstance(value, bool) or not isinstance(value, str | int | float | os.PathLike):
+        raise ReplayError(f"{name}: expected a text, not {value!r}")
+    else:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else str(value)
+        if written.switches and value not in (default, *written.switches):
+            raise unknown_name(name, value, [default, *written.switches])
+    return value
 
 
 def gate_schema() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,12 @@ import pyarrow as pa
 
 from replay.base.errors import InputError, unknown_name
 from replay.base.files import text_writer, write_files
+from replay.base.notebook import shown
+from replay.base.printable import plain
 from replay.base.progress import say
 from replay.metrics.catalogue import catalogue
 from replay.metrics.timeline import Timeline, columns
+from replay.report.telling.figures import rows_of
 from replay.report.telling.telling import told
 from replay.report.telling.text import report
 from replay.runs.belonging import KEY, belonging, check_belonging, metadata_of, tell
@@ -33,6 +37,14 @@ if TYPE_CHECKING:
 
 NOT_KEPT = "not kept"
 """In the header of a run that is its summary alone."""
+SHOWN_METRICS = frozenset((
+    "requests", "failed", "latency_ns.p50", "latency_ns.p99", "latency_ns.max", "latency_ns.mean",
+    "slow.share", "fragmentation.live_pages.mean", "fragmentation.unusable_free_index.mean",
+    "fragmentation.added_pages.end", "fragmentation.ram_given_bytes.mean"))
+"""Metrics that a run shows of itself in a notebook, beside the hazards that were met."""
+BEST_MARKED = "All times are MODELLED. * marks the best of a row."
+LABEL_BEFORE = {"latency_ns": "latency, ", "hazards": "hazard: "}
+"""What goes before labels that stand beneath a title elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,33 @@ class Run:
     timelines: Mapping[str, Timeline] = field(default_factory=dict, repr=False)
     files: Mapping[str, Path] = field(default_factory=dict, repr=False)
     label: str = field(default="", repr=False)
+
+    def __repr__(self) -> str:
+        where = f" in {self.folder}" if self.folder else ""
+        return plain(f"<Run of {self._about}: {', '.join(self.allocators)}{where}>")
+
+    def _repr_html_(self) -> str:
+        names = list(self.allocators)
+        rows = [(LABEL_BEFORE.get(row.metric.path[0], "") + row.metric.label,
+                 *(f"{text} *" if best else text
+                   for text, best in zip(row.shown, row.best, strict=True)))
+                for row in rows_of((m for m in catalogue() if m.name in SHOWN_METRICS or (
+                    m.path[0] == "hazards" and any(map(m.of, self.allocators.values())))),
+                    self.allocators)]
+        return shown(f"Run of {self._about}", [
+            f"{self.header['physmap']}; {self.header['mode']}", BEST_MARKED,
+            *self.failed.values()], ["", *names], rows)
+
+    @property
+    def _about(self) -> str:
+        return f"{'SYNTHETIC ' if self.header['synthetic'] else ''}trace {self.name}"
+
+    @property
+    def charts(self) -> Any:
+        """Its figures as Altair charts: charts.latency(), charts.physmap() and so on, see
+        report.page.charts.Charts."""
+        # By name: what draws runs comes behind what they are.
+        return import_module("replay.report.page.charts").Charts(self)
 
     @property
     def name(self) -> str:
@@ -87,10 +126,13 @@ class Run:
                              "request (--no-outcome)", hint="run `replay run` again without it")
 
     def outcome(self, allocator: str) -> pl.DataFrame:
-        """One row per request: time, kind, pages, wait, service, path, errno, runs, work.
+        """One row per request: event (row of the trace), time_ns, kind (alloc, free, target), task,
+        caller, nr_pages, wait_ns, service_ns, latency_ns (their sum), path (fast, slow, slept),
+        errno (0, or negative), runs (of frames that follow each other), first_pfn (-1: none),
+        frames_hash, and work_NAME, a count, for each primitive.
 
-        Times are modelled, in ns. ReplayError for an allocator that the run does not have, and for
-        a run that keeps its summary alone.
+        Times are modelled, in ns. kind, task, caller and path are categoricals. ReplayError for an
+        allocator that the run does not have, and for a run that keeps its summary alone.
         """
         import polars as pl
 
@@ -121,7 +163,9 @@ class Run:
             path, said, self.summary, allocator))
 
     def metrics(self) -> pl.DataFrame:
-        """One row per allocator and metric of the catalogue: unit, which way is better, value."""
+        """One row per allocator and metric of the catalogue: unit (ns, count, pages, bytes, share,
+        ratio), better (lower, higher, or empty where neither is), value (null where there is none).
+        """
         import polars as pl
 
         schema = {"allocator": pl.String, "metric": pl.String, "unit": pl.String,

@@ -34,6 +34,14 @@ class Meta:
     bounds: dict[str, int] = field(default_factory=dict)
 
     @property
+    def kind(self) -> str:
+        """Whether it was recorded, and of what, in words."""
+        if self.synthetic:
+            return "SYNTHETIC"
+        return f"RECORDED, of an emulator ({self.provenance['emulated']})" if self.emulated else (
+            "RECORDED")
+
+    @property
     def emulated(self) -> bool:
         """Whether the recorded times are those of an emulator, not of hardware."""
         return "emulated" in self.provenance

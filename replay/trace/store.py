@@ -27,6 +27,8 @@ import pyarrow as pa
 from replay.base import memory
 from replay.base.ahead import ahead
 from replay.base.errors import ReplayError, unknown_name
+from replay.base.notebook import shown
+from replay.base.printable import plain
 from replay.base.files import written
 from replay.base.progress import advance, step
 from replay.base.texts import cut_columns
@@ -79,6 +81,18 @@ class Trace:
     table: pa.Table
     meta: Meta
     stream: Stream | None = None
+
+    def __repr__(self) -> str:
+        return plain(f"<Trace {self.meta.name}: {self.num_rows:,} events, {self.meta.kind}>")
+
+    def _repr_html_(self) -> str:
+        meta = self.meta
+        facts = [("events", f"{self.num_rows:,}"), ("recorded strategy", meta.recorded_strategy),
+                 ("kernel", str(meta.provenance.get("kernel", ""))),
+                 ("machine", meta.physmap.name if meta.physmap else ""),
+                 ("records lost", f"{meta.lost:,}" if meta.lost else ""),
+                 ("description", meta.description)]
+        return shown(f"Trace {meta.name}", [meta.kind], [], [f for f in facts if f[1]])
 
     @property
     def num_rows(self) -> int:

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from replay.base.printable import plain as plain
 
 ESCAPES = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;"}
                         | {sign: f"\\{sign}" for sign in "\\`*_{}[]#|~"})
 """What Markdown would take for more than text."""
-
-
-def plain(value: object) -> str:
-    """A string from a file made harmless: what is not printable is shown as an escape.
-
-    That covers terminal escapes, line breaks and the controls that turn the writing direction.
-    """
-    return "".join(c if c.isprintable() or c == " " else
-                   c.encode("unicode_escape").decode("ascii") for c in str(value))
 
 
 def named(names: Iterable[str]) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from replay.base.notebook import shown
+from replay.base.printable import plain
+
 PLACEHOLDER = 1 << 50
 """Frames from here on stand for ones the recording has not shown yet."""
 ANONYMOUS = PLACEHOLDER * 2
@@ -27,6 +30,26 @@ class Verification:
     counts: dict[str, list[int]] = field(default_factory=dict)
     differences: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Verification of {plain(self.strategy)}: {self._verdict}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(what.replace("_", " "), f"{checked:,}", f"{same:,}")
+                for what, (checked, same) in sorted(self.counts.items())]
+        said = [f"first difference: {d['what']} of event {d['event']}: recorded {d['recorded']}, "
+                f"model {d['model']}" for d in self.differences[:1]]
+        return shown(f"Model of the {self.strategy} against the recording: {self._verdict}",
+                     [*said, *self.notes], ["", "checked", "equal"], rows)
+
+    @property
+    def _verdict(self) -> str:
+        checked, same = (sum(column) for column in zip(*self.counts.values(), strict=True)) \
+            if self.counts else (0, 0)
+        if not checked:
+            return "nothing to compare"
+        return f"EQUAL in {checked:,} comparisons" if self.equal else (
+            f"{checked - same:,} of {checked:,} comparisons DIFFER")
 
     def compare(self, what: str, time_ns: int, position: int, recorded: Any, model: Any) -> bool:
         """Count one comparison, and keep the first differences; returns whether both are equal."""
