@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replay.api import (
         accept_gate, add_results, calibrate_costs, check_gate, check_strategy, compare_runs,
-        convert_trace, describe_trace, diff_runs, export_history, find_drift, import_trace,
-        init_gate, list_runs, load_trace, predict_latency, read_run, report_text, run_trace,
-        strategies, sweep_costs, synthesize, try_claims, verify_trace, write_report,
+        convert_trace, describe_trace, diff_runs, export, export_history, find_drift,
+        import_trace, init_gate, list_runs, load_trace, predict_latency, read_run, report_text,
+        run_trace, strategies, sweep_costs, synthesize, try_claims, verify_trace, write_report,
     )  # fmt: skip
     from replay.base.errors import InputError, ReplayError
 
@@ -24,9 +24,9 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError", "ReplayError", "accept_gate", "add_results", "calibrate_costs", "check_gate",
     "check_strategy", "compare_runs", "convert_trace", "describe_trace", "diff_runs",
-    "export_history", "find_drift", "import_trace", "init_gate", "list_runs", "load_trace",
-    "predict_latency", "read_run", "report_text", "run_trace", "strategies", "sweep_costs",
-    "synthesize", "try_claims", "verify_trace", "write_report",
+    "export", "export_history", "find_drift", "import_trace", "init_gate", "list_runs",
+    "load_trace", "predict_latency", "read_run", "report_text", "run_trace", "strategies",
+    "sweep_costs", "synthesize", "try_claims", "verify_trace", "write_report",
 ]
 
 

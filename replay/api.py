@@ -123,16 +123,14 @@ def run_trace(trace: Trace | Source, allocators: str | Sequence[str] = (), **opt
 
 
 def read_run(run: Source) -> Run:
-    """The run in a folder that `replay run` or Run.save() wrote; or by its name in `reports/`, or
-    `latest`."""
+    """The run in a folder, or by its name in `reports/`, or `latest`."""
     from replay.runs.finding import find_one
     from replay.runs.run import read_run as read
     return read(find_one(Path(run)))
 
 
 def list_runs(folder: Source = "reports") -> list[ListedRun]:
-    """The runs in a folder, the newest first: name, trace, strategies, when, version, size, and
-    what is wrong with those that are not whole."""
+    """The runs in a folder, the newest first, with what is wrong where one is not whole."""
     from replay.runs.listing import list_runs as listed
     return listed(Path(folder))
 
@@ -185,6 +183,15 @@ def report_text(*runs: Run | Source, form: str = "html") -> str:
     from replay.report.forms import text_of
 
     return text_of(_read_all(runs), form)
+
+
+def export(source: Run | Trace | Source, output: Source, *, form: str = "perfetto",
+           allow_loss: bool = False) -> Path:
+    """Write a run or a trace as a file for ui.perfetto.dev and trace_processor; gives the file."""
+    from replay.perfetto.export import export as write
+
+    return write(Path(source) if isinstance(source, str | os.PathLike) else source, Path(output),
+                 form, allow_loss)
 
 
 def _read_all(runs: Sequence[Run | Source]) -> list[Run]:
@@ -373,8 +380,8 @@ def find_drift(history: Source = "reports/history", *, recent: int = 14,
 
 def export_history(history: Source = "reports/history", *, out: Source, form: str = "otava"
                    ) -> list[Path]:
-    """Write the history for another program: otava: a CSV file per series, their otava.yaml, and
-    series.csv, which says what each is. Gives the files."""
+    """Write the history for another program: otava: a CSV file per series, otava.yaml, series.csv
+    (what each is). Gives the files."""
     from replay.gate.drift import series_of
     from replay.gate.otava import export
     from replay.base.files import text_writer, write_files

@@ -24,7 +24,7 @@ ROOMS = (
     "importers/joining", "importers/text", "importers/dat", "importers/xen", "importers/clocks",
     "importers/ordering", "importers", "metrics", "truth/verify", "calibration",
     "c", "c/kernel_tree", "calibration/sensitivity", "truth/witness", "report/telling", "runs",
-    "compare", "gate", "report/page",
+    "compare", "perfetto", "gate", "report/page",
     "report", "record", "claims", "api", "cli", "__main__",
 )
 """Folders, and single files at the top: each imports from itself and from those before it."""

@@ -84,14 +84,15 @@ def _of_the_kernel() -> list[str]:
 KNOWN_NAMES: Final[dict[str, Callable[[], list[str]]]] = {
     "NAME|FILE.py|FILE.so": _strategies, "PRESET|FILE": _presets, "NAME|FILE": _profiles,
     "KEY=VALUE": _settings, "RUN...": _runs, **dict.fromkeys(("TRACE", "TRACE..."), _traces),
-    **dict.fromkeys(("A", "B", "A [B...]"), _sides)}
+    **dict.fromkeys(("A", "B", "A [B...]", "TRACE|RUN"), _sides)}
 """By the word in the help."""
 NAMES_OF_VERB: Final[dict[tuple[str, str], Callable[[], list[str]]]] = {
     ("synth", "model"): _models, ("witness", "strategy"): _of_the_kernel}
 """By verb and option, where the word is NAME."""
 ENDINGS_OF_FILES: Final = {"TRACE": (".arrow",), "TRACE...": (".arrow",), "A": (".arrow",),
                   "B": (".arrow",), "A [B...]": (".arrow",), "PRESET|FILE": (".toml", ".json"),
-                  "RUN...": (), "NAME|FILE": (".toml",), "NAME|FILE.py|FILE.so": (".py", ".so")}
+                  "RUN...": (), "TRACE|RUN": (".arrow",), "NAME|FILE": (".toml",),
+                  "NAME|FILE.py|FILE.so": (".py", ".so")}
 
 
 def _files(incomplete: str, endings: tuple[str, ...]) -> Iterator[CompletionItem]:

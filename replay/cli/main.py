@@ -25,6 +25,7 @@ from replay.cli.claims import claims
 from replay.cli.compare import compare, diff
 from replay.cli.completion import VARIABLE, answer, completion
 from replay.cli.convert import convert
+from replay.cli.export import export
 from replay.cli.options import (
     AllowLoss, AsJson, Compression, Sets, TraceFile, columns, emit, emit_json, folded, key_values,
     made, show,
@@ -250,6 +251,7 @@ def c_header() -> None:
 
 app.command()(warm)
 app.command()(convert)
+app.command()(export)
 app.command()(report)
 app.command()(compare)
 app.command()(diff)

@@ -11,7 +11,7 @@ from typing import Any
 from replay.base.errors import InputError
 from replay.runs.belonging import belonging
 from replay.runs.finding import HOW_TO_MAKE
-from replay.runs.own_files import SUMMARY, Held, held
+from replay.runs.own_files import SUMMARY, Held, files_of, held
 from replay.runs.shape import checked
 
 
@@ -70,7 +70,7 @@ def _wrong(folder: Path, summary: dict[str, Any], said: Mapping[Path, Any]) -> s
 
     wanted = {} if summary["run"].get("outcome") == NOT_KEPT else {
         folder / name: one for one in summary["order"]
-        for name in (f"outcome-{one}.arrow", f"timeline-{one}.json")}
+        for name in files_of(one)}
     for path, one in wanted.items():
         if path not in said:
             return f"{path.name} {'is no file of a run' if path.exists() else 'is missing'}"

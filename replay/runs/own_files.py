@@ -26,6 +26,7 @@ REPORTS: Final = frozenset(f"report.{form}" for form in ("html", "md", "csv", "t
 FIGURES: Final = "figures"
 _FIGURE: Final = re.compile(r"(?:[0-9]+-)?[a-z][a-z_-]*\.(?:svg|png)", re.ASCII)
 _OF_STRATEGY: Final = re.compile(r"(?:outcome-(.+)\.arrow|timeline-(.+)\.json)", re.DOTALL)
+
 OTHER_PLACE: Final = "name another folder with --out"
 
 
@@ -43,6 +44,11 @@ class Held:
     def a_run(self) -> bool:
         """Whether it holds a run, or a part of one."""
         return self.summary is not None or bool(self.said)
+
+
+def files_of(allocator: str) -> tuple[str, str]:
+    """The names of an allocator's files."""
+    return f"outcome-{allocator}.arrow", f"timeline-{allocator}.json"
 
 
 def held(folder: Path) -> Held:

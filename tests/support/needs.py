@@ -19,6 +19,9 @@ ROOT: Final = Path(__file__).parents[2]
 OTAVA: Final = ROOT / ".otava/bin/python"
 BROWSER: Final = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER: Final = shutil.which("chromedriver")
+TRACE_PROCESSOR: Final = os.environ.get("REPLAY_TRACE_PROCESSOR") or shutil.which(
+    "trace_processor_shell")
+"""A binary that Perfetto's package else fetches from its own server."""
 
 TRACERS: Final = cache_root() / "tracers" / "bin"
 """Where `make tracers` puts trace-cmd and xenalyze; what is installed goes before."""
@@ -34,9 +37,12 @@ NO_CLANG: Final = "no clang"
 NO_ZIG: Final = "no zig: pip install ziglang"
 NO_SYSTEMD: Final = "no systemd-analyze"
 NO_OLD_PYTHON: Final = "no Python 3.9"
+NO_TRACE_PROCESSOR: Final = ("no trace_processor_shell of Perfetto: in PATH, or where "
+                             "REPLAY_TRACE_PROCESSOR says")
 
 EXPECTED_IN_CI: Final = (NO_RECORDINGS, NO_CASES, NO_NEW_KERNEL, NO_NEWER_TRACE_CMD, NO_MOUNT,
-                         ROOT_MAY, NO_CLANG, NO_ZIG, NO_SYSTEMD, NO_OLD_PYTHON, "no zsh", "no fish")
+                         ROOT_MAY, NO_CLANG, NO_ZIG, NO_SYSTEMD, NO_OLD_PYTHON, NO_TRACE_PROCESSOR,
+                         "no zsh", "no fish")
 """What a machine for CI may be without, since nothing that `make test` fetches brings it: where CI
 is set, a test that is skipped for any other reason is a failure, unless what it needs could not be
 fetched."""
@@ -64,6 +70,9 @@ needs_browser = need(BROWSER and DRIVER, "no Chromium with its driver: make brow
 needs_axe = need(importlib.util.find_spec("axe_playwright_python"), "no axe-core: make test")
 needs_otava = need(OTAVA.is_file(), "no Apache Otava: make otava")
 needs_systemd = need(shutil.which("systemd-analyze"), NO_SYSTEMD)
+needs_perfetto = need(importlib.util.find_spec("google.protobuf") if importlib.util.find_spec(
+    "google") else None, "no package perfetto: make test")
+needs_trace_processor = need(TRACE_PROCESSOR, NO_TRACE_PROCESSOR)
 needs_zig = need(importlib.util.find_spec("ziglang"), NO_ZIG)
 needs_limits = need(os.geteuid() != 0, ROOT_MAY)
 needs_proc = need(Path("/proc/self/status").is_file(), "no /proc")
