@@ -84,9 +84,9 @@ def _batch(table: pa.Table, process: Process, tracks: dict[str, int], live: int)
 
 
 def _when(table: pa.Table) -> np.ndarray:
-    """When the lock was held, or else the entry."""
+    """When the lock was held, or else the entry; a recording's lock_ns may be anything."""
     return _column(table.set_column(0, "time_ns", pc.coalesce(
-        table["lock_ns"], table["time_ns"])), "time_ns", 0)
+        table["lock_ns"], table["time_ns"])), "time_ns", 0).clip(0, LATEST_TIME)
 
 
 def _threads(table: pa.Table, process: Process) -> np.ndarray:
@@ -100,8 +100,9 @@ def _threads(table: pa.Table, process: Process) -> np.ndarray:
 
 def _calls(calls: pa.Table, process: Process, tracks: dict[str, int]) -> None:
     stream = process.stream
-    begin, lasted = _column(calls, "time_ns", 0), _column(calls, "latency_ns", -1)
-    end = np.minimum(begin + np.maximum(lasted, 0), LATEST_TIME)
+    begin = _column(calls, "time_ns", 0)
+    lasted = _column(calls, "latency_ns", -1).clip(-1, LATEST_TIME // 2)
+    end = begin + np.maximum(lasted, 0)
     thread = _threads(calls, process)
     kind, kinds = _texts(calls, "kind")
     errno = _column(calls, "errno", 0)
@@ -128,7 +129,7 @@ def _held(calls: pa.Table, process: Process, track: int) -> None:
     known = calls.filter(pc.is_valid(calls["lock_ns"]))
     task, tasks = _texts(known, "task")
     process.stream.instants(
-        _column(known, "lock_ns", 0), np.full(known.num_rows, track, np.int64),
+        _when(known), np.full(known.num_rows, track, np.int64),
         process.stream.numbers(NAMES_OF_EVENTS, [text or NO_NAME for text in tasks])[task])
 
 

@@ -223,6 +223,22 @@ def test_outcomes_that_cannot_be_are_refused(run: Run, tmp_path: Path) -> None:
         assert not (tmp_path / "x.pftrace").exists()
 
 
+@needs_perfetto
+def test_odd_numbers_of_a_trace_are_kept_within_bounds(tmp_path: Path) -> None:
+    trace = replay.load_trace(small(tmp_path / "t.arrow"))
+    table, odd = trace.table, [2**63 - 1, -(2**63), -1, 0, 2**62]
+    for column in ("lock_ns", "latency_ns", "list_count"):
+        values = pa.array([odd[k % len(odd)] for k in range(table.num_rows)], pa.int64())
+        table = table.set_column(table.schema.get_field_index(column), column, values)
+    tracks = read(replay.export(replace(trace, table=table), tmp_path / "x"))
+    times = [time for track in tracks for time in (
+        *(edge for s in track.slices for edge in s[:2]), *(i[0] for i in track.instants),
+        *(c[0] for c in track.counts))]
+    assert 0 <= min(times) <= max(times) <= 2**62
+    counted = next(track for track in tracks if track.path[-1].startswith("length of the list"))
+    assert {value for _, value in counted.counts} == set(odd)
+
+
 def test_odd_times_of_hazards_and_sections_are_kept_within_bounds(run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "run"
     shutil.copytree(run.folder or "", copy)
