@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from replay.base.errors import InputError
+from replay.base.leftovers import is_aside
 from replay.runs.belonging import belonging
 from replay.runs.finding import HOW_TO_MAKE
 from replay.runs.own_files import SUMMARY, Held, files_of, held
@@ -45,7 +46,7 @@ def list_runs(home: Path) -> list[ListedRun]:
     if own.a_run:
         return [_listed(home, own)]
     found = [(path, held(path)) for path in sorted(home.iterdir())
-             if path.is_dir() and not path.is_symlink()]
+             if path.is_dir() and not path.is_symlink() and not is_aside(path.name)]
     listed = [_listed(path, its) for path, its in found if its.a_run]
     return sorted(listed, key=lambda one: one.when, reverse=True)
 

@@ -165,6 +165,11 @@ def test_runs_that_are_not_whole_say_why(saved: list[Path]) -> None:
     assert "NOT WHOLE: timeline-nop.json is missing" in " ".join(cli("runs").out.split())
 
 
+def test_a_run_that_is_being_made_is_none_yet(saved: list[Path]) -> None:
+    saved[0].rename(RUNS_FOLDER / ".run.123.parts-abc")
+    assert [one.name for one in replay.list_runs()] == [saved[1].name]
+
+
 def test_a_folder_without_runs(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     assert cli("runs", "none").out == "No runs in none; `replay run TRACE` makes one\n"
