@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from replay.calibration.predict import Prediction
     from replay.compare.comparison import Comparison
     from replay.engine.conformance import Finding
-    from replay.gate.config import Check, Config
     from replay.runs.listing import ListedRun
     from replay.runs.run import Run
     from replay.trace.store import Trace
@@ -303,11 +302,12 @@ def check_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
 
     `passed` says whether a gate lets it through; strict: not with improvements either.
     """
+    from replay.gate.config import load_chosen
     from replay import __version__
     from replay.gate.commits import commit_of
     from replay.gate.exact import IMPROVED, check_all
 
-    its, chosen = _gate(config, baseline, only)
+    its, chosen = load_chosen(Path(config), baseline, several(only))
     commit = commit_of(its.path.parent)
     found = check_all(its, chosen, commit)
     better = any(f.status == IMPROVED for c in found for f in c.findings)
@@ -324,9 +324,10 @@ def accept_gate(config: Source = "gate.toml", *, baseline: Source | None = None,
 
     All checks are replayed before the first file is written, and all files before one is renamed.
     """
+    from replay.gate.config import load_chosen
     from replay.gate.accepting import accept
 
-    its, chosen = _gate(config, baseline, only)
+    its, chosen = load_chosen(Path(config), baseline, several(only))
     return accept(its, chosen, why, dry_run=dry_run)
 
 
@@ -391,17 +392,3 @@ def export_history(history: Source = "reports/history", *, out: Source, form: st
     made = export(series_of(Path(history)))
     write_files(Path(out), {name: text_writer(body) for name, body in made.items()})
     return [Path(out) / name for name in made]
-
-
-def _gate(config: Source, baseline: Source | None, only: str | Sequence[str]
-          ) -> tuple[Config, list[Check]]:
-    from replay.gate.config import load_config
-
-    its = load_config(Path(config))
-    if baseline is not None:
-        its = replace(its, baseline=Path(baseline))
-    names, wanted = [check.name for check in its.checks], several(only)
-    for name in wanted:
-        if name not in names:
-            raise unknown_name("check", name, names)
-    return its, [check for check in its.checks if not wanted or check.name in wanted]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from replay.base.errors import InputError
+from replay.base.errors import InputError, unknown_name
 from replay.metrics.catalogue import FRAMES, Metric, catalogue
 from replay.runs.options import RunOptions, gate_schema, given
 
@@ -196,3 +197,17 @@ def _amount(path: Path, where: str, given: str | float) -> Amount:
         raise InputError(path, f"{given!r}: expected a number from 0 on, in the metric's unit, or "
                          'a share as in "2 %"', where=where) from None
     return value
+
+
+def load_chosen(path: Path, baseline: str | os.PathLike[str] | None, only: Sequence[str]
+                ) -> tuple[Config, list[Check]]:
+    """A gate.toml and those of its checks that are named, all where none is. baseline: the folder
+    of the accepted figures instead of that in the file."""
+    its = load_config(path)
+    if baseline is not None:
+        its = replace(its, baseline=Path(baseline))
+    names = [check.name for check in its.checks]
+    for name in only:
+        if name not in names:
+            raise unknown_name("check", name, names)
+    return its, [check for check in its.checks if not only or check.name in only]

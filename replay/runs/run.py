@@ -77,7 +77,7 @@ class Run:
                     m.path[0] == "hazards" and any(map(m.of, self.allocators.values())))),
                     self.allocators)]
         return shown(f"Run of {self._about}", [
-            f"{self.header['physmap']}; {self.header['mode']}", BEST_MARKED,
+            f"{self.header['physmap']}; {self.header['mode']}", *self.verdict, BEST_MARKED,
             *self.failed.values()], ["", *names], rows)
 
     @property
