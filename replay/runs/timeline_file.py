@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from replay.base.errors import InputError
 from replay.metrics.holders import MOST_HOLDERS
@@ -16,6 +18,7 @@ from replay.metrics.timeline import (
 
 AGAIN_HINT = "run `replay run` again, with this version"
 MOST_TIMELINE_BYTES = 16 << 20
+MOST_CELL_PAGES = 1 << 40
 MOST_ROWS = {"gauges": INSTANTS, "cells": MOST_CELLS, "states": MAP_CELLS * MAP_INSTANTS,
              "holders": MOST_HOLDERS, "ages": MAP_CELLS // CELLS_PER_ROW * MAP_INSTANTS}
 BOUNDS = {"cell": MOST_CELLS, "row": MOST_CELLS // CELLS_PER_ROW, "column": CELLS_PER_ROW,
@@ -39,7 +42,35 @@ def read_timeline(path: Path, check: Callable[[Any], None]) -> Timeline:
     if not isinstance(data, dict):
         raise InputError(path, "expected an object of tables", hint=AGAIN_HINT)
     check(data.get("run"))
-    return Timeline({name: _table(path, name, data.get(name)) for name in TIMELINE_TABLES})
+    tables = {name: _table(path, name, data.get(name)) for name in TIMELINE_TABLES}
+    for where, holds in _related(tables):
+        if not holds:
+            raise InputError(path, "numbers that cannot be beside the others", where=where,
+                             hint=AGAIN_HINT)
+    return Timeline(tables)
+
+
+def _related(tables: dict[str, PlainTable]) -> Iterator[tuple[str, bool]]:
+    """Where tables must agree with themselves and with each other, and whether they do."""
+    cells, states, ages = (
+        {key: np.asarray(values) for key, values in tables[name].items()}
+        for name in ("cells", "states", "ages"))
+    place, size = np.arange(len(cells["cell"])), cells["nr_pages"]
+    yield "cells.cell", bool((cells["cell"] == place).all())
+    yield "cells.row", bool((cells["row"] == place // CELLS_PER_ROW).all())
+    yield "cells.column", bool((cells["column"] == place % CELLS_PER_ROW).all())
+    yield "cells.nr_pages", bool((size == size[:1]).all()) and _within(size - 1, MOST_CELL_PAGES)
+    yield "cells.start_pfn", bool((np.diff(cells["start_pfn"], prepend=-1) > 0).all())
+    yield "states.cell", _within(states["cell"], len(place))
+    yield "states.from", _within(states["from"], MAP_INSTANTS)
+    yield "states.to", bool((states["to"] > states["from"]).all())
+    yield "states.holder", _within(states["holder"], len(tables["holders"]["caller"]))
+    yield "ages.instant", _within(ages["instant"], MAP_INSTANTS)
+    yield "ages.row", _within(ages["row"], len(place) // CELLS_PER_ROW)
+
+
+def _within(values: np.ndarray, most: int) -> bool:
+    return bool(((values >= 0) & (values < most)).all())
 
 
 def _refuse(name: str) -> None:

@@ -168,6 +168,12 @@ def test_a_strategy_that_served_nothing_has_a_page_too(tmp_path: Path) -> None:
     (lambda d: d["states"].update(cell=[10**6] * len(d["states"]["cell"])), "states.cell"),
     (lambda d: d["gauges"].update(time_ns=["x"] * INSTANTS), "gauges"),
     (lambda d: d["ages"].update(age_s=[None] * len(d["ages"]["age_s"])), "ages.age_s"),
+    (lambda d: d["cells"].update(nr_pages=[0] * len(d["cells"]["cell"])), "cells.nr_pages"),
+    (lambda d: d["cells"]["start_pfn"].reverse(), "cells.start_pfn"),
+    (lambda d: d["cells"]["cell"].reverse(), "cells.cell"),
+    (lambda d: d["states"].update(holder=[99] * len(d["states"]["cell"])), "states.holder"),
+    (lambda d: d["states"].update({"from": [-1] * len(d["states"]["cell"])}), "states.from"),
+    (lambda d: d["ages"].update(row=[47] * len(d["ages"]["row"])), "ages.row"),
 ])
 def test_a_damaged_time_line_is_said_in_the_page(run: Path, tmp_path: Path, damage: Any,
                                                  said: str) -> None:

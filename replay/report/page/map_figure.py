@@ -13,7 +13,7 @@ from replay.report.page.figure import Figure
 SECTION_OVER, LIVE, ENDANGERED = "section over it", "live", "live where a device may be"
 KIND_COLOURS = {NOTHING: "#ececec", RAM: "#cfe4f3", DEVICE: "#fbc98a", OTHER: "#cbbfe0",
                 SECTION_OVER: "#1a5c2e", LIVE: "#0b4a8f", ENDANGERED: "#b3261e"}
-COLUMNS_BETWEEN = 4
+BETWEEN_MAPS = 4
 """Columns between two maps; their rows are the same, so that the first one alone names them."""
 BODY, BAR = 0.85, 0.6
 """Of a row's height: what is drawn of it, and the bar of a cell that is all live."""
@@ -73,7 +73,7 @@ def _boxes(space: dict[str, Any], panel: dict[str, Any], k: int, tops: list[int]
            ) -> list[tuple[Any, ...]]:
     """Rows of BOXES of one map: what lies there, sections, live pages."""
     columns, seconds = space["columns"], space["times"][space["open"]]
-    left, name, areas = k * (columns + COLUMNS_BETWEEN), panel["name"], panel["areas"]
+    left, name, areas = k * (columns + BETWEEN_MAPS), panel["name"], panel["areas"]
     found: list[tuple[Any, ...]] = []
     for row, top in enumerate(tops):
         signs = enumerate(areas[row * columns :][:columns])
@@ -105,7 +105,7 @@ def _texts(space: dict[str, Any], tops: list[int]) -> list[tuple[float, float, s
     """x, y, text, align: names of strategies and rows, and what is left out."""
     found: list[tuple[float, float, str, str]] = []
     for k, panel in enumerate(space["panels"]):
-        left = k * (space["columns"] + COLUMNS_BETWEEN)
+        left = k * (space["columns"] + BETWEEN_MAPS)
         found.append((left, 0.3, panel["name"], "left"))
         for pfn, gap, top in zip(space["rows"], space["left_out"], tops, strict=True):
             if not k:
