@@ -20,8 +20,8 @@ ALIKE = 1.05
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as shown. factor: how many times worse than the best, None where nothing can be
-    said; level: 0 (best) to LEVELS."""
+    """A value as shown. factor: how many times worse than the best, inf where that is none, None
+    where nothing can be said; level: 0 (best) to LEVELS."""
 
     shown: str
     factor: float | None
@@ -31,12 +31,13 @@ class Cell:
         """Even steps of the factor's logarithm."""
         if self.factor is None or self.factor <= 1:
             return 0
-        return 1 + min(LEVELS - 1, int(LEVELS * math.log(self.factor) / math.log(BEYOND)))
+        steps = LEVELS * math.log(min(self.factor, BEYOND)) / math.log(BEYOND)
+        return 1 + min(LEVELS - 1, int(steps))
 
     @property
     def times(self) -> str:
-        """The factor for a reader; "" where it is next to one."""
-        if self.factor is None or self.factor < ALIKE:
+        """The factor for a reader; "" where it is next to one, or the best is none."""
+        if self.factor is None or self.factor < ALIKE or math.isinf(self.factor):
             return ""
         if self.factor >= BEYOND:
             return f"×{BEYOND:,.0f}+"
@@ -60,13 +61,13 @@ class HeatRow:
 
 
 def _factor(value: float | None, best: float) -> float | None:
-    """How many times worse than the best; None where nothing can be said."""
+    """How many times worse than the best, see Cell."""
     if value is None:
         return None
     if value == best:
         return 1.0
     low, high = sorted((value, best))
-    return BEYOND if low <= 0 else min(high / low, BEYOND)
+    return math.inf if low <= 0 else min(high / low, BEYOND)
 
 
 def heat(run: Run) -> list[HeatRow]:

@@ -25,7 +25,8 @@ def versus_figures(run: Run) -> list[Figure]:
 def _factors(alt: Any, run: Run) -> Figure:
     names = list(run.allocators)
     rows = [{"strategy": name, "metric": row.metric.label, "family": row.family,
-             "factor": cell.factor, "shown": cell.shown}
+             "factor": None if cell.factor is None else min(cell.factor, BEYOND),
+             "shown": cell.shown}
             for row in heat(run) for name, cell in zip(names, row.cells, strict=True)]
     frame = pl.DataFrame(rows, schema={"strategy": pl.String, "metric": pl.String,
                                        "family": pl.String, "factor": pl.Float64,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from replay.report.page.figure import decades
@@ -34,12 +36,12 @@ def test_colours_go_by_the_logarithm_of_the_factor() -> None:
     assert Cell("x", None).level == Cell("x", 1.0).level == 0
     levels = [Cell("x", BEYOND ** (k / LEVELS + 0.001)).level for k in range(LEVELS)]
     assert levels == list(range(1, LEVELS + 1))
-    assert Cell("x", BEYOND).level == LEVELS
+    assert Cell("x", BEYOND).level == Cell("x", math.inf).level == LEVELS
 
 
 @pytest.mark.parametrize(("factor", "said"), [
     (None, ""), (1.0, ""), (1.04, ""), (1.26, "×1.3"), (9.97, "×10"), (134.2, "×134"),
-    (BEYOND, "×1,000+")])
+    (BEYOND, "×1,000+"), (math.inf, "")])
 def test_factors_are_told_to_two_digits(factor: float | None, said: str) -> None:
     assert Cell("x", factor).times == said
 
