@@ -15,9 +15,9 @@ import pytest
 from replay.report import accepted, gated, started
 from replay.report.openmetrics import openmetrics
 
-from browsing import a_browser, opened, readable  # noqa: F401  isort: skip
+from browsing import a_browser, findings, opened, readable, scheme  # noqa: F401  isort: skip
 from driving import cli, small  # isort: skip
-from needs import needs_browser  # isort: skip
+from needs import needs_axe, needs_browser  # isort: skip
 
 HOSTILE = {
     "html": "<img src=x onerror=window.hacked=1></td></table><script>window.hacked=2</script>",
@@ -212,3 +212,14 @@ def test_the_page_in_a_browser(browser: Any, folder: Path, tmp_path: Path, width
             "return document.documentElement.scrollWidth <= window.innerWidth")
         assert browser.execute_script("return window.hacked") is None
         assert browser.get_log("browser") == []
+
+
+@needs_browser
+@needs_axe
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_axe_finds_nothing(browser: Any, folder: Path, colours: str) -> None:
+    scheme(browser, colours)
+    for width in (390, 1100):
+        opened(browser, folder / "out/gate.html", width)
+        assert findings(browser) == []
+    scheme(browser, "light")

@@ -12,9 +12,9 @@ import pytest
 
 from replay import api
 
-from browsing import a_browser, hovered, opened, readable, soon  # noqa: F401  isort: skip
+from browsing import a_browser, findings, hovered, opened, readable, soon  # noqa: F401  isort: skip
 from driving import cli  # isort: skip
-from needs import needs_browser  # isort: skip
+from needs import needs_axe, needs_browser  # isort: skip
 from nights import history, quiet  # isort: skip
 
 EVIL = "<img src=x onerror=window.hacked=1>"
@@ -109,6 +109,14 @@ def test_the_page_draws_all_series_in_silence(browser: Any, out: Path) -> None:
 def test_a_screen_reader_finds_its_way(browser: Any, out: Path) -> None:
     opened(browser, out / "drift.html")
     readable(browser)
+
+
+@needs_browser
+@needs_axe
+def test_axe_finds_nothing(browser: Any, out: Path) -> None:
+    for width in (390, 1400):
+        opened(browser, out / "drift.html", width)
+        assert findings(browser) == []
 
 
 @needs_browser

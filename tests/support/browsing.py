@@ -51,6 +51,12 @@ def opened(browser: Any, path: Path, width: int = 1100) -> None:
         "c => c.closest('details:not([open])'))"), "a figure was not drawn")
 
 
+def scheme(browser: Any, value: str, media: str = "") -> None:
+    """The colours that a reader prefers, light or dark, and the medium, screen where none."""
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [
+        {"name": "prefers-color-scheme", "value": value}]})
+
+
 def findings(browser: Any) -> list[str]:
     """What axe-core finds wrong with the page: rule, and the first element that breaks it."""
     found = importlib.util.find_spec("axe_playwright_python")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from browsing import (  # noqa: F401  isort: skip
-    a_browser, findings, hovered, opened, readable, soon, unfolded, walked,
+    a_browser, findings, hovered, opened, readable, scheme, soon, unfolded, walked,
 )  # fmt: skip
 from driving import ROOT, cli  # isort: skip
 from needs import needs_axe, needs_browser  # isort: skip
@@ -50,11 +50,6 @@ def states(browser: Any) -> dict[str, str]:
     return dict(ask(browser, "[...document.querySelectorAll('.panel:not([hidden]) .state')].map("
                              "p => [p.parentElement.querySelector('h4').textContent, "
                              "p.textContent])"))
-
-
-def scheme(browser: Any, value: str, media: str = "") -> None:
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [
-        {"name": "prefers-color-scheme", "value": value}]})
 
 
 def test_a_page_draws_everything_without_messages_or_network(browser: Any, page: Path, two: Path
