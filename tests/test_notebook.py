@@ -51,6 +51,6 @@ def test_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, Any] = {}
     texts = [run_cell(text, names) for text in CODE]
     for expected in ("Trace pvh-dom0", "Run of trace pvh-dom0", "latency_ns.p50", "share of",
-                     "map_strategy", "pool against balloon", "EQUAL in 24,314 comparisons"):
+                     "most of them held by", "pool against balloon", "EQUAL in 24,314 comparisons"):
         assert any(expected in text for text in texts), expected
     assert (tmp_path / "reports/latest/summary.json").is_file()

@@ -35,7 +35,7 @@ source_of() { # ROOT: the package that its kernel was built from, unpacked as so
     rm -r "$name"_*.deb usr apt && touch source/complete
 }
 
-configured() { # ROOT: the distribution's, with the modules of the emulated machine, and kernel.config
+configured() { # ROOT: the distribution's, with the emulated machine's modules, and kernel.config
   local module
   cp "$1"/root/boot/config-* objects/.config
   { echo Module Size Used by

@@ -104,7 +104,8 @@ END
 main() {
   local failed=0 archive
   mkdir -p "$run"
-  root && chosen_kernel && image && boot || { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
+  root && chosen_kernel && image && boot ||
+    { echo "FAIL: no dom0 was run, see $run/serial.log"; exit 1; }
   grep '^FAIL' "$run/out/checks" && failed=1
   grep -q '^ok   end' "$run/out/checks" ||
     { echo "FAIL: the dom0 did not come to the end"; failed=1; }

@@ -27,7 +27,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 @pytest.fixture(autouse=True)
 def saved(runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Two runs in reports/, the second the newest."""
-    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "here"  # what lies beside tmp_path is of other tests
+    here.mkdir()
+    monkeypatch.chdir(here)
     for run in runs:
         run.save()
     folders = [run.default_folder for run in runs]
@@ -170,8 +172,8 @@ def test_a_run_that_is_being_made_is_none_yet(saved: list[Path]) -> None:
     assert [one.name for one in replay.list_runs()] == [saved[1].name]
 
 
-def test_a_folder_without_runs(tmp_path: Path) -> None:
-    (tmp_path / "none").mkdir()
+def test_a_folder_without_runs() -> None:
+    Path("none").mkdir()
     assert cli("runs", "none").out == "No runs in none; `replay run TRACE` makes one\n"
     assert json.loads(cli("runs", "none", "--json").out)["runs"] == []
     refused("runs", "nowhere", naming=("no such folder",))

@@ -183,7 +183,7 @@ def test_a_run_and_info_say_with_what_it_began(tmp_path: Path) -> None:
     path = tmp_path / "t.arrow"
     save(with_start(trace, **beginning(trace.table, "pool", machine(77), FILES)), path)
     told = cli("run", path, "--allocator", "pool", "--out", tmp_path / "run", "--check",
-               "--time-scale", "1000000")
+               "--time-scale", "1000000", "--all")
     assert told.code == 0, told.err
     text = " ".join(told.out.split())
     assert "Began with the balloon's list: 77 pages (before/xen_balloon low_kb)" in text
@@ -203,7 +203,7 @@ def test_a_start_of_another_machine_is_not_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "t.arrow"
     save(with_start(trace, **beginning(trace.table, "pool", machine(77), FILES)), path)
     told = cli("run", path, "--allocator", "pool", "--physmap", "qemu-q35-pvh",
-               "--out", tmp_path / "run", "--check")
+               "--out", tmp_path / "run", "--check", "--all")
     assert told.code == 0, told.err
     assert "on this other machine only the pages that callers held" in " ".join(told.out.split())
     assert "8 of 8 pages held by callers, handed out by itself" in " ".join(told.out.split())

@@ -22,7 +22,7 @@ from replay.report.telling.telling import Told, told
 CALLERS_SHOWN = 6
 SHORT_TABLE_ROWS = 20
 """Of the short table."""
-SHORT_HEADER = ("Trace", "Machine", "Costs")
+SHORT_HEADER = ("Trace", "Machine", "Costs", "Began with")
 
 Chosen = dict[str, dict[str, Any]]
 
