@@ -86,8 +86,9 @@ def _forward(path: Path, source: FileSource, meta: Meta, bounds: dict[str, int]
 
 
 def _backward(path: Path, source: FileSource, names: Sequence[str]) -> Iterator[pa.Table]:
+    wanted = pa.schema([field for field in STORED if field.name in names])
     for batch in _read(path, source, names):
-        yield pa.Table.from_batches([batch])
+        yield pa.Table.from_batches([as_schema(path, batch, wanted)])
 
 
 def _read(path: Path, source: FileSource, names: Sequence[str] | None

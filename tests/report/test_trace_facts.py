@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from replay.api import describe_trace, synthesize
@@ -18,7 +19,7 @@ from replay.trace.events import events_of, open_events
 from replay.trace.start import BEFORE, pages_of
 from replay.trace.store import Trace, load, save
 
-from driving import ROOT, rewrite  # isort: skip
+from driving import ROOT, rewrite, small  # isort: skip
 
 TRACES = [path for path in sorted((ROOT / "traces").rglob("*.arrow"))
           if path.stat().st_size < 3 << 20]
@@ -104,3 +105,15 @@ def test_percentiles_of_counted_latencies_are_those_of_all() -> None:
         shown = [f"{known[math.ceil(len(known) * share / 100) - 1]} ns" if known else "-"
                  for share in (50, 99, 100)]
         assert rows[name] == [str(len(mine)), str(2 * len(mine)), str(bad), *shown]
+
+
+def test_texts_of_another_type_are_told_as_well(tmp_path: Path) -> None:
+    """A file may hold texts without a dictionary: what is read from its end on is then one, too."""
+    path, plain = small(tmp_path / "t.arrow"), tmp_path / "plain.arrow"
+    table = pa.ipc.open_file(path.read_bytes()).read_all()
+    at = table.schema.get_field_index("kind")
+    table = table.set_column(at, pa.field("kind", pa.large_string()),
+                             table["kind"].cast(pa.string()).cast(pa.large_string()))
+    with pa.OSFile(str(plain), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    assert facts_of(open_events(plain)).end_ns == facts_of(open_events(path)).end_ns > 0

@@ -38,7 +38,8 @@ HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e]")
 """What a terminal would obey."""
 NO_FAULT = ("memory", "holds no alloc", "no physmap", "shows no kernel's allocator",
             "unknown recorded strategy", "frees a page before it is allocated", "a fit needs",
-            "too few calls with a recorded latency", "SYNTHETIC, so that no latency was recorded")
+            "too few calls with a recorded latency", "SYNTHETIC, so that no latency was recorded",
+            "physmap too large")
 """Refusals of what a file does not have, or of what this machine does not: another verb may do."""
 
 
