@@ -2,7 +2,7 @@
 
 An allocation that failed in the recording has one row `release`, see trace/calls.releases(). A file
 in which it is missing or stands elsewhere would replay otherwise once it is written anew, so it is
-refused. Costs nothing where no call failed.
+refused. Where no call failed only the errnos are looked at.
 """
 
 from __future__ import annotations

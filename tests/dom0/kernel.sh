@@ -13,7 +13,7 @@ built_kernel() { # once each: a copy of the root file system with that kernel in
   [ "$POOL" = 0 ] && name=nopool
   work=$built/$name
   [ -e "$work/built" ] && return
-  echo "building the kernel $name (some ten minutes of two processors), see $built/log"
+  echo "building the kernel $name with all processors, see $built/log"
   rm -rf "$work"; mkdir -p "$built/objects" "$work" && cp -a "$plain/root" "$work/root" || return
   (cd "$built" && source_of "$plain" && configured "$plain" && made) > "$built/log" 2>&1 ||
     { echo "it was not built, see $built/log"; return 1; }

@@ -24,7 +24,7 @@
 # what a kernel without CONFIG_XEN_UNPOPULATED_ALLOC does. LOADS=paced, once with POOL=0 and once
 # without, makes two recordings of one list of requests; dense is another. See `make pairs`.
 # KERNEL=built: the dom0's kernel is built first, from the distribution's source package (kernel.sh:
-# some ten minutes of two processors, 5 GB); with POOL=0 it then lacks CONFIG_XEN_UNPOPULATED_ALLOC.
+# on all processors, 5 GB); with POOL=0 it then lacks CONFIG_XEN_UNPOPULATED_ALLOC.
 #
 # Needs root, Debian, some 8 GB below build/dom0, and the packages qemu-system-x86 or
 # qemu-system-arm, mmdebstrap, e2fsprogs, kmod, cpio, xz-utils and zstd. Debian's packages come from
